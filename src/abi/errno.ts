@@ -1,0 +1,26 @@
+/** Error numbers that the data plane and the open sequences tell apart. asm-generic/errno.h */
+export const EPERM = 1
+export const ENOENT = 2
+export const EINTR = 4
+export const EIO = 5
+export const EBADF = 9
+export const EAGAIN = 11
+export const ENOMEM = 12
+export const EACCES = 13
+export const EFAULT = 14
+export const EBUSY = 16
+export const EEXIST = 17
+export const ENODEV = 19
+export const EINVAL = 22
+export const EMFILE = 24
+export const ENOTTY = 25
+export const ENOSPC = 28
+export const EPIPE = 32
+export const ENOSYS = 38
+export const ETIME = 62
+export const EBADFD = 77
+export const EOPNOTSUPP = 95
+export const EADDRINUSE = 98
+export const ENOBUFS = 105
+export const ECONNREFUSED = 111
+export const ECANCELED = 125

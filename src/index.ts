@@ -1,0 +1,4 @@
+/** framepump's public API: re-exports only. */
+export { FramepumpError, ConfigError, SysError, StateError } from './errors.ts'
+export type * from './switch/api.ts'
+export type * from './port/options.ts'

@@ -1,0 +1,116 @@
+/**
+ * Turns what a TAP read delivered into frames of a burst: strips and reads the vnet_hdr, gathers
+ * the first 16 bytes, and leaves out what is no frame, with a reason. Both tiers use it.
+ */
+import { VNET_HDR_LENGTH } from '../abi/virtio-net.ts'
+import type { Burst } from '../mem/burst.ts'
+import { HEAD_WORDS } from '../mem/burst.ts'
+import type { FramePool } from '../mem/frame-pool.ts'
+import { SLOT_CAPACITY } from '../mem/frame-pool.ts'
+import { ETHER_HEADER_LENGTH } from '../wire/ethernet.ts'
+import { NEEDS_MALFORMED, NEEDS_UNKNOWN_TYPE, offloadNeeds } from '../wire/vnet-hdr.ts'
+import type { TierEvents } from './tier.ts'
+
+/** What stands before a frame that was read without vnet_hdr: zeros, as many as a TAP may want. */
+const ZERO_HEADER_LENGTH = 12
+
+export class FrameReader {
+  readonly #window: number
+  readonly #words: Int32Array
+  readonly #halfWords: Uint16Array
+  #burst: Burst | null = null
+  #vnetHdrLength = 0
+  #malformed = 0
+  #unknownType = 0
+  #oversize = 0
+
+  constructor(pool: FramePool) {
+    this.#window = pool.window.id
+    this.#words = pool.words
+    this.#halfWords = pool.halfWords
+  }
+
+  /** Starts a burst of frames that were read with so many bytes of vnet_hdr. @hot */
+  begin(burst: Burst, vnetHdrLength: number): void {
+    burst.count = 0
+    this.#burst = burst
+    this.#vnetHdrLength = vnetHdrLength
+  }
+
+  /**
+   * Adds the `result` bytes that a read put at `offset` (a multiple of 4) of the pool.
+   * @hot
+   */
+  add(offset: number, result: number): void {
+    const burst = this.#burst!
+    const headLength = this.#vnetHdrLength
+    const length = result - headLength
+    if (length < ETHER_HEADER_LENGTH) {
+      this.#malformed++
+      return
+    }
+    if (result >= SLOT_CAPACITY) {
+      this.#oversize++
+      return
+    }
+    const k = burst.count
+    const words = this.#words
+    let gso = 0
+    let gsoSize = 0
+    let csumOffset = 0
+    let needs = 0
+    if (headLength >= VNET_HDR_LENGTH) {
+      gso = words[offset >> 2]!
+      // flags and gso_type both zero: a plain frame, the rest of the header means nothing.
+      if ((gso & 0xffff) !== 0) {
+        gsoSize = words[(offset >> 2) + 1]!
+        csumOffset = this.#halfWords[(offset >> 1) + 4]!
+        needs = offloadNeeds(gso, gsoSize, csumOffset, length)
+        if (needs < 0) {
+          if (needs === NEEDS_MALFORMED) this.#malformed++
+          else if (needs === NEEDS_UNKNOWN_TYPE) this.#unknownType++
+          return
+        }
+      }
+    }
+    const frame = offset + headLength
+    burst.window[k] = this.#window
+    burst.offset[k] = frame
+    burst.length[k] = length
+    burst.headLength[k] = headLength === 0 ? ZERO_HEADER_LENGTH : headLength
+    burst.gso[k] = gso
+    burst.gsoSize[k] = gsoSize
+    burst.csumOffset[k] = csumOffset
+    burst.needs[k] = needs
+    this.#gather(burst.heads, k * HEAD_WORDS, frame)
+    burst.count = k + 1
+  }
+
+  /** First 16 bytes of the frame; vnet_hdr lengths are even, so it starts at an even offset. @hot */
+  #gather(heads: Int32Array, at: number, frame: number): void {
+    if ((frame & 3) === 0) {
+      const words = this.#words
+      const word = frame >> 2
+      heads[at] = words[word]!
+      heads[at + 1] = words[word + 1]!
+      heads[at + 2] = words[word + 2]!
+      heads[at + 3] = words[word + 3]!
+      return
+    }
+    const halfWords = this.#halfWords
+    const half = frame >> 1
+    heads[at] = halfWords[half]! | (halfWords[half + 1]! << 16)
+    heads[at + 1] = halfWords[half + 2]! | (halfWords[half + 3]! << 16)
+    heads[at + 2] = halfWords[half + 4]! | (halfWords[half + 5]! << 16)
+    heads[at + 3] = halfWords[half + 6]! | (halfWords[half + 7]! << 16)
+  }
+
+  /** Ends the burst and tells what was left out. @hot */
+  end(events: TierEvents, port: number): void {
+    if ((this.#malformed | this.#unknownType | this.#oversize) === 0) return
+    events.dropped(port, this.#malformed, this.#unknownType, this.#oversize)
+    this.#malformed = 0
+    this.#unknownType = 0
+    this.#oversize = 0
+  }
+}

@@ -1,0 +1,107 @@
+/**
+ * Which tiers this machine offers, and why not. Every feature and operation is asked for one by
+ * one: kernels differ, and containers forbid.
+ */
+import {
+  IORING_OP_ASYNC_CANCEL,
+  IORING_OP_POLL_ADD,
+  IORING_OP_READ_MULTISHOT,
+  IORING_OP_WRITE,
+  IORING_OP_WRITEV,
+  IORING_REGISTER_PROBE,
+  IO_URING_OP_SUPPORTED,
+  PROBE_OPS,
+  PROBE_OPS_MAX,
+  PROBE_OP_FLAGS,
+  PROBE_OP_LENGTH,
+} from '../abi/io-uring.ts'
+import { EINVAL, ENOSYS, EPERM } from '../abi/errno.ts'
+import { FramepumpError, SysError } from '../errors.ts'
+import { FramePool } from '../mem/frame-pool.ts'
+import { Window } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
+import type { IoTierName } from '../switch/api.ts'
+import { BufferRing } from './buffer-ring.ts'
+import { Uring } from './uring.ts'
+
+export interface TierProbe {
+  readonly name: IoTierName
+  /** Why the tier cannot be used; absent: it can. */
+  readonly reason?: string
+}
+
+const NEEDED_OPERATIONS: readonly (readonly [string, number])[] = [
+  ['WRITEV', IORING_OP_WRITEV],
+  ['POLL_ADD', IORING_OP_POLL_ADD],
+  ['ASYNC_CANCEL', IORING_OP_ASYNC_CANCEL],
+  ['WRITE', IORING_OP_WRITE],
+  ['READ_MULTISHOT (Linux 6.7)', IORING_OP_READ_MULTISHOT],
+]
+
+/** All tiers, best first. */
+export function probeTiers(): TierProbe[] {
+  const reason = probeUring()
+  return [
+    reason === undefined
+      ? { name: 'io_uring-multishot' }
+      : { name: 'io_uring-multishot', reason },
+    { name: 'read-write' },
+  ]
+}
+
+/** The tier to use for a wish, and why it is not the best one. */
+export function chooseTier(wish: 'auto' | IoTierName): { name: IoTierName; reason?: string } {
+  if (wish === 'read-write') return { name: wish }
+  const reason = probeUring()
+  if (reason === undefined) return { name: 'io_uring-multishot' }
+  if (wish === 'auto') return { name: 'read-write', reason }
+  throw new SysError('IO_URING_UNAVAILABLE', `io_uring-multishot cannot be used: ${reason}`, {
+    hint: 'use --io read-write or auto',
+  })
+}
+
+function probeUring(): string | undefined {
+  let uring: Uring
+  try {
+    uring = new Uring(8, 16)
+  } catch (error) {
+    if (!(error instanceof FramepumpError)) throw error
+    const errno = error instanceof SysError ? error.errno : undefined
+    if (errno === EPERM) {
+      return 'io_uring is forbidden here (kernel.io_uring_disabled, or a container that blocks it)'
+    }
+    if (errno === ENOSYS) return 'this kernel has no io_uring'
+    if (errno === EINVAL) return 'this kernel is too old: io_uring set-up flags need Linux 6.6'
+    return error.message
+  }
+  try {
+    const missing = missingOperations(uring.fd)
+    if (missing.length > 0) return `io_uring lacks ${missing.join(', ')}`
+    const pool = new FramePool(8)
+    try {
+      new BufferRing(uring.fd, pool).close()
+    } catch (error) {
+      if (!(error instanceof FramepumpError)) throw error
+      return error.message
+    } finally {
+      pool.close()
+    }
+    return undefined
+  } finally {
+    uring.close()
+  }
+}
+
+function missingOperations(uringFd: number): string[] {
+  const window = Window.map(PROBE_OPS + PROBE_OPS_MAX * PROBE_OP_LENGTH)
+  try {
+    shim.uringRegister(uringFd, IORING_REGISTER_PROBE, window.id, 0, PROBE_OPS_MAX)
+    const view = new DataView(window.buffer)
+    return NEEDED_OPERATIONS.filter(([, operation]) => {
+      const flags = view.getUint16(PROBE_OPS + operation * PROBE_OP_LENGTH + PROBE_OP_FLAGS, true)
+      return (flags & IO_URING_OP_SUPPORTED) === 0
+    }).map(([name]) => name)
+  } finally {
+    window.unmap()
+  }
+}

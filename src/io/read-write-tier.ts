@@ -1,0 +1,283 @@
+/**
+ * Tier `read-write`: batched non-blocking read(2) and write(2) in the shim, readiness by epoll. For
+ * kernels and containers without io_uring.
+ *
+ * A burst is read into the same slots each time and written before the next is read, so the slots
+ * stay in the cache and no slot has to be tracked.
+ */
+import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, POLLIN } from '../abi/epoll.ts'
+import { EAGAIN, EBADF, EBADFD } from '../abi/errno.ts'
+import { errnoName, SysError } from '../errors.ts'
+import type { Burst } from '../mem/burst.ts'
+import { FramePool, SLOT_CAPACITY, SLOT_HEADROOM, SLOT_STRIDE } from '../mem/frame-pool.ts'
+import { Window } from '../mem/window.ts'
+import {
+  EPOLL_ROW_INTS,
+  READ_ROW_INTS,
+  SEGMENT_INTS,
+  shim,
+  WRITE_ROW_INTS,
+} from '../native/shim.ts'
+import type { IoTierName } from '../switch/api.ts'
+import { FrameReader } from './frame-reader.ts'
+import type { IoTier, TapQueue, TierEvents } from './tier.ts'
+
+/** Frames per read call. */
+const BURST_SIZE = 64
+/** Ready descriptors told by one epoll_wait; the others wait for the next. */
+const EVENTS_MAX = 256
+/** Frames that wait for one write call. */
+const WRITES_MAX = 1024
+
+/** Layout of the window of tables, in bytes. */
+const READ_TABLE = 0
+const EVENT_TABLE: number = READ_TABLE + BURST_SIZE * READ_ROW_INTS * 4
+const WRITE_TABLE: number = EVENT_TABLE + EVENTS_MAX * EPOLL_ROW_INTS * 4
+const SEGMENT_TABLE: number = WRITE_TABLE + WRITES_MAX * WRITE_ROW_INTS * 4
+const TABLES_LENGTH: number = SEGMENT_TABLE + WRITES_MAX * 2 * SEGMENT_INTS * 4
+
+/** epoll data of the control eventfd; queues use their number. */
+const EVENT_FD_DATA = -1
+
+const RETRY_MS = 20
+
+export class ReadWriteTier implements IoTier {
+  readonly name: IoTierName = 'read-write'
+  readonly spins: number = 20
+  readonly #events: TierEvents
+  readonly #eventFd: number
+  readonly #epoll: number
+  readonly #pool: FramePool
+  readonly #reader: FrameReader
+  readonly #tables: Window
+  readonly #rows: Int32Array
+  readonly #queues: (TapQueue | null)[] = []
+  /** Numbers of the queues that may have frames, in the order in which they are read. */
+  readonly #ready: Int32Array = new Int32Array(EVENTS_MAX)
+  #readyCount = 0
+  #readyAt = 0
+  #writes = 0
+  #segments = 0
+  /** Port and bytes of each waiting write, for its counters. */
+  readonly #writePort: Int32Array = new Int32Array(WRITES_MAX)
+  readonly #writeLength: Int32Array = new Int32Array(WRITES_MAX)
+  #stalled = 0
+  #reading = 0
+  #isPaused = false
+
+  constructor(eventFd: number, events: TierEvents) {
+    this.#events = events
+    this.#eventFd = eventFd
+    this.#epoll = shim.epollCreate()
+    if (this.#epoll < 0) {
+      throw new SysError('OUT_OF_RESOURCES', `epoll_create1: ${errnoName(this.#epoll)}`, {
+        syscall: 'epoll_create1',
+        errno: -this.#epoll,
+      })
+    }
+    this.#pool = new FramePool(BURST_SIZE)
+    this.#reader = new FrameReader(this.#pool)
+    this.#tables = Window.map(TABLES_LENGTH)
+    this.#rows = new Int32Array(this.#tables.buffer)
+    for (let slot = 0; slot < BURST_SIZE; slot++) {
+      const row = READ_TABLE / 4 + slot * READ_ROW_INTS
+      this.#rows[row] = this.#pool.window.id
+      this.#rows[row + 1] = slot * SLOT_STRIDE + SLOT_HEADROOM
+      this.#rows[row + 2] = SLOT_CAPACITY
+    }
+    shim.epollCtl(this.#epoll, EPOLL_CTL_ADD, eventFd, POLLIN, EVENT_FD_DATA)
+  }
+
+  get isReading(): boolean {
+    return this.#reading > 0
+  }
+
+  addQueue(queue: TapQueue): void {
+    let id = this.#queues.indexOf(null)
+    if (id < 0) id = this.#queues.push(null) - 1
+    queue.id = id
+    this.#queues[id] = queue
+    if (!this.#isPaused) this.#watch(queue)
+  }
+
+  removeQueue(queue: TapQueue): void {
+    queue.isClosing = true
+    this.#unwatch(queue)
+    this.#queues[queue.id] = null
+    queue.id = -1
+  }
+
+  pause(): void {
+    this.#isPaused = true
+    for (const queue of this.#queues) if (queue !== null) this.#unwatch(queue)
+    this.#readyCount = 0
+    this.#readyAt = 0
+  }
+
+  resume(): void {
+    this.#isPaused = false
+    for (const queue of this.#queues) {
+      if (queue !== null && queue.failure === 0) this.#watch(queue)
+    }
+  }
+
+  /** @hot */
+  nextBurst(burst: Burst): TapQueue | null {
+    // The slots of the burst before this one are about to be overwritten.
+    this.flush()
+    while (this.#readyAt < this.#readyCount) {
+      const queue = this.#queues[this.#ready[this.#readyAt++]!]
+      if (queue == null || !queue.isReading) continue
+      const result = shim.readFrames(queue.fd, this.#tables.id, READ_TABLE, BURST_SIZE)
+      if (result > 0) {
+        this.#fill(burst, queue, result)
+        return queue
+      }
+      if (result !== -EAGAIN) this.#readFailed(queue, -result)
+    }
+    return null
+  }
+
+  /** @hot */
+  #fill(burst: Burst, queue: TapQueue, count: number): void {
+    const reader = this.#reader
+    const rows = this.#rows
+    reader.begin(burst, queue.vnetHdrLength)
+    for (let slot = 0; slot < count; slot++) {
+      const row = READ_TABLE / 4 + slot * READ_ROW_INTS
+      reader.add(rows[row + 1]!, rows[row + 3]!)
+    }
+    reader.end(this.#events, queue.port)
+  }
+
+  /** @hot */
+  write(fd: number, port: number, window: number, offset: number, length: number): void {
+    if (this.#writes === WRITES_MAX) this.flush()
+    this.#addWrite(fd, port, length, 1)
+    this.#addSegment(window, offset, length)
+  }
+
+  /** @hot */
+  writeWithHeader(
+    fd: number,
+    port: number,
+    headWindow: number,
+    headOffset: number,
+    headLength: number,
+    window: number,
+    offset: number,
+    length: number,
+  ): void {
+    if (this.#writes === WRITES_MAX) this.flush()
+    this.#addWrite(fd, port, headLength + length, 2)
+    this.#addSegment(headWindow, headOffset, headLength)
+    this.#addSegment(window, offset, length)
+  }
+
+  /** @hot */
+  #addWrite(fd: number, port: number, length: number, segmentCount: number): void {
+    const row = WRITE_TABLE / 4 + this.#writes * WRITE_ROW_INTS
+    const rows = this.#rows
+    rows[row] = fd
+    rows[row + 1] = this.#segments
+    rows[row + 2] = segmentCount
+    this.#writePort[this.#writes] = port
+    this.#writeLength[this.#writes] = length
+    this.#writes++
+  }
+
+  /** @hot */
+  #addSegment(window: number, offset: number, length: number): void {
+    const at = SEGMENT_TABLE / 4 + this.#segments * SEGMENT_INTS
+    const rows = this.#rows
+    rows[at] = window
+    rows[at + 1] = offset
+    rows[at + 2] = length
+    this.#segments++
+  }
+
+  /** @hot */
+  flush(): void {
+    const writes = this.#writes
+    if (writes === 0) return
+    this.#writes = 0
+    this.#segments = 0
+    const whole = shim.writeFrames(this.#tables.id, WRITE_TABLE, writes, SEGMENT_TABLE)
+    if (whole === writes) return
+    for (let k = 0; k < writes; k++) {
+      const result = this.#rows[WRITE_TABLE / 4 + k * WRITE_ROW_INTS + 3]!
+      if (result < 0) {
+        this.#events.writeFailed(this.#writePort[k]!, this.#writeLength[k]!, -result)
+      }
+    }
+  }
+
+  /** @hot */
+  endTurn(): void {
+    this.flush()
+    this.#wait(0)
+  }
+
+  /** Each spin is a system call. @hot */
+  spin(): boolean {
+    this.#wait(0)
+    return this.#readyCount > 0
+  }
+
+  sleep(timeoutUs: number): void {
+    const timeoutMs = timeoutUs < 0 ? -1 : Math.ceil(timeoutUs / 1000)
+    const isBounded = this.#stalled > 0 && (timeoutMs < 0 || timeoutMs > RETRY_MS)
+    this.#wait(isBounded ? RETRY_MS : timeoutMs)
+  }
+
+  retry(): void {
+    if (this.#stalled === 0 || this.#isPaused) return
+    this.#stalled = 0
+    this.resume()
+  }
+
+  close(): void {
+    shim.close(this.#epoll)
+    this.#pool.close()
+    this.#tables.unmap()
+  }
+
+  /** @hot */
+  #wait(timeoutMs: number): void {
+    const rows = shim.epollWait(this.#epoll, this.#tables.id, EVENT_TABLE, EVENTS_MAX, timeoutMs)
+    let count = 0
+    for (let k = 0; k < rows; k++) {
+      const data = this.#rows[EVENT_TABLE / 4 + k * EPOLL_ROW_INTS + 1]!
+      if (data === EVENT_FD_DATA) shim.eventfdRead(this.#eventFd)
+      else this.#ready[count++] = data
+    }
+    this.#readyCount = count
+    this.#readyAt = 0
+  }
+
+  #watch(queue: TapQueue): void {
+    if (queue.isReading) return
+    if (shim.epollCtl(this.#epoll, EPOLL_CTL_ADD, queue.fd, POLLIN, queue.id) === 0) {
+      queue.isReading = true
+      this.#reading++
+    }
+  }
+
+  #unwatch(queue: TapQueue): void {
+    if (!queue.isReading) return
+    shim.epollCtl(this.#epoll, EPOLL_CTL_DEL, queue.fd, 0, 0)
+    queue.isReading = false
+    this.#reading--
+  }
+
+  /** Not watched any more: for good, or until the next retry. */
+  #readFailed(queue: TapQueue, errno: number): void {
+    this.#unwatch(queue)
+    if (errno === EBADFD || errno === EBADF) {
+      queue.failure = errno
+      this.#events.queueFailed(queue, errno)
+    } else {
+      this.#stalled++
+    }
+  }
+}

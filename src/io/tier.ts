@@ -1,0 +1,90 @@
+/**
+ * A tier: how frames get from TAP descriptors into bursts and back. There are two of them, chosen
+ * at start; the engine and the TAP ports know only what is here.
+ *
+ * A turn of the engine is: `nextBurst` until it gives null, each burst forwarded as it comes;
+ * `write` for every frame that leaves by a TAP; `endTurn`. Memory that `write` was given stays
+ * untouched until `flush` or `endTurn` returns.
+ */
+import type { Burst } from '../mem/burst.ts'
+import type { IoTierName } from '../switch/api.ts'
+
+/** One queue of a TAP port, as the tier serves it. */
+export class TapQueue {
+  readonly fd: number
+  /** Index of the port in the engine. */
+  readonly port: number
+  /** Queue number within the port. */
+  readonly index: number
+  /** vnet_hdr bytes before each frame, 0: none. */
+  readonly vnetHdrLength: number
+  /** Number under which the tier knows it; -1 outside a tier. */
+  id = -1
+  /** A read may still complete: its descriptor must not be closed. */
+  isReading = false
+  /** Positive errno that ended reading for good (the interface was deleted), else 0. */
+  failure = 0
+  /** Being removed: not read again. */
+  isClosing = false
+
+  constructor(fd: number, port: number, index: number, vnetHdrLength: number) {
+    this.fd = fd
+    this.port = port
+    this.index = index
+    this.vnetHdrLength = vnetHdrLength
+  }
+}
+
+/** What ends up in the counters of a port, told by the tier. */
+export interface TierEvents {
+  /** A write of `length` bytes (vnet_hdr included) by the port failed with a positive errno. */
+  writeFailed(port: number, length: number, errno: number): void
+  /** Frames that never became one of a burst; the arguments are counts. */
+  dropped(port: number, malformed: number, unknownGsoType: number, oversize: number): void
+  /** Reading a queue ended for good. */
+  queueFailed(queue: TapQueue, errno: number): void
+}
+
+export interface IoTier {
+  readonly name: IoTierName
+  /** Starts reading from the queue. */
+  addQueue(queue: TapQueue): void
+  /** Ends reading; done when `queue.isReading` is false, for which turns must go on. */
+  removeQueue(queue: TapQueue): void
+  /** Ends all reads (what was read is still delivered); done when `isReading` is false. */
+  pause(): void
+  resume(): void
+  /** A read of any queue may still complete. */
+  readonly isReading: boolean
+  /** Fills the burst with the next frames of one queue; null: nothing more in this turn. */
+  nextBurst(burst: Burst): TapQueue | null
+  /**
+   * Queues one frame for writing: `length` bytes at `offset`, its vnet_hdr included.
+   * @hot
+   */
+  write(fd: number, port: number, window: number, offset: number, length: number): void
+  /** The same with the vnet_hdr in a place of its own. @hot */
+  writeWithHeader(
+    fd: number,
+    port: number,
+    headWindow: number,
+    headOffset: number,
+    headLength: number,
+    window: number,
+    offset: number,
+    length: number,
+  ): void
+  /** Everything written so far has been given to the kernel. @hot */
+  flush(): void
+  /** Flushes and takes back the slots of this turn. May look for new frames on the way. @hot */
+  endTurn(): void
+  /** Looks for new frames without waiting; true: the next turn may find some. @hot */
+  spin(): boolean
+  /** Fruitless spins after which a sleep is cheaper, at adaptive pace. */
+  readonly spins: number
+  /** Sleeps until something arrives, the control eventfd is written, or `timeoutUs` (-1: none). */
+  sleep(timeoutUs: number): void
+  /** Tries again to read queues whose read failed for a passing reason; called now and then. */
+  retry(): void
+  close(): void
+}

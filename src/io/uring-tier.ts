@@ -1,0 +1,336 @@
+/**
+ * Tier `io_uring-multishot`: one multishot read per TAP queue takes slots from the provided-buffer
+ * ring; writes are submission entries of their own. One io_uring_enter per turn serves all TAPs.
+ *
+ * Writes carry RWF_NOWAIT, so the kernel performs them in order inside the enter and never retries
+ * one later (it could overtake its flow), and IOSQE_CQE_SKIP_SUCCESS, so only failures come back
+ * (measured: 0.87 instead of 1.09 us CPU per forwarded 60-byte frame). After an enter that took
+ * all entries, every slot of the turn is therefore free again: no reference counts.
+ */
+import {
+  CQE_WORDS,
+  IORING_CQE_BUFFER_SHIFT,
+  IORING_CQE_F_MORE,
+  IORING_OP_ASYNC_CANCEL,
+  IORING_OP_POLL_ADD,
+  IORING_OP_READ_MULTISHOT,
+  IORING_OP_WRITE,
+  IORING_OP_WRITEV,
+  IORING_POLL_ADD_MULTI,
+  IOSQE_BUFFER_SELECT,
+  IOSQE_CQE_SKIP_SUCCESS,
+  RWF_NOWAIT,
+} from '../abi/io-uring.ts'
+import { POLLIN } from '../abi/epoll.ts'
+import { EBADF, EBADFD, ECANCELED, ENOBUFS } from '../abi/errno.ts'
+import type { Burst } from '../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import { FramePool, SLOT_HEADROOM, SLOT_STRIDE } from '../mem/frame-pool.ts'
+import { Window, windowAddresses } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
+import type { IoTierName } from '../switch/api.ts'
+import { BUFFER_GROUP, BufferRing } from './buffer-ring.ts'
+import { FrameReader } from './frame-reader.ts'
+import type { IoTier, TapQueue, TierEvents } from './tier.ts'
+import { Uring } from './uring.ts'
+
+/** Free slots that the kernel can fill before it must wait for us; a power of two. */
+const POOL_SLOTS = 512
+const SQ_ENTRIES = 1024
+const CQ_ENTRIES = 4096
+/** TAP queues of one engine. */
+const QUEUES_MAX = 4096
+/** Pairs of iovecs for frames whose vnet_hdr is elsewhere. */
+const IOVEC_PAIRS = 1024
+const IOVEC_PAIR_WORDS = 8
+
+/** Kinds of completion, in the low bits of user_data; the rest is a queue or port number. */
+const KIND_READ = 0
+const KIND_WRITE = 1
+const KIND_EVENT = 2
+const KIND_CANCEL = 3
+const KIND_BITS = 2
+const KIND_MASK = 3
+
+const WRITE_FRAME = IORING_OP_WRITE | (IOSQE_CQE_SKIP_SUCCESS << 8)
+const WRITE_FRAME_IN_TWO = IORING_OP_WRITEV | (IOSQE_CQE_SKIP_SUCCESS << 8)
+const READ_FRAMES = IORING_OP_READ_MULTISHOT | (IOSQE_BUFFER_SELECT << 8)
+
+const TWO_32 = 4294967296
+
+/** An error other than "no buffers" that ended a read is not retried more often than this. */
+const RETRY_US = 20_000
+
+export class UringTier implements IoTier {
+  readonly name: IoTierName = 'io_uring-multishot'
+  readonly spins: number = 1000
+  readonly #events: TierEvents
+  readonly #eventFd: number
+  readonly #uring: Uring
+  readonly #pool: FramePool
+  readonly #free: BufferRing
+  readonly #reader: FrameReader
+  readonly #queues: (TapQueue | null)[] = []
+  /** Slots taken by frames of this turn. */
+  readonly #taken: Int32Array = new Int32Array(POOL_SLOTS)
+  #takenCount = 0
+  /** Numbers of queues whose read has to be started again. */
+  readonly #rearm: Int32Array = new Int32Array(QUEUES_MAX)
+  #rearmCount = 0
+  #mustRetry = false
+  #reading = 0
+  #isPaused = false
+  readonly #iovecs: Window
+  readonly #iovecWords: Int32Array
+  #iovecPairs = 0
+
+  constructor(eventFd: number, events: TierEvents) {
+    this.#events = events
+    this.#eventFd = eventFd
+    this.#uring = new Uring(SQ_ENTRIES, CQ_ENTRIES)
+    this.#pool = new FramePool(POOL_SLOTS)
+    this.#free = new BufferRing(this.#uring.fd, this.#pool)
+    this.#reader = new FrameReader(this.#pool)
+    this.#iovecs = Window.map(IOVEC_PAIRS * IOVEC_PAIR_WORDS * 4)
+    this.#iovecWords = new Int32Array(this.#iovecs.buffer)
+    this.#watchEventFd()
+  }
+
+  get isReading(): boolean {
+    return this.#reading > 0
+  }
+
+  addQueue(queue: TapQueue): void {
+    let id = this.#queues.indexOf(null)
+    if (id < 0) id = this.#queues.push(null) - 1
+    if (id >= QUEUES_MAX) throw new RangeError('too many queues')
+    queue.id = id
+    this.#queues[id] = queue
+    if (!this.#isPaused) this.#startRead(queue)
+  }
+
+  removeQueue(queue: TapQueue): void {
+    queue.isClosing = true
+    if (queue.isReading) this.#cancelRead(queue)
+    else this.#forget(queue)
+  }
+
+  pause(): void {
+    this.#isPaused = true
+    for (const queue of this.#queues) {
+      if (queue !== null && queue.isReading) this.#cancelRead(queue)
+    }
+  }
+
+  resume(): void {
+    this.#isPaused = false
+    for (const queue of this.#queues) {
+      if (queue !== null && !queue.isReading && queue.failure === 0) this.#startRead(queue)
+    }
+  }
+
+  /** @hot */
+  nextBurst(burst: Burst): TapQueue | null {
+    const uring = this.#uring
+    const cq = uring.cq
+    const mask = uring.cqMask
+    const at = uring.cqesAt
+    const tail = uring.tail()
+    let head = uring.head
+    let current: TapQueue | null = null
+    let count = 0
+    const reader = this.#reader
+    while (head !== tail && count < BURST_SIZE_MAX) {
+      const entry = at + (head & mask) * CQE_WORDS
+      const userData = cq[entry]!
+      const result = cq[entry + 2]!
+      const flags = cq[entry + 3]!
+      if ((userData & KIND_MASK) === KIND_READ) {
+        const queue = this.#queues[userData >>> KIND_BITS]!
+        if (result > 0) {
+          // A burst holds frames of one queue only: leave this one for the next burst.
+          if (current !== queue) {
+            if (current !== null) break
+            current = queue
+            reader.begin(burst, queue.vnetHdrLength)
+          }
+          const slot = flags >>> IORING_CQE_BUFFER_SHIFT
+          this.#taken[this.#takenCount++] = slot
+          reader.add(slot * SLOT_STRIDE + SLOT_HEADROOM, result)
+          count++
+        }
+        if ((flags & IORING_CQE_F_MORE) === 0) this.#readEnded(queue, result)
+      } else {
+        this.#completed(userData, cq[entry + 1]!, result, flags)
+      }
+      head = (head + 1) | 0
+    }
+    uring.head = head
+    uring.publishHead()
+    if (current === null) return null
+    reader.end(this.#events, current.port)
+    return current
+  }
+
+  /** @hot */
+  write(fd: number, port: number, window: number, offset: number, length: number): void {
+    this.#uring.push(
+      WRITE_FRAME,
+      fd,
+      windowAddresses[window]! + offset,
+      length,
+      RWF_NOWAIT,
+      KIND_WRITE | (port << KIND_BITS),
+      length,
+      0,
+    )
+  }
+
+  /** @hot */
+  writeWithHeader(
+    fd: number,
+    port: number,
+    headWindow: number,
+    headOffset: number,
+    headLength: number,
+    window: number,
+    offset: number,
+    length: number,
+  ): void {
+    if (this.#iovecPairs === IOVEC_PAIRS) this.flush()
+    const words = this.#iovecWords
+    const at = this.#iovecPairs * IOVEC_PAIR_WORDS
+    this.#iovecPairs++
+    const head = windowAddresses[headWindow]! + headOffset
+    const body = windowAddresses[window]! + offset
+    words[at] = head | 0
+    words[at + 1] = (head / TWO_32) | 0
+    words[at + 2] = headLength
+    words[at + 4] = body | 0
+    words[at + 5] = (body / TWO_32) | 0
+    words[at + 6] = length
+    this.#uring.push(
+      WRITE_FRAME_IN_TWO,
+      fd,
+      windowAddresses[this.#iovecs.id]! + at * 4,
+      2,
+      RWF_NOWAIT,
+      KIND_WRITE | (port << KIND_BITS),
+      headLength + length,
+      0,
+    )
+  }
+
+  /** @hot */
+  flush(): void {
+    if (this.#uring.pending > 0) this.#uring.submit()
+    this.#iovecPairs = 0
+  }
+
+  /** @hot */
+  endTurn(): void {
+    const taken = this.#takenCount
+    if (taken > 0) {
+      // The slots may be offered again only once all writes from them are done.
+      this.flush()
+      const slots = this.#taken
+      const free = this.#free
+      for (let k = 0; k < taken; k++) free.add(slots[k]!)
+      free.publish()
+      this.#takenCount = 0
+    }
+    if (this.#rearmCount > 0) this.#startReadsAgain()
+    if (this.#uring.pending > 0) this.#uring.submit()
+  }
+
+  /** Reads the rings' memory; enters the kernel only when it has something for us. @hot */
+  spin(): boolean {
+    const uring = this.#uring
+    if (!uring.hasWork()) return false
+    uring.submit()
+    return true
+  }
+
+  sleep(timeoutUs: number): void {
+    const isBounded = this.#mustRetry && (timeoutUs < 0 || timeoutUs > RETRY_US)
+    this.#uring.enter(1, isBounded ? RETRY_US : timeoutUs)
+  }
+
+  retry(): void {
+    if (!this.#mustRetry || this.#isPaused) return
+    this.#mustRetry = false
+    this.resume()
+  }
+
+  close(): void {
+    this.#free.close()
+    this.#uring.close()
+    this.#pool.close()
+    this.#iovecs.unmap()
+  }
+
+  #startRead(queue: TapQueue): void {
+    queue.isReading = true
+    this.#reading++
+    this.#uring.push(READ_FRAMES, queue.fd, 0, 0, 0, queue.id << KIND_BITS, 0, BUFFER_GROUP)
+  }
+
+  #startReadsAgain(): void {
+    for (let k = 0; k < this.#rearmCount; k++) {
+      const queue = this.#queues[this.#rearm[k]!]
+      if (queue != null && !queue.isReading && !queue.isClosing && !this.#isPaused) {
+        this.#startRead(queue)
+      }
+    }
+    this.#rearmCount = 0
+  }
+
+  #cancelRead(queue: TapQueue): void {
+    // addr holds the user_data of the request to cancel.
+    this.#uring.push(IORING_OP_ASYNC_CANCEL, -1, queue.id << KIND_BITS, 0, 0, KIND_CANCEL, 0, 0)
+  }
+
+  /** The last completion of a multishot read; why it ended decides what comes next. */
+  #readEnded(queue: TapQueue, result: number): void {
+    queue.isReading = false
+    this.#reading--
+    if (queue.isClosing) {
+      this.#forget(queue)
+    } else if (result === -EBADFD || result === -EBADF) {
+      queue.failure = -result
+      this.#events.queueFailed(queue, -result)
+    } else if (result >= 0 || result === -ENOBUFS) {
+      this.#rearm[this.#rearmCount++] = queue.id
+    } else if (result !== -ECANCELED) {
+      this.#mustRetry = true
+    }
+  }
+
+  #forget(queue: TapQueue): void {
+    this.#queues[queue.id] = null
+    queue.id = -1
+  }
+
+  #completed(userData: number, length: number, result: number, flags: number): void {
+    const kind = userData & KIND_MASK
+    if (kind === KIND_WRITE) {
+      if (result < 0) this.#events.writeFailed(userData >>> KIND_BITS, length, -result)
+    } else if (kind === KIND_EVENT) {
+      shim.eventfdRead(this.#eventFd)
+      if ((flags & IORING_CQE_F_MORE) === 0) this.#watchEventFd()
+    }
+  }
+
+  #watchEventFd(): void {
+    this.#uring.push(
+      IORING_OP_POLL_ADD,
+      this.#eventFd,
+      0,
+      IORING_POLL_ADD_MULTI,
+      POLLIN,
+      KIND_EVENT,
+      0,
+      0,
+    )
+  }
+}

@@ -1,0 +1,35 @@
+/**
+ * A burst: up to 256 frames read from one rx queue in one step, as numbers in parallel typed
+ * arrays. There is one burst per engine; its owner is the engine, its contents are valid until the
+ * rx queue is asked for the next burst.
+ *
+ *     window[k] @ offset[k] - headLength[k]          offset[k]
+ *                 | vnet_hdr (0 or headLength bytes) | L2 bytes, length[k] ... |
+ */
+export const BURST_SIZE_MAX = 256
+
+/** Int32 words of `heads` per frame: the first 16 L2 bytes. */
+export const HEAD_WORDS = 4
+
+export class Burst {
+  /** Frames in use: 0..BURST_SIZE_MAX. */
+  count = 0
+  /** Window in which frame k lies. */
+  readonly window: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** Offset of the first L2 byte in that window. */
+  readonly offset: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** L2 bytes, without vnet_hdr and FCS. */
+  readonly length: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** Bytes of vnet_hdr that stand right before the L2 bytes; 0: none, all its fields are zero. */
+  readonly headLength: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** First 16 L2 bytes of frame k at word k * HEAD_WORDS, as little-endian words. */
+  readonly heads: Int32Array = new Int32Array(BURST_SIZE_MAX * HEAD_WORDS)
+  /** vnet_hdr word 0: flags | gso_type << 8 | hdr_len << 16. */
+  readonly gso: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** vnet_hdr word 1: gso_size | csum_start << 16. */
+  readonly gsoSize: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** csum_offset of the vnet_hdr. */
+  readonly csumOffset: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** TUN_F_* bits that an egress must be able to take for this frame; 0 for a plain one. */
+  readonly needs: Int32Array = new Int32Array(BURST_SIZE_MAX)
+}

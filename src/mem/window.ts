@@ -1,0 +1,81 @@
+/**
+ * A window: mapped memory under 2 GiB that the shim knows by number, as this thread sees it.
+ *
+ * The mapping belongs to the process: one thread creates it (`Window.map`), others look at it
+ * (`Window.view`) and detach when told; the creator unmaps it at once when every view is gone.
+ */
+import { shim, WINDOW_MIRRORED, WINDOW_READ_ONLY } from '../native/shim.ts'
+import { errnoName, SysError } from '../errors.ts'
+
+/** Windows stay below 2 GiB, so that every offset is an int32. */
+export const WINDOW_LENGTH_MAX = 0x7fff_f000
+
+/** Windows that the shim can know at once. */
+export const WINDOWS_MAX = 4096
+
+/** Address of each window that this thread views, by number; for io_uring entries. */
+export const windowAddresses: Float64Array = new Float64Array(WINDOWS_MAX)
+
+export interface WindowOptions {
+  /** Descriptor to map; absent: anonymous memory. It may be closed after the call. */
+  readonly fd?: number
+  /** Offset in the file, a multiple of the page size. */
+  readonly fileOffset?: number
+  readonly mirrored?: boolean
+  readonly readOnly?: boolean
+}
+
+export class Window {
+  /** The shim's number for it. */
+  readonly id: number
+  /** Over the whole window; length 0 once it is detached. */
+  readonly buffer: ArrayBuffer
+
+  private constructor(id: number, buffer: ArrayBuffer) {
+    this.id = id
+    this.buffer = buffer
+    windowAddresses[id] = shim.windowAddress(id)
+  }
+
+  /** Maps memory and gives this thread's view of it. */
+  static map(length: number, options: WindowOptions = {}): Window {
+    const flags =
+      (options.mirrored === true ? WINDOW_MIRRORED : 0) |
+      (options.readOnly === true ? WINDOW_READ_ONLY : 0)
+    const id = shim.windowMap(options.fd ?? -1, length, options.fileOffset ?? 0, flags)
+    if (id < 0) {
+      throw new SysError('OUT_OF_MEMORY', `cannot map ${length} bytes: ${errnoName(id)}`, {
+        syscall: 'mmap',
+        errno: -id,
+      })
+    }
+    return Window.view(id)
+  }
+
+  /** A second thread's view of a window that another thread mapped. */
+  static view(id: number): Window {
+    const buffer = shim.windowBuffer(id)
+    if (typeof buffer === 'number') {
+      throw new SysError('OUT_OF_MEMORY', `cannot view window ${id}: ${errnoName(buffer)}`, {
+        errno: -buffer,
+      })
+    }
+    return new Window(id, buffer)
+  }
+
+  /** Address of the first byte, below 2^53. */
+  get address(): number {
+    return windowAddresses[this.id]!
+  }
+
+  /** Ends this thread's view. A second call does nothing. */
+  detach(): void {
+    if (this.buffer.byteLength !== 0) shim.windowDetach(this.buffer)
+  }
+
+  /** Ends this thread's view and the mapping. All other views are detached before. */
+  unmap(): void {
+    this.detach()
+    shim.windowUnmap(this.id)
+  }
+}

@@ -1,0 +1,230 @@
+/**
+ * The one loader of the native shim, and its whole surface.
+ *
+ * Every function returns a value >= 0 or `-errno`; it throws a TypeError only for a wrong argument
+ * type. Nothing here has policy: no defaults, no retries but EINTR, no logging.
+ *
+ * Memory crosses the boundary in two ways only:
+ * - a *window*: mapped memory under 2 GiB, known to the shim by a small number, valid in every
+ *   thread of the process. Offsets and lengths are bytes from its start; each row of a table is
+ *   checked against its window, so a wrong row stops the call and touches nothing;
+ * - a typed array that the caller owns, for control-plane structs.
+ *
+ * "Absent" is always -1 (numbers) or null, never undefined.
+ */
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import nodeGypBuild from 'node-gyp-build'
+import { SysError } from '../errors.ts'
+
+/** Flags of {@link Shim.windowMap}. */
+export const WINDOW_MIRRORED = 1
+export const WINDOW_READ_ONLY = 2
+
+/** Bytes of one row in the tables that a shim call executes; every field is an int32. */
+export const COPY_ROW_INTS = 5
+export const GATHER_ROW_INTS = 2
+export const CHECKSUM_ROW_INTS = 5
+export const READ_ROW_INTS = 4
+export const WRITE_ROW_INTS = 4
+export const SEGMENT_INTS = 3
+export const EPOLL_ROW_INTS = 2
+
+export interface Shim {
+  // --- windows: mapped memory, numbered for the whole process -------------------------------
+  /**
+   * mmap(2). `fd` -1 maps anonymous shared memory (touched pages only become resident).
+   * `fileOffset` must be a multiple of the page size. WINDOW_MIRRORED maps the same pages twice,
+   * one after the other (needs a fd; the window is then 2 * length long): a ring that never wraps.
+   * Returns the window's number, -EMFILE when the table is full.
+   */
+  windowMap(fd: number, length: number, fileOffset: number, flags: number): number
+  /** An ArrayBuffer over the window for the calling thread, or -errno. One per thread and window. */
+  windowBuffer(window: number): ArrayBuffer | number
+  /** Detaches an ArrayBuffer of windowBuffer in the calling thread; it has length 0 afterwards. */
+  windowDetach(buffer: ArrayBuffer): number
+  /** munmap(2) at once. Every thread has detached its ArrayBuffer before. */
+  windowUnmap(window: number): number
+  /** Address of the window's first byte (< 2^53), for io_uring entries. */
+  windowAddress(window: number): number
+  /** Length of the window in bytes (mirrored: both halves). */
+  windowLength(window: number): number
+  /** Pages that SIGBUS replaced since the last call (the file behind the window was truncated). */
+  windowFaults(window: number): number
+
+  // --- bulk memory: tables in a window, filled in TypeScript --------------------------------
+  /** Rows (source window, source offset, destination window, destination offset, length).
+   *  Returns the rows done; fewer than asked: the row at that index left its windows. Rows run in
+   *  order; source and destination of a row may overlap (memmove). Prefetches rows ahead. */
+  copyRows(tableWindow: number, tableOffset: number, rowCount: number): number
+  /** Rows (window, offset); writes the first 16 bytes at each into the destination, packed at 16
+   *  bytes a row (zero-filled past the window's end). All sources are prefetched first. */
+  gatherRows(
+    tableWindow: number,
+    tableOffset: number,
+    rowCount: number,
+    destinationWindow: number,
+    destinationOffset: number,
+  ): number
+  /** Rows (window, offset, length, initial, result): result is the folded 16-bit ones' complement
+   *  sum (not inverted) in network order of the bytes plus `initial`. RFC 1071. */
+  checksumRows(tableWindow: number, tableOffset: number, rowCount: number): number
+
+  // --- frames through descriptors ------------------------------------------------------------
+  /** read(2) per row (window, offset, capacity, result) until EAGAIN, an error or the last row;
+   *  result = bytes. Returns rows filled, or -errno when the first read failed. */
+  readFrames(fd: number, tableWindow: number, tableOffset: number, rowCount: number): number
+  /** write(2)/writev(2) per row (fd, first segment, segment count 1..64, result = bytes or -errno);
+   *  segments are (window, offset, length) rows in the same window at segmentOffset. A row that
+   *  fails does not stop the others. Returns the rows that were written whole. */
+  writeFrames(
+    tableWindow: number,
+    tableOffset: number,
+    rowCount: number,
+    segmentOffset: number,
+  ): number
+  /** read(2) into a window. */
+  readInto(fd: number, window: number, offset: number, length: number): number
+  /** write(2) from a window; with nowait 1 pwritev2(RWF_NOWAIT) at the current position, so that a
+   *  full pipe answers -EAGAIN whatever its flags (falls back to write where unsupported). */
+  writeFrom(fd: number, window: number, offset: number, length: number, nowait: number): number
+
+  // --- descriptors and time ------------------------------------------------------------------
+  /** open(2); mode is 0600. O_CLOEXEC is the caller's to pass. */
+  open(path: string, flags: number): number
+  close(fd: number): number
+  /** fcntl(F_GETFL) / fcntl(F_SETFL). */
+  getStatusFlags(fd: number): number
+  setStatusFlags(fd: number, flags: number): number
+  memfdCreate(name: string, flags: number): number
+  ftruncate(fd: number, length: number): number
+  eventfd(initial: number, flags: number): number
+  /** Adds 1. */
+  eventfdWrite(fd: number): number
+  /** Returns the count read (then 0 in the kernel), -EAGAIN when it was 0. */
+  eventfdRead(fd: number): number
+  epollCreate(): number
+  /** op and events as in epoll_ctl(2); data comes back in epollWait. */
+  epollCtl(epfd: number, op: number, fd: number, events: number, data: number): number
+  /** Writes rows (events, data) of int32 at the offset; returns the rows. -1 waits for ever. */
+  epollWait(
+    epfd: number,
+    window: number,
+    offset: number,
+    maxRows: number,
+    timeoutMs: number,
+  ): number
+  /** poll(2) of one descriptor; returns revents, 0 on time-out. */
+  poll(fd: number, events: number, timeoutMs: number): number
+  /** Writes at the offset (multiple of 8): float64 CLOCK_MONOTONIC in microseconds, then u32 low
+   *  and u32 high of CLOCK_REALTIME in nanoseconds. 16 bytes. */
+  clockGettime(window: number, offset: number): number
+
+  // --- sockets -------------------------------------------------------------------------------
+  /** AF_UNIX, CLOEXEC | NONBLOCK; type as in socket(2). */
+  socketUnix(type: number): number
+  /** AF_UNIX pair of `type`, CLOEXEC, blocking; fds[0], fds[1]. */
+  socketPair(type: number, fds: Int32Array): number
+  bindUnix(fd: number, path: string): number
+  connectUnix(fd: number, path: string): number
+  listen(fd: number, backlog: number): number
+  /** accept4(2), CLOEXEC | NONBLOCK. */
+  accept(fd: number): number
+  /** SO_PEERCRED into pid, uid, gid. */
+  peerCredentials(fd: number, out: Int32Array): number
+  /** shutdown(2). */
+  shutdown(fd: number, how: number): number
+  /** recvmsg(2) with MSG_CMSG_CLOEXEC. Bytes into `data`, descriptors into `fds`; info[0] = count
+   *  of descriptors (those beyond fds.length are closed), info[1] = msg_flags. Returns bytes. */
+  recvMsg(fd: number, data: Uint8Array, fds: Int32Array, info: Int32Array, flags: number): number
+  /** sendmsg(2) with MSG_NOSIGNAL: `length` bytes of data from offset, fdCount descriptors. */
+  sendMsg(
+    fd: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    fds: Int32Array | null,
+    fdCount: number,
+    flags: number,
+  ): number
+
+  // --- network namespaces and netlink ---------------------------------------------------------
+  /** NETLINK_ROUTE socket of the namespace behind netnsFd (-1: the caller's): setns, socket,
+   *  setns back in one call. CLOEXEC, bound, SO_RCVTIMEO 2 s. Used with sendMsg and recvMsg. */
+  netlinkRoute(netnsFd: number): number
+  /** setns to netnsFd (-1: stay), open(path), TUNSETIFF(name, flags), setns back, as one call.
+   *  The kernel's name goes to nameOut (16 bytes). Returns the fd; O_CLOEXEC | O_NONBLOCK.
+   *  stageOut[0]: 0 setns, 1 open, 2 TUNSETIFF, 3 done: where a failure happened. */
+  tunOpen(
+    netnsFd: number,
+    path: string,
+    name: string,
+    flags: number,
+    nameOut: Uint8Array,
+    stageOut: Int32Array,
+  ): number
+
+  // --- TUN/TAP ioctls (linux/if_tun.h) ---------------------------------------------------------
+  tunGetFeatures(fd: number): number
+  /** Returns the flags; the current name goes to nameOut (16 bytes). */
+  tunGetIff(fd: number, nameOut: Uint8Array): number
+  tunSetOffload(fd: number, offloads: number): number
+  tunGetVnetHdrSize(fd: number): number
+  tunSetVnetHdrSize(fd: number, size: number): number
+  tunGetSndbuf(fd: number): number
+  tunSetSndbuf(fd: number, bytes: number): number
+  /** IFF_ATTACH_QUEUE or IFF_DETACH_QUEUE. */
+  tunSetQueue(fd: number, flags: number): number
+  tunSetPersist(fd: number, on: number): number
+  tunSetOwner(fd: number, uid: number): number
+  tunSetGroup(fd: number, gid: number): number
+  tunSetCarrier(fd: number, on: number): number
+  /** A descriptor of the network namespace in which the device lives. */
+  tunGetDevNetns(fd: number): number
+
+  // --- io_uring --------------------------------------------------------------------------------
+  /** io_uring_setup(2); params is struct io_uring_params (120 bytes), read and written. */
+  uringSetup(entries: number, params: Uint8Array): number
+  /** io_uring_enter(2). timeoutUs -1: none; else IORING_ENTER_EXT_ARG with that time-out. */
+  uringEnter(
+    fd: number,
+    toSubmit: number,
+    minComplete: number,
+    flags: number,
+    timeoutUs: number,
+  ): number
+  /** io_uring_register(2); the argument lies in a window (-1: NULL). */
+  uringRegister(
+    fd: number,
+    opcode: number,
+    argWindow: number,
+    argOffset: number,
+    count: number,
+  ): number
+}
+
+const shimDirectory = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'native-shim')
+
+function load(): Shim {
+  const override = process.env['FRAMEPUMP_SHIM']
+  try {
+    if (override !== undefined && override !== '') {
+      return createRequire(import.meta.url)(override) as Shim
+    }
+    return nodeGypBuild(shimDirectory) as Shim
+  } catch (cause) {
+    throw new SysError(
+      'SHIM_NOT_LOADED',
+      `native shim not loaded from ${override ?? shimDirectory}`,
+      {
+        path: override ?? shimDirectory,
+        hint: 'run npm run build:shim; it needs a C compiler and make',
+        cause,
+      },
+    )
+  }
+}
+
+/** The loaded shim. Native addons are context-aware: every thread that imports this gets its own. */
+export const shim: Shim = load()

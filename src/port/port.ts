@@ -1,0 +1,42 @@
+/**
+ * The Port contract, as the engine sees a port. What a port is to the outside (state, names,
+ * opening and closing) is the control plane's: switch/switch.ts.
+ *
+ * A TAP's frames arrive through the I/O tier; every other port that can hand frames to the switch
+ * is a `PolledPort` and is asked once per turn.
+ */
+import type { Burst } from '../mem/burst.ts'
+
+/** Ports of one switch. */
+export const PORTS_MAX = 1024
+
+export interface EnginePort {
+  /** Number of the port in the engine, 0..PORTS_MAX - 1. */
+  readonly index: number
+  /** TUN_F_* bits that the port can be given. */
+  readonly txOffloads: number
+  /**
+   * Takes the frames list[first .. first + count) of the burst, in that order, that came in by rx
+   * queue `queue`. What it cannot take it drops and counts. Frames of polled ports stay valid until
+   * the tier's flush and `CopyProgram.run`, which the engine calls after the last transmit.
+   * @hot
+   */
+  transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void
+  /** Called at the end of a turn in which the port was given frames. @hot */
+  endTurn(): void
+  /** Forgets this thread's memory of it; no method is called afterwards. */
+  close(): void
+}
+
+export interface PolledPort extends EnginePort {
+  /** Fills the burst with the next frames that entered by this port; returns their count. @hot */
+  receive(burst: Burst): number
+  /** The frames of the last `receive` have been delivered: their memory may be used again. @hot */
+  release(): void
+  /** Microseconds until `receive` will have something; -1: only when the sender wakes the engine. */
+  waitUs(nowUs: number): number
+}
+
+export function isPolled(port: EnginePort): port is PolledPort {
+  return 'receive' in port
+}

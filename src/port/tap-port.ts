@@ -1,0 +1,123 @@
+/**
+ * A TAP as the engine sees it: its queues, read by the I/O tier, and frames written to them.
+ * Opening, set-up and closing are the control plane's (port/tap/open.ts).
+ */
+import { VNET_HDR_LENGTH } from '../abi/virtio-net.ts'
+import type { IoTier } from '../io/tier.ts'
+import { TapQueue } from '../io/tier.ts'
+import type { Burst } from '../mem/burst.ts'
+import { Window } from '../mem/window.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import type { EnginePort } from './port.ts'
+
+/** vnet_hdrs that can wait for a flush; each has HEADER_STRIDE bytes. */
+const HEADERS_MAX = 1024
+const HEADER_STRIDE = 32
+
+export interface TapPortOptions {
+  readonly index: number
+  /** One per queue. Owned by the control plane, which closes them after the engine let go. */
+  readonly fds: readonly number[]
+  readonly vnetHdrLength: number
+  readonly txOffloads: number
+}
+
+export class TapPort implements EnginePort {
+  readonly index: number
+  readonly txOffloads: number
+  readonly queues: readonly TapQueue[]
+
+  readonly #tier: IoTier
+  readonly #fds: Int32Array
+  readonly #vnetHdrLength: number
+  readonly #counters: Float64Array
+  readonly #counterBase: number
+  /** Headers for frames that bring none of the wanted length. */
+  readonly #headers: Window
+  readonly #headerWords: Int32Array
+  #headerCount = 0
+
+  constructor(options: TapPortOptions, tier: IoTier, counters: Float64Array) {
+    this.index = options.index
+    this.txOffloads = options.txOffloads
+    this.#tier = tier
+    this.#fds = Int32Array.from(options.fds)
+    this.#vnetHdrLength = options.vnetHdrLength
+    this.#counters = counters
+    this.#counterBase = options.index * COUNTERS_STRIDE
+    this.#headers = Window.map(HEADERS_MAX * HEADER_STRIDE)
+    this.#headerWords = new Int32Array(this.#headers.buffer)
+    this.queues = options.fds.map(
+      (fd, index) => new TapQueue(fd, options.index, index, options.vnetHdrLength),
+    )
+    for (const queue of this.queues) tier.addQueue(queue)
+  }
+
+  /** @hot */
+  transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
+    const tier = this.#tier
+    const fd = this.#fds[queue % this.#fds.length]!
+    const port = this.index
+    const headLength = this.#vnetHdrLength
+    const windows = burst.window
+    const offsets = burst.offset
+    const lengths = burst.length
+    const headLengths = burst.headLength
+    let bytes = 0
+    for (let at = first; at < first + count; at++) {
+      const k = list[at]!
+      const length = lengths[k]!
+      bytes += length
+      if (headLength === 0) {
+        tier.write(fd, port, windows[k]!, offsets[k]!, length)
+      } else if (headLengths[k] === headLength) {
+        // The header stands before the frame as this TAP wants it: it passes unchanged.
+        tier.write(fd, port, windows[k]!, offsets[k]! - headLength, length + headLength)
+      } else {
+        this.#writeWithHeader(fd, burst, k)
+      }
+    }
+    const base = this.#counterBase
+    this.#counters[base + COUNTERS.tx_frames]! += count
+    this.#counters[base + COUNTERS.tx_bytes]! += bytes
+  }
+
+  /** Spells the header anew, for a frame that has none or one of another length. @hot */
+  #writeWithHeader(fd: number, burst: Burst, k: number): void {
+    if (this.#headerCount === HEADERS_MAX) {
+      this.#tier.flush()
+      this.#headerCount = 0
+    }
+    const offset = this.#headerCount * HEADER_STRIDE
+    this.#headerCount++
+    const words = this.#headerWords
+    // Words 3.. stay zero (num_buffers is written by nobody on a TAP).
+    words[offset >> 2] = burst.gso[k]!
+    words[(offset >> 2) + 1] = burst.gsoSize[k]!
+    words[(offset >> 2) + 2] = burst.csumOffset[k]!
+    this.#tier.writeWithHeader(
+      fd,
+      this.index,
+      this.#headers.id,
+      offset,
+      this.#vnetHdrLength,
+      burst.window[k]!,
+      burst.offset[k]!,
+      burst.length[k]!,
+    )
+  }
+
+  /** @hot */
+  endTurn(): void {
+    this.#headerCount = 0
+  }
+
+  close(): void {
+    this.#headers.unmap()
+  }
+}
+
+/** The vnet_hdr lengths that the data plane can read and write: even, and room for the header. */
+export function isUsableVnetHdrLength(length: number): boolean {
+  return length === 0 || (length >= VNET_HDR_LENGTH && length % 2 === 0 && length <= 24)
+}

@@ -1,0 +1,46 @@
+/**
+ * Per-port counters: one per reason, in a shared Float64Array (exact to 2^53) that the engine
+ * writes and any thread reads by offset. rx = into the switch, tx = out of it.
+ */
+export const COUNTERS = {
+  /** Frames that entered the switch by this port. */
+  rx_frames: 0,
+  /** L2 bytes of them. */
+  rx_bytes: 1,
+  /** Frames that left by this port. */
+  tx_frames: 2,
+  tx_bytes: 3,
+  /** The queue, ring or socket buffer behind the port had no room. */
+  tx_drop_full: 4,
+  /** Longer than the port's mtu allows. */
+  tx_drop_mtu: 5,
+  /** The link or the interface is down. */
+  tx_drop_link_down: 6,
+  /** The frame needs an offload (checksum, segmentation) that the port cannot take. */
+  tx_drop_offload: 7,
+  /** The kernel refused the frame or its vnet_hdr (EINVAL). */
+  tx_drop_malformed: 8,
+  /** Any other write error. */
+  tx_drop_error: 9,
+  /** Shorter than an Ethernet header, or a vnet_hdr that contradicts the frame. */
+  rx_drop_malformed: 10,
+  /** vnet_hdr with a gso_type that nobody defined. */
+  rx_drop_gso_type: 11,
+  /** Filled its slot: longer than 64 KiB plus headers, so its end was cut off. */
+  rx_drop_oversize: 12,
+  /** Arrived while set_link had the port down. */
+  rx_drop_link_down: 13,
+  /** Destination is on the port the frame came from. */
+  rx_drop_same_port: 14,
+  /** 802.1D group address, with `group-addresses: 802.1D`. */
+  rx_drop_group_address: 15,
+  /** No other port could be given the frame. */
+  rx_drop_no_port: 16,
+} as const
+
+export type CounterName = keyof typeof COUNTERS
+
+/** Float64 cells reserved per port. */
+export const COUNTERS_STRIDE = 32
+
+export const COUNTER_NAMES: readonly CounterName[] = Object.keys(COUNTERS) as CounterName[]

@@ -1,0 +1,21 @@
+/** The shared counters of all ports, and one port's cells in them. */
+import { COUNTER_NAMES, COUNTERS, COUNTERS_STRIDE } from './counters.ts'
+import type { CounterName } from './counters.ts'
+
+/** Shared memory for the counters of `ports` ports. */
+export function allocateCounters(ports: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(ports * COUNTERS_STRIDE * Float64Array.BYTES_PER_ELEMENT)
+}
+
+/** All counters of a port by name, as they are now. */
+export function readCounters(cells: Float64Array, port: number): Record<CounterName, number> {
+  const base = port * COUNTERS_STRIDE
+  const values = {} as Record<CounterName, number>
+  for (const name of COUNTER_NAMES) values[name] = cells[base + COUNTERS[name]]!
+  return values
+}
+
+/** Sets all counters of a port to zero: its number is about to be used by another port. */
+export function clearCounters(cells: Float64Array, port: number): void {
+  cells.fill(0, port * COUNTERS_STRIDE, (port + 1) * COUNTERS_STRIDE)
+}

@@ -1,0 +1,158 @@
+/**
+ * The types of the public API: what createSwitch() takes and returns. The daemon, the control
+ * socket and the CLI use the switch through these only.
+ */
+import type { EventEmitter } from 'node:events'
+import type { Writable } from 'node:stream'
+import type { CounterName } from '../stats/counters.ts'
+import type { PortOptions, PortType } from '../port/options.ts'
+
+/** QEMU's RunState words. */
+export type RunState = 'running' | 'paused' | 'shutdown'
+export type Pace = 'adaptive' | 'busy' | 'interrupt'
+/** Named tiers of TAP input and output. */
+export type IoTierName = 'io_uring-multishot' | 'read-write'
+/** 802.1D group addresses 01-80-C2-00-00-00..0F: forward them like any multicast, or drop them. */
+export type GroupAddresses = 'transparent' | '802.1D'
+
+export interface SwitchOptions {
+  /** Default `auto`: the best tier that this machine offers. */
+  readonly io?: 'auto' | IoTierName
+  readonly pace?: Pace
+  /** Seconds without a frame after which a MAC entry goes; 1..1000000; default 300. */
+  readonly macAgingS?: number
+  /** Entries of the MAC table, 16..1048576; default 8192. */
+  readonly macTableSize?: number
+  readonly groupAddresses?: GroupAddresses
+}
+
+export type PortState = 'open' | 'down' | 'failed'
+
+/** Names of offloads, as ethtool-like words; `csum` gates the rest. */
+export type OffloadName = 'csum' | 'tso4' | 'tso6' | 'ecn' | 'ufo' | 'uso4' | 'uso6'
+
+export type Counters = Readonly<Record<CounterName, number>>
+
+export interface PortInfo {
+  readonly id: string
+  readonly type: PortType
+  readonly state: PortState
+  /** Why the port failed. */
+  readonly error?: string
+  /** Current name of the interface, as the kernel tells it (it may have been renamed). */
+  readonly ifname?: string
+  /** Namespace the device lives in: name or path when known, else `net:[inode]`. */
+  readonly netns?: string
+  /** File of a pcap port. */
+  readonly path?: string
+  readonly queues: number
+  /** rx: what the port may hand to the switch; tx: what it can be given. */
+  readonly offloads: { readonly rx: readonly OffloadName[]; readonly tx: readonly OffloadName[] }
+  /** vnet_hdr bytes before each frame; 0: none. */
+  readonly vnetHdrLength: number
+  /** Administrative link state (set_link). */
+  readonly link: boolean
+  readonly mtu?: number
+  /** The port it is wired to; absent: it is on the switch. */
+  readonly peer?: string
+  readonly counters: Counters
+}
+
+export interface MacEntry {
+  /** `52:54:00:12:34:56` */
+  readonly mac: string
+  readonly port: string
+  /** Seconds since a frame with this source was seen. */
+  readonly ageS: number
+}
+
+export interface SwitchCounters {
+  readonly mac_entries: number
+  readonly mac_moves: number
+  readonly mac_table_full: number
+  readonly bursts: number
+  readonly sleeps: number
+}
+
+export type CaptureFormat = 'pcapng' | 'pcap'
+export type CaptureDirection = 'in' | 'out' | 'both'
+
+export interface CaptureOptions {
+  /** Port ids; absent: all, those added later included. */
+  readonly ports?: readonly string[]
+  /** `in`: frames that enter the switch; default `both`. */
+  readonly direction?: CaptureDirection
+  /** Bytes kept of each frame, 1..262144; default 262144 (whole). */
+  readonly snapLength?: number
+  /** Stop after so many frames. */
+  readonly count?: number
+  readonly format?: CaptureFormat
+  /** A path that is created or truncated; a descriptor, which is closed at the end; or a stream. */
+  readonly to: { readonly path: string } | { readonly fd: number } | Writable
+}
+
+export interface CaptureSummary {
+  /** Frames written. */
+  readonly frames: number
+  /** Frames that did not fit the ring because the writer was slower. */
+  readonly dropped: number
+  /** Bytes written. */
+  readonly bytes: number
+  /** Why it ended by itself: `full disk: ...`, `reader closed`; absent: it was stopped or complete. */
+  readonly error?: string
+}
+
+export interface Capture {
+  readonly id: number
+  /** Settles when the last byte is written and the descriptor is closed; never rejects. */
+  readonly done: Promise<CaptureSummary>
+  /** Ends it, completes the file, and gives the same summary as `done`. */
+  stop(): Promise<CaptureSummary>
+}
+
+/** The outside of a `memory` port. */
+export interface MemoryPort {
+  readonly id: string
+  /** Hands a frame (L2 bytes without FCS, 14..65549) to the switch. False: ring full, not taken. */
+  send(frame: Uint8Array): boolean
+  /** The oldest frame that the switch gave to this port, as a copy; null when there is none. */
+  receive(): Uint8Array | null
+  /** Resolves with the next frame. */
+  next(options?: { readonly signal?: AbortSignal }): Promise<Uint8Array>
+}
+
+export interface SwitchEvents {
+  'port-added': [info: PortInfo]
+  'port-removed': [id: string]
+  'port-changed': [info: PortInfo]
+  /** The data plane died; the switch is closed. */
+  'engine-failed': [error: Error]
+}
+
+export interface Switch extends AsyncDisposable {
+  readonly events: EventEmitter<SwitchEvents>
+  readonly runState: RunState
+  readonly io: IoTierName
+  /** Why `io` is not the best tier; absent: it is, or it was forced. */
+  readonly ioReason?: string
+  /** Opens the port and puts it on the switch. `given` are descriptors by name (fd=, fds=). */
+  addPort(options: PortOptions, given?: ReadonlyMap<string, number>): Promise<PortInfo>
+  /** Ends all access to the port, forgets its MACs, closes it. */
+  removePort(id: string): Promise<void>
+  setLink(id: string, up: boolean): Promise<void>
+  /** Wires two ports queue to queue; they leave the switch. */
+  addLink(a: string, b: string): Promise<void>
+  removeLink(a: string, b: string): Promise<void>
+  ports(): PortInfo[]
+  port(id: string): PortInfo
+  memoryPort(id: string): MemoryPort
+  links(): [string, string][]
+  macTable(): Promise<MacEntry[]>
+  counters(): SwitchCounters
+  /** Stops reading; everything already read is delivered; frames then wait in the kernel. */
+  pause(): Promise<void>
+  resume(): Promise<void>
+  startCapture(options: CaptureOptions): Promise<Capture>
+  captures(): { readonly id: number }[]
+  close(): Promise<void>
+}

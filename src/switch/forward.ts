@@ -1,0 +1,250 @@
+/**
+ * Where frames go: learns sources, looks destinations up, and hands each egress port its frames.
+ *
+ * A burst goes in passes: classify every frame (learn, look up, decide), which appends its number
+ * to the list of each port that shall have it; then deliver list by list. Within a list the order
+ * of arrival is kept, so a flow never reorders.
+ *
+ * Ports on a link have exactly one peer and skip the table.
+ */
+import type { Burst } from '../mem/burst.ts'
+import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
+import type { EnginePort } from '../port/port.ts'
+import { PORTS_MAX } from '../port/port.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import { ETHER_HEADER_LENGTH, isGroup, isReservedGroup, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
+import type { MacTable } from './mac-table.ts'
+
+const NO_PORT = -1
+/** Longest frame for a port without an mtu: more than any slot holds. */
+const NO_LIMIT = 0x7fff_ffff
+/** Two tags may stand before the payload without counting against the mtu. */
+const L2_OVERHEAD: number = ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
+
+export class Forwarder {
+  readonly macTable: MacTable
+  readonly #counters: Float64Array
+  readonly #dropsReservedGroups: boolean
+
+  readonly #ports: (EnginePort | null)[] = Array.from({ length: PORTS_MAX }, () => null)
+  /** Ports on the switch (not on a link), for floods. */
+  readonly #members: Int32Array = new Int32Array(PORTS_MAX)
+  #memberCount = 0
+  /** Peer of a port on a link, else NO_PORT. */
+  readonly #peer: Int32Array = new Int32Array(PORTS_MAX).fill(NO_PORT)
+  readonly #linkUp: Uint8Array = new Uint8Array(PORTS_MAX)
+  readonly #txOffloads: Int32Array = new Int32Array(PORTS_MAX)
+  readonly #lengthMax: Int32Array = new Int32Array(PORTS_MAX)
+
+  /** Frame numbers for each egress port, BURST_SIZE_MAX per port. */
+  readonly lists: Int32Array = new Int32Array(PORTS_MAX * BURST_SIZE_MAX)
+  readonly listLength: Int32Array = new Int32Array(PORTS_MAX)
+  /** Egress ports of the current burst. */
+  readonly egress: Int32Array = new Int32Array(PORTS_MAX)
+  egressCount = 0
+  /** Ports that were given frames in this turn. */
+  readonly #touched: Int32Array = new Int32Array(PORTS_MAX)
+  readonly #isTouched: Uint8Array = new Uint8Array(PORTS_MAX)
+  #touchedCount = 0
+
+  constructor(macTable: MacTable, counters: Float64Array, dropsReservedGroups: boolean) {
+    this.macTable = macTable
+    this.#counters = counters
+    this.#dropsReservedGroups = dropsReservedGroups
+  }
+
+  /** Puts a port on the switch. `mtu` 0: no limit. */
+  addPort(port: EnginePort, mtu: number): void {
+    const index = port.index
+    this.#ports[index] = port
+    this.#linkUp[index] = 1
+    this.#txOffloads[index] = port.txOffloads
+    this.#lengthMax[index] = mtu === 0 ? NO_LIMIT : mtu + L2_OVERHEAD
+    this.#peer[index] = NO_PORT
+    this.#listMembers()
+  }
+
+  removePort(index: number): void {
+    const peer = this.#peer[index]!
+    if (peer !== NO_PORT) this.#peer[peer] = NO_PORT
+    this.#peer[index] = NO_PORT
+    this.#ports[index] = null
+    this.#linkUp[index] = 0
+    this.macTable.forgetPort(index)
+    this.#listMembers()
+  }
+
+  port(index: number): EnginePort | null {
+    return this.#ports[index] ?? null
+  }
+
+  isLinkUp(index: number): boolean {
+    return this.#linkUp[index] === 1
+  }
+
+  setLink(index: number, isUp: boolean): void {
+    this.#linkUp[index] = isUp ? 1 : 0
+    if (!isUp) this.macTable.forgetPort(index)
+  }
+
+  /** Wires two ports to each other; they leave the switch. */
+  wire(a: number, b: number): void {
+    this.#peer[a] = b
+    this.#peer[b] = a
+    this.macTable.forgetPort(a)
+    this.macTable.forgetPort(b)
+    this.#listMembers()
+  }
+
+  /** Both ports of a link return to the switch. */
+  unwire(a: number, b: number): void {
+    this.#peer[a] = NO_PORT
+    this.#peer[b] = NO_PORT
+    this.#listMembers()
+  }
+
+  #listMembers(): void {
+    this.#memberCount = 0
+    for (let index = 0; index < PORTS_MAX; index++) {
+      if (this.#ports[index] !== null && this.#peer[index] === NO_PORT) {
+        this.#members[this.#memberCount++] = index
+      }
+    }
+  }
+
+  /**
+   * Decides for each frame of the burst, which came in by `inPort`, who shall have it; afterwards
+   * `egress` and `lists` hold the answer, for `deliver`.
+   * @hot
+   */
+  classify(burst: Burst, inPort: number, nowS: number): void {
+    this.#countReceived(burst, inPort)
+    if (this.#linkUp[inPort] === 0) {
+      this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_link_down]! += burst.count
+      return
+    }
+    const peer = this.#peer[inPort]!
+    if (peer === NO_PORT) {
+      this.#classifyOnSwitch(burst, inPort, nowS)
+    } else {
+      for (let k = 0; k < burst.count; k++) this.#give(burst, k, peer)
+    }
+  }
+
+  /** @hot */
+  #countReceived(burst: Burst, inPort: number): void {
+    const lengths = burst.length
+    let bytes = 0
+    for (let k = 0; k < burst.count; k++) bytes += lengths[k]!
+    const base = inPort * COUNTERS_STRIDE
+    this.#counters[base + COUNTERS.rx_frames]! += burst.count
+    this.#counters[base + COUNTERS.rx_bytes]! += bytes
+  }
+
+  /** @hot */
+  #classifyOnSwitch(burst: Burst, inPort: number, nowS: number): void {
+    const heads = burst.heads
+    const table = this.macTable
+    const count = burst.count
+    // Frames of a burst mostly share addresses: a one-entry cache stands in front of the table.
+    let lastSourceHi = 0
+    let lastSourceLo = 0
+    let lastHi = 0
+    let lastLo = 0
+    let lastPort = NO_PORT
+    let hasLast = false
+    for (let k = 0; k < count; k++) {
+      const at = k * HEAD_WORDS
+      const hi = heads[at]!
+      const word1 = heads[at + 1]!
+      const lo = word1 & 0xffff
+      const word2 = heads[at + 2]!
+      const sourceHi = (word1 >>> 16) | (word2 << 16)
+      const sourceLo = word2 >>> 16
+      if (sourceHi !== lastSourceHi || sourceLo !== lastSourceLo) {
+        // Group addresses and 0 are no senders (and 0, 0 is the cache's first content).
+        if (!isGroup(sourceHi)) table.learn(sourceHi, sourceLo, inPort, nowS)
+        lastSourceHi = sourceHi
+        lastSourceLo = sourceLo
+      }
+      if (!hasLast || hi !== lastHi || lo !== lastLo) {
+        lastPort = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
+        lastHi = hi
+        lastLo = lo
+        hasLast = true
+      }
+      if (lastPort === NO_PORT) this.#flood(burst, k, inPort)
+      else if (lastPort !== inPort) this.#give(burst, k, lastPort)
+      else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port]!++
+    }
+  }
+
+  /** Unknown unicast, broadcast and multicast: to every port of the switch but the in-port. @hot */
+  #flood(burst: Burst, k: number, inPort: number): void {
+    const counters = this.#counters
+    const hi = burst.heads[k * HEAD_WORDS]!
+    const lo = burst.heads[k * HEAD_WORDS + 1]! & 0xffff
+    if (this.#dropsReservedGroups && isReservedGroup(hi, lo)) {
+      counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_group_address]!++
+      return
+    }
+    const count = this.#memberCount
+    if (count < 2) counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_no_port]!++
+    for (let at = 0; at < count; at++) {
+      const port = this.#members[at]!
+      if (port !== inPort) this.#give(burst, k, port)
+    }
+  }
+
+  /** Appends frame k to the list of a port, or drops it for a reason that port has. @hot */
+  #give(burst: Burst, k: number, port: number): void {
+    if (this.#linkUp[port] === 0) {
+      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_link_down]!++
+      return
+    }
+    const needs = burst.needs[k]!
+    if ((needs & ~this.#txOffloads[port]!) !== 0) {
+      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_offload]!++
+      return
+    }
+    let length = burst.length[k]!
+    // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
+    const gsoSize = burst.gsoSize[k]! & 0xffff
+    if (needs !== 0 && gsoSize !== 0) length = (burst.gso[k]! >>> 16) + gsoSize
+    if (length > this.#lengthMax[port]!) {
+      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_mtu]!++
+      return
+    }
+    const listed = this.listLength[port]!
+    if (listed === 0) this.egress[this.egressCount++] = port
+    this.lists[port * BURST_SIZE_MAX + listed] = k
+    this.listLength[port] = listed + 1
+  }
+
+  /** Gives every egress port its frames and empties the lists. @hot */
+  deliver(burst: Burst, queue: number): void {
+    const count = this.egressCount
+    for (let at = 0; at < count; at++) {
+      const port = this.egress[at]!
+      const listed = this.listLength[port]!
+      this.listLength[port] = 0
+      this.#ports[port]!.transmit(burst, this.lists, port * BURST_SIZE_MAX, listed, queue)
+      if (this.#isTouched[port] === 0) {
+        this.#isTouched[port] = 1
+        this.#touched[this.#touchedCount++] = port
+      }
+    }
+    this.egressCount = 0
+  }
+
+  /** Tells the ports that were given frames that the turn is over. @hot */
+  endTurn(): void {
+    const count = this.#touchedCount
+    for (let at = 0; at < count; at++) {
+      const port = this.#touched[at]!
+      this.#isTouched[port] = 0
+      this.#ports[port]?.endTurn()
+    }
+    this.#touchedCount = 0
+  }
+}

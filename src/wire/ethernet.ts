@@ -1,0 +1,27 @@
+/**
+ * Ethernet frames as the data plane sees them: the first 16 bytes as four little-endian words
+ * (`heads` of a burst). IEEE 802.3 §3.2; group addresses IEEE 802.1Q §8.6.3.
+ *
+ *     word 0: dst[0..3]   word 1: dst[4..5] src[0..1]   word 2: src[2..5]   word 3: type, 2 bytes
+ *
+ * A MAC address is two int32: hi = its first four bytes as they lie in memory, lo = the last two.
+ */
+export const ETHER_HEADER_LENGTH = 14
+/** Two VLAN tags may stand before the L3 payload without counting against an MTU. */
+export const VLAN_TAG_LENGTH = 4
+
+/** First frame word of a group address has the I/G bit set. @hot */
+export function isGroup(hi: number): boolean {
+  return (hi & 1) !== 0
+}
+
+/** 01-80-C2-00-00-00..0F: addresses that an 802.1D bridge never forwards. @hot */
+export function isReservedGroup(hi: number, lo: number): boolean {
+  return hi === 0x00c2_8001 && (lo & 0xf0ff) === 0
+}
+
+/** `52:54:00:12:34:56` */
+export function formatMac(hi: number, lo: number): string {
+  const bytes = [hi, hi >>> 8, hi >>> 16, hi >>> 24, lo, lo >>> 8]
+  return bytes.map((byte) => (byte & 0xff).toString(16).padStart(2, '0')).join(':')
+}
