@@ -118,7 +118,8 @@ export interface Shim {
   /** poll(2) of one descriptor; returns revents, 0 on time-out. */
   poll(fd: number, events: number, timeoutMs: number): number
   /** Writes at the offset (multiple of 8): float64 CLOCK_MONOTONIC in microseconds, then u32 low
-   *  and u32 high of CLOCK_REALTIME in nanoseconds. 16 bytes. */
+   *  and u32 high of CLOCK_REALTIME in nanoseconds, then its u32 seconds and u32 nanoseconds of
+   *  the second. 24 bytes. */
   clockGettime(window: number, offset: number): number
 
   // --- sockets -------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ export interface Shim {
     flags: number,
     timeoutUs: number,
   ): number
-  /** io_uring_register(2); the argument lies in a window (-1: NULL). */
+  /** io_uring_register(2) for PROBE, PBUF_RING and its UNREGISTER; the argument lies in a window. */
   uringRegister(
     fd: number,
     opcode: number,

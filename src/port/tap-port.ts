@@ -26,10 +26,11 @@ export class TapPort implements EnginePort {
   readonly index: number
   readonly txOffloads: number
   readonly queues: readonly TapQueue[]
+  readonly vnetHdrLength: number
 
   readonly #tier: IoTier
   readonly #fds: Int32Array
-  readonly #vnetHdrLength: number
+
   readonly #counters: Float64Array
   readonly #counterBase: number
   /** Headers for frames that bring none of the wanted length. */
@@ -42,7 +43,7 @@ export class TapPort implements EnginePort {
     this.txOffloads = options.txOffloads
     this.#tier = tier
     this.#fds = Int32Array.from(options.fds)
-    this.#vnetHdrLength = options.vnetHdrLength
+    this.vnetHdrLength = options.vnetHdrLength
     this.#counters = counters
     this.#counterBase = options.index * COUNTERS_STRIDE
     this.#headers = Window.map(HEADERS_MAX * HEADER_STRIDE)
@@ -58,7 +59,7 @@ export class TapPort implements EnginePort {
     const tier = this.#tier
     const fd = this.#fds[queue % this.#fds.length]!
     const port = this.index
-    const headLength = this.#vnetHdrLength
+    const headLength = this.vnetHdrLength
     const windows = burst.window
     const offsets = burst.offset
     const lengths = burst.length
@@ -100,7 +101,7 @@ export class TapPort implements EnginePort {
       this.index,
       this.#headers.id,
       offset,
-      this.#vnetHdrLength,
+      this.vnetHdrLength,
       burst.window[k]!,
       burst.offset[k]!,
       burst.length[k]!,

@@ -7,7 +7,8 @@ import { shim } from '../native/shim.ts'
 export interface Clock {
   /** [0]: monotonic microseconds of the last read. */
   readonly time: Float64Array
-  /** [2], [3]: low and high word of wall-clock nanoseconds since 1970 of the last read. */
+  /** Wall clock of the last read: [2], [3] low and high word of nanoseconds since 1970; [4], [5]
+   *  seconds since 1970 and nanoseconds of the second. */
   readonly words: Int32Array
   /** @hot */
   read(): void

@@ -1,0 +1,137 @@
+/* Frames through descriptors: loops of one system call over a burst, rows checked one by one. */
+#include "shim.h"
+
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 8
+#endif
+
+enum { SEGMENTS_MAX = 64 };
+
+static napi_value read_frames(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 4);
+	int fd = arg_int(&call, 0);
+	int32_t window = arg_int(&call, 1);
+	int32_t offset = arg_int(&call, 2);
+	int32_t count = arg_int(&call, 3);
+	if (!call.ok)
+		return NULL;
+	int32_t *table = window_table(window, offset, count, 4);
+	if (table == NULL)
+		return result_int(env, -EFAULT);
+	for (int32_t k = 0; k < count; k++) {
+		int32_t *row = table + 4 * k;
+		int32_t capacity = row[2];
+		uint8_t *to = window_range_writable(row[0], row[1], capacity);
+		if (to == NULL)
+			return result_int(env, k > 0 ? k : -EFAULT);
+		ssize_t got = RETRY(read(fd, to, (size_t)capacity));
+		if (got < 0)
+			return result_int(env, k > 0 ? k : -errno);
+		row[3] = (int32_t)got;
+	}
+	return result_int(env, count);
+}
+
+/* Writes one frame; *whole is set when all of it was taken. Returns bytes or -errno. */
+static int32_t write_frame(int fd, const int32_t *segments, int32_t count, bool *whole)
+{
+	struct iovec parts[SEGMENTS_MAX];
+	size_t length = 0;
+	for (int32_t k = 0; k < count; k++) {
+		int32_t row[3];
+		memcpy(row, segments + 3 * k, sizeof row);
+		uint8_t *from = window_range(row[0], row[1], row[2]);
+		if (from == NULL)
+			return -EFAULT;
+		parts[k].iov_base = from;
+		parts[k].iov_len = (size_t)row[2];
+		length += (size_t)row[2];
+	}
+	ssize_t done = count == 1 ? RETRY(write(fd, parts[0].iov_base, parts[0].iov_len))
+				  : RETRY(writev(fd, parts, count));
+	*whole = done >= 0 && (size_t)done == length;
+	return done < 0 ? -errno : (int32_t)done;
+}
+
+static napi_value write_frames(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 4);
+	int32_t window = arg_int(&call, 0);
+	int32_t offset = arg_int(&call, 1);
+	int32_t count = arg_int(&call, 2);
+	int32_t segment_offset = arg_int(&call, 3);
+	if (!call.ok)
+		return NULL;
+	int32_t *table = window_table(window, offset, count, 4);
+	if (table == NULL || segment_offset < 0)
+		return result_int(env, -EFAULT);
+	int32_t written = 0;
+	for (int32_t k = 0; k < count; k++) {
+		int32_t row[3];
+		memcpy(row, table + 4 * k, sizeof row);
+		const int32_t *segments = NULL;
+		if (row[1] >= 0 && row[1] < WINDOW_LENGTH_MAX / 16 && row[2] >= 1 &&
+		    row[2] <= SEGMENTS_MAX && segment_offset <= WINDOW_LENGTH_MAX - row[1] * 12)
+			segments = window_table(window, segment_offset + row[1] * 12, row[2], 3);
+		bool whole = false;
+		table[4 * k + 3] = segments == NULL ? -EFAULT
+						    : write_frame(row[0], segments, row[2], &whole);
+		written += whole;
+	}
+	return result_int(env, written);
+}
+
+static napi_value read_into(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 4);
+	int fd = arg_int(&call, 0);
+	int32_t window = arg_int(&call, 1);
+	int32_t offset = arg_int(&call, 2);
+	int32_t length = arg_int(&call, 3);
+	if (!call.ok)
+		return NULL;
+	uint8_t *to = window_range_writable(window, offset, length);
+	if (to == NULL)
+		return result_int(env, -EFAULT);
+	return result_errno(env, RETRY(read(fd, to, (size_t)length)));
+}
+
+static napi_value write_from(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 5);
+	int fd = arg_int(&call, 0);
+	int32_t window = arg_int(&call, 1);
+	int32_t offset = arg_int(&call, 2);
+	int32_t length = arg_int(&call, 3);
+	int nowait = arg_int(&call, 4);
+	if (!call.ok)
+		return NULL;
+	uint8_t *from = window_range(window, offset, length);
+	if (from == NULL)
+		return result_int(env, -EFAULT);
+	struct iovec part = { from, (size_t)length };
+	ssize_t done = -1;
+	if (nowait) {
+		done = RETRY(pwritev2(fd, &part, 1, -1, RWF_NOWAIT));
+		if (done >= 0 || errno != EOPNOTSUPP)
+			return result_errno(env, done);
+	}
+	return result_errno(env, RETRY(write(fd, from, (size_t)length)));
+}
+
+void register_frames(napi_env env, napi_value exports)
+{
+	export_function(env, exports, "readFrames", read_frames);
+	export_function(env, exports, "writeFrames", write_frames);
+	export_function(env, exports, "readInto", read_into);
+	export_function(env, exports, "writeFrom", write_from);
+}

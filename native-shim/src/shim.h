@@ -1,0 +1,68 @@
+/*
+ * Shared by all files of the shim: argument access, results, windows.
+ *
+ * Every exported function returns a value >= 0 or -errno and throws a TypeError only for a wrong
+ * argument type. src/native/shim.ts of the package documents each of them.
+ */
+#ifndef FRAMEPUMP_SHIM_H
+#define FRAMEPUMP_SHIM_H
+
+#include <errno.h>
+#include <node_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Arguments of a call. A wrong type leaves a pending TypeError and clears `ok`. */
+struct call {
+	napi_env env;
+	napi_value argv[8];
+	bool ok;
+};
+
+bool call_begin(struct call *call, napi_env env, napi_callback_info info, size_t argc);
+int32_t arg_int(struct call *call, size_t at);
+double arg_number(struct call *call, size_t at);
+/* A string of at most size - 1 bytes, terminated. Longer ones are a TypeError. */
+void arg_string(struct call *call, size_t at, char *to, size_t size);
+/* The bytes of a typed array; null is allowed only with `nullable`. */
+void *arg_bytes(struct call *call, size_t at, size_t *length, bool nullable);
+
+napi_value result_int(napi_env env, int32_t value);
+napi_value result_number(napi_env env, double value);
+/* value, or -errno when value is -1. */
+napi_value result_errno(napi_env env, int64_t value);
+
+/* Retries a system call that a signal interrupted. */
+#define RETRY(expression) \
+	({ \
+		__typeof__(expression) retried_; \
+		do \
+			retried_ = (expression); \
+		while (retried_ == -1 && errno == EINTR); \
+		retried_; \
+	})
+
+/* Longest window: offsets stay int32. */
+#define WINDOW_LENGTH_MAX 0x7ffff000
+#define WINDOWS_MAX 4096
+
+/* The bytes [offset, offset + length) of a window, or NULL when they are not all inside it. */
+uint8_t *window_range(int32_t window, int32_t offset, int32_t length);
+/* The same for memory that is written. */
+uint8_t *window_range_writable(int32_t window, int32_t offset, int32_t length);
+/* A table of int32 rows, 4-byte aligned, or NULL. */
+int32_t *window_table(int32_t window, int32_t offset, int32_t rows, int32_t ints_per_row);
+
+void export_function(napi_env env, napi_value exports, const char *name, napi_callback function);
+
+void register_window(napi_env env, napi_value exports);
+void register_bulk(napi_env env, napi_value exports);
+void register_frames(napi_env env, napi_value exports);
+void register_descriptors(napi_env env, napi_value exports);
+void register_socket(napi_env env, napi_value exports);
+void register_netns(napi_env env, napi_value exports);
+void register_tun(napi_env env, napi_value exports);
+void register_uring(napi_env env, napi_value exports);
+
+#endif

@@ -1,0 +1,213 @@
+/* Unix sockets and messages with descriptors. */
+#include "shim.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* SCM_MAX_FD of the kernel. */
+enum { FDS_MAX = 253 };
+
+static napi_value socket_unix(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	int type = arg_int(&call, 0);
+	if (!call.ok)
+		return NULL;
+	return result_errno(env, socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+}
+
+static napi_value socket_pair(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	size_t length;
+	call_begin(&call, env, info, 2);
+	int type = arg_int(&call, 0);
+	int *fds = arg_bytes(&call, 1, &length, false);
+	if (!call.ok)
+		return NULL;
+	if (length < 2 * sizeof(int))
+		return result_int(env, -EINVAL);
+	return result_errno(env, socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds));
+}
+
+static napi_value with_address(napi_env env, napi_callback_info info,
+	int (*use)(int, const struct sockaddr *, socklen_t))
+{
+	struct call call;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	char path[4096];
+	arg_string(&call, 1, path, sizeof path);
+	if (!call.ok)
+		return NULL;
+	if (strlen(path) >= sizeof address.sun_path)
+		return result_int(env, -ENAMETOOLONG);
+	strcpy(address.sun_path, path);
+	return result_errno(env, RETRY(use(fd, (struct sockaddr *)&address, sizeof address)));
+}
+
+static napi_value bind_unix(napi_env env, napi_callback_info info)
+{
+	return with_address(env, info, bind);
+}
+
+static napi_value connect_unix(napi_env env, napi_callback_info info)
+{
+	return with_address(env, info, connect);
+}
+
+static napi_value listen_fd(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	int backlog = arg_int(&call, 1);
+	return call.ok ? result_errno(env, listen(fd, backlog)) : NULL;
+}
+
+static napi_value accept_fd(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	int fd = arg_int(&call, 0);
+	if (!call.ok)
+		return NULL;
+	return result_errno(env, RETRY(accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)));
+}
+
+static napi_value peer_credentials(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	size_t length;
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	int32_t *out = arg_bytes(&call, 1, &length, false);
+	if (!call.ok)
+		return NULL;
+	struct ucred credentials;
+	socklen_t size = sizeof credentials;
+	if (length < 12)
+		return result_int(env, -EINVAL);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == -1)
+		return result_int(env, -errno);
+	out[0] = credentials.pid;
+	out[1] = (int32_t)credentials.uid;
+	out[2] = (int32_t)credentials.gid;
+	return result_int(env, 0);
+}
+
+static napi_value shutdown_fd(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	int how = arg_int(&call, 1);
+	return call.ok ? result_errno(env, shutdown(fd, how)) : NULL;
+}
+
+/* Hands descriptors to the caller's array and closes those that do not fit: none leaks. */
+static int32_t take_descriptors(struct msghdr *message, int32_t *fds, size_t capacity)
+{
+	int32_t count = 0;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		size_t got = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t k = 0; k < got; k++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(c) + k * sizeof(int), sizeof fd);
+			if ((size_t)count < capacity)
+				fds[count++] = fd;
+			else
+				close(fd);
+		}
+	}
+	return count;
+}
+
+static napi_value recv_msg(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	size_t data_length;
+	size_t fds_length;
+	size_t info_length;
+	call_begin(&call, env, info, 5);
+	int fd = arg_int(&call, 0);
+	void *data = arg_bytes(&call, 1, &data_length, false);
+	int32_t *fds = arg_bytes(&call, 2, &fds_length, false);
+	int32_t *out = arg_bytes(&call, 3, &info_length, false);
+	int flags = arg_int(&call, 4);
+	if (!call.ok)
+		return NULL;
+	if (info_length < 8)
+		return result_int(env, -EINVAL);
+	union {
+		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec part = { data, data_length };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes,
+		.msg_controllen = sizeof control.bytes };
+	ssize_t got = RETRY(recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC));
+	if (got == -1)
+		return result_int(env, -errno);
+	out[0] = take_descriptors(&message, fds, fds_length / sizeof(int32_t));
+	out[1] = message.msg_flags;
+	return result_int(env, (int32_t)got);
+}
+
+static napi_value send_msg(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	size_t data_length;
+	size_t fds_length;
+	call_begin(&call, env, info, 7);
+	int fd = arg_int(&call, 0);
+	uint8_t *data = arg_bytes(&call, 1, &data_length, false);
+	int32_t offset = arg_int(&call, 2);
+	int32_t length = arg_int(&call, 3);
+	int32_t *fds = arg_bytes(&call, 4, &fds_length, true);
+	int32_t fd_count = arg_int(&call, 5);
+	int flags = arg_int(&call, 6);
+	if (!call.ok)
+		return NULL;
+	if (offset < 0 || length < 0 || (uint64_t)offset + (uint64_t)length > data_length ||
+	    fd_count < 0 || fd_count > FDS_MAX || (size_t)fd_count > fds_length / sizeof(int32_t))
+		return result_int(env, -EINVAL);
+	union {
+		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec part = { data + offset, (size_t)length };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	if (fd_count > 0) {
+		size_t bytes = (size_t)fd_count * sizeof(int);
+		memset(&control, 0, sizeof control);
+		message.msg_control = control.bytes;
+		message.msg_controllen = CMSG_SPACE(bytes);
+		struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(bytes);
+		memcpy(CMSG_DATA(c), fds, bytes);
+	}
+	return result_errno(env, RETRY(sendmsg(fd, &message, flags | MSG_NOSIGNAL)));
+}
+
+void register_socket(napi_env env, napi_value exports)
+{
+	export_function(env, exports, "socketUnix", socket_unix);
+	export_function(env, exports, "socketPair", socket_pair);
+	export_function(env, exports, "bindUnix", bind_unix);
+	export_function(env, exports, "connectUnix", connect_unix);
+	export_function(env, exports, "listen", listen_fd);
+	export_function(env, exports, "accept", accept_fd);
+	export_function(env, exports, "peerCredentials", peer_credentials);
+	export_function(env, exports, "shutdown", shutdown_fd);
+	export_function(env, exports, "recvMsg", recv_msg);
+	export_function(env, exports, "sendMsg", send_msg);
+}

@@ -1,0 +1,276 @@
+/*
+ * Windows: mapped memory, numbered for the whole process, and the SIGBUS handler over them.
+ *
+ * The table is the shim's only static: a signal handler has no other way to it. An entry is claimed
+ * by compare-exchange on `state`; base and length are written before it becomes USED and are
+ * constant until it is unmapped, which its users have agreed on before.
+ */
+#include "shim.h"
+
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+
+enum { FREE, CLAIMED, USED };
+enum { MIRRORED = 1, READ_ONLY = 2 };
+
+struct window {
+	_Atomic int state;
+	uint8_t *base;
+	size_t length;
+	size_t page_size;
+	bool writable;
+	_Atomic int faults;
+};
+
+static struct window windows[WINDOWS_MAX];
+static struct sigaction previous_sigbus;
+static atomic_flag sigbus_installed = ATOMIC_FLAG_INIT;
+
+static struct window *find(int32_t number)
+{
+	if (number < 0 || number >= WINDOWS_MAX)
+		return NULL;
+	struct window *window = &windows[number];
+	return atomic_load_explicit(&window->state, memory_order_acquire) == USED ? window : NULL;
+}
+
+static uint8_t *range(int32_t number, int32_t offset, int32_t length, bool write)
+{
+	struct window *window = find(number);
+	if (window == NULL || offset < 0 || length < 0 ||
+	    (uint64_t)offset + (uint64_t)length > window->length || (write && !window->writable))
+		return NULL;
+	return window->base + offset;
+}
+
+uint8_t *window_range(int32_t window, int32_t offset, int32_t length)
+{
+	return range(window, offset, length, false);
+}
+
+uint8_t *window_range_writable(int32_t window, int32_t offset, int32_t length)
+{
+	return range(window, offset, length, true);
+}
+
+int32_t *window_table(int32_t window, int32_t offset, int32_t rows, int32_t ints_per_row)
+{
+	if (rows < 0 || rows > WINDOW_LENGTH_MAX / 64 || offset % 4 != 0)
+		return NULL;
+	return (int32_t *)(void *)range(window, offset, rows * ints_per_row * 4, true);
+}
+
+/*
+ * A page of a window is gone (its file was truncated by somebody else): puts an empty page in its
+ * place and counts it, so that the engine can fail the port at the next burst. Anything else goes
+ * to whoever handled SIGBUS before.
+ */
+static void on_sigbus(int signal, siginfo_t *info, void *context)
+{
+	uint8_t *address = info->si_addr;
+	for (int number = 0; number < WINDOWS_MAX; number++) {
+		struct window *window = find(number);
+		if (window == NULL || address < window->base ||
+		    address >= window->base + window->length)
+			continue;
+		uint8_t *page = window->base +
+			((size_t)(address - window->base) & ~(window->page_size - 1));
+		int saved = errno;
+		int protection = window->writable ? PROT_READ | PROT_WRITE : PROT_READ;
+		void *mapped = mmap(page, window->page_size, protection,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		errno = saved;
+		if (mapped == MAP_FAILED)
+			break;
+		atomic_fetch_add(&window->faults, 1);
+		return;
+	}
+	if (previous_sigbus.sa_flags & SA_SIGINFO) {
+		previous_sigbus.sa_sigaction(signal, info, context);
+	} else if (previous_sigbus.sa_handler != SIG_DFL && previous_sigbus.sa_handler != SIG_IGN) {
+		previous_sigbus.sa_handler(signal);
+	} else {
+		/* Returning faults again, now with the default action. */
+		sigaction(SIGBUS, &previous_sigbus, NULL);
+	}
+}
+
+static void install_sigbus(void)
+{
+	if (atomic_flag_test_and_set(&sigbus_installed))
+		return;
+	struct sigaction action;
+	memset(&action, 0, sizeof action);
+	action.sa_sigaction = on_sigbus;
+	action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGBUS, &action, &previous_sigbus);
+}
+
+static size_t page_size_of(int fd)
+{
+	struct statfs fs;
+	if (fd >= 0 && fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+		return (size_t)fs.f_bsize;
+	return 4096;
+}
+
+static void *map_mirrored(int fd, size_t length, int protection)
+{
+	uint8_t *base = mmap(NULL, 2 * length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (base == MAP_FAILED)
+		return MAP_FAILED;
+	for (int half = 0; half < 2; half++) {
+		if (mmap(base + (size_t)half * length, length, protection, MAP_SHARED | MAP_FIXED, fd,
+			    0) == MAP_FAILED) {
+			int saved = errno;
+			munmap(base, 2 * length);
+			errno = saved;
+			return MAP_FAILED;
+		}
+	}
+	return base;
+}
+
+static napi_value window_map(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 4);
+	int fd = arg_int(&call, 0);
+	double wanted = arg_number(&call, 1);
+	double file_offset = arg_number(&call, 2);
+	int flags = arg_int(&call, 3);
+	if (!call.ok)
+		return NULL;
+	bool mirrored = flags & MIRRORED;
+	if (wanted < 1 || wanted > WINDOW_LENGTH_MAX / (mirrored ? 2 : 1) || file_offset < 0 ||
+	    (mirrored && fd < 0))
+		return result_int(env, -EINVAL);
+	size_t length = (size_t)wanted;
+	size_t page_size = page_size_of(fd);
+	if (mirrored && length % page_size != 0)
+		return result_int(env, -EINVAL);
+	install_sigbus();
+
+	int number = 0;
+	for (int expected; number < WINDOWS_MAX; number++) {
+		expected = FREE;
+		if (atomic_compare_exchange_strong(&windows[number].state, &expected, CLAIMED))
+			break;
+	}
+	if (number == WINDOWS_MAX)
+		return result_int(env, -EMFILE);
+	struct window *window = &windows[number];
+	int protection = flags & READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
+	void *base;
+	if (fd < 0)
+		base = mmap(NULL, length, protection, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	else if (mirrored)
+		base = map_mirrored(fd, length, protection);
+	else
+		base = mmap(NULL, length, protection, MAP_SHARED, fd, (off_t)file_offset);
+	if (base == MAP_FAILED) {
+		int failed = errno;
+		atomic_store(&window->state, FREE);
+		return result_int(env, -failed);
+	}
+	window->base = base;
+	window->length = mirrored ? 2 * length : length;
+	window->page_size = page_size;
+	window->writable = !(flags & READ_ONLY);
+	atomic_store(&window->faults, 0);
+	atomic_store_explicit(&window->state, USED, memory_order_release);
+	return result_int(env, number);
+}
+
+static napi_value window_buffer(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	struct window *window = find(arg_int(&call, 0));
+	if (!call.ok)
+		return NULL;
+	if (window == NULL)
+		return result_int(env, -EBADF);
+	napi_value buffer;
+	/* No finalizer: the mapping belongs to whoever calls windowUnmap. */
+	napi_status status = napi_create_external_arraybuffer(env, window->base, window->length, NULL,
+		NULL, &buffer);
+	return status == napi_ok ? buffer : result_int(env, -EOPNOTSUPP);
+}
+
+static napi_value window_detach(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	if (!call_begin(&call, env, info, 1))
+		return NULL;
+	bool is = false;
+	napi_is_arraybuffer(env, call.argv[0], &is);
+	if (!is) {
+		napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "argument 1 must be an ArrayBuffer");
+		return NULL;
+	}
+	return result_int(env, napi_detach_arraybuffer(env, call.argv[0]) == napi_ok ? 0 : -EINVAL);
+}
+
+static napi_value window_unmap(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	int32_t number = arg_int(&call, 0);
+	struct window *window = find(number);
+	if (!call.ok)
+		return NULL;
+	int expected = USED;
+	if (window == NULL || !atomic_compare_exchange_strong(&window->state, &expected, CLAIMED))
+		return result_int(env, -EBADF);
+	int result = munmap(window->base, window->length) == 0 ? 0 : -errno;
+	atomic_store(&window->state, FREE);
+	return result_int(env, result);
+}
+
+static napi_value window_address(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	struct window *window = find(arg_int(&call, 0));
+	if (!call.ok)
+		return NULL;
+	return window == NULL ? result_int(env, -EBADF)
+			      : result_number(env, (double)(uintptr_t)window->base);
+}
+
+static napi_value window_length(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	struct window *window = find(arg_int(&call, 0));
+	if (!call.ok)
+		return NULL;
+	return window == NULL ? result_int(env, -EBADF) : result_number(env, (double)window->length);
+}
+
+static napi_value window_faults(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	struct window *window = find(arg_int(&call, 0));
+	if (!call.ok)
+		return NULL;
+	return result_int(env, window == NULL ? -EBADF : atomic_exchange(&window->faults, 0));
+}
+
+void register_window(napi_env env, napi_value exports)
+{
+	export_function(env, exports, "windowMap", window_map);
+	export_function(env, exports, "windowBuffer", window_buffer);
+	export_function(env, exports, "windowDetach", window_detach);
+	export_function(env, exports, "windowUnmap", window_unmap);
+	export_function(env, exports, "windowAddress", window_address);
+	export_function(env, exports, "windowLength", window_length);
+	export_function(env, exports, "windowFaults", window_faults);
+}

@@ -1,0 +1,204 @@
+/**
+ * The engine's end of a capture: writes finished records into the ring, so that the writer thread
+ * only has to write bytes. pcapng: an Enhanced Packet Block with its direction flags; pcap: a
+ * record header and the frame. Frame bytes travel by the engine's copy program.
+ */
+import {
+  ENHANCED_PACKET_BLOCK,
+  EPB_FLAGS,
+  EPB_FLAG_INBOUND,
+  EPB_FLAG_OUTBOUND,
+  PCAP_RECORD_LENGTH,
+} from '../abi/pcapng.ts'
+import type { Burst } from '../mem/burst.ts'
+import type { CopyProgram } from '../mem/copy-program.ts'
+import { Window } from '../mem/window.ts'
+import type { CaptureRingHandle } from './ring.ts'
+import {
+  COUNT_COMPLETE,
+  COUNT_DROPPED,
+  COUNT_FRAMES,
+  COUNT_PER_INTERFACE,
+  RING_HEAD,
+  RING_TAIL,
+} from './ring.ts'
+
+/** EPB: 28 bytes before the frame; flags option, end of options and trailing length after it. */
+const EPB_HEADER = 28
+const EPB_TRAILER = 16
+const EPB_FLAGS_OPTION: number = EPB_FLAGS | (4 << 16)
+
+const NOT_CAPTURED = -1
+
+export class Recorder {
+  readonly #window: Window
+  readonly #view: DataView
+  readonly #mask: number
+  readonly #length: number
+  readonly #control: Int32Array
+  readonly #counts: Float64Array
+  readonly #isPcapng: boolean
+  readonly #inbound: boolean
+  readonly #outbound: boolean
+  readonly #snapLength: number
+  readonly #countLimit: number
+  /** Interface number by port number; NOT_CAPTURED. */
+  readonly #interfaceOf: Int32Array
+  /** Interface Description Blocks that found no room yet, by port number. */
+  readonly #waiting: (Uint8Array | null)[]
+  #head: number
+
+  constructor(handle: CaptureRingHandle, ports: number) {
+    this.#window = Window.view(handle.window)
+    this.#view = new DataView(this.#window.buffer)
+    this.#mask = handle.length - 1
+    this.#length = handle.length
+    this.#control = new Int32Array(handle.control)
+    this.#counts = new Float64Array(handle.counts)
+    this.#isPcapng = handle.format === 'pcapng'
+    this.#inbound = handle.direction !== 'out'
+    this.#outbound = handle.direction !== 'in'
+    this.#snapLength = handle.snapLength
+    this.#countLimit = handle.countLimit
+    this.#interfaceOf = new Int32Array(ports).fill(NOT_CAPTURED)
+    this.#waiting = Array.from({ length: ports }, () => null)
+    this.#head = Atomics.load(this.#control, RING_HEAD)
+  }
+
+  /** Records a port from now on, as `interfaceId`, whose description (pcap: empty) goes first. */
+  addInterface(port: number, interfaceId: number, description: Uint8Array): void {
+    this.#interfaceOf[port] = interfaceId
+    this.#waiting[port] = description.length > 0 ? description : null
+    this.#describe(port)
+  }
+
+  removeInterface(port: number): void {
+    this.#interfaceOf[port] = NOT_CAPTURED
+    this.#waiting[port] = null
+  }
+
+  /** Puts a waiting description into the ring; false: still no room. */
+  #describe(port: number): boolean {
+    const block = this.#waiting[port]
+    if (block == null) return true
+    const used = (this.#head - Atomics.load(this.#control, RING_TAIL)) >>> 0
+    if (this.#length - used < block.length) return false
+    new Uint8Array(this.#window.buffer).set(block, this.#head & this.#mask)
+    this.#head = (this.#head + block.length) | 0
+    Atomics.store(this.#control, RING_HEAD, this.#head)
+    this.#waiting[port] = null
+    return true
+  }
+
+  /**
+   * Records the frames list[first .. first + count) of the burst, seen at `port`. `words` is the
+   * engine clock's: [2], [3] nanoseconds, [4], [5] seconds and nanoseconds. Returns the frames that
+   * found no room.
+   * @hot
+   */
+  record(
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+    port: number,
+    isOutbound: boolean,
+    words: Int32Array,
+    copies: CopyProgram,
+  ): number {
+    const interfaceId = this.#interfaceOf[port]!
+    if (interfaceId === NOT_CAPTURED) return 0
+    if (isOutbound ? !this.#outbound : !this.#inbound) return 0
+    const counts = this.#counts
+    if (counts[COUNT_COMPLETE] !== 0) return 0
+    const cell = COUNT_PER_INTERFACE + 2 * interfaceId
+    if (!this.#describe(port)) {
+      counts[COUNT_DROPPED]! += count
+      counts[cell + 1]! += count
+      return count
+    }
+    let room = this.#length - ((this.#head - Atomics.load(this.#control, RING_TAIL)) >>> 0)
+    let head = this.#head
+    let taken = 0
+    let dropped = 0
+    let left = this.#countLimit === 0 ? count : this.#countLimit - counts[COUNT_FRAMES]!
+    for (let at = first; at < first + count && left > 0; at++) {
+      const k = list[at]!
+      const original = burst.length[k]!
+      const captured = original < this.#snapLength ? original : this.#snapLength
+      const length = this.#isPcapng
+        ? EPB_HEADER + ((captured + 3) & ~3) + EPB_TRAILER
+        : PCAP_RECORD_LENGTH + captured
+      if (length > room) {
+        dropped++
+        continue
+      }
+      const offset = head & this.#mask
+      let data = offset + PCAP_RECORD_LENGTH
+      if (this.#isPcapng) {
+        data = offset + EPB_HEADER
+        this.#writeBlock(offset, length, interfaceId, captured, original, isOutbound, words)
+      } else {
+        this.#writeRecord(offset, captured, original, words)
+      }
+      copies.add(burst.window[k]!, burst.offset[k]!, this.#window.id, data, captured)
+      head = (head + length) | 0
+      room -= length
+      taken++
+      left--
+    }
+    // The bytes have to be there before the writer may see them.
+    copies.run()
+    this.#head = head
+    Atomics.store(this.#control, RING_HEAD, head)
+    counts[COUNT_FRAMES]! += taken
+    counts[cell]! += taken
+    counts[COUNT_DROPPED]! += dropped
+    counts[cell + 1]! += dropped
+    if (this.#countLimit !== 0 && counts[COUNT_FRAMES]! >= this.#countLimit) {
+      counts[COUNT_COMPLETE] = 1
+    }
+    return dropped
+  }
+
+  /** @hot */
+  #writeBlock(
+    offset: number,
+    length: number,
+    interfaceId: number,
+    captured: number,
+    original: number,
+    isOutbound: boolean,
+    words: Int32Array,
+  ): void {
+    const view = this.#view
+    view.setInt32(offset, ENHANCED_PACKET_BLOCK, true)
+    view.setInt32(offset + 4, length, true)
+    view.setInt32(offset + 8, interfaceId, true)
+    view.setInt32(offset + 12, words[3]!, true)
+    view.setInt32(offset + 16, words[2]!, true)
+    view.setInt32(offset + 20, captured, true)
+    view.setInt32(offset + 24, original, true)
+    const trailer = offset + length - EPB_TRAILER
+    // Padding is zero; the copy overwrites what belongs to the frame afterwards.
+    if ((captured & 3) !== 0) view.setInt32(trailer - 4, 0, true)
+    view.setInt32(trailer, EPB_FLAGS_OPTION, true)
+    view.setInt32(trailer + 4, isOutbound ? EPB_FLAG_OUTBOUND : EPB_FLAG_INBOUND, true)
+    view.setInt32(trailer + 8, 0, true)
+    view.setInt32(trailer + 12, length, true)
+  }
+
+  /** @hot */
+  #writeRecord(offset: number, captured: number, original: number, words: Int32Array): void {
+    const view = this.#view
+    view.setInt32(offset, words[4]!, true)
+    view.setInt32(offset + 4, words[5]!, true)
+    view.setInt32(offset + 8, captured, true)
+    view.setInt32(offset + 12, original, true)
+  }
+
+  /** Forgets this thread's view of the ring. */
+  close(): void {
+    this.#window.detach()
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * The ring between the engine and the writer of one capture. It holds finished bytes of the file.
+ *
+ *     window (mapped twice, so nothing wraps):   |....tail#########head....|....#########....|
+ *     control: Int32Array  [head, tail, stop]    counts: Float64Array [frames, dropped, ...]
+ *
+ * head and tail are bytes, free-running modulo 2^32. The engine stores head and never waits: what
+ * does not fit is counted and lost. The writer stores tail.
+ */
+import { errnoName, SysError } from '../errors.ts'
+import { Window } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
+import type { CaptureDirection, CaptureFormat } from '../switch/api.ts'
+
+export const RING_HEAD = 0
+export const RING_TAIL = 1
+export const RING_STOP = 2
+const CONTROL_WORDS = 16
+
+export const COUNT_FRAMES = 0
+export const COUNT_DROPPED = 1
+/** Interfaces described so far. */
+export const COUNT_INTERFACES = 2
+/** The frame limit was reached. */
+export const COUNT_COMPLETE = 3
+/** From here on two cells per interface: frames recorded, frames dropped. */
+export const COUNT_PER_INTERFACE = 8
+/** Interfaces of one capture: ports that come and go get a new one each. */
+export const INTERFACES_MAX = 4096
+
+/** Bytes between a stalled writer and loss; at 10 Gbit/s some 50 ms. A power of two. */
+export const RING_LENGTH: number = 64 * 1024 * 1024
+
+const MFD_CLOEXEC = 1
+
+/** What another thread needs to use the ring. */
+export interface CaptureRingHandle {
+  readonly window: number
+  readonly length: number
+  readonly control: SharedArrayBuffer
+  readonly counts: SharedArrayBuffer
+  readonly format: CaptureFormat
+  readonly direction: CaptureDirection
+  readonly snapLength: number
+  /** Frames after which it is complete; 0: no limit. */
+  readonly countLimit: number
+}
+
+export function createCaptureRing(
+  options: Pick<CaptureRingHandle, 'format' | 'direction' | 'snapLength' | 'countLimit'>,
+): { readonly window: Window; readonly handle: CaptureRingHandle } {
+  const fd = shim.memfdCreate('framepump-capture', MFD_CLOEXEC)
+  if (fd < 0) {
+    throw new SysError('OUT_OF_MEMORY', `memfd_create: ${errnoName(fd)}`, { errno: -fd })
+  }
+  try {
+    const sized = shim.ftruncate(fd, RING_LENGTH)
+    if (sized < 0) {
+      throw new SysError('OUT_OF_MEMORY', `ftruncate: ${errnoName(sized)}`, { errno: -sized })
+    }
+    const window = Window.map(RING_LENGTH, { fd, mirrored: true })
+    const handle: CaptureRingHandle = {
+      window: window.id,
+      length: RING_LENGTH,
+      control: new SharedArrayBuffer(CONTROL_WORDS * Int32Array.BYTES_PER_ELEMENT),
+      counts: new SharedArrayBuffer(
+        (COUNT_PER_INTERFACE + 2 * INTERFACES_MAX) * Float64Array.BYTES_PER_ELEMENT,
+      ),
+      ...options,
+    }
+    return { window, handle }
+  } finally {
+    shim.close(fd)
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * pcap ports as the engine sees them. A replay port hands the frames of a capture file to the
+ * switch, straight from the mapped file; a record port is a capture of what it is given.
+ */
+import type { Recorder } from '../capture/recorder.ts'
+import type { Burst } from '../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import type { CopyProgram } from '../mem/copy-program.ts'
+import { Window } from '../mem/window.ts'
+import { GATHER_ROW_INTS, shim } from '../native/shim.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import type { Clock } from '../switch/clock.ts'
+import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
+import type { EnginePort, PolledPort } from './port.ts'
+
+export interface ReplayFile {
+  readonly window: number
+  readonly offset: Int32Array
+  readonly length: Int32Array
+  readonly dueUs: Float64Array
+  /** At the file's own pace, else as fast as the switch takes them. */
+  readonly isPaced: boolean
+  /** Times it is replayed; 0: for ever. */
+  readonly loop: number
+}
+
+export class ReplayPort implements PolledPort {
+  readonly index: number
+  readonly txOffloads: number = OFFLOADS_ALL
+  readonly #file: ReplayFile
+  readonly #window: Window
+  readonly #gatherRows: Window
+  readonly #rows: Int32Array
+  readonly #heads: Window
+  readonly #headWords: Int32Array
+  readonly #clock: Clock
+  #at = 0
+  #loopsDone = 0
+  /** When the current loop started; 0: not yet. */
+  #startUs = 0
+
+  constructor(index: number, file: ReplayFile, clock: Clock) {
+    this.index = index
+    this.#file = file
+    this.#clock = clock
+    this.#window = Window.view(file.window)
+    this.#gatherRows = Window.map(BURST_SIZE_MAX * GATHER_ROW_INTS * 4)
+    this.#rows = new Int32Array(this.#gatherRows.buffer)
+    this.#heads = Window.map(BURST_SIZE_MAX * 16)
+    this.#headWords = new Int32Array(this.#heads.buffer)
+  }
+
+  /** @hot */
+  receive(burst: Burst): number {
+    const file = this.#file
+    let count = 0
+    if (!this.#isDone()) {
+      const nowUs = this.#nowUs()
+      const elapsed = file.isPaced ? nowUs - this.#startUs : Infinity
+      const total = file.offset.length
+      while (
+        count < BURST_SIZE_MAX &&
+        this.#at < total &&
+        file.dueUs[this.#at]! <= elapsed
+      ) {
+        const offset = file.offset[this.#at]!
+        this.#rows[2 * count] = this.#window.id
+        this.#rows[2 * count + 1] = offset
+        burst.window[count] = this.#window.id
+        burst.offset[count] = offset
+        burst.length[count] = file.length[this.#at]!
+        burst.headLength[count] = 0
+        burst.gso[count] = 0
+        burst.gsoSize[count] = 0
+        burst.csumOffset[count] = 0
+        burst.needs[count] = 0
+        this.#at++
+        count++
+      }
+      if (count > 0) {
+        // Frames of a file start anywhere: the shim gathers their first bytes, aligned.
+        shim.gatherRows(this.#gatherRows.id, 0, count, this.#heads.id, 0)
+        for (let word = 0; word < count * 4; word++) burst.heads[word] = this.#headWords[word]!
+      }
+      if (this.#at === total) this.#nextLoop()
+    }
+    burst.count = count
+    return count
+  }
+
+  /** @hot */
+  #nowUs(): number {
+    this.#clock.read()
+    const nowUs = this.#clock.time[0]!
+    if (this.#startUs === 0) this.#startUs = nowUs
+    return nowUs
+  }
+
+  #nextLoop(): void {
+    this.#at = 0
+    this.#startUs = 0
+    this.#loopsDone++
+  }
+
+  #isDone(): boolean {
+    const { loop, offset } = this.#file
+    return offset.length === 0 || (loop !== 0 && this.#loopsDone >= loop)
+  }
+
+  /** @hot */
+  release(): void {
+    // The file's frames are never overwritten.
+  }
+
+  waitUs(nowUs: number): number {
+    if (this.#isDone()) return -1
+    if (!this.#file.isPaced || this.#startUs === 0) return 0
+    return Math.max(0, this.#startUs + this.#file.dueUs[this.#at]! - nowUs)
+  }
+
+  /** What the switch gives to a replay port has no reader: it counts as delivered. @hot */
+  transmit(): void {
+    // Nothing to do.
+  }
+
+  /** @hot */
+  endTurn(): void {
+    // Nothing waits.
+  }
+
+  close(): void {
+    this.#window.detach()
+    this.#gatherRows.unmap()
+    this.#heads.unmap()
+  }
+}
+
+export class RecordPort implements EnginePort {
+  readonly index: number
+  /** A GSO frame is one record, so it can be given anything. */
+  readonly txOffloads: number = OFFLOADS_ALL
+  readonly #recorder: Recorder
+  readonly #clock: Clock
+  readonly #copies: CopyProgram
+  readonly #counters: Float64Array
+  readonly #counterBase: number
+
+  constructor(
+    index: number,
+    recorder: Recorder,
+    clock: Clock,
+    copies: CopyProgram,
+    counters: Float64Array,
+  ) {
+    this.index = index
+    this.#recorder = recorder
+    this.#clock = clock
+    this.#copies = copies
+    this.#counters = counters
+    this.#counterBase = index * COUNTERS_STRIDE
+  }
+
+  /** @hot */
+  transmit(burst: Burst, list: Int32Array, first: number, count: number): void {
+    const recorder = this.#recorder
+    const lost = recorder.record(
+      burst,
+      list,
+      first,
+      count,
+      this.index,
+      true,
+      this.#clock.words,
+      this.#copies,
+    )
+    let bytes = 0
+    for (let at = first; at < first + count; at++) bytes += burst.length[list[at]!]!
+    const base = this.#counterBase
+    this.#counters[base + COUNTERS.tx_frames]! += count - lost
+    if (lost === 0) this.#counters[base + COUNTERS.tx_bytes]! += bytes
+    this.#counters[base + COUNTERS.tx_drop_full]! += lost
+  }
+
+  /** @hot */
+  endTurn(): void {
+    // The recorder publishes burst by burst.
+  }
+
+  close(): void {
+    this.#recorder.close()
+  }
+}

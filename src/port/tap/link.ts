@@ -1,0 +1,181 @@
+/**
+ * Links over rtnetlink: look one up by name, set its MTU, bring it up or down, in any network
+ * namespace. One short-lived socket per use.
+ */
+import {
+  IFF_UP,
+  IFINFO_LENGTH,
+  IFLA_IFNAME,
+  IFLA_INFO_KIND,
+  IFLA_LINKINFO,
+  IFLA_MTU,
+  NLMSGERR_ATTR_MSG,
+  NLMSG_ERROR,
+  NLMSG_HEADER_LENGTH,
+  NLM_F_ACK,
+  NLM_F_REQUEST,
+  RTM_GETLINK,
+  RTM_NEWLINK,
+  RTM_SETLINK,
+} from '../../abi/rtnetlink.ts'
+import { ENODEV } from '../../abi/errno.ts'
+import { strerror } from '../../abi/strerror.ts'
+import { SysError } from '../../errors.ts'
+import type { Shim } from '../../native/shim.ts'
+
+export interface LinkInfo {
+  readonly ifindex: number
+  readonly isUp: boolean
+  readonly mtu: number
+  /** `tun`, `macvtap`, ...; empty for hardware and loopback. */
+  readonly kind: string
+}
+
+export type LinkShim = Pick<Shim, 'netlinkRoute' | 'sendMsg' | 'recvMsg' | 'close'>
+
+/** The link of that name in the namespace behind netnsFd (-1: ours), null when there is none. */
+export function getLink(shim: LinkShim, netnsFd: number, ifname: string): LinkInfo | null {
+  const request = linkRequest(RTM_GETLINK, NLM_F_REQUEST, ifname, [])
+  const answer = exchange(shim, netnsFd, request)
+  if (answer.errno === ENODEV) return null
+  if (answer.errno !== 0) throw failed('RTM_GETLINK', ifname, answer)
+  return answer.link
+}
+
+/** Sets what is given; throws SysError with the kernel's own explanation when it has one. */
+export function setLinkProperties(
+  shim: LinkShim,
+  netnsFd: number,
+  ifname: string,
+  properties: { readonly mtu?: number | undefined; readonly up?: boolean | undefined },
+): void {
+  const { mtu, up } = properties
+  const request = linkRequest(
+    RTM_SETLINK,
+    NLM_F_REQUEST | NLM_F_ACK,
+    ifname,
+    mtu === undefined ? [] : [[IFLA_MTU, u32(mtu)]],
+  )
+  if (up !== undefined) {
+    const view = new DataView(request.buffer)
+    view.setUint32(NLMSG_HEADER_LENGTH + 8, up ? IFF_UP : 0, true)
+    view.setUint32(NLMSG_HEADER_LENGTH + 12, IFF_UP, true)
+  }
+  const answer = exchange(shim, netnsFd, request)
+  if (answer.errno !== 0) throw failed('RTM_SETLINK', ifname, answer)
+}
+
+interface Answer {
+  readonly errno: number
+  readonly message: string
+  readonly link: LinkInfo | null
+}
+
+function failed(operation: string, ifname: string, answer: Answer): SysError {
+  const detail = answer.message === '' ? '' : ` (${answer.message})`
+  return new SysError('LINK', `${operation} ${ifname}: ${strerror(answer.errno)}${detail}`, {
+    syscall: 'sendmsg',
+    errno: answer.errno,
+    ifname,
+    hint: 'changing an interface needs CAP_NET_ADMIN in its network namespace',
+  })
+}
+
+function exchange(shim: LinkShim, netnsFd: number, request: Uint8Array): Answer {
+  const fd = shim.netlinkRoute(netnsFd)
+  if (fd < 0) {
+    throw new SysError('LINK', `netlink socket: ${strerror(-fd)}`, { syscall: 'socket', errno: -fd })
+  }
+  try {
+    const sent = shim.sendMsg(fd, request, 0, request.length, null, 0, 0)
+    if (sent < 0) return { errno: -sent, message: '', link: null }
+    const data = new Uint8Array(65536)
+    const got = shim.recvMsg(fd, data, new Int32Array(1), new Int32Array(2), 0)
+    if (got < 0) return { errno: -got, message: '', link: null }
+    return parseAnswer(new DataView(data.buffer, 0, got))
+  } finally {
+    shim.close(fd)
+  }
+}
+
+/** A message about the link of that name, with further attributes. */
+export function linkRequest(
+  type: number,
+  flags: number,
+  ifname: string,
+  attributes: readonly (readonly [number, Uint8Array])[],
+): Uint8Array {
+  const all: (readonly [number, Uint8Array])[] = [
+    [IFLA_IFNAME, new TextEncoder().encode(`${ifname}\0`)],
+    ...attributes,
+  ]
+  const length = all.reduce(
+    (sum, [, value]) => sum + 4 + align4(value.length),
+    NLMSG_HEADER_LENGTH + IFINFO_LENGTH,
+  )
+  const bytes = new Uint8Array(length)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, length, true)
+  view.setUint16(4, type, true)
+  view.setUint16(6, flags, true)
+  view.setUint32(8, 1, true)
+  let at = NLMSG_HEADER_LENGTH + IFINFO_LENGTH
+  for (const [attribute, value] of all) {
+    view.setUint16(at, 4 + value.length, true)
+    view.setUint16(at + 2, attribute, true)
+    bytes.set(value, at + 4)
+    at += 4 + align4(value.length)
+  }
+  return bytes
+}
+
+export function parseAnswer(view: DataView): Answer {
+  const type = view.byteLength >= NLMSG_HEADER_LENGTH ? view.getUint16(4, true) : 0
+  if (type === NLMSG_ERROR) {
+    const errno = -view.getInt32(NLMSG_HEADER_LENGTH, true)
+    // Extended ack: attributes behind the header of the request that is echoed.
+    const attributes = readAttributes(view, NLMSG_HEADER_LENGTH + 4 + NLMSG_HEADER_LENGTH)
+    const message = attributes.get(NLMSGERR_ATTR_MSG)
+    return { errno, message: message === undefined ? '' : readString(message), link: null }
+  }
+  if (type !== RTM_NEWLINK) return { errno: 71, message: 'unexpected netlink answer', link: null }
+  const attributes = readAttributes(view, NLMSG_HEADER_LENGTH + IFINFO_LENGTH)
+  const mtu = attributes.get(IFLA_MTU)
+  const info = attributes.get(IFLA_LINKINFO)
+  const kind = info === undefined ? undefined : readAttributes(info, 0).get(IFLA_INFO_KIND)
+  const link: LinkInfo = {
+    ifindex: view.getInt32(NLMSG_HEADER_LENGTH + 4, true),
+    isUp: (view.getUint32(NLMSG_HEADER_LENGTH + 8, true) & IFF_UP) !== 0,
+    mtu: mtu === undefined ? 0 : mtu.getUint32(0, true),
+    kind: kind === undefined ? '' : readString(kind),
+  }
+  return { errno: 0, message: '', link }
+}
+
+function readAttributes(view: DataView, from: number): Map<number, DataView> {
+  const attributes = new Map<number, DataView>()
+  let at = from
+  while (at + 4 <= view.byteLength) {
+    const length = view.getUint16(at, true)
+    if (length < 4 || at + length > view.byteLength) break
+    // The upper bits say "nested" and "network byte order".
+    const type = view.getUint16(at + 2, true) & 0x3fff
+    attributes.set(type, new DataView(view.buffer, view.byteOffset + at + 4, length - 4))
+    at += align4(length)
+  }
+  return attributes
+}
+
+function readString(view: DataView): string {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+  const end = bytes.indexOf(0)
+  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
+}
+
+const align4 = (length: number): number => (length + 3) & ~3
+
+function u32(value: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, value, true)
+  return bytes
+}

@@ -1,0 +1,60 @@
+/** Network namespaces by name, path or pid, and names for those that a device turned up in. */
+import { constants, fstatSync, readdirSync, statSync } from 'node:fs'
+import { strerror } from '../../abi/strerror.ts'
+import { ENOENT } from '../../abi/errno.ts'
+import { SysError } from '../../errors.ts'
+import type { Shim } from '../../native/shim.ts'
+
+const NETNS_DIRECTORIES = ['/run/netns', '/var/run/netns']
+const O_CLOEXEC = 0o2000000
+
+/** A descriptor of the namespace; the caller closes it. */
+export function openNetns(shim: Pick<Shim, 'open'>, netns: string): number {
+  let failure = ENOENT
+  for (const path of candidates(netns)) {
+    const fd = shim.open(path, constants.O_RDONLY | O_CLOEXEC)
+    if (fd >= 0) return fd
+    failure = -fd
+    if (failure !== ENOENT) break
+  }
+  throw new SysError('NETNS', `no network namespace "${netns}": ${strerror(failure)}`, {
+    syscall: 'open',
+    errno: failure,
+    hint: 'give a name that "ip netns" lists, a path such as /proc/PID/ns/net, or a pid',
+  })
+}
+
+function candidates(netns: string): string[] {
+  if (netns.includes('/')) return [netns]
+  if (/^\d+$/.test(netns)) return [`/proc/${netns}/ns/net`]
+  return NETNS_DIRECTORIES.map((directory) => `${directory}/${netns}`)
+}
+
+/**
+ * A name for the namespace behind a descriptor: undefined for our own, the wanted name when it is
+ * that one, a name of /run/netns, else `net:[inode]`.
+ */
+export function netnsName(fd: number, wanted: string | undefined): string | undefined {
+  const { ino, dev } = fstatSync(fd)
+  const isSame = (path: string): boolean => {
+    try {
+      const stat = statSync(path)
+      return stat.ino === ino && stat.dev === dev
+    } catch {
+      return false
+    }
+  }
+  if (wanted !== undefined && candidates(wanted).some(isSame)) return wanted
+  if (isSame('/proc/self/ns/net')) return undefined
+  for (const directory of NETNS_DIRECTORIES) {
+    let names: string[]
+    try {
+      names = readdirSync(directory)
+    } catch {
+      continue
+    }
+    const name = names.find((entry) => isSame(`${directory}/${entry}`))
+    if (name !== undefined) return name
+  }
+  return `net:[${ino}]`
+}

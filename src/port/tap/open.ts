@@ -1,0 +1,409 @@
+/**
+ * Opening a TAP: from options to descriptors that the engine can read, in QEMU's order and with its
+ * error texts. Control plane: may take its time, throws SysError and ConfigError.
+ *
+ * Header size, sndbuf and offloads are per device, not per queue; IFF_VNET_HDR asked for while
+ * another queue is attached is silently ignored. So what TUNGETIFF reads back is believed.
+ */
+import { constants, existsSync, readFileSync } from 'node:fs'
+import { EACCES, EBUSY, EINTR, EINVAL, ENOENT, EPERM } from '../../abi/errno.ts'
+import {
+  IFF_MULTI_QUEUE,
+  IFF_NO_PI,
+  IFF_ONE_QUEUE,
+  IFF_TAP,
+  IFF_VNET_HDR,
+  IFNAME_LENGTH_MAX,
+  IFNAMSIZ,
+} from '../../abi/if-tun.ts'
+import { strerror } from '../../abi/strerror.ts'
+import { VNET_HDR_MRG_LENGTH } from '../../abi/virtio-net.ts'
+import { ConfigError, SysError } from '../../errors.ts'
+import type { Shim } from '../../native/shim.ts'
+import type { TapOptions } from '../options.ts'
+import { getLink, setLinkProperties } from './link.ts'
+import { netnsName, openNetns } from './netns.ts'
+import { applyOffloads, probeOffloads } from './offloads.ts'
+import { isScript, runHelper, runScript } from './scripts.ts'
+
+const TUN_NODE = '/dev/net/tun'
+const SNDBUF_MAX = 0x7fff_ffff
+const O_CLOEXEC = 0o2000000
+/** An owner that was killed keeps the name busy for some milliseconds (io_uring pins its file). */
+const BUSY_RETRY_MS = 1000
+const BUSY_WAIT_MS = 20
+
+export interface OpenContext {
+  readonly shim: Shim
+  /** Descriptors by name, for fd= and fds=. */
+  readonly given: ReadonlyMap<string, number>
+  readonly log: (message: string) => void
+}
+
+export interface TapIdentity {
+  readonly ifname: string
+  readonly netns: string | undefined
+}
+
+/** An open TAP: owns its descriptors until close(). */
+export class OpenTap {
+  readonly fds: readonly number[]
+  readonly vnetHdrLength: number
+  readonly hasUfo: boolean
+  readonly hasUso: boolean
+  readonly #context: OpenContext
+  readonly #options: TapOptions
+  #last: TapIdentity
+
+  constructor(
+    context: OpenContext,
+    options: TapOptions,
+    fds: readonly number[],
+    ifname: string,
+    vnetHdrLength: number,
+    probed: { readonly hasUfo: boolean; readonly hasUso: boolean },
+  ) {
+    this.#context = context
+    this.#options = options
+    this.fds = fds
+    this.vnetHdrLength = vnetHdrLength
+    this.hasUfo = probed.hasUfo
+    this.hasUso = probed.hasUso
+    this.#last = { ifname, netns: options.netns }
+    this.#last = this.identify()
+  }
+
+  /** Name and namespace as they are now: both can change. After a deletion the last known ones. */
+  identify(): TapIdentity {
+    const { shim } = this.#context
+    const name = new Uint8Array(IFNAMSIZ)
+    if (shim.tunGetIff(this.fds[0]!, name) < 0) return this.#last
+    let netns = this.#last.netns
+    const netnsFd = shim.tunGetDevNetns(this.fds[0]!)
+    // Old kernels and macvtap do not tell, and the call needs CAP_NET_ADMIN.
+    if (netnsFd >= 0) {
+      try {
+        netns = netnsName(netnsFd, this.#options.netns)
+      } finally {
+        shim.close(netnsFd)
+      }
+    }
+    this.#last = { ifname: cString(name), netns }
+    return this.#last
+  }
+
+  /** Lets the kernel hand over frames with these offloads; returns the TUN_F_* bits in force. */
+  setOffloads(wish: number): number {
+    if (this.vnetHdrLength === 0) return 0
+    const { shim, log } = this.#context
+    return applyOffloads(shim, this.fds[0]!, wish, (errno) =>
+      log(`TUNSETOFFLOAD ioctl() failed: ${strerror(errno)}`),
+    )
+  }
+
+  /** Shows the interface a carrier or none; -errno when the device is gone or cannot. */
+  setCarrier(isUp: boolean): number {
+    return this.#context.shim.tunSetCarrier(this.fds[0]!, isUp ? 1 : 0)
+  }
+
+  /** After the engine let go: runs the down-script, closes the descriptors. */
+  async close(): Promise<void> {
+    const { downscript } = this.#options
+    try {
+      if (isScript(downscript)) await runScript(downscript, this.identify().ifname)
+    } catch (error) {
+      this.#context.log((error as Error).message)
+    } finally {
+      for (const fd of this.fds) this.#context.shim.close(fd)
+    }
+  }
+}
+
+export async function openTap(options: TapOptions, context: OpenContext): Promise<OpenTap> {
+  const { shim } = context
+  const netnsFd = options.netns === undefined ? -1 : openNetns(shim, options.netns)
+  const fds: number[] = []
+  try {
+    const isOurs = options.fd === undefined && options.fds === undefined
+    if (!isOurs) takeGiven(options, context, fds)
+    else if (options.helper !== undefined) {
+      fds.push(await runHelper(shim, options.helper, options.br ?? 'br0'))
+      setNonblocking(shim, fds[0]!)
+    } else await openByName(options, context, netnsFd, fds)
+
+    const { ifname, flags } = identity(shim, fds[0]!)
+    if (isScript(options.script)) await runScript(options.script, ifname)
+    return configure(options, context, netnsFd, fds, ifname, (flags & IFF_VNET_HDR) !== 0)
+  } catch (error) {
+    for (const fd of fds) shim.close(fd)
+    throw error
+  } finally {
+    if (netnsFd >= 0) shim.close(netnsFd)
+  }
+}
+
+function identity(shim: Shim, fd: number): { ifname: string; flags: number } {
+  const name = new Uint8Array(IFNAMSIZ)
+  const flags = shim.tunGetIff(fd, name)
+  if (flags < 0) {
+    throw new SysError('TAP_FD', `Unable to query TUNGETIFF on FD ${fd}: ${strerror(-flags)}`, {
+      syscall: 'ioctl',
+      errno: -flags,
+      hint: 'the descriptor is not a TAP',
+    })
+  }
+  return { ifname: cString(name), flags }
+}
+
+// --- fd= and fds= ---------------------------------------------------------------------------
+
+function takeGiven(options: TapOptions, context: OpenContext, fds: number[]): void {
+  const { shim, given } = context
+  const names = options.fd === undefined ? options.fds!.split(':') : [options.fd]
+  let hasVnetHdr: boolean | undefined
+  for (const name of names) {
+    const fd = findDescriptor(name, given)
+    const { flags } = identity(shim, fd)
+    const own = (flags & IFF_VNET_HDR) !== 0
+    if (hasVnetHdr !== undefined && own !== hasVnetHdr) {
+      throw new ConfigError('BAD_OPTION', 'vnet_hdr not consistent across given tap fds')
+    }
+    hasVnetHdr = own
+    setNonblocking(shim, fd)
+    fds.push(fd)
+  }
+}
+
+function findDescriptor(name: string, given: ReadonlyMap<string, number>): number {
+  const named = given.get(name)
+  if (named !== undefined) return named
+  if (!/^\d+$/.test(name)) {
+    throw /^\d/.test(name)
+      ? new ConfigError('BAD_OPTION', `Invalid file descriptor number '${name}'`)
+      : new ConfigError('BAD_OPTION', `File descriptor named '${name}' has not been found`)
+  }
+  return Number(name)
+}
+
+function setNonblocking(shim: Shim, fd: number): void {
+  const flags = shim.getStatusFlags(fd)
+  const result = flags < 0 ? flags : shim.setStatusFlags(fd, flags | constants.O_NONBLOCK)
+  if (result < 0) {
+    throw new SysError(
+      'TAP_FD',
+      `Can't set file descriptor ${fd} non-blocking: fcntl: ${strerror(-result)}`,
+      { syscall: 'fcntl', errno: -result },
+    )
+  }
+}
+
+// --- by name ----------------------------------------------------------------------------------
+
+async function openByName(
+  options: TapOptions,
+  context: OpenContext,
+  netnsFd: number,
+  fds: number[],
+): Promise<void> {
+  const { shim } = context
+  let name = options.ifname === undefined || options.ifname === '' ? 'tap%d' : options.ifname
+  if (Buffer.byteLength(name) > IFNAME_LENGTH_MAX) {
+    throw new ConfigError(
+      'BAD_OPTION',
+      `ifname "${name}" is ${Buffer.byteLength(name)} bytes long, the kernel takes ${IFNAME_LENGTH_MAX}`,
+    )
+  }
+  const queues = options.queues ?? 1
+  const macvtap = macvtapNode(shim, netnsFd, name)
+  const node = macvtap ?? TUN_NODE
+  const features = readFeatures(context, node)
+  const flags = requestFlags(options, features, queues)
+  for (let queue = 0; queue < queues; queue++) {
+    const { fd, ifname } = await setIff(shim, netnsFd, node, name, flags, options)
+    fds.push(fd)
+    // Further queues belong to the device that the first one named.
+    name = ifname
+  }
+}
+
+/** The character device of a macvtap or ipvtap of that name, when there is one. */
+function macvtapNode(shim: Shim, netnsFd: number, name: string): string | undefined {
+  if (name.includes('%d')) return undefined
+  const link = getLink(shim, netnsFd, name)
+  if (link === null || (link.kind !== 'macvtap' && link.kind !== 'ipvtap')) return undefined
+  const node = `/dev/tap${link.ifindex}`
+  return existsSync(node) ? node : undefined
+}
+
+function readFeatures(context: OpenContext, node: string): number {
+  const { shim, log } = context
+  const fd = shim.open(node, constants.O_RDWR | constants.O_NONBLOCK | O_CLOEXEC)
+  if (fd < 0) throw cannotOpen(node, -fd)
+  try {
+    const features = shim.tunGetFeatures(fd)
+    if (features >= 0) return features
+    log(`TUNGETFEATURES failed: ${strerror(-features)}`)
+    return 0
+  } finally {
+    shim.close(fd)
+  }
+}
+
+function cannotOpen(node: string, errno: number): SysError {
+  const hint =
+    errno === EACCES || errno === EPERM
+      ? 'give this user access to it (Debian: mode 0666)'
+      : errno === ENOENT
+        ? 'load the tun module (modprobe tun); in a container, pass the device in'
+        : undefined
+  return new SysError('TAP_NODE', `Could not open '${node}': ${strerror(errno)}`, {
+    syscall: 'open',
+    errno,
+    path: node,
+    hint,
+  })
+}
+
+function requestFlags(options: TapOptions, features: number, queues: number): number {
+  let flags = IFF_TAP | IFF_NO_PI | (features & IFF_ONE_QUEUE)
+  if (options.vnet_hdr ?? true) {
+    if ((features & IFF_VNET_HDR) !== 0) flags |= IFF_VNET_HDR
+    else if (options.vnet_hdr === true) throw noVnetHdr()
+  }
+  if (queues > 1) {
+    if ((features & IFF_MULTI_QUEUE) === 0) {
+      throw new SysError(
+        'TAP_FEATURE',
+        'multiqueue required, but no kernel support for IFF_MULTI_QUEUE available',
+      )
+    }
+    flags |= IFF_MULTI_QUEUE
+  }
+  return flags
+}
+
+function noVnetHdr(): SysError {
+  return new SysError(
+    'TAP_FEATURE',
+    'vnet_hdr=1 requested, but no kernel support for IFF_VNET_HDR available',
+  )
+}
+
+async function setIff(
+  shim: Shim,
+  netnsFd: number,
+  node: string,
+  name: string,
+  flags: number,
+  options: TapOptions,
+): Promise<{ fd: number; ifname: string }> {
+  const nameOut = new Uint8Array(IFNAMSIZ)
+  const stage = new Int32Array(1)
+  const deadline = Date.now() + BUSY_RETRY_MS
+  for (;;) {
+    const fd = shim.tunOpen(netnsFd, node, name, flags, nameOut, stage)
+    if (fd >= 0) return { fd, ifname: cString(nameOut) }
+    if (fd === -EINTR) continue
+    if (fd === -EBUSY && Date.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, BUSY_WAIT_MS))
+      continue
+    }
+    if (stage[0] === 0) {
+      throw new SysError('NETNS', `setns ${options.netns}: ${strerror(-fd)}`, {
+        syscall: 'setns',
+        errno: -fd,
+        hint: 'entering a network namespace needs CAP_SYS_ADMIN',
+      })
+    }
+    if (stage[0] === 1) throw cannotOpen(node, -fd)
+    const given = options.ifname !== undefined && options.ifname !== ''
+    const subject = given ? `could not configure ${node} (${name})` : `could not configure ${node}`
+    throw new SysError('TAP_SETIFF', `${subject}: ${strerror(-fd)}`, {
+      syscall: 'ioctl',
+      errno: -fd,
+      ifname: name,
+      hint: setIffHint(-fd, name),
+    })
+  }
+}
+
+function setIffHint(errno: number, name: string): string | undefined {
+  if (errno === EPERM || errno === EACCES) {
+    return 'needs CAP_NET_ADMIN, or a persistent TAP owned by this user'
+  }
+  if (errno === EBUSY) return `another process holds ${name}`
+  if (errno === EINVAL) return `${name} exists and is no TAP, or has another queues= mode`
+  return undefined
+}
+
+// --- set-up of the device ---------------------------------------------------------------------
+
+function configure(
+  options: TapOptions,
+  context: OpenContext,
+  netnsFd: number,
+  fds: readonly number[],
+  ifname: string,
+  hasVnetHdr: boolean,
+): OpenTap {
+  const { shim, log } = context
+  const fd = fds[0]!
+  if (options.vnet_hdr === true && !hasVnetHdr) throw noVnetHdr()
+  const probed = hasVnetHdr ? probeOffloads(shim, fd) : { hasUfo: false, hasUso: false }
+  let vnetHdrLength = 0
+  if (hasVnetHdr) {
+    const set = shim.tunSetVnetHdrSize(fd, VNET_HDR_MRG_LENGTH)
+    if (set < 0) log(`TUNSETVNETHDRSZ ioctl() failed: ${strerror(-set)}.`)
+    vnetHdrLength = shim.tunGetVnetHdrSize(fd)
+  }
+  for (const queue of fds) setSndbuf(options, shim, queue, ifname)
+  setOwnership(options, shim, fd, ifname)
+  if (options.mtu !== undefined || options.up !== undefined) {
+    setLinkProperties(shim, netnsFd, ifname, { mtu: options.mtu, up: options.up })
+  }
+  return new OpenTap(context, options, fds, ifname, vnetHdrLength, probed)
+}
+
+/** Without a limit by default: a finite one lets a slow receiver lock up its sender. */
+function setSndbuf(options: TapOptions, shim: Shim, fd: number, ifname: string): void {
+  const wanted = options.sndbuf ?? 0
+  const result = shim.tunSetSndbuf(fd, wanted === 0 ? SNDBUF_MAX : Math.min(wanted, SNDBUF_MAX))
+  if (result < 0 && options.sndbuf !== undefined) {
+    throw new SysError('TAP_IOCTL', `TUNSETSNDBUF ioctl failed: ${strerror(-result)}`, {
+      syscall: 'ioctl',
+      errno: -result,
+      ifname,
+    })
+  }
+}
+
+function setOwnership(options: TapOptions, shim: Shim, fd: number, ifname: string): void {
+  const check = (request: string, result: number): void => {
+    if (result >= 0) return
+    throw new SysError('TAP_IOCTL', `${request} ioctl failed: ${strerror(-result)}`, {
+      syscall: 'ioctl',
+      errno: -result,
+      ifname,
+    })
+  }
+  const { owner, group, persist } = options
+  if (owner !== undefined) check('TUNSETOWNER', shim.tunSetOwner(fd, idOf(owner, '/etc/passwd')))
+  if (group !== undefined) check('TUNSETGROUP', shim.tunSetGroup(fd, idOf(group, '/etc/group')))
+  // Absent never clears a flag that somebody else set.
+  if (persist !== undefined) check('TUNSETPERSIST', shim.tunSetPersist(fd, persist ? 1 : 0))
+}
+
+/** uid or gid of a name or a number; both files have the number in their third field. */
+function idOf(name: string, file: string): number {
+  if (/^\d+$/.test(name)) return Number(name)
+  for (const line of readFileSync(file, 'utf8').split('\n')) {
+    const fields = line.split(':')
+    if (fields[0] === name) return Number(fields[2])
+  }
+  throw new ConfigError('BAD_OPTION', `"${name}" is not in ${file}`)
+}
+
+function cString(bytes: Uint8Array): string {
+  const end = bytes.indexOf(0)
+  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
+}

@@ -1,0 +1,110 @@
+/** The control plane's end of the engine thread: requests, their replies, and waking it. */
+import { Worker } from 'node:worker_threads'
+import { errnoName, StateError, SysError } from '../errors.ts'
+import { shim } from '../native/shim.ts'
+import { PORTS_MAX } from '../port/port.ts'
+import { allocateCounters } from '../stats/port-counters.ts'
+import type { EngineReply, EngineRequest, EngineWorkerData } from './engine-messages.ts'
+import { ENGINE_COUNTERS, SHARED_PENDING, SHARED_SLEEPING, SHARED_WORDS } from './engine.ts'
+
+const EFD_NONBLOCK_CLOEXEC = 0o2004000
+
+export type EngineSettings = Pick<
+  EngineWorkerData,
+  'io' | 'pace' | 'macAgingS' | 'macTableSize' | 'dropsReservedGroups'
+>
+
+export class EngineClient {
+  readonly counters: Float64Array
+  readonly engineCounters: Float64Array
+  readonly #shared: Int32Array
+  readonly #eventFd: number
+  readonly #worker: Worker
+  readonly #waiting = new Map<
+    number,
+    { resolve: (value: unknown) => void; reject: (error: Error) => void }
+  >()
+  readonly #exited: Promise<void>
+  #nextId = 1
+  #failure: Error | undefined
+
+  constructor(
+    settings: EngineSettings,
+    onPortFailed: (port: number, errno: number) => void,
+    onFailed: (error: Error) => void,
+  ) {
+    this.#eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
+    if (this.#eventFd < 0) {
+      throw new SysError('OUT_OF_RESOURCES', `eventfd: ${errnoName(this.#eventFd)}`, {
+        syscall: 'eventfd',
+        errno: -this.#eventFd,
+      })
+    }
+    const counters = allocateCounters(PORTS_MAX)
+    const engineCounters = new SharedArrayBuffer(ENGINE_COUNTERS * 8)
+    const shared = new SharedArrayBuffer(SHARED_WORDS * 4)
+    this.counters = new Float64Array(counters)
+    this.engineCounters = new Float64Array(engineCounters)
+    this.#shared = new Int32Array(shared)
+    const data: EngineWorkerData = {
+      ...settings,
+      counters,
+      engineCounters,
+      shared,
+      eventFd: this.#eventFd,
+    }
+    this.#worker = new Worker(new URL('./engine-worker.js', import.meta.url), { workerData: data })
+    this.#worker.on('message', (message: EngineReply) => {
+      if (message.type === 'port-failed') onPortFailed(message.port, message.errno)
+      else this.#settle(message)
+    })
+    this.#worker.on('error', (error) => {
+      this.#fail(error)
+      onFailed(error)
+    })
+    this.#exited = new Promise((resolve) => {
+      this.#worker.on('exit', () => {
+        this.#fail(new StateError('SWITCH_CLOSED', 'the switch is closed'))
+        resolve()
+      })
+    })
+  }
+
+  /** Wakes the engine when it sleeps; cheap when it does not. */
+  readonly wake = (): void => {
+    if (Atomics.load(this.#shared, SHARED_SLEEPING) !== 0) shim.eventfdWrite(this.#eventFd)
+  }
+
+  /** Has the engine do something between two of its turns. */
+  request(request: EngineRequest): Promise<unknown> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    return new Promise((resolve, reject) => {
+      const id = this.#nextId++
+      this.#waiting.set(id, { resolve, reject })
+      this.#worker.postMessage({ id, request })
+      Atomics.store(this.#shared, SHARED_PENDING, 1)
+      this.wake()
+    })
+  }
+
+  #settle(reply: EngineReply & { type: 'reply' }): void {
+    const waiting = this.#waiting.get(reply.id)
+    this.#waiting.delete(reply.id)
+    if (reply.error === undefined) waiting?.resolve(reply.value)
+    else waiting?.reject(new StateError('ENGINE', `engine: ${reply.error}`))
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error
+    for (const { reject } of this.#waiting.values()) reject(this.#failure)
+    this.#waiting.clear()
+  }
+
+  async close(): Promise<void> {
+    if (this.#failure === undefined) {
+      await this.request({ op: 'close' }).catch(() => undefined)
+    }
+    await this.#exited
+    shim.close(this.#eventFd)
+  }
+}

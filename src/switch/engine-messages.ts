@@ -1,0 +1,49 @@
+/** What the control plane and the engine thread tell each other. All of it is structured-cloned. */
+import type { CaptureRingHandle } from '../capture/ring.ts'
+import type { MemoryRingHandle } from '../port/memory-ring.ts'
+import type { ReplayFile } from '../port/pcap-port.ts'
+import type { IoTierName, Pace } from './api.ts'
+
+export interface EngineWorkerData {
+  readonly io: IoTierName
+  readonly pace: Pace
+  readonly macAgingS: number
+  readonly macTableSize: number
+  readonly dropsReservedGroups: boolean
+  readonly counters: SharedArrayBuffer
+  readonly engineCounters: SharedArrayBuffer
+  readonly shared: SharedArrayBuffer
+  /** Wakes the engine out of its sleep. */
+  readonly eventFd: number
+}
+
+export type PortDescription =
+  | { readonly kind: 'tap'; readonly fds: number[]; readonly vnetHdrLength: number }
+  | { readonly kind: 'memory'; readonly inward: MemoryRingHandle; readonly outward: MemoryRingHandle }
+  | { readonly kind: 'replay'; readonly file: ReplayFile }
+  | { readonly kind: 'record'; readonly ring: CaptureRingHandle; readonly block: Uint8Array }
+
+export interface CaptureInterface {
+  readonly port: number
+  readonly id: number
+  readonly block: Uint8Array
+}
+
+export type EngineRequest =
+  | { op: 'add-port'; port: number; mtu: number; txOffloads: number; description: PortDescription }
+  | { op: 'remove-port'; port: number }
+  | { op: 'set-link'; port: number; isUp: boolean }
+  | { op: 'wire'; a: number; b: number }
+  | { op: 'unwire'; a: number; b: number }
+  | { op: 'pause' }
+  | { op: 'resume' }
+  | { op: 'mac-table' }
+  | { op: 'add-capture'; capture: number; ring: CaptureRingHandle; interfaces: CaptureInterface[] }
+  | { op: 'add-interface'; capture: number; interface: CaptureInterface }
+  | { op: 'remove-capture'; capture: number }
+  | { op: 'publish-counters' }
+  | { op: 'close' }
+
+export type EngineReply =
+  | { readonly type: 'reply'; readonly id: number; readonly value?: unknown; readonly error?: string }
+  | { readonly type: 'port-failed'; readonly port: number; readonly errno: number }

@@ -1,0 +1,136 @@
+/** Entry of the engine thread: builds the engine and serves the control plane between its turns. */
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { Recorder } from '../capture/recorder.ts'
+import { ReadWriteTier } from '../io/read-write-tier.ts'
+import type { IoTier, TierEvents } from '../io/tier.ts'
+import { UringTier } from '../io/uring-tier.ts'
+import { MemoryEnginePort } from '../port/memory-port.ts'
+import { MemoryRing } from '../port/memory-ring.ts'
+import { RecordPort, ReplayPort } from '../port/pcap-port.ts'
+import type { EnginePort } from '../port/port.ts'
+import { PORTS_MAX } from '../port/port.ts'
+import { TapPort } from '../port/tap-port.ts'
+import { KernelClock } from './clock.ts'
+import type { EngineReply, EngineRequest, EngineWorkerData } from './engine-messages.ts'
+import { Engine } from './engine.ts'
+
+const data = workerData as EngineWorkerData
+const controlPort = parentPort!
+const counters = new Float64Array(data.counters)
+const clock = new KernelClock()
+const recorders = new Map<number, Recorder>()
+
+function makeTier(events: TierEvents): IoTier {
+  return data.io === 'read-write'
+    ? new ReadWriteTier(data.eventFd, events)
+    : new UringTier(data.eventFd, events)
+}
+
+const engine = new Engine(
+  {
+    pace: data.pace,
+    macAgingS: data.macAgingS,
+    macTableSize: data.macTableSize,
+    macSeed: (Math.random() * 2 ** 32) | 0,
+    dropsReservedGroups: data.dropsReservedGroups,
+    counters,
+    engineCounters: new Float64Array(data.engineCounters),
+    shared: new Int32Array(data.shared),
+    clock,
+    onPortFailed: (port, errno) => send({ type: 'port-failed', port, errno }),
+  },
+  makeTier,
+)
+
+function makePort(request: EngineRequest & { op: 'add-port' }): EnginePort {
+  const { port: index, description, txOffloads } = request
+  switch (description.kind) {
+    case 'tap': {
+      const { fds, vnetHdrLength } = description
+      return new TapPort({ index, fds, vnetHdrLength, txOffloads }, engine.tier, counters)
+    }
+    case 'memory':
+      return new MemoryEnginePort(
+        index,
+        MemoryRing.view(description.inward),
+        MemoryRing.view(description.outward),
+        engine.copies,
+        counters,
+      )
+    case 'replay':
+      return new ReplayPort(index, description.file, clock)
+    case 'record': {
+      const recorder = new Recorder(description.ring, PORTS_MAX)
+      recorder.addInterface(index, 0, description.block)
+      return new RecordPort(index, recorder, clock, engine.copies, counters)
+    }
+  }
+}
+
+function handle(request: EngineRequest): unknown {
+  switch (request.op) {
+    case 'add-port':
+      return engine.addPort(makePort(request), request.mtu)
+    case 'remove-port': {
+      const port = engine.forwarder.port(request.port)
+      return engine.removePort(request.port, port instanceof TapPort ? port.queues : [])
+    }
+    case 'set-link':
+      return engine.forwarder.setLink(request.port, request.isUp)
+    case 'wire':
+      return engine.forwarder.wire(request.a, request.b)
+    case 'unwire':
+      return engine.forwarder.unwire(request.a, request.b)
+    case 'pause':
+      return engine.pause()
+    case 'resume':
+      return engine.resume()
+    case 'mac-table':
+      return engine.macTable()
+    case 'add-capture': {
+      const recorder = new Recorder(request.ring, PORTS_MAX)
+      for (const { port, id, block } of request.interfaces) recorder.addInterface(port, id, block)
+      recorders.set(request.capture, recorder)
+      return engine.addRecorder(recorder)
+    }
+    case 'add-interface': {
+      const { port, id, block } = request.interface
+      return recorders.get(request.capture)?.addInterface(port, id, block)
+    }
+    case 'remove-capture': {
+      const recorder = recorders.get(request.capture)
+      recorders.delete(request.capture)
+      return recorder === undefined ? undefined : engine.removeRecorder(recorder)
+    }
+    case 'publish-counters':
+      return engine.publishCounters()
+    case 'close':
+      return undefined
+  }
+}
+
+function send(message: EngineReply): void {
+  controlPort.postMessage(message)
+}
+
+/** Serves every waiting request; false: the engine shall end. */
+function serve(): boolean {
+  for (;;) {
+    const received = receiveMessageOnPort(controlPort) as
+      | { message: { id: number; request: EngineRequest } }
+      | undefined
+    if (received === undefined) return true
+    const { id, request } = received.message
+    try {
+      const value = handle(request)
+      send({ type: 'reply', id, value })
+    } catch (error) {
+      send({ type: 'reply', id, error: (error as Error).message })
+    }
+    if (request.op === 'close') return false
+  }
+}
+
+engine.run(serve)
+engine.close()
+controlPort.close()

@@ -1,0 +1,359 @@
+/**
+ * The engine: one thread that owns all queues and runs bursts.
+ *
+ *     turn:  nextBurst -> classify -> [capture in] -> deliver [capture out] -> copies ...
+ *            ... until no queue has more; then flush, give slots back, look for new frames
+ *
+ * It never throws on what frames, guests or peers do, never logs, and talks to the control plane
+ * between turns only. A frame's way in files: io/*-tier.ts -> io/frame-reader.ts -> this file ->
+ * switch/forward.ts -> port/tap-port.ts -> io/*-tier.ts.
+ */
+import type { Recorder } from '../capture/recorder.ts'
+import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
+import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
+import { CopyProgram } from '../mem/copy-program.ts'
+import type { EnginePort, PolledPort } from '../port/port.ts'
+import { isPolled } from '../port/port.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import { EAGAIN, EBADF, EBADFD, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
+import type { Pace } from './api.ts'
+import type { Clock } from './clock.ts'
+import { Forwarder } from './forward.ts'
+import { MacTable } from './mac-table.ts'
+
+/** Cells of the shared Int32Array between the control plane and the engine. */
+export const SHARED_PENDING = 0
+export const SHARED_SLEEPING = 1
+export const SHARED_WORDS = 16
+
+/** Cells of the shared Float64Array of the engine's own counters. */
+export const ENGINE_BURSTS = 0
+export const ENGINE_SLEEPS = 1
+export const ENGINE_MAC_ENTRIES = 2
+export const ENGINE_MAC_MOVES = 3
+export const ENGINE_MAC_FULL = 4
+export const ENGINE_COUNTERS = 8
+
+const TICK_US = 20_000
+const SWEEP_INTERVAL_US = 1_000_000
+/** Reads that were cancelled answer at once; this long means that something is broken. */
+const DRAIN_TURNS_MAX = 100_000
+const DRAIN_WAIT_US = 1000
+/** Frames numbered by their place: the list of all frames of a burst. */
+const ALL: Int32Array = Int32Array.from({ length: BURST_SIZE_MAX }, (_, k) => k)
+
+export interface EngineOptions {
+  readonly pace: Pace
+  readonly macAgingS: number
+  readonly macTableSize: number
+  readonly macSeed: number
+  readonly dropsReservedGroups: boolean
+  readonly counters: Float64Array
+  readonly engineCounters: Float64Array
+  readonly shared: Int32Array
+  readonly clock: Clock
+  /** A port cannot go on: its device is gone. */
+  readonly onPortFailed: (port: number, errno: number) => void
+}
+
+export class Engine implements TierEvents {
+  readonly forwarder: Forwarder
+  readonly copies: CopyProgram = new CopyProgram()
+  readonly #tier: IoTier
+  readonly #burst: Burst = new Burst()
+  readonly #options: EngineOptions
+  readonly #counters: Float64Array
+  readonly #engineCounters: Float64Array
+  readonly #shared: Int32Array
+  readonly #clock: Clock
+  readonly #macTable: MacTable
+  readonly #recorders: Recorder[] = []
+  readonly #polled: PolledPort[] = []
+  #isPaused = false
+  #nextTickUs = 0
+  #nextSweepUs = 0
+  #isSweeping = false
+
+  /** `makeTier` is given the engine as receiver of the tier's events. */
+  constructor(options: EngineOptions, makeTier: (events: TierEvents) => IoTier) {
+    this.#options = options
+    this.#counters = options.counters
+    this.#engineCounters = options.engineCounters
+    this.#shared = options.shared
+    this.#clock = options.clock
+    this.#macTable = new MacTable(options.macTableSize, options.macSeed)
+    this.forwarder = new Forwarder(this.#macTable, options.counters, options.dropsReservedGroups)
+    this.#tier = makeTier(this)
+    this.#clock.read()
+  }
+
+  get tier(): IoTier {
+    return this.#tier
+  }
+
+  /** Runs until `control`, called when the control plane asks, returns false. */
+  run(control: () => boolean): void {
+    const shared = this.#shared
+    const tier = this.#tier
+    const pace = this.#options.pace
+    let spins = 0
+    for (;;) {
+      if (Atomics.load(shared, SHARED_PENDING) !== 0) {
+        Atomics.store(shared, SHARED_PENDING, 0)
+        if (!control()) return
+      }
+      if (this.turn() > 0) {
+        spins = 0
+        if (pace !== 'interrupt') continue
+      }
+      if (tier.spin()) continue
+      if (pace === 'busy' || (pace === 'adaptive' && ++spins < tier.spins)) continue
+      spins = 0
+      this.#sleep()
+    }
+  }
+
+  /** Sleeps unless something came up after the last look. */
+  #sleep(): void {
+    const shared = this.#shared
+    // Announce first, look again, then sleep: a sender that saw "awake" has been seen by us.
+    Atomics.store(shared, SHARED_SLEEPING, 1)
+    if (Atomics.load(shared, SHARED_PENDING) === 0) {
+      const waitUs = this.#polledWaitUs()
+      if (waitUs !== 0) {
+        this.#engineCounters[ENGINE_SLEEPS]!++
+        this.#tier.sleep(waitUs)
+      }
+    }
+    Atomics.store(shared, SHARED_SLEEPING, 0)
+    this.#clock.read()
+    this.#tick()
+  }
+
+  /** Microseconds until a polled port has something; -1: none is known. */
+  #polledWaitUs(): number {
+    let least = -1
+    if (this.#isPaused) return least
+    for (const port of this.#polled) {
+      const waitUs = port.waitUs(this.#clock.time[0]!)
+      if (waitUs >= 0 && (least < 0 || waitUs < least)) least = waitUs
+    }
+    return least
+  }
+
+  /**
+   * One turn; returns the frames that came in.
+   * @hot
+   */
+  turn(): number {
+    const tier = this.#tier
+    const burst = this.#burst
+    let frames = 0
+    let queue: TapQueue | null
+    while ((queue = tier.nextBurst(burst)) !== null) {
+      if (frames === 0) this.#clock.read()
+      frames += burst.count
+      this.#forward(burst, queue.port, queue.index)
+    }
+    if (this.#polled.length > 0 && !this.#isPaused) frames += this.#poll(frames)
+    tier.endTurn()
+    if (frames > 0) {
+      this.forwarder.endTurn()
+      this.#tick()
+    }
+    return frames
+  }
+
+  /** Asks the polled ports for frames. @hot */
+  #poll(framesBefore: number): number {
+    const burst = this.#burst
+    let frames = 0
+    for (let at = 0; at < this.#polled.length; at++) {
+      const port = this.#polled[at]!
+      if (port.receive(burst) === 0) continue
+      if (framesBefore + frames === 0) this.#clock.read()
+      frames += burst.count
+      this.#forward(burst, port.index, 0)
+      // Their memory may be reused after this, so nothing may still point into it.
+      this.#tier.flush()
+      port.release()
+    }
+    return frames
+  }
+
+  /** @hot */
+  #forward(burst: Burst, port: number, queue: number): void {
+    this.#engineCounters[ENGINE_BURSTS]!++
+    const forwarder = this.forwarder
+    const recorders = this.#recorders
+    if (recorders.length > 0) {
+      for (let at = 0; at < recorders.length; at++) {
+        recorders[at]!.record(
+          burst,
+          ALL,
+          0,
+          burst.count,
+          port,
+          false,
+          this.#clock.words,
+          this.copies,
+        )
+      }
+    }
+    forwarder.classify(burst, port, (this.#clock.time[0]! / 1e6) | 0)
+    if (recorders.length > 0) this.#recordEgress(burst)
+    forwarder.deliver(burst, queue)
+    this.copies.run()
+  }
+
+  /** @hot */
+  #recordEgress(burst: Burst): void {
+    const { egress, egressCount, lists, listLength } = this.forwarder
+    for (let at = 0; at < egressCount; at++) {
+      const port = egress[at]!
+      for (let which = 0; which < this.#recorders.length; which++) {
+        this.#recorders[which]!.record(
+          burst,
+          lists,
+          port * BURST_SIZE_MAX,
+          listLength[port]!,
+          port,
+          true,
+          this.#clock.words,
+          this.copies,
+        )
+      }
+    }
+  }
+
+  /** Housekeeping now and then: the clock has just been read. @hot */
+  #tick(): void {
+    const nowUs = this.#clock.time[0]!
+    if (nowUs < this.#nextTickUs) return
+    this.#nextTickUs = nowUs + TICK_US
+    this.#tier.retry()
+    if (nowUs >= this.#nextSweepUs) {
+      this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
+      this.#isSweeping = true
+    }
+    if (this.#isSweeping) {
+      const beforeS = ((nowUs / 1e6) | 0) - this.#options.macAgingS
+      this.#isSweeping = !this.#macTable.sweep(beforeS)
+    }
+    this.publishCounters()
+  }
+
+  publishCounters(): void {
+    const table = this.#macTable
+    this.#engineCounters[ENGINE_MAC_ENTRIES] = table.entries
+    this.#engineCounters[ENGINE_MAC_MOVES] = table.moves
+    this.#engineCounters[ENGINE_MAC_FULL] = table.full
+  }
+
+  // --- what the tier tells ------------------------------------------------------------------
+
+  writeFailed(port: number, length: number, errno: number): void {
+    const base = port * COUNTERS_STRIDE
+    const counters = this.#counters
+    // It was counted as sent when it was queued.
+    counters[base + COUNTERS.tx_frames]!--
+    counters[base + COUNTERS.tx_bytes]! -= length - this.#vnetHdrLength(port)
+    if (errno === EAGAIN || errno === ENOBUFS) counters[base + COUNTERS.tx_drop_full]!++
+    else if (errno === EIO) counters[base + COUNTERS.tx_drop_link_down]!++
+    else if (errno === EINVAL) counters[base + COUNTERS.tx_drop_malformed]!++
+    else {
+      counters[base + COUNTERS.tx_drop_error]!++
+      if (errno === EBADFD || errno === EBADF) this.#portFailed(port, errno)
+    }
+  }
+
+  #vnetHdrLength(port: number): number {
+    const at = this.forwarder.port(port)
+    return at !== null && 'vnetHdrLength' in at ? (at.vnetHdrLength as number) : 0
+  }
+
+  dropped(port: number, malformed: number, unknownGsoType: number, oversize: number): void {
+    const base = port * COUNTERS_STRIDE
+    this.#counters[base + COUNTERS.rx_drop_malformed]! += malformed
+    this.#counters[base + COUNTERS.rx_drop_gso_type]! += unknownGsoType
+    this.#counters[base + COUNTERS.rx_drop_oversize]! += oversize
+  }
+
+  queueFailed(queue: TapQueue, errno: number): void {
+    this.#portFailed(queue.port, errno)
+  }
+
+  #portFailed(port: number, errno: number): void {
+    if (!this.forwarder.isLinkUp(port)) return
+    this.forwarder.setLink(port, false)
+    this.#options.onPortFailed(port, errno)
+  }
+
+  // --- what the control plane asks, between turns ---------------------------------------------
+
+  addPort(port: EnginePort, mtu: number): void {
+    if (isPolled(port)) this.#polled.push(port)
+    this.forwarder.addPort(port, mtu)
+  }
+
+  /** Ends every access to the port. `queues` are those of a TAP, else none. */
+  removePort(index: number, queues: readonly TapQueue[]): void {
+    for (const queue of queues) this.#tier.removeQueue(queue)
+    this.#drain(() => queues.some((queue) => queue.isReading))
+    const port = this.forwarder.port(index)
+    this.forwarder.removePort(index)
+    const at = this.#polled.findIndex((polled) => polled.index === index)
+    if (at >= 0) this.#polled.splice(at, 1)
+    for (const recorder of this.#recorders) recorder.removeInterface(index)
+    port?.close()
+  }
+
+  pause(): void {
+    this.#isPaused = true
+    this.#tier.pause()
+    this.#drain(() => this.#tier.isReading)
+  }
+
+  resume(): void {
+    this.#isPaused = false
+    this.#tier.resume()
+    this.#tier.endTurn()
+  }
+
+  /** Runs turns until `isBusy` is false; whatever was read on the way is forwarded. */
+  #drain(isBusy: () => boolean): void {
+    for (let turns = 0; ; turns++) {
+      while (this.turn() > 0);
+      if (!isBusy()) return
+      if (turns > DRAIN_TURNS_MAX) throw new Error('a cancelled read never completed')
+      this.#tier.sleep(DRAIN_WAIT_US)
+    }
+  }
+
+  addRecorder(recorder: Recorder): void {
+    this.#recorders.push(recorder)
+  }
+
+  removeRecorder(recorder: Recorder): void {
+    const at = this.#recorders.indexOf(recorder)
+    if (at >= 0) this.#recorders.splice(at, 1)
+    recorder.close()
+  }
+
+  /** Addresses as [hi, lo, port, age in seconds] rows. */
+  macTable(): [number, number, number, number][] {
+    this.#clock.read()
+    const nowS = (this.#clock.time[0]! / 1e6) | 0
+    const beforeS = nowS - this.#options.macAgingS
+    const rows: [number, number, number, number][] = []
+    this.#macTable.forEach((hi, lo, port, seenS) => {
+      if (seenS >= beforeS) rows.push([hi, lo, port, nowS - seenS])
+    })
+    return rows
+  }
+
+  close(): void {
+    this.#tier.close()
+    this.copies.close()
+  }
+}

@@ -1,0 +1,48 @@
+/** Checks of the options of a switch, and names for offload bits. */
+import {
+  TUN_F_CSUM,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_TSO_ECN,
+  TUN_F_UFO,
+  TUN_F_USO4,
+  TUN_F_USO6,
+} from '../abi/if-tun.ts'
+import { ConfigError } from '../errors.ts'
+import type { OffloadName, SwitchOptions } from './api.ts'
+
+const OFFLOAD_NAMES: readonly (readonly [number, OffloadName])[] = [
+  [TUN_F_CSUM, 'csum'],
+  [TUN_F_TSO4, 'tso4'],
+  [TUN_F_TSO6, 'tso6'],
+  [TUN_F_TSO_ECN, 'ecn'],
+  [TUN_F_UFO, 'ufo'],
+  [TUN_F_USO4, 'uso4'],
+  [TUN_F_USO6, 'uso6'],
+]
+
+export function offloadNames(bits: number): OffloadName[] {
+  return OFFLOAD_NAMES.filter(([bit]) => (bits & bit) !== 0).map(([, name]) => name)
+}
+
+export function checkSwitchOptions(options: SwitchOptions): void {
+  oneOf('io', options.io, ['auto', 'io_uring-multishot', 'read-write'])
+  oneOf('pace', options.pace, ['adaptive', 'busy', 'interrupt'])
+  oneOf('groupAddresses', options.groupAddresses, ['transparent', '802.1D'])
+  inRange('macAgingS', options.macAgingS, 1, 1_000_000)
+  inRange('macTableSize', options.macTableSize, 16, 1_048_576)
+}
+
+function oneOf(key: string, value: string | undefined, allowed: readonly string[]): void {
+  if (value !== undefined && !allowed.includes(value)) {
+    throw new ConfigError('BAD_OPTION', `${key} must be one of ${allowed.join(', ')}`, {
+      path: key,
+    })
+  }
+}
+
+function inRange(key: string, value: number | undefined, least: number, most: number): void {
+  if (value !== undefined && !(Number.isInteger(value) && value >= least && value <= most)) {
+    throw new ConfigError('BAD_OPTION', `${key} must be ${least} to ${most}`, { path: key })
+  }
+}

@@ -1,0 +1,261 @@
+/**
+ * A port as the control plane keeps it: what was opened, what the engine is told, how it is shown
+ * and closed. One class per kind of port.
+ */
+import { fstatSync } from 'node:fs'
+import { constants } from 'node:fs'
+import { getSystemErrorMap } from 'node:util'
+import { CaptureSession } from '../capture/capture.ts'
+import { indexCapture } from '../capture/read-file.ts'
+import { ConfigError, errnoName, SysError } from '../errors.ts'
+import { WINDOW_LENGTH_MAX, Window } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
+import { MemoryEndpoint } from '../port/memory-port.ts'
+import { MemoryRing } from '../port/memory-ring.ts'
+import type { MemoryOptions, PcapOptions, PortOptions, TapOptions } from '../port/options.ts'
+import { isUsableVnetHdrLength } from '../port/tap-port.ts'
+import { OpenTap, openTap } from '../port/tap/open.ts'
+import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
+import type { PortDescription } from './engine-messages.ts'
+
+const O_CLOEXEC = 0o2000000
+
+/** Facts for PortInfo that differ by kind. */
+export interface PortFacts {
+  readonly ifname?: string
+  readonly netns?: string
+  readonly path?: string
+}
+
+export interface OpenPort {
+  readonly queues: number
+  readonly vnetHdrLength: number
+  /** TUN_F_* bits that it can be given. */
+  readonly txOffloads: number
+  /** TUN_F_* bits that it may hand to the switch, as last agreed. */
+  readonly rxOffloads: number
+  readonly description: PortDescription
+  facts(): PortFacts
+  /** Asks the port to hand over frames with at most these offloads. */
+  setOffloads(wish: number): void
+  setCarrier(isUp: boolean): void
+  /** The engine has let go of it. */
+  close(): Promise<void>
+}
+
+export interface OpenPortContext {
+  readonly given: ReadonlyMap<string, number>
+  readonly log: (message: string) => void
+  readonly wake: () => void
+}
+
+export async function openPort(options: PortOptions, context: OpenPortContext): Promise<OpenPort> {
+  switch (options.type) {
+    case 'tap':
+      return openTapPort(options, context)
+    case 'memory':
+      return new MemorySwitchPort(options, context.wake)
+    case 'pcap':
+      return options.replay === undefined
+        ? new RecordSwitchPort(options, context.log)
+        : new ReplaySwitchPort(options, context.log)
+  }
+}
+
+async function openTapPort(options: TapOptions, context: OpenPortContext): Promise<OpenPort> {
+  const tap = await openTap(options, { shim, given: context.given, log: context.log })
+  if (!isUsableVnetHdrLength(tap.vnetHdrLength)) {
+    await tap.close()
+    throw new SysError(
+      'TAP_VNET_HDR_SIZE',
+      `vnet_hdr of ${tap.vnetHdrLength} bytes on ${tap.identify().ifname} cannot be used`,
+      { ifname: tap.identify().ifname, hint: 'it must be even and 10 to 24 bytes' },
+    )
+  }
+  return new TapSwitchPort(tap)
+}
+
+class TapSwitchPort implements OpenPort {
+  readonly queues: number
+  readonly vnetHdrLength: number
+  readonly txOffloads: number
+  rxOffloads = 0
+  readonly #tap: OpenTap
+
+  constructor(tap: OpenTap) {
+    this.#tap = tap
+    this.queues = tap.fds.length
+    this.vnetHdrLength = tap.vnetHdrLength
+    // TUNSETOFFLOAD limits only what the kernel gives us: it takes every offload from us.
+    this.txOffloads = tap.vnetHdrLength > 0 ? OFFLOADS_ALL : 0
+  }
+
+  get description(): PortDescription {
+    return { kind: 'tap', fds: [...this.#tap.fds], vnetHdrLength: this.vnetHdrLength }
+  }
+
+  facts(): PortFacts {
+    const { ifname, netns } = this.#tap.identify()
+    return { ifname, ...(netns === undefined ? {} : { netns }) }
+  }
+
+  setOffloads(wish: number): void {
+    this.rxOffloads = this.#tap.setOffloads(wish)
+  }
+
+  setCarrier(isUp: boolean): void {
+    this.#tap.setCarrier(isUp)
+  }
+
+  close(): Promise<void> {
+    return this.#tap.close()
+  }
+}
+
+export class MemorySwitchPort implements OpenPort {
+  readonly queues = 1
+  readonly vnetHdrLength = 0
+  readonly txOffloads = 0
+  readonly rxOffloads = 0
+  readonly endpoint: MemoryEndpoint
+  readonly description: PortDescription
+
+  constructor(options: MemoryOptions, wake: () => void) {
+    const inward = MemoryRing.create()
+    const outward = MemoryRing.create()
+    this.endpoint = new MemoryEndpoint(options.id, inward, outward, wake)
+    this.description = { kind: 'memory', inward: inward.handle, outward: outward.handle }
+  }
+
+  facts(): PortFacts {
+    return {}
+  }
+
+  setOffloads(): void {
+    // Its frames have no vnet_hdr.
+  }
+
+  setCarrier(): void {
+    // Nobody looks.
+  }
+
+  close(): Promise<void> {
+    this.endpoint.close()
+    return Promise.resolve()
+  }
+}
+
+class ReplaySwitchPort implements OpenPort {
+  readonly queues = 1
+  readonly vnetHdrLength = 0
+  readonly txOffloads: number = OFFLOADS_ALL
+  readonly rxOffloads = 0
+  readonly description: PortDescription
+  readonly #path: string
+  readonly #window: Window
+
+  constructor(options: PcapOptions, log: (message: string) => void) {
+    const path = options.replay!
+    this.#path = path
+    this.#window = mapFile(path)
+    try {
+      const index = indexCapture(new Uint8Array(this.#window.buffer), path)
+      if (index.skipped > 0) log(`${path}: ${index.skipped} frames are no Ethernet frames: skipped`)
+      if (index.isTruncated) log(`${path}: ends in the middle of a frame: the rest is replayed`)
+      this.description = {
+        kind: 'replay',
+        file: {
+          window: this.#window.id,
+          offset: index.offset,
+          length: index.length,
+          dueUs: index.dueUs,
+          isPaced: options.pace !== 'full',
+          loop: options.loop ?? 1,
+        },
+      }
+    } catch (error) {
+      this.#window.unmap()
+      throw error
+    }
+  }
+
+  facts(): PortFacts {
+    return { path: this.#path }
+  }
+
+  setOffloads(): void {
+    // The file decides what its frames are.
+  }
+
+  setCarrier(): void {
+    // Nobody looks.
+  }
+
+  close(): Promise<void> {
+    this.#window.unmap()
+    return Promise.resolve()
+  }
+}
+
+function mapFile(path: string): Window {
+  const fd = shim.open(path, constants.O_RDONLY | O_CLOEXEC)
+  if (fd < 0) {
+    const reason = getSystemErrorMap().get(fd)?.[1] ?? errnoName(fd)
+    throw new SysError('CAPTURE_FILE', `cannot open ${path}: ${reason}`, {
+      syscall: 'open',
+      errno: -fd,
+      path,
+    })
+  }
+  try {
+    const stat = fstatSync(fd)
+    if (!stat.isFile() || stat.size === 0) {
+      throw new ConfigError('CAPTURE_FORMAT', `${path}: not a capture file, or empty`)
+    }
+    if (stat.size > WINDOW_LENGTH_MAX) {
+      throw new ConfigError('CAPTURE_FORMAT', `${path}: larger than 2 GiB`, {
+        hint: 'split it with editcap -c',
+      })
+    }
+    return Window.map(stat.size, { fd, readOnly: true })
+  } finally {
+    shim.close(fd)
+  }
+}
+
+class RecordSwitchPort implements OpenPort {
+  readonly queues = 1
+  readonly vnetHdrLength = 0
+  readonly txOffloads: number = OFFLOADS_ALL
+  readonly rxOffloads = 0
+  readonly description: PortDescription
+  readonly #path: string
+  readonly #capture: CaptureSession
+  readonly #log: (message: string) => void
+
+  constructor(options: PcapOptions, log: (message: string) => void) {
+    this.#path = options.record!
+    this.#log = log
+    // The engine's recorder is the port itself: it is detached when the port is removed.
+    this.#capture = new CaptureSession(0, { to: { path: this.#path } }, () => Promise.resolve())
+    const { block } = this.#capture.describe(options.id, 'record')
+    this.description = { kind: 'record', ring: this.#capture.ring, block }
+  }
+
+  facts(): PortFacts {
+    return { path: this.#path }
+  }
+
+  setOffloads(): void {
+    // It hands over nothing.
+  }
+
+  setCarrier(): void {
+    // Nobody looks.
+  }
+
+  async close(): Promise<void> {
+    const { error } = await this.#capture.stop()
+    if (error !== undefined) this.#log(`${this.#path}: ${error}`)
+  }
+}
