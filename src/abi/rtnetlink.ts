@@ -9,6 +9,7 @@ export const RTM_SETLINK = 19
 
 export const NLM_F_REQUEST = 1
 export const NLM_F_ACK = 4
+export const NLM_F_DUMP = 0x300
 
 export const IFF_UP = 1
 

@@ -107,7 +107,7 @@ function writeStatistics(): void {
       const cell = COUNT_PER_INTERFACE + 2 * id
       const block = interfaceStatistics(id, startNs, endNs, counts[cell]!, counts[cell + 1]!)
       bytes.set(block)
-      for (let at = 0; at < block.length; ) {
+      for (let at = 0; at < block.length;) {
         at += write(scratch.id, at, block.length - at, deadline)
       }
     }

@@ -42,9 +42,7 @@ const NEEDED_OPERATIONS: readonly (readonly [string, number])[] = [
 export function probeTiers(): TierProbe[] {
   const reason = probeUring()
   return [
-    reason === undefined
-      ? { name: 'io_uring-multishot' }
-      : { name: 'io_uring-multishot', reason },
+    reason === undefined ? { name: 'io_uring-multishot' } : { name: 'io_uring-multishot', reason },
     { name: 'read-write' },
   ]
 }

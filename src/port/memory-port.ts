@@ -99,7 +99,13 @@ export class MemoryEnginePort implements PolledPort {
     for (let at = first; at < first + taken; at++) {
       const k = list[at]!
       const length = burst.length[k]!
-      this.#copies.add(burst.window[k]!, burst.offset[k]!, window, ring.offset(this.#written), length)
+      this.#copies.add(
+        burst.window[k]!,
+        burst.offset[k]!,
+        window,
+        ring.offset(this.#written),
+        length,
+      )
       ring.setLength(this.#written, length)
       this.#written = (this.#written + 1) | 0
       bytes += length
@@ -203,4 +209,3 @@ function abortable(promise: Promise<void>, signal: AbortSignal | undefined): Pro
     })
   })
 }
-

@@ -58,11 +58,7 @@ export class ReplayPort implements PolledPort {
       const nowUs = this.#nowUs()
       const elapsed = file.isPaced ? nowUs - this.#startUs : Infinity
       const total = file.offset.length
-      while (
-        count < BURST_SIZE_MAX &&
-        this.#at < total &&
-        file.dueUs[this.#at]! <= elapsed
-      ) {
+      while (count < BURST_SIZE_MAX && this.#at < total && file.dueUs[this.#at]! <= elapsed) {
         const offset = file.offset[this.#at]!
         this.#rows[2 * count] = this.#window.id
         this.#rows[2 * count + 1] = offset

@@ -19,7 +19,11 @@ export interface EngineWorkerData {
 
 export type PortDescription =
   | { readonly kind: 'tap'; readonly fds: number[]; readonly vnetHdrLength: number }
-  | { readonly kind: 'memory'; readonly inward: MemoryRingHandle; readonly outward: MemoryRingHandle }
+  | {
+      readonly kind: 'memory'
+      readonly inward: MemoryRingHandle
+      readonly outward: MemoryRingHandle
+    }
   | { readonly kind: 'replay'; readonly file: ReplayFile }
   | { readonly kind: 'record'; readonly ring: CaptureRingHandle; readonly block: Uint8Array }
 
@@ -45,5 +49,10 @@ export type EngineRequest =
   | { op: 'close' }
 
 export type EngineReply =
-  | { readonly type: 'reply'; readonly id: number; readonly value?: unknown; readonly error?: string }
+  | {
+      readonly type: 'reply'
+      readonly id: number
+      readonly value?: unknown
+      readonly error?: string
+    }
   | { readonly type: 'port-failed'; readonly port: number; readonly errno: number }

@@ -117,8 +117,7 @@ function send(message: EngineReply): void {
 function serve(): boolean {
   for (;;) {
     const received = receiveMessageOnPort(controlPort) as
-      | { message: { id: number; request: EngineRequest } }
-      | undefined
+      { message: { id: number; request: EngineRequest } } | undefined
     if (received === undefined) return true
     const { id, request } = received.message
     try {

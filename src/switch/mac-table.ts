@@ -103,7 +103,7 @@ export class MacTable {
   sweep(beforeS: number): boolean {
     const cells = this.#mask + 1
     const end = Math.min(this.#sweepAt + SWEEP_CELLS, cells)
-    for (let cell = this.#sweepAt; cell < end; ) {
+    for (let cell = this.#sweepAt; cell < end;) {
       // A removal shifts another entry into this cell, which is then looked at as well.
       if (this.#port[cell] !== FREE && this.#seen[cell]! < beforeS) this.#remove(cell)
       else cell++
@@ -114,7 +114,7 @@ export class MacTable {
 
   /** Forgets every address of a port. */
   forgetPort(port: number): void {
-    for (let cell = 0; cell <= this.#mask; ) {
+    for (let cell = 0; cell <= this.#mask;) {
       if (this.#port[cell] === port) this.#remove(cell)
       else cell++
     }

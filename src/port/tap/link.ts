@@ -13,6 +13,7 @@ import {
   NLMSG_ERROR,
   NLMSG_HEADER_LENGTH,
   NLM_F_ACK,
+  NLM_F_DUMP,
   NLM_F_REQUEST,
   RTM_GETLINK,
   RTM_NEWLINK,
@@ -40,6 +41,42 @@ export function getLink(shim: LinkShim, netnsFd: number, ifname: string): LinkIn
   if (answer.errno === ENODEV) return null
   if (answer.errno !== 0) throw failed('RTM_GETLINK', ifname, answer)
   return answer.link
+}
+
+/** All links of the namespace. */
+export function listLinks(shim: LinkShim, netnsFd: number): (LinkInfo & { ifname: string })[] {
+  const fd = openSocket(shim, netnsFd)
+  const links: (LinkInfo & { ifname: string })[] = []
+  try {
+    const request = linkRequest(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, undefined, [])
+    const sent = shim.sendMsg(fd, request, 0, request.length, null, 0, 0)
+    if (sent < 0) throw new SysError('LINK', `RTM_GETLINK: ${strerror(-sent)}`, { errno: -sent })
+    const data = new Uint8Array(65536)
+    for (;;) {
+      const got = shim.recvMsg(fd, data, new Int32Array(1), new Int32Array(2), 0)
+      if (got < 0) throw new SysError('LINK', `RTM_GETLINK: ${strerror(-got)}`, { errno: -got })
+      let at = 0
+      while (at + NLMSG_HEADER_LENGTH <= got) {
+        const view = new DataView(data.buffer, at, got - at)
+        const length = view.getUint32(0, true)
+        const message = new DataView(data.buffer, at, Math.min(length, got - at))
+        const type = message.getUint16(4, true)
+        if (type !== RTM_NEWLINK) return links
+        const name = readAttributes(message, NLMSG_HEADER_LENGTH + IFINFO_LENGTH).get(IFLA_IFNAME)
+        const { link } = parseAnswer(message)
+        if (link !== null && name !== undefined) links.push({ ifname: readString(name), ...link })
+        at += align4(length)
+      }
+    }
+  } finally {
+    shim.close(fd)
+  }
+}
+
+function openSocket(shim: LinkShim, netnsFd: number): number {
+  const fd = shim.netlinkRoute(netnsFd)
+  if (fd >= 0) return fd
+  throw new SysError('LINK', `netlink socket: ${strerror(-fd)}`, { syscall: 'socket', errno: -fd })
 }
 
 /** Sets what is given; throws SysError with the kernel's own explanation when it has one. */
@@ -82,10 +119,7 @@ function failed(operation: string, ifname: string, answer: Answer): SysError {
 }
 
 function exchange(shim: LinkShim, netnsFd: number, request: Uint8Array): Answer {
-  const fd = shim.netlinkRoute(netnsFd)
-  if (fd < 0) {
-    throw new SysError('LINK', `netlink socket: ${strerror(-fd)}`, { syscall: 'socket', errno: -fd })
-  }
+  const fd = openSocket(shim, netnsFd)
   try {
     const sent = shim.sendMsg(fd, request, 0, request.length, null, 0, 0)
     if (sent < 0) return { errno: -sent, message: '', link: null }
@@ -98,17 +132,15 @@ function exchange(shim: LinkShim, netnsFd: number, request: Uint8Array): Answer 
   }
 }
 
-/** A message about the link of that name, with further attributes. */
+/** A message about the link of that name (undefined: all), with further attributes. */
 export function linkRequest(
   type: number,
   flags: number,
-  ifname: string,
+  ifname: string | undefined,
   attributes: readonly (readonly [number, Uint8Array])[],
 ): Uint8Array {
-  const all: (readonly [number, Uint8Array])[] = [
-    [IFLA_IFNAME, new TextEncoder().encode(`${ifname}\0`)],
-    ...attributes,
-  ]
+  const name = new TextEncoder().encode(`${ifname}\0`)
+  const all = ifname === undefined ? attributes : [[IFLA_IFNAME, name] as const, ...attributes]
   const length = all.reduce(
     (sum, [, value]) => sum + 4 + align4(value.length),
     NLMSG_HEADER_LENGTH + IFINFO_LENGTH,

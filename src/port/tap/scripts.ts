@@ -45,7 +45,11 @@ export async function runHelper(shim: Shim, helper: string, bridge: string): Pro
   const [ours, theirs] = [pair[0]!, pair[1]!]
   try {
     const isCommandLine = /[ \t]/.test(helper)
-    const options = ['--use-vnet', '--fd=3', ...(helper.includes('--br=') ? [] : [`--br=${bridge}`])]
+    const options = [
+      '--use-vnet',
+      '--fd=3',
+      ...(helper.includes('--br=') ? [] : [`--br=${bridge}`]),
+    ]
     const [program, args] = isCommandLine
       ? ['sh', ['-c', [helper, ...options].join(' ')]]
       : [helper, options]
@@ -59,7 +63,7 @@ export async function runHelper(shim: Shim, helper: string, bridge: string): Pro
       })
     })
     if (typeof status !== 'number') {
-      throw new SysError('TAP_HELPER', 'Can\'t fork bridge helper', { path: helper, cause: status })
+      throw new SysError('TAP_HELPER', "Can't fork bridge helper", { path: helper, cause: status })
     }
     const fds = new Int32Array(1)
     const info = new Int32Array(2)

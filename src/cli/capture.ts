@@ -1,0 +1,88 @@
+/**
+ * framepump capture: has a daemon write a live capture into a descriptor that we open here, with our
+ * own permissions, and hand over.
+ */
+import { closeSync, openSync } from 'node:fs'
+import { extname } from 'node:path'
+import { isatty } from 'node:tty'
+import { ControlClient } from '../control/client.ts'
+import { ConfigError, SysError } from '../errors.ts'
+import type { CaptureDirection, CaptureSummary } from '../switch/api.ts'
+import { defaultControlPath, EXIT_FAILED } from './common.ts'
+
+export interface CaptureCommandOptions {
+  readonly control?: string
+  readonly interface?: string
+  readonly direction?: CaptureDirection
+  readonly write: string
+  readonly snaplen?: number
+  readonly count?: number
+  readonly json?: boolean
+}
+
+export async function capture(options: CaptureCommandOptions): Promise<number> {
+  const isStdout = options.write === '-'
+  if (isStdout && isatty(1)) {
+    throw new ConfigError('BAD_OPTION', 'standard output is a terminal', {
+      hint: 'pipe it, as in: framepump capture -w - | wireshark -k -i -',
+    })
+  }
+  const client = await ControlClient.connect(options.control ?? defaultControlPath())
+  const { interface: ports, direction, snaplen, count } = options
+  const fd = isStdout ? 1 : openFile(options.write)
+  try {
+    await client.execute('getfd', { fdname: 'capture' }, fd)
+  } finally {
+    // The daemon has its own: with ours closed, a reader sees the end when the daemon is done.
+    closeSync(fd)
+  }
+  const ended = new Promise<CaptureSummary>((resolve, reject) => {
+    client.events.on('event', (name, data) => {
+      if (name === 'CAPTURE_ENDED') resolve(data as unknown as CaptureSummary)
+    })
+    client.events.on('close', () =>
+      reject(new SysError('CAPTURE_LOST', 'the daemon ended during the capture')),
+    )
+  })
+  ended.catch(() => undefined)
+  const { id } = (await client.execute('capture-start', {
+    fd: 'capture',
+    format: extname(options.write) === '.pcap' ? 'pcap' : 'pcapng',
+    ...(ports === undefined ? {} : { ports: ports.split(',') }),
+    ...(direction === undefined ? {} : { direction }),
+    ...(snaplen === undefined ? {} : { snaplen }),
+    ...(count === undefined ? {} : { count }),
+  })) as { id: number }
+  const stop = (): void => {
+    client.execute('capture-stop', { id }).catch(() => undefined)
+  }
+  process.once('SIGINT', stop)
+  process.once('SIGTERM', stop)
+  if (!isStdout) process.stderr.write(`framepump: capturing to ${options.write}, ctrl-C ends it\n`)
+  const summary = await ended
+  client.close()
+  return report(summary, options)
+}
+
+function openFile(path: string): number {
+  try {
+    return openSync(path, 'w', 0o600)
+  } catch (cause) {
+    const { code, errno } = cause as NodeJS.ErrnoException
+    throw new SysError('CAPTURE_FILE', `cannot create ${path}: ${code}`, {
+      syscall: 'open',
+      errno: Math.abs(errno ?? 0),
+      path,
+      cause,
+    })
+  }
+}
+
+function report(summary: CaptureSummary, options: CaptureCommandOptions): number {
+  const { frames, dropped, error } = summary
+  if (options.json === true) process.stderr.write(`${JSON.stringify(summary)}\n`)
+  else process.stderr.write(`framepump: ${frames} frames captured, ${dropped} dropped\n`)
+  if (error === undefined) return 0
+  process.stderr.write(`framepump: capture ended: ${error}\n`)
+  return EXIT_FAILED
+}

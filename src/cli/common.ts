@@ -1,0 +1,92 @@
+/** What the commands share: paths, errors, exit codes, tables. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import Table from 'cli-table3'
+import { ConfigError, FramepumpError } from '../errors.ts'
+
+export const EXIT_FAILED = 1
+export const EXIT_BAD_USAGE = 2
+export const EXIT_UNREACHABLE = 3
+export const EXIT_MACHINE_LACKS = 77
+
+/** The machine lacks something that a command needs: exit 77. */
+export class MachineError extends FramepumpError {
+  constructor(message: string, hint: string) {
+    super('MACHINE_LACKS', message, { hint })
+  }
+}
+
+export function defaultControlPath(): string {
+  const runtime = process.env['XDG_RUNTIME_DIR']
+  const base = process.getuid?.() === 0 || runtime === undefined ? '/run' : runtime
+  return join(base, 'framepump', 'control.sock')
+}
+
+export function packageVersion(): string {
+  const file = new URL('../../package.json', import.meta.url)
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
+}
+
+/** Says what failed in one line, and which exit code it is. */
+export function reportError(error: unknown): number {
+  const isOurs = error instanceof FramepumpError
+  const hint = isOurs && error.hint !== undefined ? ` (${error.hint})` : ''
+  const message = error instanceof Error ? error.message : String(error)
+  process.stderr.write(`framepump: ${message}${hint}\n`)
+  if (!isOurs) {
+    if (error instanceof Error && process.env['FRAMEPUMP_DEBUG'] !== undefined) {
+      process.stderr.write(`${error.stack}\n`)
+    }
+    return EXIT_FAILED
+  }
+  if (error instanceof MachineError) return EXIT_MACHINE_LACKS
+  if (error.code === 'DAEMON_UNREACHABLE') return EXIT_UNREACHABLE
+  return error instanceof ConfigError ? EXIT_BAD_USAGE : EXIT_FAILED
+}
+
+/** A plain table without lines, as iproute2 and ovs users expect. */
+export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const table = new Table({
+    head: [...head],
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },
+    chars: {
+      top: '',
+      'top-mid': '',
+      'top-left': '',
+      'top-right': '',
+      bottom: '',
+      'bottom-mid': '',
+      'bottom-left': '',
+      'bottom-right': '',
+      left: '',
+      'left-mid': '',
+      mid: '',
+      'mid-mid': '',
+      right: '',
+      'right-mid': '',
+      middle: '',
+    },
+  })
+  table.push(...rows.map((row) => [...row]))
+  return table
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .join('\n')
+}
+
+/** 1234567 -> `1.23 M` */
+export function formatCount(value: number): string {
+  for (const [unit, size] of [
+    ['G', 1e9],
+    ['M', 1e6],
+    ['k', 1e3],
+  ] as const) {
+    if (value >= size) return `${(value / size).toFixed(2)} ${unit}`
+  }
+  return value.toFixed(0)
+}
+
+export function formatBits(bytes: number, seconds: number): string {
+  return `${formatCount((bytes * 8) / Math.max(seconds, 1e-9))}bit/s`
+}

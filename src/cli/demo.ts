@@ -1,0 +1,259 @@
+/**
+ * framepump demo: two namespaces, a TAP in each, real traffic by the kernel's own stacks through the
+ * switch, and a capture of it. As root, or as an ordinary user inside a user namespace. Everything
+ * it makes disappears with its processes.
+ *
+ *     [ns A: ping, TCP client]--eth0 (TAP)--[ framepump ]--eth0 (TAP)--[ns B: TCP server]
+ */
+import type { ChildProcess } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { FramepumpError } from '../errors.ts'
+import type { PortInfo, Switch, SwitchOptions } from '../switch/api.ts'
+import { createSwitch } from '../switch/switch.ts'
+import { EXIT_FAILED, formatBits, formatCount, formatTable, MachineError } from './common.ts'
+import type { PeerAnswer, PeerOrder } from './demo-peer.ts'
+import { findProgram } from './doctor.ts'
+
+export interface DemoOptions {
+  readonly seconds: number
+  readonly capture: string
+  readonly io: NonNullable<SwitchOptions['io']>
+  readonly json?: boolean
+}
+
+const INSIDE = 'FRAMEPUMP_DEMO_INSIDE'
+const IFNAME = 'eth0'
+const ADDRESSES = ['10.99.0.1', '10.99.0.2'] as const
+const TCP_PORT = 5201
+const PINGS = 5
+/** Enough for the headers of every frame; whole frames would fill a disk in seconds. */
+const SNAP_LENGTH = 128
+const TABLE_INTERVAL_MS = 500
+
+export async function demo(options: DemoOptions): Promise<number> {
+  checkMachine()
+  if (process.getuid?.() !== 0 && process.env[INSIDE] === undefined) return enterUserNamespace()
+  return runDemo(options)
+}
+
+function checkMachine(): void {
+  for (const [program, debian] of [
+    ['unshare', 'util-linux'],
+    ['ip', 'iproute2'],
+    ['ping', 'iputils-ping'],
+  ] as const) {
+    if (findProgram(program) === undefined) {
+      throw new MachineError(`"${program}" is missing`, `apt-get install ${debian}`)
+    }
+  }
+  if (!existsSync('/dev/net/tun')) {
+    throw new MachineError('/dev/net/tun is missing', 'modprobe tun, or pass the device in')
+  }
+}
+
+/** Runs the same command again as root of a user namespace of its own. */
+async function enterUserNamespace(): Promise<number> {
+  const unshare = ['--user', '--map-root-user', '--net']
+  const probe = spawnSync('unshare', [...unshare, 'true'], { encoding: 'utf8' })
+  if (probe.status !== 0) {
+    throw new MachineError(
+      `user namespaces are forbidden: ${probe.stderr.trim()}`,
+      'run it as root, or allow unprivileged user namespaces (sysctl user.max_user_namespaces)',
+    )
+  }
+  const child = spawn('unshare', [...unshare, process.execPath, ...process.argv.slice(1)], {
+    stdio: 'inherit',
+    env: { ...process.env, [INSIDE]: '1' },
+  })
+  const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
+  process.on('SIGINT', forward)
+  process.on('SIGTERM', forward)
+  return new Promise((done) => child.once('exit', (code) => done(code ?? EXIT_FAILED)))
+}
+
+/** A process in a namespace of its own. */
+class Peer {
+  readonly child: ChildProcess
+
+  constructor() {
+    const program = fileURLToPath(new URL('./demo-peer.js', import.meta.url))
+    this.child = spawn('unshare', ['--net', process.execPath, program], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    })
+  }
+
+  order(order: PeerOrder): Promise<unknown> {
+    return new Promise((done, fail) => {
+      const ended = (): void => fail(new Error('a demo peer ended unexpectedly'))
+      this.child.once('exit', ended)
+      this.child.once('message', (answer: PeerAnswer) => {
+        this.child.off('exit', ended)
+        if ('error' in answer) fail(new Error(answer.error))
+        else done(answer.value)
+      })
+      this.child.send(order)
+    })
+  }
+
+  async stop(): Promise<void> {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return
+    const exited = new Promise((done) => this.child.once('exit', done))
+    if (this.child.connected) this.child.disconnect()
+    this.child.kill('SIGKILL')
+    await exited
+  }
+}
+
+async function runDemo(options: DemoOptions): Promise<number> {
+  const say = (text: string): void => {
+    if (options.json !== true) process.stdout.write(`${text}\n`)
+  }
+  const path = resolve(options.capture)
+  const peers = [new Peer(), new Peer()] as const
+  const sw = createSwitch({ io: options.io })
+  let interrupted = false
+  const interrupt = (): void => {
+    interrupted = true
+    for (const peer of peers) peer.child.kill('SIGKILL')
+  }
+  process.once('SIGINT', interrupt)
+  process.once('SIGTERM', interrupt)
+  try {
+    for (const peer of peers) await peer.order({ order: 'prepare' })
+    say(`switch: started, io ${sw.io}${sw.ioReason === undefined ? '' : ` (${sw.ioReason})`}`)
+    for (const [at, peer] of peers.entries()) {
+      const id = at === 0 ? 'a' : 'b'
+      await addTap(sw, id, peer.child.pid!)
+      say(`port ${id}: TAP ${IFNAME} in a namespace of its own, ${ADDRESSES[at]}`)
+    }
+    const capture = await sw.startCapture({ to: { path }, snapLength: SNAP_LENGTH })
+    for (const [at, peer] of peers.entries()) {
+      await peer.order({ order: 'configure', ifname: IFNAME, address: ADDRESSES[at]! })
+    }
+
+    say(`ping: ${PINGS} from a to b ...`)
+    const ping = (await peers[0].order({
+      order: 'ping',
+      address: ADDRESSES[1],
+      count: PINGS,
+    })) as { sent: number; received: number; rttMs: string }
+    say(`ping: ${ping.received} of ${ping.sent} answered, ${ping.rttMs} ms on average`)
+
+    say(`tcp: ${options.seconds} s from a to b ...`)
+    await peers[1].order({ order: 'serve', port: TCP_PORT })
+    const stopTable = options.json === true ? () => undefined : showTable(sw)
+    const tcp = (await peers[0]
+      .order({ order: 'send', address: ADDRESSES[1], port: TCP_PORT, seconds: options.seconds })
+      .finally(stopTable)) as { sent: number; received: number; seconds: number }
+
+    const ports = sw.ports()
+    const written = await capture.stop()
+    return summarize(options, path, ports, ping, tcp, written)
+  } catch (error) {
+    if (!interrupted) throw error
+    process.stderr.write('framepump: the demo was interrupted\n')
+    return EXIT_FAILED
+  } finally {
+    await sw.close()
+    for (const peer of peers) await peer.stop()
+  }
+}
+
+async function addTap(sw: Switch, id: string, pid: number): Promise<void> {
+  try {
+    await sw.addPort({ type: 'tap', id, ifname: IFNAME, netns: String(pid) })
+  } catch (error) {
+    if (error instanceof FramepumpError && error.code === 'TAP_NODE') {
+      throw new MachineError(error.message, error.hint ?? 'chmod 0666 /dev/net/tun')
+    }
+    throw error
+  }
+}
+
+interface Sample {
+  readonly atMs: number
+  readonly ports: readonly PortInfo[]
+}
+
+/** A table that redraws itself on a terminal, lines elsewhere; returns how to stop it. */
+function showTable(sw: Switch): () => void {
+  const isTerminal = process.stdout.isTTY === true
+  let before: Sample = { atMs: performance.now(), ports: sw.ports() }
+  let drawn = 0
+  const draw = (): void => {
+    const now: Sample = { atMs: performance.now(), ports: sw.ports() }
+    const rows = rates(before, now)
+    before = now
+    if (isTerminal) {
+      const head = ['PORT', 'RX FRAMES', 'RX', 'TX FRAMES', 'TX', 'DROPPED']
+      const text = formatTable(head, rows)
+      if (drawn > 0) process.stdout.write(`\u001b[${drawn}A\u001b[0J`)
+      process.stdout.write(`${text}\n`)
+      drawn = text.split('\n').length
+    } else {
+      for (const [id, rxFrames, rx, txFrames, tx, drops] of rows) {
+        process.stdout.write(
+          `  ${id}: rx ${rxFrames} frames ${rx}, tx ${txFrames} frames ${tx}, dropped ${drops}\n`,
+        )
+      }
+    }
+  }
+  const timer = setInterval(draw, isTerminal ? TABLE_INTERVAL_MS : 2 * TABLE_INTERVAL_MS)
+  return () => clearInterval(timer)
+}
+
+function rates(before: Sample, now: Sample): string[][] {
+  const seconds = (now.atMs - before.atMs) / 1000
+  return now.ports.map((port, at) => {
+    const old = before.ports[at]!.counters
+    const { counters } = port
+    return [
+      port.id,
+      formatCount(counters.rx_frames),
+      formatBits(counters.rx_bytes - old.rx_bytes, seconds),
+      formatCount(counters.tx_frames),
+      formatBits(counters.tx_bytes - old.tx_bytes, seconds),
+      String(dropsOf(port)),
+    ]
+  })
+}
+
+/** Frames that entered or should have left by the port and did not, for whatever reason. */
+function dropsOf(port: PortInfo): number {
+  return Object.entries(port.counters)
+    .filter(([name]) => name.includes('_drop_'))
+    .reduce((sum, [, value]) => sum + value, 0)
+}
+
+function summarize(
+  options: DemoOptions,
+  path: string,
+  ports: readonly PortInfo[],
+  ping: { sent: number; received: number; rttMs: string },
+  tcp: { sent: number; received: number; seconds: number },
+  capture: { frames: number; dropped: number; error?: string },
+): number {
+  const frames = ports.reduce((sum, port) => sum + port.counters.tx_frames, 0)
+  const bytes = ports.reduce((sum, port) => sum + port.counters.tx_bytes, 0)
+  const lost = ports.reduce((sum, port) => sum + dropsOf(port), 0)
+  const isComplete = tcp.received === tcp.sent && ping.received === ping.sent
+  if (options.json === true) {
+    const summary = { frames, bytes, lost, ping, tcp, capture: { path, ...capture } }
+    process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`)
+  } else {
+    const line = (text: string): void => void process.stdout.write(`${text}\n`)
+    line('')
+    line(`frames forwarded  ${formatCount(frames)} (${frames})`)
+    line(`bytes forwarded   ${formatCount(bytes)}B`)
+    line(
+      `tcp               ${formatCount(tcp.received)}B at ${formatBits(tcp.received, tcp.seconds)}`,
+    )
+    line(`frames lost       ${lost}; pings lost ${ping.sent - ping.received}`)
+    line(`capture           ${path} (${capture.frames} frames, ${capture.dropped} dropped)`)
+  }
+  if (capture.error !== undefined) process.stderr.write(`framepump: capture: ${capture.error}\n`)
+  return isComplete && lost === 0 && capture.error === undefined ? 0 : EXIT_FAILED
+}

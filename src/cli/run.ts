@@ -1,0 +1,83 @@
+/** framepump run: the daemon in the foreground, until a signal or `quit`. */
+import type { Config } from '../config/load.ts'
+import { loadConfig } from '../config/load.ts'
+import { parseNetdev } from '../config/netdev.ts'
+import { Daemon } from '../daemon/daemon.ts'
+import { ConfigError } from '../errors.ts'
+import type { SwitchOptions } from '../switch/api.ts'
+import { defaultControlPath, EXIT_FAILED, packageVersion } from './common.ts'
+import { openLog } from './logging.ts'
+
+export interface RunOptions {
+  readonly config?: string
+  readonly port: readonly string[]
+  readonly link: readonly string[]
+  readonly control?: string
+  readonly io?: NonNullable<SwitchOptions['io']>
+  readonly check?: boolean
+}
+
+export async function run(options: RunOptions): Promise<number> {
+  const read = (): Config => merge(options)
+  const config = read()
+  if (options.check === true) {
+    process.stdout.write(`${config.ports.length} ports, ${config.links.length} links: valid\n`)
+    return 0
+  }
+  const controlPath = options.control ?? config.control ?? defaultControlPath()
+  const [major, minor, micro] = packageVersion().split('.').map(Number)
+  const log = await openLog()
+  // From here on a signal ends the daemon properly, even while it starts.
+  let stop: (signal: string) => void = () => undefined
+  const signalled = new Promise<string>((resolve) => {
+    stop = resolve
+  })
+  process.on('SIGTERM', () => stop('SIGTERM'))
+  process.on('SIGINT', () => stop('SIGINT'))
+
+  const daemon = await Daemon.start({
+    config,
+    controlPath,
+    version: { major: major!, minor: minor!, micro: micro! },
+    log,
+    ...(options.config === undefined ? {} : { reread: read }),
+  })
+  process.on('SIGHUP', () => {
+    daemon.reload().catch((error: Error) => log(`config: not reloaded error="${error.message}"`))
+  })
+  process.stderr.write(`framepump: ready (control ${controlPath})\n`)
+  const reason = await Promise.race([daemon.ended, signalled])
+  log(`switch: stopping reason=${reason === true ? 'quit' : reason === false ? 'failure' : reason}`)
+  await daemon.close()
+  return reason === false ? EXIT_FAILED : 0
+}
+
+/** The config file, with what the command line adds or overrides. */
+function merge(options: RunOptions): Config {
+  const base: Config =
+    options.config === undefined ? { ports: [], links: [] } : loadConfig(options.config)
+  const ports = [...base.ports, ...options.port.map(parseNetdev)]
+  const ids = new Set<string>()
+  for (const { id } of ports) {
+    if (ids.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
+    ids.add(id)
+  }
+  const links = [...base.links, ...options.link.map((text) => parseLink(text, ids))]
+  return {
+    ...base,
+    ...(options.io === undefined ? {} : { io: options.io }),
+    ports,
+    links,
+  }
+}
+
+function parseLink(text: string, ids: ReadonlySet<string>): [string, string] {
+  const ends = text.split(',')
+  if (ends.length !== 2 || ends[0] === ends[1]) {
+    throw new ConfigError('BAD_LINK', `--link ${text}: give two different ports as A,B`)
+  }
+  for (const id of ends) {
+    if (!ids.has(id)) throw new ConfigError('BAD_LINK', `--link ${text}: there is no port "${id}"`)
+  }
+  return [ends[0]!, ends[1]!]
+}

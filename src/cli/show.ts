@@ -1,0 +1,89 @@
+/** framepump show: tables of what a running daemon has. */
+import { ControlClient } from '../control/client.ts'
+import type { PortInfo, SwitchCounters } from '../switch/api.ts'
+import { defaultControlPath, formatTable } from './common.ts'
+
+export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads'] as const
+export type ShowSubject = (typeof SHOW_SUBJECTS)[number]
+
+type Rows = readonly (readonly string[])[]
+
+interface View {
+  readonly commands: readonly string[]
+  readonly head: readonly string[]
+  rows(...results: never[]): Rows
+}
+
+const VIEWS: Readonly<Record<ShowSubject, View>> = {
+  ports: {
+    commands: ['query-ports'],
+    head: ['ID', 'TYPE', 'STATE', 'DEVICE', 'NETNS', 'QUEUES', 'VNET_HDR', 'PEER', 'ERROR'],
+    rows: (ports: (PortInfo & { 'vnet-hdr-length': number })[]) =>
+      ports.map((port) => [
+        port.id,
+        port.type,
+        port.state,
+        port.ifname ?? port.path ?? '-',
+        port.netns ?? '-',
+        String(port.queues),
+        port['vnet-hdr-length'] === 0 ? 'off' : 'on',
+        port.peer ?? 'switch',
+        port.error ?? '',
+      ]),
+  },
+  macs: {
+    commands: ['query-mac-table'],
+    head: ['MAC', 'PORT', 'AGE'],
+    rows: (entries: { mac: string; port: string; 'age-s': number }[]) =>
+      entries.map((entry) => [entry.mac, entry.port, `${entry['age-s']} s`]),
+  },
+  stats: {
+    commands: ['query-port-stats', 'query-switch-stats'],
+    head: ['PORT', 'COUNTER', 'VALUE'],
+    rows: (ports: Record<string, string | number>[], engine: SwitchCounters) => [
+      ...ports.flatMap(({ id, ...counters }) =>
+        Object.entries(counters)
+          .filter(([name, value]) => value !== 0 || /_(frames|bytes)$/.test(name))
+          .map(([name, value]) => [String(id), name, String(value)]),
+      ),
+      ...Object.entries(engine).map(([name, value]) => ['switch', name, String(value)]),
+    ],
+  },
+  links: {
+    commands: ['query-links'],
+    head: ['A', 'B'],
+    rows: (links: { a: string; b: string }[]) => links.map(({ a, b }) => [a, b]),
+  },
+  offloads: {
+    commands: ['query-offloads'],
+    head: ['FROM', 'TO', 'PASS', 'DROP'],
+    rows: (pairs: { from: string; to: string; pass: string[]; drop: string[] }[]) =>
+      pairs.map(({ from, to, pass, drop }) => [
+        from,
+        to,
+        pass.join(' ') || 'none',
+        drop.join(' ') || 'none',
+      ]),
+  },
+}
+
+export async function show(
+  subject: ShowSubject,
+  options: { readonly control?: string; readonly json?: boolean },
+): Promise<number> {
+  const view = VIEWS[subject]
+  const client = await ControlClient.connect(options.control ?? defaultControlPath())
+  try {
+    const results: unknown[] = []
+    for (const command of view.commands) results.push(await client.execute(command))
+    if (options.json === true) {
+      const value = results.length === 1 ? results[0] : results
+      process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)
+    } else {
+      process.stdout.write(`${formatTable(view.head, view.rows(...(results as never[])))}\n`)
+    }
+    return 0
+  } finally {
+    client.close()
+  }
+}

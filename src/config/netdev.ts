@@ -1,0 +1,57 @@
+/** Option strings as QEMU's -netdev: `type,key=value,...`; `,,` is a comma in a value. */
+import { ConfigError } from '../errors.ts'
+import type { PortOptions } from '../port/options.ts'
+import { portOptionsFromObject } from './port-options.ts'
+
+/** Throws ConfigError that names the option. */
+export function parseNetdev(spec: string): PortOptions {
+  const fields = splitFields(spec)
+  const object: Record<string, unknown> = {}
+  fields.forEach((field, index) => {
+    const at = field.indexOf('=')
+    // The first field is the type, a later one without a value is a boolean.
+    const [key, value] =
+      at >= 0
+        ? [field.slice(0, at), field.slice(at + 1)]
+        : index === 0
+          ? ['type', field]
+          : [field, 'on']
+    if (key === '') {
+      throw new ConfigError('BAD_OPTION', `empty key in "${spec}"`, { hint: 'write key=value' })
+    }
+    if (Object.hasOwn(object, key)) {
+      throw new ConfigError('BAD_OPTION', `key "${key}" is given twice in "${spec}"`, { path: key })
+    }
+    object[key] = value
+  })
+  return portOptionsFromObject(object)
+}
+
+function splitFields(spec: string): string[] {
+  const fields: string[] = []
+  let field = ''
+  for (let at = 0; at < spec.length; at++) {
+    if (spec[at] !== ',') field += spec[at]
+    else if (spec[at + 1] === ',') {
+      field += ','
+      at++
+    } else {
+      fields.push(field)
+      field = ''
+    }
+  }
+  fields.push(field)
+  return fields
+}
+
+/** The inverse of parseNetdev. */
+export function formatNetdev(options: PortOptions): string {
+  const { type, ...rest } = options
+  const fields = Object.entries(rest)
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => {
+      const text = typeof value === 'boolean' ? (value ? 'on' : 'off') : String(value)
+      return `${key}=${text.replaceAll(',', ',,')}`
+    })
+  return [type, ...fields].join(',')
+}

@@ -1,0 +1,94 @@
+/**
+ * The options of each port type: one table for option strings, control commands and config files.
+ * Names are QEMU's (qapi/net.json) where QEMU has them.
+ */
+import type { PortType } from '../port/options.ts'
+
+export type OptionKind =
+  | 'string'
+  | 'boolean'
+  /** Decimal integer, `range` inclusive. */
+  | 'integer'
+  /** Bytes; k, M, G and T multiply by 1024 as in QEMU. */
+  | 'size'
+  /** A path, or a false boolean which means `no`. */
+  | 'script'
+  /** One of `values`. */
+  | 'choice'
+
+export interface OptionRule {
+  readonly kind: OptionKind
+  readonly range?: readonly [number, number]
+  readonly values?: readonly string[]
+}
+
+const ID: OptionRule = { kind: 'string' }
+const MTU: OptionRule = { kind: 'integer', range: [68, 65535] }
+
+/** Port types that option strings and config files can name; `memory` exists in the API only. */
+export const OPTION_TABLE: Readonly<
+  Record<Exclude<PortType, 'memory'>, Readonly<Record<string, OptionRule>>>
+> = {
+  tap: {
+    id: ID,
+    ifname: { kind: 'string' },
+    fd: { kind: 'string' },
+    fds: { kind: 'string' },
+    helper: { kind: 'string' },
+    br: { kind: 'string' },
+    script: { kind: 'script' },
+    downscript: { kind: 'script' },
+    sndbuf: { kind: 'size', range: [0, Number.MAX_SAFE_INTEGER] },
+    vnet_hdr: { kind: 'boolean' },
+    vhost: { kind: 'boolean' },
+    vhostfd: { kind: 'string' },
+    vhostfds: { kind: 'string' },
+    vhostforce: { kind: 'boolean' },
+    queues: { kind: 'integer', range: [1, 256] },
+    'poll-us': { kind: 'integer', range: [0, 0xffff_ffff] },
+    persist: { kind: 'boolean' },
+    netns: { kind: 'string' },
+    mtu: MTU,
+    owner: { kind: 'string' },
+    group: { kind: 'string' },
+    up: { kind: 'boolean' },
+  },
+  pcap: {
+    id: ID,
+    replay: { kind: 'string' },
+    record: { kind: 'string' },
+    pace: { kind: 'choice', values: ['recorded', 'full'] },
+    loop: { kind: 'integer', range: [0, 0x7fff_ffff] },
+    mtu: MTU,
+  },
+}
+
+/** Types of interfaces.md that a later version brings. */
+export const PLANNED_TYPES: readonly string[] = ['vhost-user', 'virtio-net']
+
+/** The known word nearest to a misspelt one, if it is near at all. */
+export function nearest(word: string, known: readonly string[]): string | undefined {
+  let best: string | undefined
+  let least = 3
+  for (const candidate of known) {
+    const distance = editDistance(word, candidate)
+    if (distance < least) {
+      least = distance
+      best = candidate
+    }
+  }
+  return best
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, k) => k)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const change = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next.push(Math.min(change, row[j]! + 1, next[j - 1]! + 1))
+    }
+    row = next
+  }
+  return row[b.length]!
+}

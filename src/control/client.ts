@@ -1,0 +1,125 @@
+/** A QMP client: what ctl, show and capture use to talk to a daemon. */
+import { EventEmitter } from 'node:events'
+import { Socket } from 'node:net'
+import { strerror } from '../abi/strerror.ts'
+import { FramepumpError } from '../errors.ts'
+import { shim } from '../native/shim.ts'
+import { JsonStream } from './json-stream.ts'
+
+const SOCK_STREAM = 1
+
+interface Message {
+  readonly QMP?: unknown
+  readonly return?: unknown
+  readonly error?: { readonly class: string; readonly desc: string; readonly hint?: string }
+  readonly event?: string
+  readonly data?: Record<string, unknown>
+  readonly id?: number
+}
+
+export class ControlClient {
+  /** Emits `event` (name, data) and `close`. */
+  readonly events: EventEmitter<{ event: [string, Record<string, unknown>]; close: [] }> =
+    new EventEmitter()
+  readonly #fd: number
+  readonly #socket: Socket
+  readonly #path: string
+  readonly #waiting = new Map<
+    number,
+    { resolve: (value: unknown) => void; reject: (error: Error) => void }
+  >()
+  #greeted: (() => void) | undefined
+  #nextId = 1
+  #isClosed = false
+
+  private constructor(path: string, fd: number) {
+    this.#path = path
+    this.#fd = fd
+    this.#socket = new Socket({ fd })
+    const stream = new JsonStream()
+    this.#socket.on('data', (bytes) => {
+      for (const item of stream.push(bytes)) {
+        if (item.error === undefined) this.#receive(item.value as Message)
+      }
+    })
+    this.#socket.on('error', () => undefined)
+    this.#socket.on('close', () => this.#ended())
+  }
+
+  /** Connects and negotiates. Throws code DAEMON_UNREACHABLE. */
+  static async connect(path: string): Promise<ControlClient> {
+    const fd = shim.socketUnix(SOCK_STREAM)
+    const result = fd < 0 ? fd : shim.connectUnix(fd, path)
+    if (result < 0) {
+      if (fd >= 0) shim.close(fd)
+      throw unreachable(path, strerror(-result))
+    }
+    const client = new ControlClient(path, fd)
+    const greeting = new Promise<void>((resolve) => {
+      client.#greeted = resolve
+    })
+    const closed = new Promise<never>((_, reject) => {
+      client.events.once('close', () => reject(unreachable(path, 'it hung up')))
+    })
+    closed.catch(() => undefined)
+    await Promise.race([greeting, closed])
+    await client.execute('qmp_capabilities')
+    return client
+  }
+
+  /** One command; `fd` travels with it. Throws code CONTROL_ERROR with the daemon's text. */
+  execute(
+    command: string,
+    args: Readonly<Record<string, unknown>> = {},
+    fd?: number,
+  ): Promise<unknown> {
+    if (this.#isClosed) return Promise.reject(unreachable(this.#path, 'it hung up'))
+    const id = this.#nextId++
+    const text = Buffer.from(`${JSON.stringify({ execute: command, arguments: args, id })}\r\n`)
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject })
+      if (fd === undefined) this.#socket.write(text)
+      else this.#sendWithDescriptor(text, fd)
+    })
+  }
+
+  /** Only on an idle connection: nothing that Node still holds back can be overtaken. */
+  #sendWithDescriptor(text: Uint8Array, fd: number): void {
+    const sent = shim.sendMsg(this.#fd, text, 0, text.length, Int32Array.of(fd), 1, 0)
+    if (sent !== text.length) this.#socket.destroy(new Error('sendmsg'))
+  }
+
+  #receive(message: Message): void {
+    if (message.QMP !== undefined) {
+      this.#greeted?.()
+    } else if (message.event !== undefined) {
+      this.events.emit('event', message.event, message.data ?? {})
+    } else if (message.id !== undefined) {
+      const waiting = this.#waiting.get(message.id)
+      this.#waiting.delete(message.id)
+      const { error } = message
+      if (error === undefined) waiting?.resolve(message.return)
+      else {
+        waiting?.reject(new FramepumpError('CONTROL_ERROR', error.desc, { hint: error.hint }))
+      }
+    }
+  }
+
+  #ended(): void {
+    this.#isClosed = true
+    for (const { reject } of this.#waiting.values()) reject(unreachable(this.#path, 'it hung up'))
+    this.#waiting.clear()
+    this.events.emit('close')
+  }
+
+  close(): void {
+    this.#socket.end()
+    this.#socket.unref()
+  }
+}
+
+function unreachable(path: string, reason: string): FramepumpError {
+  return new FramepumpError('DAEMON_UNREACHABLE', `cannot reach a daemon at ${path}: ${reason}`, {
+    hint: 'start one with framepump run, or give its --control path',
+  })
+}

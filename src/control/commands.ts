@@ -1,0 +1,220 @@
+/** The commands of the control socket, by name: QEMU's where QEMU has them, then ours. */
+import { portOptionsFromObject } from '../config/port-options.ts'
+import { StateError } from '../errors.ts'
+import type {
+  Capture,
+  CaptureDirection,
+  CaptureFormat,
+  CaptureOptions,
+  CaptureSummary,
+  PortInfo,
+  Switch,
+} from '../switch/api.ts'
+import type { Command, ServerVersion, Session } from './server.ts'
+
+/** What the commands act on. */
+export interface ControlTarget {
+  readonly switch: Switch
+  readonly version: ServerVersion
+  /** Applies the config file again; returns what it did. */
+  reload(): Promise<unknown>
+  /** Begins to end the daemon. */
+  quit(): void
+  sendEvent(event: string, data?: Readonly<Record<string, unknown>>): void
+}
+
+export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command> {
+  const captures = new Map<number, Capture>()
+  const commands = new Map<string, Command>()
+  const add = (
+    name: string,
+    args: Command['arguments'],
+    run: (args: Record<string, never>, session: Session) => unknown,
+  ): void => {
+    commands.set(name, { arguments: args, run: run as Command['run'] })
+  }
+  const sw = target.switch
+
+  add('query-version', {}, () => ({ qemu: target.version, package: 'framepump' }))
+  add('query-commands', {}, () =>
+    ['qmp_capabilities', ...commands.keys()].sort().map((name) => ({ name })),
+  )
+  add('query-status', {}, () => ({
+    status: sw.runState,
+    running: sw.runState === 'running',
+    io: sw.io,
+    ...(sw.ioReason === undefined ? {} : { 'io-reason': sw.ioReason }),
+  }))
+  add('stop', {}, async () => {
+    await sw.pause()
+    target.sendEvent('STOP')
+  })
+  add('cont', {}, async () => {
+    await sw.resume()
+    target.sendEvent('RESUME')
+  })
+  add('quit', {}, () => target.quit())
+
+  add('netdev_add', { type: 'string', id: 'string', '*': 'any' }, async (args, session) => {
+    const options = portOptionsFromObject(args)
+    await sw.addPort(options, session.fds)
+    // The port owns them now.
+    if (options.type === 'tap') {
+      for (const name of [options.fd ?? [], options.fds?.split(':') ?? []].flat()) {
+        session.fds.delete(name)
+      }
+    }
+  })
+  add('netdev_del', { id: 'string' }, ({ id }) => sw.removePort(id))
+  add('set_link', { name: 'string', up: 'boolean' }, ({ name, up }) => sw.setLink(name, up))
+  add('getfd', { fdname: 'string' }, ({ fdname }, session) => getFd(fdname, session))
+  add('closefd', { fdname: 'string' }, ({ fdname }, session) => closeFd(fdname, session))
+
+  add('query-ports', {}, () => sw.ports().map(describePort))
+  add('query-port-stats', { 'id?': 'string' }, ({ id }: { id?: string }) =>
+    (id === undefined ? sw.ports() : [sw.port(id)]).map((port) => ({
+      id: port.id,
+      ...port.counters,
+    })),
+  )
+  add('query-links', {}, () => sw.links().map(([a, b]) => ({ a, b })))
+  add('query-mac-table', {}, async () =>
+    (await sw.macTable()).map(({ mac, port, ageS }) => ({ mac, port, 'age-s': ageS })),
+  )
+  add('query-switch-stats', {}, () => sw.counters())
+  add('query-offloads', {}, () => describeOffloads(sw.ports()))
+  add('link-add', { a: 'string', b: 'string' }, ({ a, b }) => sw.addLink(a, b))
+  add('link-del', { a: 'string', b: 'string' }, ({ a, b }) => sw.removeLink(a, b))
+  add('config-reload', {}, () => target.reload())
+
+  add(
+    'capture-start',
+    {
+      'ports?': 'array',
+      'direction?': 'string',
+      'snaplen?': 'number',
+      'count?': 'number',
+      'format?': 'string',
+      'fd?': 'string',
+      'path?': 'string',
+    },
+    async (args: CaptureArguments, session) => {
+      const options = captureOptions(args, session)
+      const capture = await sw.startCapture(options).catch((error: unknown) => {
+        // Not taken: the server closes it with what the command leaves.
+        if ('fd' in options.to) session.received.push(options.to.fd)
+        throw error
+      })
+      captures.set(capture.id, capture)
+      const stop = (): void => void capture.stop()
+      // A capture into a descriptor of a client ends with the client.
+      if (args.fd !== undefined) session.onClose.add(stop)
+      void capture.done.then((summary) => {
+        captures.delete(capture.id)
+        session.onClose.delete(stop)
+        target.sendEvent('CAPTURE_ENDED', { id: capture.id, ...summary })
+      })
+      return { id: capture.id }
+    },
+  )
+  add('capture-stop', { id: 'number' }, ({ id }): Promise<CaptureSummary> => {
+    const capture = captures.get(id)
+    if (capture === undefined) throw new StateError('NO_CAPTURE', `there is no capture ${id}`)
+    return capture.stop()
+  })
+  add('query-captures', {}, () => sw.captures())
+  return commands
+}
+
+interface CaptureArguments {
+  readonly ports?: readonly string[]
+  readonly direction?: CaptureDirection
+  readonly snaplen?: number
+  readonly count?: number
+  readonly format?: CaptureFormat
+  readonly fd?: string
+  readonly path?: string
+}
+
+function captureOptions(args: CaptureArguments, session: Session): CaptureOptions {
+  const { ports, direction, snaplen, count, format, fd, path } = args
+  if ((fd === undefined) === (path === undefined)) {
+    throw new StateError('QMP_ARGUMENT', `either 'fd' or 'path' is needed`)
+  }
+  if (direction !== undefined && !['in', 'out', 'both'].includes(direction)) {
+    throw new StateError('QMP_ARGUMENT', `Parameter 'direction' must be in, out or both`)
+  }
+  if (format !== undefined && !['pcapng', 'pcap'].includes(format)) {
+    throw new StateError('QMP_ARGUMENT', `Parameter 'format' must be pcapng or pcap`)
+  }
+  const options = {
+    ...(ports === undefined ? {} : { ports }),
+    ...(direction === undefined ? {} : { direction }),
+    ...(snaplen === undefined ? {} : { snapLength: snaplen }),
+    ...(count === undefined ? {} : { count }),
+    ...(format === undefined ? {} : { format }),
+  }
+  if (path !== undefined) return { ...options, to: { path } }
+  const given = session.fds.get(fd!)
+  if (given === undefined) {
+    throw new StateError('NO_FD', `File descriptor named '${fd}' has not been found`)
+  }
+  // The capture closes it at its end.
+  session.fds.delete(fd!)
+  return { ...options, to: { fd: given } }
+}
+
+function getFd(name: string, session: Session): void {
+  const fd = session.received.shift()
+  if (fd === undefined) {
+    throw new StateError('NO_FD', 'No file descriptor supplied via SCM_RIGHTS')
+  }
+  if (/^\d/.test(name)) {
+    session.received.push(fd)
+    throw new StateError(
+      'QMP_ARGUMENT',
+      `Parameter 'fdname' expects a name not starting with a digit`,
+    )
+  }
+  closeQuietly(name, session)
+  session.fds.set(name, fd)
+}
+
+function closeFd(name: string, session: Session): void {
+  if (!session.fds.has(name)) {
+    throw new StateError('NO_FD', `File descriptor named '${name}' not found`)
+  }
+  closeQuietly(name, session)
+}
+
+function closeQuietly(name: string, session: Session): void {
+  const fd = session.fds.get(name)
+  session.fds.delete(name)
+  // Left with the command's own: the server closes them when the command is done.
+  if (fd !== undefined) session.received.push(fd)
+}
+
+/** PortInfo in QMP's spelling. */
+export function describePort(port: PortInfo): Record<string, unknown> {
+  const { vnetHdrLength, ...rest } = port
+  return { ...rest, 'vnet-hdr-length': vnetHdrLength }
+}
+
+/** For each pair of ports that can meet: what passes unchanged, and what would be dropped. */
+function describeOffloads(ports: readonly PortInfo[]): unknown[] {
+  return ports.flatMap((from) =>
+    ports
+      .filter((to) => to.id !== from.id && meet(from, to))
+      .map((to) => ({
+        from: from.id,
+        to: to.id,
+        pass: from.offloads.rx.filter((name) => to.offloads.tx.includes(name)),
+        drop: from.offloads.rx.filter((name) => !to.offloads.tx.includes(name)),
+      })),
+  )
+}
+
+function meet(from: PortInfo, to: PortInfo): boolean {
+  if (from.peer !== undefined || to.peer !== undefined) return from.peer === to.id
+  return true
+}

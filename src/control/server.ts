@@ -1,0 +1,291 @@
+/**
+ * The control socket: QMP as QEMU speaks it. Sessions negotiate with qmp_capabilities, commands of
+ * one session run in order, events go to all of them. The bytes are the I/O thread's.
+ */
+import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { ECONNREFUSED, ENOENT } from '../abi/errno.ts'
+import { strerror } from '../abi/strerror.ts'
+import { FramepumpError, StateError, SysError } from '../errors.ts'
+import { shim } from '../native/shim.ts'
+import type { IoEvent, IoRequest, IoWorkerData } from './io-worker.ts'
+import type { JsonItem } from './json-stream.ts'
+
+const SOCK_STREAM = 1
+const EFD_NONBLOCK_CLOEXEC = 0o2004000
+const BACKLOG = 64
+
+/** What a command's argument must be. */
+export type ArgumentKind = 'string' | 'boolean' | 'number' | 'array' | 'any'
+
+export interface Command {
+  /** Arguments by name; those ending in `?` may be absent. `*`: any others as well. */
+  readonly arguments: Readonly<Record<string, ArgumentKind>>
+  run(args: Readonly<Record<string, unknown>>, session: Session): unknown
+}
+
+export interface Session {
+  readonly id: number
+  /** Descriptors by the name that getfd gave them; closed with the session. */
+  readonly fds: Map<string, number>
+  /** Descriptors that came with the command that runs now; what it leaves is closed. */
+  received: number[]
+  /** Called when the session ends. */
+  readonly onClose: Set<() => void>
+}
+
+interface SessionState extends Session {
+  isNegotiated: boolean
+  last: Promise<void>
+}
+
+export interface ServerVersion {
+  readonly major: number
+  readonly minor: number
+  readonly micro: number
+}
+
+export class ControlServer {
+  readonly path: string
+  readonly #worker: Worker
+  readonly #eventFd: number
+  readonly #listenFd: number
+  readonly #inode: number
+  readonly #commands: ReadonlyMap<string, Command>
+  readonly #version: ServerVersion
+  readonly #sessions = new Map<number, SessionState>()
+  #isClosed = false
+
+  /** Binds and listens; throws when somebody else answers on the path. */
+  constructor(path: string, commands: ReadonlyMap<string, Command>, version: ServerVersion) {
+    this.path = path
+    this.#commands = commands
+    this.#version = version
+    this.#listenFd = bindControlSocket(path)
+    this.#inode = lstatSync(path).ino
+    this.#eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
+    const data: IoWorkerData = { listenFd: this.#listenFd, eventFd: this.#eventFd }
+    this.#worker = new Worker(new URL('./io-worker.js', import.meta.url), { workerData: data })
+    this.#worker.on('message', (event: IoEvent) => this.#handle(event))
+  }
+
+  /** Tells every negotiated session. */
+  sendEvent(event: string, data: Readonly<Record<string, unknown>> = {}): void {
+    const us = Date.now() * 1000
+    const timestamp = { seconds: Math.floor(us / 1e6), microseconds: us % 1e6 }
+    for (const session of this.#sessions.values()) {
+      if (session.isNegotiated) this.#send(session.id, { timestamp, event, data })
+    }
+  }
+
+  /** Ends all sessions and removes the socket file, if it is still ours. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    const exited = new Promise((resolve) => this.#worker.once('exit', resolve))
+    this.#request({ type: 'close' })
+    await exited
+    for (const session of this.#sessions.values()) this.#endSession(session)
+    shim.close(this.#listenFd)
+    shim.close(this.#eventFd)
+    try {
+      if (lstatSync(this.path).ino === this.#inode) unlinkSync(this.path)
+    } catch {
+      // Somebody removed it before.
+    }
+  }
+
+  #request(request: IoRequest): void {
+    this.#worker.postMessage(request)
+    shim.eventfdWrite(this.#eventFd)
+  }
+
+  #send(connection: number, value: unknown): void {
+    const data = Buffer.from(`${JSON.stringify(value)}\r\n`)
+    this.#request({ type: 'send', connection, data: new Uint8Array(data) })
+  }
+
+  #handle(event: IoEvent): void {
+    if (event.type === 'open') {
+      this.#sessions.set(event.connection, {
+        id: event.connection,
+        fds: new Map(),
+        received: [],
+        onClose: new Set(),
+        isNegotiated: false,
+        last: Promise.resolve(),
+      })
+      const version = { qemu: this.#version, package: 'framepump' }
+      this.#send(event.connection, { QMP: { version, capabilities: [] } })
+      return
+    }
+    const session = this.#sessions.get(event.connection)
+    if (event.type === 'close') {
+      this.#sessions.delete(event.connection)
+      if (session !== undefined) void session.last.then(() => this.#endSession(session))
+      return
+    }
+    if (session === undefined) {
+      for (const fd of event.fds) shim.close(fd)
+      return
+    }
+    session.last = session.last.then(() => this.#execute(session, event.item, event.fds))
+  }
+
+  #endSession(session: SessionState): void {
+    for (const fd of session.fds.values()) shim.close(fd)
+    session.fds.clear()
+    for (const callback of session.onClose) callback()
+    session.onClose.clear()
+  }
+
+  async #execute(session: SessionState, item: JsonItem, fds: number[]): Promise<void> {
+    session.received = fds
+    let id: unknown
+    let answer: Record<string, unknown>
+    try {
+      if (item.error !== undefined) throw new StateError('QMP_SYNTAX', item.error)
+      const request = checkRequest(item.value)
+      id = request.id
+      answer = { return: (await this.#dispatch(session, request)) ?? {} }
+    } catch (error) {
+      const isOurs = error instanceof FramepumpError
+      answer = { error: { class: errorClass(error), desc: (error as Error).message } }
+      if (isOurs && error.hint !== undefined) {
+        answer['error'] = { ...(answer['error'] as object), hint: error.hint }
+      }
+    } finally {
+      // Descriptors that the command did not take, or that nobody asked for.
+      for (const fd of session.received) shim.close(fd)
+      session.received = []
+    }
+    this.#send(session.id, id === undefined ? answer : { ...answer, id })
+  }
+
+  #dispatch(session: SessionState, request: Request): unknown {
+    if (request.execute === 'qmp_capabilities') {
+      if (session.isNegotiated) throw new NotFound('Capabilities negotiation is already complete')
+      session.isNegotiated = true
+      return {}
+    }
+    if (!session.isNegotiated) {
+      throw new NotFound(`Expecting capabilities negotiation with 'qmp_capabilities'`)
+    }
+    const command = this.#commands.get(request.execute)
+    if (command === undefined) {
+      throw new NotFound(`The command ${request.execute} has not been found`)
+    }
+    checkArguments(command, request.args)
+    return command.run(request.args, session)
+  }
+}
+
+class NotFound extends StateError {
+  constructor(message: string) {
+    super('QMP_COMMAND', message)
+  }
+}
+
+function errorClass(error: unknown): string {
+  if (error instanceof NotFound) return 'CommandNotFound'
+  if (error instanceof FramepumpError && error.code === 'PORT_NOT_FOUND') return 'DeviceNotFound'
+  return 'GenericError'
+}
+
+interface Request {
+  readonly execute: string
+  readonly args: Readonly<Record<string, unknown>>
+  readonly id: unknown
+}
+
+function checkRequest(value: unknown): Request {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+    throw new StateError('QMP_SYNTAX', 'QMP input must be a JSON object')
+  }
+  const object = value as Record<string, unknown>
+  for (const key of Object.keys(object)) {
+    if (!['execute', 'arguments', 'id'].includes(key)) {
+      throw new StateError('QMP_SYNTAX', `QMP input member '${key}' is unexpected`)
+    }
+  }
+  const { execute, arguments: args = {}, id } = object
+  if (typeof execute !== 'string') {
+    throw new StateError('QMP_SYNTAX', `QMP input lacks member 'execute'`)
+  }
+  if (args === null || typeof args !== 'object' || Array.isArray(args)) {
+    throw new StateError('QMP_SYNTAX', `QMP input member 'arguments' must be an object`)
+  }
+  return { execute, args: args as Record<string, unknown>, id }
+}
+
+function checkArguments(command: Command, args: Readonly<Record<string, unknown>>): void {
+  const rules = command.arguments
+  for (const [name, value] of Object.entries(args)) {
+    const kind = rules[name] ?? rules[`${name}?`]
+    if (kind === undefined) {
+      if ('*' in rules) continue
+      throw new StateError('QMP_ARGUMENT', `Parameter '${name}' is unexpected`)
+    }
+    const actual = Array.isArray(value) ? 'array' : typeof value
+    if (kind !== 'any' && actual !== kind) {
+      throw new StateError(
+        'QMP_ARGUMENT',
+        `Invalid parameter type for '${name}', expected: ${kind}`,
+      )
+    }
+  }
+  for (const name of Object.keys(rules)) {
+    if (name !== '*' && !name.endsWith('?') && !(name in args)) {
+      throw new StateError('QMP_ARGUMENT', `Parameter '${name}' is missing`)
+    }
+  }
+}
+
+/** A listening socket on the path, mode 0600; a stale file is replaced, a live one respected. */
+function bindControlSocket(path: string): number {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+  refuseWhenAnswered(path)
+  const fd = shim.socketUnix(SOCK_STREAM)
+  const fail = (syscall: string, result: number): never => {
+    shim.close(fd)
+    throw new SysError('CONTROL_SOCKET', `control socket ${path}: ${strerror(-result)}`, {
+      syscall,
+      errno: -result,
+      path,
+    })
+  }
+  const bound = shim.bindUnix(fd, path)
+  if (bound < 0) fail('bind', bound)
+  // Nobody can connect before listen, so nobody gets in through wider permissions.
+  chmodSync(path, 0o600)
+  const listening = shim.listen(fd, BACKLOG)
+  if (listening < 0) fail('listen', listening)
+  return fd
+}
+
+function refuseWhenAnswered(path: string): void {
+  let isSocket: boolean
+  try {
+    isSocket = lstatSync(path).isSocket()
+  } catch {
+    return
+  }
+  if (!isSocket) {
+    throw new StateError('CONTROL_IN_USE', `${path} exists and is no socket`)
+  }
+  const probe = shim.socketUnix(SOCK_STREAM)
+  const result = shim.connectUnix(probe, path)
+  const credentials = new Int32Array(3)
+  if (result === 0) shim.peerCredentials(probe, credentials)
+  shim.close(probe)
+  if (result === -ECONNREFUSED) unlinkSync(path)
+  else if (result !== -ENOENT) {
+    const who = result === 0 ? ` (pid ${credentials[0]})` : ''
+    throw new StateError(
+      'CONTROL_IN_USE',
+      `control socket ${path} is in use by another framepump${who}`,
+      { hint: 'stop it, or give another --control path' },
+    )
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * The daemon: a switch made from a config, with a control socket. Reload and shutdown are here;
+ * signals are the command line's.
+ */
+import { mkdirSync } from 'node:fs'
+import type { Config } from '../config/load.ts'
+import { planChanges } from '../config/diff.ts'
+import type { Action } from '../config/diff.ts'
+import { makeCommands } from '../control/commands.ts'
+import type { ServerVersion } from '../control/server.ts'
+import { ControlServer } from '../control/server.ts'
+import { StateError, SysError } from '../errors.ts'
+import type { PortInfo, Switch } from '../switch/api.ts'
+import { createSwitch } from '../switch/switch.ts'
+import type { PortOptions } from '../port/options.ts'
+
+export interface DaemonOptions {
+  readonly config: Config
+  readonly controlPath: string
+  readonly version: ServerVersion
+  readonly log: (message: string) => void
+  /** Reads the config anew; absent: there is no config file. */
+  readonly reread?: () => Config
+}
+
+/** Settings that only a restart changes. */
+const FIXED_SETTINGS = [
+  'control',
+  'stateDir',
+  'pace',
+  'io',
+  'macAgingS',
+  'macTableSize',
+  'groupAddresses',
+] as const
+
+export class Daemon {
+  readonly switch: Switch
+  /** Resolves when somebody asked for the end: true, or the data plane died: false. */
+  readonly ended: Promise<boolean>
+  readonly #options: DaemonOptions
+  readonly #server: ControlServer
+  #config: Config
+  #end!: (isWanted: boolean) => void
+
+  private constructor(options: DaemonOptions) {
+    this.#options = options
+    this.#config = options.config
+    this.ended = new Promise((resolve) => {
+      this.#end = resolve
+    })
+    const { config } = options
+    if (config.stateDir !== undefined) makeStateDirectory(config.stateDir)
+    this.switch = createSwitch({ ...switchOptions(config), log: options.log })
+    try {
+      const commands = makeCommands({
+        switch: this.switch,
+        version: options.version,
+        reload: () => this.reload(),
+        quit: () => this.#end(true),
+        sendEvent: (event, data) => this.#server.sendEvent(event, data),
+      })
+      this.#server = new ControlServer(options.controlPath, commands, options.version)
+    } catch (error) {
+      void this.switch.close()
+      throw error
+    }
+    this.#forwardEvents()
+  }
+
+  /** Opens everything that the config names; on failure closes what was opened, and throws. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const daemon = new Daemon(options)
+    const { io, ioReason } = daemon.switch
+    options.log(`switch: started io=${io}${ioReason === undefined ? '' : ` because="${ioReason}"`}`)
+    try {
+      await daemon.#apply(planChanges({ ports: [], links: [] }, options.config))
+      return daemon
+    } catch (error) {
+      await daemon.close()
+      throw error
+    }
+  }
+
+  /** Applies the difference between the config file and what it said before. */
+  async reload(): Promise<{ actions: string[]; 'needs-restart': string[] }> {
+    const { reread, log } = this.#options
+    if (reread === undefined) throw new StateError('NO_CONFIG', 'there is no config file to reload')
+    const wanted = reread()
+    const running = this.#running()
+    const restart = FIXED_SETTINGS.filter((key) => this.#config[key] !== wanted[key])
+    for (const key of restart) log(`config: ${key} changed: takes effect at the next start`)
+    const plan = planChanges(running, wanted)
+    await this.#apply(plan)
+    // Settings that need a restart stay as they run.
+    this.#config = { ...this.#config, ports: wanted.ports, links: wanted.links }
+    log(`config: reloaded actions=${plan.length}`)
+    return { actions: plan.map(describeAction), 'needs-restart': [...restart] }
+  }
+
+  /** What runs of what the config named: ports added by hand are not the config's to remove. */
+  #running(): { ports: PortOptions[]; links: [string, string][] } {
+    const existing = new Set(this.switch.ports().map(({ id }) => id))
+    const ports = this.#config.ports.filter(({ id }) => existing.has(id))
+    const wired = this.switch.links()
+    const links = wired.filter((link) => link.every((id) => ports.some((port) => port.id === id)))
+    return { ports, links }
+  }
+
+  async #apply(plan: readonly Action[]): Promise<void> {
+    for (const step of plan) {
+      switch (step.action) {
+        case 'unlink':
+          await this.switch.removeLink(step.a, step.b)
+          break
+        case 'remove':
+          await this.switch.removePort(step.id)
+          break
+        case 'add':
+          await this.switch.addPort(step.options)
+          break
+        case 'link':
+          await this.switch.addLink(step.a, step.b)
+          break
+      }
+    }
+  }
+
+  #forwardEvents(): void {
+    const { log } = this.#options
+    const { events } = this.switch
+    events.on('port-added', (info: PortInfo) => {
+      log(`${info.type} ${info.id}: opened ${describeFacts(info)}`)
+      this.#server.sendEvent('PORT_ADDED', { id: info.id })
+    })
+    events.on('port-removed', (id: string) => {
+      log(`port ${id}: removed`)
+      this.#server.sendEvent('PORT_REMOVED', { id })
+    })
+    events.on('port-changed', (info: PortInfo) => {
+      log(`${info.type} ${info.id}: state=${info.state}`)
+      this.#server.sendEvent('PORT_LINK_CHANGED', {
+        id: info.id,
+        state: info.state,
+        up: info.state === 'open',
+      })
+    })
+    events.on('engine-failed', (error: Error) => {
+      log(`engine: failed error="${error.message}"`)
+      this.#end(false)
+    })
+  }
+
+  /** Tells the sessions, closes every port, removes the socket. */
+  async close(): Promise<void> {
+    this.#server.sendEvent('SHUTDOWN', { guest: false, reason: 'host-qmp-quit' })
+    await this.switch.close()
+    await this.#server.close()
+  }
+}
+
+function switchOptions(config: Config): Parameters<typeof createSwitch>[0] {
+  const { pace, io, macAgingS, macTableSize, groupAddresses } = config
+  return {
+    ...(pace === undefined ? {} : { pace }),
+    ...(io === undefined ? {} : { io }),
+    ...(macAgingS === undefined ? {} : { macAgingS }),
+    ...(macTableSize === undefined ? {} : { macTableSize }),
+    ...(groupAddresses === undefined ? {} : { groupAddresses }),
+  }
+}
+
+function makeStateDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    throw new SysError('STATE_DIR', `state-dir ${path} cannot be made: ${code}`, { path, cause })
+  }
+}
+
+function describeFacts(info: PortInfo): string {
+  const { ifname, netns, path, queues, vnetHdrLength } = info
+  return [
+    ifname === undefined ? '' : `ifname=${ifname}`,
+    netns === undefined ? '' : `netns=${netns}`,
+    path === undefined ? '' : `path=${path}`,
+    `queues=${queues}`,
+    `vnet_hdr=${vnetHdrLength === 0 ? 'off' : 'on'}`,
+  ]
+    .filter((fact) => fact !== '')
+    .join(' ')
+}
+
+function describeAction(step: Action): string {
+  switch (step.action) {
+    case 'add':
+      return `add ${step.options.id}`
+    case 'remove':
+      return `remove ${step.id}`
+    case 'link':
+    case 'unlink':
+      return `${step.action} ${step.a},${step.b}`
+  }
+}
