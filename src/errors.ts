@@ -68,5 +68,7 @@ export class StateError extends FramepumpError {}
 
 /** The errno name (`EBUSY`) of a negative return value of the shim. */
 export function errnoName(result: number): string {
-  return getSystemErrorName(result)
+  const name = getSystemErrorName(result)
+  // libuv does not know all of Linux's: EBADFD is what a TAP answers when its device is gone.
+  return name.startsWith('Unknown') ? (result === -77 ? 'EBADFD' : `errno ${-result}`) : name
 }

@@ -64,7 +64,6 @@ export const URING_PARAMS_CQ_OFF_CQES = 100
 export const SQE_WORDS = 16
 export const SQE_OPCODE_FLAGS = 0
 export const SQE_FD = 1
-export const SQE_OFF = 2
 export const SQE_ADDR = 4
 export const SQE_LEN = 6
 /** rw_flags, poll32_events, cancel_flags */

@@ -75,7 +75,7 @@ export class CaptureSession implements Capture {
 
   /** Number and Interface Description Block for a port that is recorded from now on. */
   describe(name: string, description: string): { id: number; block: Uint8Array } {
-    const id = this.#counts[COUNT_INTERFACES]!
+    const id = this.#counts[COUNT_INTERFACES]
     if (id >= INTERFACES_MAX) {
       throw new ConfigError('CAPTURE_INTERFACES', `a capture has at most ${INTERFACES_MAX} ports`)
     }
@@ -115,8 +115,8 @@ export class CaptureSession implements Capture {
     this.#window.unmap()
     const reason = error ?? streamError
     return {
-      frames: this.#counts[COUNT_FRAMES]!,
-      dropped: this.#counts[COUNT_DROPPED]!,
+      frames: this.#counts[COUNT_FRAMES],
+      dropped: this.#counts[COUNT_DROPPED],
       bytes,
       ...(reason === undefined ? {} : { error: reason }),
     }
@@ -137,7 +137,7 @@ function checkOptions(options: CaptureOptions): void {
 }
 
 function formatOf(options: CaptureOptions): CaptureFormat {
-  return 'path' in options.to && extname(String(options.to.path)) === '.pcap' ? 'pcap' : 'pcapng'
+  return 'path' in options.to && extname(options.to.path) === '.pcap' ? 'pcap' : 'pcapng'
 }
 
 interface Destination {
@@ -176,10 +176,10 @@ function openStream(stream: Writable): Destination {
   if (made < 0) {
     throw new SysError('OUT_OF_RESOURCES', `socketpair: ${errnoName(made)}`, { errno: -made })
   }
-  const source = new Socket({ fd: fds[1]!, readable: true, writable: false })
+  const source = new Socket({ fd: fds[1], readable: true, writable: false })
   const flushed = pipeline(source, stream).then(
     () => undefined,
     (error: Error) => `stream: ${error.message}`,
   )
-  return { fd: fds[0]!, name: 'the stream', flushed }
+  return { fd: fds[0], name: 'the stream', flushed }
 }

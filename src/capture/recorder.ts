@@ -106,25 +106,25 @@ export class Recorder {
     words: Int32Array,
     copies: CopyProgram,
   ): number {
-    const interfaceId = this.#interfaceOf[port]!
+    const interfaceId = this.#interfaceOf[port]
     if (interfaceId === NOT_CAPTURED) return 0
     if (isOutbound ? !this.#outbound : !this.#inbound) return 0
     const counts = this.#counts
     if (counts[COUNT_COMPLETE] !== 0) return 0
     const cell = COUNT_PER_INTERFACE + 2 * interfaceId
     if (!this.#describe(port)) {
-      counts[COUNT_DROPPED]! += count
-      counts[cell + 1]! += count
+      counts[COUNT_DROPPED] += count
+      counts[cell + 1] += count
       return count
     }
     let room = this.#length - ((this.#head - Atomics.load(this.#control, RING_TAIL)) >>> 0)
     let head = this.#head
     let taken = 0
     let dropped = 0
-    let left = this.#countLimit === 0 ? count : this.#countLimit - counts[COUNT_FRAMES]!
+    let left = this.#countLimit === 0 ? count : this.#countLimit - counts[COUNT_FRAMES]
     for (let at = first; at < first + count && left > 0; at++) {
-      const k = list[at]!
-      const original = burst.length[k]!
+      const k = list[at]
+      const original = burst.length[k]
       const captured = original < this.#snapLength ? original : this.#snapLength
       const length = this.#isPcapng
         ? EPB_HEADER + ((captured + 3) & ~3) + EPB_TRAILER
@@ -141,7 +141,7 @@ export class Recorder {
       } else {
         this.#writeRecord(offset, captured, original, words)
       }
-      copies.add(burst.window[k]!, burst.offset[k]!, this.#window.id, data, captured)
+      copies.add(burst.window[k], burst.offset[k], this.#window.id, data, captured)
       head = (head + length) | 0
       room -= length
       taken++
@@ -151,11 +151,11 @@ export class Recorder {
     copies.run()
     this.#head = head
     Atomics.store(this.#control, RING_HEAD, head)
-    counts[COUNT_FRAMES]! += taken
-    counts[cell]! += taken
-    counts[COUNT_DROPPED]! += dropped
-    counts[cell + 1]! += dropped
-    if (this.#countLimit !== 0 && counts[COUNT_FRAMES]! >= this.#countLimit) {
+    counts[COUNT_FRAMES] += taken
+    counts[cell] += taken
+    counts[COUNT_DROPPED] += dropped
+    counts[cell + 1] += dropped
+    if (this.#countLimit !== 0 && counts[COUNT_FRAMES] >= this.#countLimit) {
       counts[COUNT_COMPLETE] = 1
     }
     return dropped
@@ -175,8 +175,8 @@ export class Recorder {
     view.setInt32(offset, ENHANCED_PACKET_BLOCK, true)
     view.setInt32(offset + 4, length, true)
     view.setInt32(offset + 8, interfaceId, true)
-    view.setInt32(offset + 12, words[3]!, true)
-    view.setInt32(offset + 16, words[2]!, true)
+    view.setInt32(offset + 12, words[3], true)
+    view.setInt32(offset + 16, words[2], true)
     view.setInt32(offset + 20, captured, true)
     view.setInt32(offset + 24, original, true)
     const trailer = offset + length - EPB_TRAILER
@@ -191,8 +191,8 @@ export class Recorder {
   /** @hot */
   #writeRecord(offset: number, captured: number, original: number, words: Int32Array): void {
     const view = this.#view
-    view.setInt32(offset, words[4]!, true)
-    view.setInt32(offset + 4, words[5]!, true)
+    view.setInt32(offset, words[4], true)
+    view.setInt32(offset + 4, words[5], true)
     view.setInt32(offset + 8, captured, true)
     view.setInt32(offset + 12, original, true)
   }

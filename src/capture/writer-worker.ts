@@ -103,9 +103,9 @@ function writeStatistics(): void {
   const scratch = Window.map(4096)
   const bytes = new Uint8Array(scratch.buffer)
   try {
-    for (let id = 0; id < counts[COUNT_INTERFACES]!; id++) {
+    for (let id = 0; id < counts[COUNT_INTERFACES]; id++) {
       const cell = COUNT_PER_INTERFACE + 2 * id
-      const block = interfaceStatistics(id, startNs, endNs, counts[cell]!, counts[cell + 1]!)
+      const block = interfaceStatistics(id, startNs, endNs, counts[cell], counts[cell + 1])
       bytes.set(block)
       for (let at = 0; at < block.length;) {
         at += write(scratch.id, at, block.length - at, deadline)

@@ -21,9 +21,9 @@ export async function ctl(
 
 /** `key=value` words (values that are JSON keep their type), or one JSON object. */
 function parseArguments(args: readonly string[]): Record<string, unknown> {
-  if (args.length === 1 && args[0]!.startsWith('{')) {
+  if (args.length === 1 && args[0].startsWith('{')) {
     try {
-      return JSON.parse(args[0]!) as Record<string, unknown>
+      return JSON.parse(args[0]) as Record<string, unknown>
     } catch (cause) {
       throw new ConfigError('BAD_ARGUMENT', `not JSON: ${args[0]}`, { cause })
     }

@@ -131,7 +131,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
     }
     const capture = await sw.startCapture({ to: { path }, snapLength: SNAP_LENGTH })
     for (const [at, peer] of peers.entries()) {
-      await peer.order({ order: 'configure', ifname: IFNAME, address: ADDRESSES[at]! })
+      await peer.order({ order: 'configure', ifname: IFNAME, address: ADDRESSES[at] })
     }
 
     say(`ping: ${PINGS} from a to b ...`)
@@ -180,7 +180,7 @@ interface Sample {
 
 /** A table that redraws itself on a terminal, lines elsewhere; returns how to stop it. */
 function showTable(sw: Switch): () => void {
-  const isTerminal = process.stdout.isTTY === true
+  const isTerminal = process.stdout.isTTY
   let before: Sample = { atMs: performance.now(), ports: sw.ports() }
   let drawn = 0
   const draw = (): void => {
@@ -208,7 +208,7 @@ function showTable(sw: Switch): () => void {
 function rates(before: Sample, now: Sample): string[][] {
   const seconds = (now.atMs - before.atMs) / 1000
   return now.ports.map((port, at) => {
-    const old = before.ports[at]!.counters
+    const old = before.ports[at].counters
     const { counters } = port
     return [
       port.id,

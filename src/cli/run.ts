@@ -38,7 +38,7 @@ export async function run(options: RunOptions): Promise<number> {
   const daemon = await Daemon.start({
     config,
     controlPath,
-    version: { major: major!, minor: minor!, micro: micro! },
+    version: { major: major, minor: minor, micro: micro },
     log,
     ...(options.config === undefined ? {} : { reread: read }),
   })
@@ -79,5 +79,5 @@ function parseLink(text: string, ids: ReadonlySet<string>): [string, string] {
   for (const id of ends) {
     if (!ids.has(id)) throw new ConfigError('BAD_LINK', `--link ${text}: there is no port "${id}"`)
   }
-  return [ends[0]!, ends[1]!]
+  return [ends[0], ends[1]]
 }

@@ -65,7 +65,7 @@ export function parseConfig(text: string, file: string): Config {
   if (problem !== undefined) {
     const { line, col } = lines.linePos(problem.pos[0])
     // The first line says what; the rest draws the place.
-    const what = problem.message.split('\n')[0]!.replace(/ at line \d+, column \d+:?$/, '')
+    const what = problem.message.split('\n')[0].replace(/ at line \d+, column \d+:?$/, '')
     throw new ConfigError('CONFIG_SYNTAX', `${file}:${line}:${col}: ${what}`)
   }
   const place = new Places(document, lines, file)
@@ -138,7 +138,7 @@ function checkSchema(raw: unknown, place: Places): void {
     )
   }
   if (validate(raw)) return
-  throw schemaError(validate.errors![0]!, place)
+  throw schemaError(validate.errors![0], place)
 }
 
 function schemaError(error: ErrorObject, place: Places): ConfigError {

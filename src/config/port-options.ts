@@ -114,7 +114,7 @@ function readNumber(rule: OptionRule, key: string, value: unknown, path: string)
   if (typeof value === 'number') number = value
   else if (typeof value === 'string') {
     const parts = /^(\d+)([A-Za-z]?)$/.exec(value)
-    const unit = parts === null ? undefined : SIZE_UNITS[parts[2]!.toLowerCase()]
+    const unit = parts === null ? undefined : SIZE_UNITS[parts[2].toLowerCase()]
     const isUnit = parts !== null && parts[2] !== ''
     if (unit !== undefined && (rule.kind === 'size' || !isUnit)) number = Number(parts![1]) * unit
   }

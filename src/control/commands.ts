@@ -29,9 +29,9 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
   const add = (
     name: string,
     args: Command['arguments'],
-    run: (args: Record<string, never>, session: Session) => unknown,
+    run: (args: never, session: Session) => unknown,
   ): void => {
-    commands.set(name, { arguments: args, run: run as Command['run'] })
+    commands.set(name, { arguments: args, run: run })
   }
   const sw = target.switch
 
@@ -55,20 +55,32 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
   })
   add('quit', {}, () => target.quit())
 
-  add('netdev_add', { type: 'string', id: 'string', '*': 'any' }, async (args, session) => {
-    const options = portOptionsFromObject(args)
-    await sw.addPort(options, session.fds)
-    // The port owns them now.
-    if (options.type === 'tap') {
-      for (const name of [options.fd ?? [], options.fds?.split(':') ?? []].flat()) {
-        session.fds.delete(name)
+  add(
+    'netdev_add',
+    { type: 'string', id: 'string', '*': 'any' },
+    async (args: Record<string, unknown>, session) => {
+      const options = portOptionsFromObject(args)
+      await sw.addPort(options, session.fds)
+      // The port owns them now.
+      if (options.type === 'tap') {
+        for (const name of [options.fd ?? [], options.fds?.split(':') ?? []].flat()) {
+          session.fds.delete(name)
+        }
       }
-    }
-  })
-  add('netdev_del', { id: 'string' }, ({ id }) => sw.removePort(id))
-  add('set_link', { name: 'string', up: 'boolean' }, ({ name, up }) => sw.setLink(name, up))
-  add('getfd', { fdname: 'string' }, ({ fdname }, session) => getFd(fdname, session))
-  add('closefd', { fdname: 'string' }, ({ fdname }, session) => closeFd(fdname, session))
+    },
+  )
+  add('netdev_del', { id: 'string' }, ({ id }: { id: string }) => sw.removePort(id))
+  add(
+    'set_link',
+    { name: 'string', up: 'boolean' },
+    ({ name, up }: { name: string; up: boolean }) => sw.setLink(name, up),
+  )
+  add('getfd', { fdname: 'string' }, ({ fdname }: { fdname: string }, session) =>
+    getFd(fdname, session),
+  )
+  add('closefd', { fdname: 'string' }, ({ fdname }: { fdname: string }, session) =>
+    closeFd(fdname, session),
+  )
 
   add('query-ports', {}, () => sw.ports().map(describePort))
   add('query-port-stats', { 'id?': 'string' }, ({ id }: { id?: string }) =>
@@ -83,8 +95,12 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
   )
   add('query-switch-stats', {}, () => sw.counters())
   add('query-offloads', {}, () => describeOffloads(sw.ports()))
-  add('link-add', { a: 'string', b: 'string' }, ({ a, b }) => sw.addLink(a, b))
-  add('link-del', { a: 'string', b: 'string' }, ({ a, b }) => sw.removeLink(a, b))
+  add('link-add', { a: 'string', b: 'string' }, ({ a, b }: { a: string; b: string }) =>
+    sw.addLink(a, b),
+  )
+  add('link-del', { a: 'string', b: 'string' }, ({ a, b }: { a: string; b: string }) =>
+    sw.removeLink(a, b),
+  )
   add('config-reload', {}, () => target.reload())
 
   add(
@@ -117,7 +133,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
       return { id: capture.id }
     },
   )
-  add('capture-stop', { id: 'number' }, ({ id }): Promise<CaptureSummary> => {
+  add('capture-stop', { id: 'number' }, ({ id }: { id: number }): Promise<CaptureSummary> => {
     const capture = captures.get(id)
     if (capture === undefined) throw new StateError('NO_CAPTURE', `there is no capture ${id}`)
     return capture.stop()

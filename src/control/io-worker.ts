@@ -108,10 +108,10 @@ function read(number: number, connection: Connection): void {
     drop(number, connection)
     return
   }
-  for (let k = 0; k < info[0]!; k++) {
+  for (let k = 0; k < info[0]; k++) {
     // The newest are kept no longer than there is room: nobody asked for that many.
-    if (connection.fds.length < FDS_MAX) connection.fds.push(received[k]!)
-    else shim.close(received[k]!)
+    if (connection.fds.length < FDS_MAX) connection.fds.push(received[k])
+    else shim.close(received[k])
   }
   for (const item of connection.stream.push(buffer.subarray(0, got))) {
     const { fds } = connection
@@ -122,7 +122,7 @@ function read(number: number, connection: Connection): void {
 
 function write(number: number, connection: Connection): void {
   while (connection.output.length > 0) {
-    const data = connection.output[0]!
+    const data = connection.output[0]
     const done = shim.sendMsg(connection.fd, data, 0, data.length, null, 0, 0)
     if (done === -EAGAIN) break
     if (done < 0) {
@@ -169,7 +169,7 @@ function serve(request: IoRequest): void {
 function serveRequests(): void {
   shim.eventfdRead(eventFd)
   for (;;) {
-    const message = receiveMessageOnPort(port) as { message: IoRequest } | undefined
+    const message = receiveMessageOnPort(port)
     if (message === undefined) return
     serve(message.message)
   }
@@ -180,8 +180,8 @@ shim.epollCtl(epoll, EPOLL_CTL_ADD, eventFd, POLLIN, EVENT)
 while (isOpen) {
   const count = shim.epollWait(epoll, table.id, 0, EVENTS_MAX, -1)
   for (let k = 0; k < count; k++) {
-    const events = rows[k * EPOLL_ROW_INTS]!
-    const data = rows[k * EPOLL_ROW_INTS + 1]!
+    const events = rows[k * EPOLL_ROW_INTS]
+    const data = rows[k * EPOLL_ROW_INTS + 1]
     if (data === LISTEN) accept()
     else if (data === EVENT) serveRequests()
     else {

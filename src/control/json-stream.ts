@@ -26,7 +26,7 @@ export class JsonStream {
     const items: JsonItem[] = []
     let start = 0
     for (let at = 0; at < bytes.length; at++) {
-      const byte = bytes[at]!
+      const byte = bytes[at]
       if (this.#isSkipping) {
         if (byte === NEWLINE) this.#reset()
         start = at + 1

@@ -99,10 +99,10 @@ export class FrameReader {
     }
     const halfWords = this.#halfWords
     const half = frame >> 1
-    heads[at] = halfWords[half]! | (halfWords[half + 1]! << 16)
-    heads[at + 1] = halfWords[half + 2]! | (halfWords[half + 3]! << 16)
-    heads[at + 2] = halfWords[half + 4]! | (halfWords[half + 5]! << 16)
-    heads[at + 3] = halfWords[half + 6]! | (halfWords[half + 7]! << 16)
+    heads[at] = halfWords[half] | (halfWords[half + 1] << 16)
+    heads[at + 1] = halfWords[half + 2] | (halfWords[half + 3] << 16)
+    heads[at + 2] = halfWords[half + 4] | (halfWords[half + 5] << 16)
+    heads[at + 3] = halfWords[half + 6] | (halfWords[half + 7] << 16)
   }
 
   /** Ends the burst and tells what was left out. @hot */

@@ -126,7 +126,7 @@ export class ReadWriteTier implements IoTier {
     // The slots of the burst before this one are about to be overwritten.
     this.flush()
     while (this.#readyAt < this.#readyCount) {
-      const queue = this.#queues[this.#ready[this.#readyAt++]!]
+      const queue = this.#queues[this.#ready[this.#readyAt++]]
       if (queue == null || !queue.isReading) continue
       const result = shim.readFrames(queue.fd, this.#tables.id, READ_TABLE, BURST_SIZE)
       if (result > 0) {
@@ -145,7 +145,7 @@ export class ReadWriteTier implements IoTier {
     reader.begin(burst, queue.vnetHdrLength)
     for (let slot = 0; slot < count; slot++) {
       const row = READ_TABLE / 4 + slot * READ_ROW_INTS
-      reader.add(rows[row + 1]!, rows[row + 3]!)
+      reader.add(rows[row + 1], rows[row + 3])
     }
     reader.end(this.#events, queue.port)
   }
@@ -205,9 +205,9 @@ export class ReadWriteTier implements IoTier {
     const whole = shim.writeFrames(this.#tables.id, WRITE_TABLE, writes, SEGMENT_TABLE)
     if (whole === writes) return
     for (let k = 0; k < writes; k++) {
-      const result = this.#rows[WRITE_TABLE / 4 + k * WRITE_ROW_INTS + 3]!
+      const result = this.#rows[WRITE_TABLE / 4 + k * WRITE_ROW_INTS + 3]
       if (result < 0) {
-        this.#events.writeFailed(this.#writePort[k]!, this.#writeLength[k]!, -result)
+        this.#events.writeFailed(this.#writePort[k], this.#writeLength[k], -result)
       }
     }
   }
@@ -247,7 +247,7 @@ export class ReadWriteTier implements IoTier {
     const rows = shim.epollWait(this.#epoll, this.#tables.id, EVENT_TABLE, EVENTS_MAX, timeoutMs)
     let count = 0
     for (let k = 0; k < rows; k++) {
-      const data = this.#rows[EVENT_TABLE / 4 + k * EPOLL_ROW_INTS + 1]!
+      const data = this.#rows[EVENT_TABLE / 4 + k * EPOLL_ROW_INTS + 1]
       if (data === EVENT_FD_DATA) shim.eventfdRead(this.#eventFd)
       else this.#ready[count++] = data
     }

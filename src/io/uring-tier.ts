@@ -142,9 +142,9 @@ export class UringTier implements IoTier {
     const reader = this.#reader
     while (head !== tail && count < BURST_SIZE_MAX) {
       const entry = at + (head & mask) * CQE_WORDS
-      const userData = cq[entry]!
-      const result = cq[entry + 2]!
-      const flags = cq[entry + 3]!
+      const userData = cq[entry]
+      const result = cq[entry + 2]
+      const flags = cq[entry + 3]
       if ((userData & KIND_MASK) === KIND_READ) {
         const queue = this.#queues[userData >>> KIND_BITS]!
         if (result > 0) {
@@ -161,7 +161,7 @@ export class UringTier implements IoTier {
         }
         if ((flags & IORING_CQE_F_MORE) === 0) this.#readEnded(queue, result)
       } else {
-        this.#completed(userData, cq[entry + 1]!, result, flags)
+        this.#completed(userData, cq[entry + 1], result, flags)
       }
       head = (head + 1) | 0
     }
@@ -177,7 +177,7 @@ export class UringTier implements IoTier {
     this.#uring.push(
       WRITE_FRAME,
       fd,
-      windowAddresses[window]! + offset,
+      windowAddresses[window] + offset,
       length,
       RWF_NOWAIT,
       KIND_WRITE | (port << KIND_BITS),
@@ -201,8 +201,8 @@ export class UringTier implements IoTier {
     const words = this.#iovecWords
     const at = this.#iovecPairs * IOVEC_PAIR_WORDS
     this.#iovecPairs++
-    const head = windowAddresses[headWindow]! + headOffset
-    const body = windowAddresses[window]! + offset
+    const head = windowAddresses[headWindow] + headOffset
+    const body = windowAddresses[window] + offset
     words[at] = head | 0
     words[at + 1] = (head / TWO_32) | 0
     words[at + 2] = headLength
@@ -212,7 +212,7 @@ export class UringTier implements IoTier {
     this.#uring.push(
       WRITE_FRAME_IN_TWO,
       fd,
-      windowAddresses[this.#iovecs.id]! + at * 4,
+      windowAddresses[this.#iovecs.id] + at * 4,
       2,
       RWF_NOWAIT,
       KIND_WRITE | (port << KIND_BITS),
@@ -235,7 +235,7 @@ export class UringTier implements IoTier {
       this.flush()
       const slots = this.#taken
       const free = this.#free
-      for (let k = 0; k < taken; k++) free.add(slots[k]!)
+      for (let k = 0; k < taken; k++) free.add(slots[k])
       free.publish()
       this.#takenCount = 0
     }
@@ -277,7 +277,7 @@ export class UringTier implements IoTier {
 
   #startReadsAgain(): void {
     for (let k = 0; k < this.#rearmCount; k++) {
-      const queue = this.#queues[this.#rearm[k]!]
+      const queue = this.#queues[this.#rearm[k]]
       if (queue != null && !queue.isReading && !queue.isClosing && !this.#isPaused) {
         this.#startRead(queue)
       }

@@ -25,7 +25,6 @@ import {
   SQE_BUF_GROUP,
   SQE_FD,
   SQE_LEN,
-  SQE_OFF,
   SQE_OPCODE_FLAGS,
   SQE_OP_FLAGS,
   SQE_USER_DATA,
@@ -137,9 +136,7 @@ export class Uring {
     const at = (this.#tail & (this.#sqEntries - 1)) * SQE_WORDS
     sq[at + SQE_OPCODE_FLAGS] = opcodeAndFlags
     sq[at + SQE_FD] = fd
-    // Offset -1: the file's own position; a TAP has none.
-    sq[at + SQE_OFF] = -1
-    sq[at + SQE_OFF + 1] = -1
+    // Words 2 and 3, the file offset, stay zero: a TAP has none, cancel and poll insist on it.
     sq[at + SQE_ADDR] = address | 0
     sq[at + SQE_ADDR + 1] = (address / TWO_32) | 0
     sq[at + SQE_LEN] = length
@@ -147,7 +144,7 @@ export class Uring {
     sq[at + SQE_USER_DATA] = userDataLow
     sq[at + SQE_USER_DATA + 1] = userDataHigh
     sq[at + SQE_BUF_GROUP] = bufferGroup
-    // Words 11..15 (personality, file_index, addr3) stay zero: nothing ever writes them.
+    // So do words 11..15 (personality, file_index, addr3).
     this.#tail = (this.#tail + 1) | 0
     this.pending++
   }

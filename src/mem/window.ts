@@ -65,7 +65,7 @@ export class Window {
 
   /** Address of the first byte, below 2^53. */
   get address(): number {
-    return windowAddresses[this.id]!
+    return windowAddresses[this.id]
   }
 
   /** Ends this thread's view. A second call does nothing. */

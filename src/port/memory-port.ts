@@ -97,23 +97,17 @@ export class MemoryEnginePort implements PolledPort {
     const window = ring.window.id
     let bytes = 0
     for (let at = first; at < first + taken; at++) {
-      const k = list[at]!
-      const length = burst.length[k]!
-      this.#copies.add(
-        burst.window[k]!,
-        burst.offset[k]!,
-        window,
-        ring.offset(this.#written),
-        length,
-      )
+      const k = list[at]
+      const length = burst.length[k]
+      this.#copies.add(burst.window[k], burst.offset[k], window, ring.offset(this.#written), length)
       ring.setLength(this.#written, length)
       this.#written = (this.#written + 1) | 0
       bytes += length
     }
     const base = this.#counterBase
-    this.#counters[base + COUNTERS.tx_frames]! += taken
-    this.#counters[base + COUNTERS.tx_bytes]! += bytes
-    this.#counters[base + COUNTERS.tx_drop_full]! += count - taken
+    this.#counters[base + COUNTERS.tx_frames] += taken
+    this.#counters[base + COUNTERS.tx_bytes] += bytes
+    this.#counters[base + COUNTERS.tx_drop_full] += count - taken
   }
 
   /** The copies have run: the reader may see them. @hot */

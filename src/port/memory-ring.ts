@@ -74,7 +74,7 @@ export class MemoryRing {
 
   /** @hot */
   length(position: number): number {
-    return this.index[LENGTHS + (position & (RING_SLOTS - 1))]!
+    return this.index[LENGTHS + (position & (RING_SLOTS - 1))]
   }
 
   /** @hot */

@@ -58,8 +58,8 @@ export class ReplayPort implements PolledPort {
       const nowUs = this.#nowUs()
       const elapsed = file.isPaced ? nowUs - this.#startUs : Infinity
       const total = file.offset.length
-      while (count < BURST_SIZE_MAX && this.#at < total && file.dueUs[this.#at]! <= elapsed) {
-        const offset = file.offset[this.#at]!
+      while (count < BURST_SIZE_MAX && this.#at < total && file.dueUs[this.#at] <= elapsed) {
+        const offset = file.offset[this.#at]
         this.#rows[2 * count] = this.#window.id
         this.#rows[2 * count + 1] = offset
         burst.window[count] = this.#window.id
@@ -87,7 +87,7 @@ export class ReplayPort implements PolledPort {
   /** @hot */
   #nowUs(): number {
     this.#clock.read()
-    const nowUs = this.#clock.time[0]!
+    const nowUs = this.#clock.time[0]
     if (this.#startUs === 0) this.#startUs = nowUs
     return nowUs
   }
@@ -111,7 +111,7 @@ export class ReplayPort implements PolledPort {
   waitUs(nowUs: number): number {
     if (this.#isDone()) return -1
     if (!this.#file.isPaced || this.#startUs === 0) return 0
-    return Math.max(0, this.#startUs + this.#file.dueUs[this.#at]! - nowUs)
+    return Math.max(0, this.#startUs + this.#file.dueUs[this.#at] - nowUs)
   }
 
   /** What the switch gives to a replay port has no reader: it counts as delivered. @hot */
@@ -170,11 +170,11 @@ export class RecordPort implements EnginePort {
       this.#copies,
     )
     let bytes = 0
-    for (let at = first; at < first + count; at++) bytes += burst.length[list[at]!]!
+    for (let at = first; at < first + count; at++) bytes += burst.length[list[at]]
     const base = this.#counterBase
-    this.#counters[base + COUNTERS.tx_frames]! += count - lost
-    if (lost === 0) this.#counters[base + COUNTERS.tx_bytes]! += bytes
-    this.#counters[base + COUNTERS.tx_drop_full]! += lost
+    this.#counters[base + COUNTERS.tx_frames] += count - lost
+    if (lost === 0) this.#counters[base + COUNTERS.tx_bytes] += bytes
+    this.#counters[base + COUNTERS.tx_drop_full] += lost
   }
 
   /** @hot */

@@ -57,7 +57,7 @@ export class TapPort implements EnginePort {
   /** @hot */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
     const tier = this.#tier
-    const fd = this.#fds[queue % this.#fds.length]!
+    const fd = this.#fds[queue % this.#fds.length]
     const port = this.index
     const headLength = this.vnetHdrLength
     const windows = burst.window
@@ -66,21 +66,21 @@ export class TapPort implements EnginePort {
     const headLengths = burst.headLength
     let bytes = 0
     for (let at = first; at < first + count; at++) {
-      const k = list[at]!
-      const length = lengths[k]!
+      const k = list[at]
+      const length = lengths[k]
       bytes += length
       if (headLength === 0) {
-        tier.write(fd, port, windows[k]!, offsets[k]!, length)
+        tier.write(fd, port, windows[k], offsets[k], length)
       } else if (headLengths[k] === headLength) {
         // The header stands before the frame as this TAP wants it: it passes unchanged.
-        tier.write(fd, port, windows[k]!, offsets[k]! - headLength, length + headLength)
+        tier.write(fd, port, windows[k], offsets[k] - headLength, length + headLength)
       } else {
         this.#writeWithHeader(fd, burst, k)
       }
     }
     const base = this.#counterBase
-    this.#counters[base + COUNTERS.tx_frames]! += count
-    this.#counters[base + COUNTERS.tx_bytes]! += bytes
+    this.#counters[base + COUNTERS.tx_frames] += count
+    this.#counters[base + COUNTERS.tx_bytes] += bytes
   }
 
   /** Spells the header anew, for a frame that has none or one of another length. @hot */
@@ -102,9 +102,9 @@ export class TapPort implements EnginePort {
       this.#headers.id,
       offset,
       this.vnetHdrLength,
-      burst.window[k]!,
-      burst.offset[k]!,
-      burst.length[k]!,
+      burst.window[k],
+      burst.offset[k],
+      burst.length[k],
     )
   }
 

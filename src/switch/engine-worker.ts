@@ -116,8 +116,7 @@ function send(message: EngineReply): void {
 /** Serves every waiting request; false: the engine shall end. */
 function serve(): boolean {
   for (;;) {
-    const received = receiveMessageOnPort(controlPort) as
-      { message: { id: number; request: EngineRequest } } | undefined
+    const received = receiveMessageOnPort(controlPort)
     if (received === undefined) return true
     const { id, request } = received.message
     try {

@@ -121,7 +121,7 @@ export class Engine implements TierEvents {
     if (Atomics.load(shared, SHARED_PENDING) === 0) {
       const waitUs = this.#polledWaitUs()
       if (waitUs !== 0) {
-        this.#engineCounters[ENGINE_SLEEPS]!++
+        this.#engineCounters[ENGINE_SLEEPS]++
         this.#tier.sleep(waitUs)
       }
     }
@@ -135,7 +135,7 @@ export class Engine implements TierEvents {
     let least = -1
     if (this.#isPaused) return least
     for (const port of this.#polled) {
-      const waitUs = port.waitUs(this.#clock.time[0]!)
+      const waitUs = port.waitUs(this.#clock.time[0])
       if (waitUs >= 0 && (least < 0 || waitUs < least)) least = waitUs
     }
     return least
@@ -169,7 +169,7 @@ export class Engine implements TierEvents {
     const burst = this.#burst
     let frames = 0
     for (let at = 0; at < this.#polled.length; at++) {
-      const port = this.#polled[at]!
+      const port = this.#polled[at]
       if (port.receive(burst) === 0) continue
       if (framesBefore + frames === 0) this.#clock.read()
       frames += burst.count
@@ -183,12 +183,12 @@ export class Engine implements TierEvents {
 
   /** @hot */
   #forward(burst: Burst, port: number, queue: number): void {
-    this.#engineCounters[ENGINE_BURSTS]!++
+    this.#engineCounters[ENGINE_BURSTS]++
     const forwarder = this.forwarder
     const recorders = this.#recorders
     if (recorders.length > 0) {
       for (let at = 0; at < recorders.length; at++) {
-        recorders[at]!.record(
+        recorders[at].record(
           burst,
           ALL,
           0,
@@ -200,7 +200,7 @@ export class Engine implements TierEvents {
         )
       }
     }
-    forwarder.classify(burst, port, (this.#clock.time[0]! / 1e6) | 0)
+    forwarder.classify(burst, port, (this.#clock.time[0] / 1e6) | 0)
     if (recorders.length > 0) this.#recordEgress(burst)
     forwarder.deliver(burst, queue)
     this.copies.run()
@@ -210,13 +210,13 @@ export class Engine implements TierEvents {
   #recordEgress(burst: Burst): void {
     const { egress, egressCount, lists, listLength } = this.forwarder
     for (let at = 0; at < egressCount; at++) {
-      const port = egress[at]!
+      const port = egress[at]
       for (let which = 0; which < this.#recorders.length; which++) {
-        this.#recorders[which]!.record(
+        this.#recorders[which].record(
           burst,
           lists,
           port * BURST_SIZE_MAX,
-          listLength[port]!,
+          listLength[port],
           port,
           true,
           this.#clock.words,
@@ -228,7 +228,7 @@ export class Engine implements TierEvents {
 
   /** Housekeeping now and then: the clock has just been read. @hot */
   #tick(): void {
-    const nowUs = this.#clock.time[0]!
+    const nowUs = this.#clock.time[0]
     if (nowUs < this.#nextTickUs) return
     this.#nextTickUs = nowUs + TICK_US
     this.#tier.retry()
@@ -256,13 +256,13 @@ export class Engine implements TierEvents {
     const base = port * COUNTERS_STRIDE
     const counters = this.#counters
     // It was counted as sent when it was queued.
-    counters[base + COUNTERS.tx_frames]!--
-    counters[base + COUNTERS.tx_bytes]! -= length - this.#vnetHdrLength(port)
-    if (errno === EAGAIN || errno === ENOBUFS) counters[base + COUNTERS.tx_drop_full]!++
-    else if (errno === EIO) counters[base + COUNTERS.tx_drop_link_down]!++
-    else if (errno === EINVAL) counters[base + COUNTERS.tx_drop_malformed]!++
+    counters[base + COUNTERS.tx_frames]--
+    counters[base + COUNTERS.tx_bytes] -= length - this.#vnetHdrLength(port)
+    if (errno === EAGAIN || errno === ENOBUFS) counters[base + COUNTERS.tx_drop_full]++
+    else if (errno === EIO) counters[base + COUNTERS.tx_drop_link_down]++
+    else if (errno === EINVAL) counters[base + COUNTERS.tx_drop_malformed]++
     else {
-      counters[base + COUNTERS.tx_drop_error]!++
+      counters[base + COUNTERS.tx_drop_error]++
       if (errno === EBADFD || errno === EBADF) this.#portFailed(port, errno)
     }
   }
@@ -274,9 +274,9 @@ export class Engine implements TierEvents {
 
   dropped(port: number, malformed: number, unknownGsoType: number, oversize: number): void {
     const base = port * COUNTERS_STRIDE
-    this.#counters[base + COUNTERS.rx_drop_malformed]! += malformed
-    this.#counters[base + COUNTERS.rx_drop_gso_type]! += unknownGsoType
-    this.#counters[base + COUNTERS.rx_drop_oversize]! += oversize
+    this.#counters[base + COUNTERS.rx_drop_malformed] += malformed
+    this.#counters[base + COUNTERS.rx_drop_gso_type] += unknownGsoType
+    this.#counters[base + COUNTERS.rx_drop_oversize] += oversize
   }
 
   queueFailed(queue: TapQueue, errno: number): void {
@@ -343,7 +343,7 @@ export class Engine implements TierEvents {
   /** Addresses as [hi, lo, port, age in seconds] rows. */
   macTable(): [number, number, number, number][] {
     this.#clock.read()
-    const nowS = (this.#clock.time[0]! / 1e6) | 0
+    const nowS = (this.#clock.time[0] / 1e6) | 0
     const beforeS = nowS - this.#options.macAgingS
     const rows: [number, number, number, number][] = []
     this.#macTable.forEach((hi, lo, port, seenS) => {

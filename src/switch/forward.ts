@@ -65,7 +65,7 @@ export class Forwarder {
   }
 
   removePort(index: number): void {
-    const peer = this.#peer[index]!
+    const peer = this.#peer[index]
     if (peer !== NO_PORT) this.#peer[peer] = NO_PORT
     this.#peer[index] = NO_PORT
     this.#ports[index] = null
@@ -120,10 +120,10 @@ export class Forwarder {
   classify(burst: Burst, inPort: number, nowS: number): void {
     this.#countReceived(burst, inPort)
     if (this.#linkUp[inPort] === 0) {
-      this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_link_down]! += burst.count
+      this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_link_down] += burst.count
       return
     }
-    const peer = this.#peer[inPort]!
+    const peer = this.#peer[inPort]
     if (peer === NO_PORT) {
       this.#classifyOnSwitch(burst, inPort, nowS)
     } else {
@@ -135,10 +135,10 @@ export class Forwarder {
   #countReceived(burst: Burst, inPort: number): void {
     const lengths = burst.length
     let bytes = 0
-    for (let k = 0; k < burst.count; k++) bytes += lengths[k]!
+    for (let k = 0; k < burst.count; k++) bytes += lengths[k]
     const base = inPort * COUNTERS_STRIDE
-    this.#counters[base + COUNTERS.rx_frames]! += burst.count
-    this.#counters[base + COUNTERS.rx_bytes]! += bytes
+    this.#counters[base + COUNTERS.rx_frames] += burst.count
+    this.#counters[base + COUNTERS.rx_bytes] += bytes
   }
 
   /** @hot */
@@ -155,10 +155,10 @@ export class Forwarder {
     let hasLast = false
     for (let k = 0; k < count; k++) {
       const at = k * HEAD_WORDS
-      const hi = heads[at]!
-      const word1 = heads[at + 1]!
+      const hi = heads[at]
+      const word1 = heads[at + 1]
       const lo = word1 & 0xffff
-      const word2 = heads[at + 2]!
+      const word2 = heads[at + 2]
       const sourceHi = (word1 >>> 16) | (word2 << 16)
       const sourceLo = word2 >>> 16
       if (sourceHi !== lastSourceHi || sourceLo !== lastSourceLo) {
@@ -175,23 +175,23 @@ export class Forwarder {
       }
       if (lastPort === NO_PORT) this.#flood(burst, k, inPort)
       else if (lastPort !== inPort) this.#give(burst, k, lastPort)
-      else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port]!++
+      else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port]++
     }
   }
 
   /** Unknown unicast, broadcast and multicast: to every port of the switch but the in-port. @hot */
   #flood(burst: Burst, k: number, inPort: number): void {
     const counters = this.#counters
-    const hi = burst.heads[k * HEAD_WORDS]!
-    const lo = burst.heads[k * HEAD_WORDS + 1]! & 0xffff
+    const hi = burst.heads[k * HEAD_WORDS]
+    const lo = burst.heads[k * HEAD_WORDS + 1] & 0xffff
     if (this.#dropsReservedGroups && isReservedGroup(hi, lo)) {
-      counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_group_address]!++
+      counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_group_address]++
       return
     }
     const count = this.#memberCount
-    if (count < 2) counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_no_port]!++
+    if (count < 2) counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_no_port]++
     for (let at = 0; at < count; at++) {
-      const port = this.#members[at]!
+      const port = this.#members[at]
       if (port !== inPort) this.#give(burst, k, port)
     }
   }
@@ -199,23 +199,23 @@ export class Forwarder {
   /** Appends frame k to the list of a port, or drops it for a reason that port has. @hot */
   #give(burst: Burst, k: number, port: number): void {
     if (this.#linkUp[port] === 0) {
-      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_link_down]!++
+      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_link_down]++
       return
     }
-    const needs = burst.needs[k]!
-    if ((needs & ~this.#txOffloads[port]!) !== 0) {
-      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_offload]!++
+    const needs = burst.needs[k]
+    if ((needs & ~this.#txOffloads[port]) !== 0) {
+      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_offload]++
       return
     }
-    let length = burst.length[k]!
+    let length = burst.length[k]
     // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
-    const gsoSize = burst.gsoSize[k]! & 0xffff
-    if (needs !== 0 && gsoSize !== 0) length = (burst.gso[k]! >>> 16) + gsoSize
-    if (length > this.#lengthMax[port]!) {
-      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_mtu]!++
+    const gsoSize = burst.gsoSize[k] & 0xffff
+    if (needs !== 0 && gsoSize !== 0) length = (burst.gso[k] >>> 16) + gsoSize
+    if (length > this.#lengthMax[port]) {
+      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_mtu]++
       return
     }
-    const listed = this.listLength[port]!
+    const listed = this.listLength[port]
     if (listed === 0) this.egress[this.egressCount++] = port
     this.lists[port * BURST_SIZE_MAX + listed] = k
     this.listLength[port] = listed + 1
@@ -225,8 +225,8 @@ export class Forwarder {
   deliver(burst: Burst, queue: number): void {
     const count = this.egressCount
     for (let at = 0; at < count; at++) {
-      const port = this.egress[at]!
-      const listed = this.listLength[port]!
+      const port = this.egress[at]
+      const listed = this.listLength[port]
       this.listLength[port] = 0
       this.#ports[port]!.transmit(burst, this.lists, port * BURST_SIZE_MAX, listed, queue)
       if (this.#isTouched[port] === 0) {
@@ -241,7 +241,7 @@ export class Forwarder {
   endTurn(): void {
     const count = this.#touchedCount
     for (let at = 0; at < count; at++) {
-      const port = this.#touched[at]!
+      const port = this.#touched[at]
       this.#isTouched[port] = 0
       this.#ports[port]?.endTurn()
     }

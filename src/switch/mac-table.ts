@@ -105,7 +105,7 @@ export class MacTable {
     const end = Math.min(this.#sweepAt + SWEEP_CELLS, cells)
     for (let cell = this.#sweepAt; cell < end;) {
       // A removal shifts another entry into this cell, which is then looked at as well.
-      if (this.#port[cell] !== FREE && this.#seen[cell]! < beforeS) this.#remove(cell)
+      if (this.#port[cell] !== FREE && this.#seen[cell] < beforeS) this.#remove(cell)
       else cell++
     }
     this.#sweepAt = end === cells ? 0 : end
@@ -123,8 +123,8 @@ export class MacTable {
   /** Calls `visit` for every entry. Control plane. */
   forEach(visit: (hi: number, lo: number, port: number, seenS: number) => void): void {
     for (let cell = 0; cell <= this.#mask; cell++) {
-      const port = this.#port[cell]!
-      if (port !== FREE) visit(this.#hi[cell]!, this.#lo[cell]!, port, this.#seen[cell]!)
+      const port = this.#port[cell]
+      if (port !== FREE) visit(this.#hi[cell], this.#lo[cell], port, this.#seen[cell])
     }
   }
 
@@ -134,7 +134,7 @@ export class MacTable {
     let hole = cell
     let next = (hole + 1) & mask
     while (this.#port[next] !== FREE) {
-      const home = this.#cell(this.#hi[next]!, this.#lo[next]!)
+      const home = this.#cell(this.#hi[next], this.#lo[next])
       // The entry may move into the hole unless its home lies cyclically in (hole, next].
       if (((next - home) & mask) >= ((next - hole) & mask)) {
         this.#hi[hole] = this.#hi[next]!

@@ -6,7 +6,8 @@
  */
 import { EventEmitter } from 'node:events'
 import { CaptureSession } from '../capture/capture.ts'
-import { ConfigError, errnoName, StateError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { ConfigError, StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
 import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/port.ts'
@@ -231,11 +232,11 @@ class UserspaceSwitch implements Switch {
   counters(): SwitchCounters {
     const cells = this.#engine.engineCounters
     return {
-      mac_entries: cells[ENGINE_MAC_ENTRIES]!,
-      mac_moves: cells[ENGINE_MAC_MOVES]!,
-      mac_table_full: cells[ENGINE_MAC_FULL]!,
-      bursts: cells[ENGINE_BURSTS]!,
-      sleeps: cells[ENGINE_SLEEPS]!,
+      mac_entries: cells[ENGINE_MAC_ENTRIES],
+      mac_moves: cells[ENGINE_MAC_MOVES],
+      mac_table_full: cells[ENGINE_MAC_FULL],
+      bursts: cells[ENGINE_BURSTS],
+      sleeps: cells[ENGINE_SLEEPS],
     }
   }
 
@@ -376,7 +377,7 @@ class UserspaceSwitch implements Switch {
     const entry = this.#byIndex[index]
     if (entry === undefined || entry.failure !== undefined) return
     const { ifname } = entry.open.facts()
-    entry.failure = `${errnoName(-errno)}: the interface ${ifname ?? ''} was deleted`
+    entry.failure = `${strerror(errno)}: the interface ${ifname ?? ''} was deleted`
     this.#log(`${entry.options.type} ${entry.options.id}: failed error=${entry.failure}`)
     this.events.emit('port-changed', this.#info(entry))
   }

@@ -77,9 +77,9 @@ export class OpenTap {
   identify(): TapIdentity {
     const { shim } = this.#context
     const name = new Uint8Array(IFNAMSIZ)
-    if (shim.tunGetIff(this.fds[0]!, name) < 0) return this.#last
+    if (shim.tunGetIff(this.fds[0], name) < 0) return this.#last
     let netns = this.#last.netns
-    const netnsFd = shim.tunGetDevNetns(this.fds[0]!)
+    const netnsFd = shim.tunGetDevNetns(this.fds[0])
     // Old kernels and macvtap do not tell, and the call needs CAP_NET_ADMIN.
     if (netnsFd >= 0) {
       try {
@@ -96,14 +96,14 @@ export class OpenTap {
   setOffloads(wish: number): number {
     if (this.vnetHdrLength === 0) return 0
     const { shim, log } = this.#context
-    return applyOffloads(shim, this.fds[0]!, wish, (errno) =>
+    return applyOffloads(shim, this.fds[0], wish, (errno) =>
       log(`TUNSETOFFLOAD ioctl() failed: ${strerror(errno)}`),
     )
   }
 
   /** Shows the interface a carrier or none; -errno when the device is gone or cannot. */
   setCarrier(isUp: boolean): number {
-    return this.#context.shim.tunSetCarrier(this.fds[0]!, isUp ? 1 : 0)
+    return this.#context.shim.tunSetCarrier(this.fds[0], isUp ? 1 : 0)
   }
 
   /** After the engine let go: runs the down-script, closes the descriptors. */
@@ -128,10 +128,10 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
     if (!isOurs) takeGiven(options, context, fds)
     else if (options.helper !== undefined) {
       fds.push(await runHelper(shim, options.helper, options.br ?? 'br0'))
-      setNonblocking(shim, fds[0]!)
+      setNonblocking(shim, fds[0])
     } else await openByName(options, context, netnsFd, fds)
 
-    const { ifname, flags } = identity(shim, fds[0]!)
+    const { ifname, flags } = identity(shim, fds[0])
     if (isScript(options.script)) await runScript(options.script, ifname)
     return configure(options, context, netnsFd, fds, ifname, (flags & IFF_VNET_HDR) !== 0)
   } catch (error) {
@@ -347,7 +347,7 @@ function configure(
   hasVnetHdr: boolean,
 ): OpenTap {
   const { shim, log } = context
-  const fd = fds[0]!
+  const fd = fds[0]
   if (options.vnet_hdr === true && !hasVnetHdr) throw noVnetHdr()
   const probed = hasVnetHdr ? probeOffloads(shim, fd) : { hasUfo: false, hasUso: false }
   let vnetHdrLength = 0

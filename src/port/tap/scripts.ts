@@ -42,7 +42,7 @@ export async function runHelper(shim: Shim, helper: string, bridge: string): Pro
   if (shim.socketPair(SOCK_STREAM, pair) < 0) {
     throw new SysError('TAP_HELPER', 'socketpair() failed', { syscall: 'socketpair' })
   }
-  const [ours, theirs] = [pair[0]!, pair[1]!]
+  const [ours, theirs] = [pair[0], pair[1]]
   try {
     const isCommandLine = /[ \t]/.test(helper)
     const options = [
@@ -71,13 +71,13 @@ export async function runHelper(shim: Shim, helper: string, bridge: string): Pro
       shim.recvMsg(ours, new Uint8Array(1), fds, info, 0)
     }
     if (status !== 0) {
-      if (info[0]! > 0) shim.close(fds[0]!)
+      if (info[0] > 0) shim.close(fds[0])
       throw new SysError('TAP_HELPER', 'bridge helper failed', { path: helper })
     }
-    if (info[0]! !== 1) {
+    if (info[0] !== 1) {
       throw new SysError('TAP_HELPER', 'failed to recv file descriptor', { path: helper })
     }
-    return fds[0]!
+    return fds[0]
   } finally {
     shim.close(ours)
     shim.close(theirs)
