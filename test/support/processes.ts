@@ -1,0 +1,57 @@
+/** Child processes of tests: run to the end, or in the background until the test is over. */
+import type { ChildProcess } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+
+/** Runs a program; throws with its standard error when it fails. Returns standard output. */
+export function sh(program: string, ...args: string[]): string {
+  const result = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 1 << 28 })
+  if (result.status !== 0) {
+    const why = result.error?.message ?? result.stderr.trim()
+    throw new Error(`${program} ${args.join(' ')}: ${why}`)
+  }
+  return result.stdout
+}
+
+/** Waits until a condition holds, polling; fails with `what` when it does not in time. */
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs = 10_000,
+): Promise<void> {
+  const deadline = Date.now() + timeoutMs
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`timed out waiting until ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+/** A process in the background; its output is collected. */
+export class Background {
+  readonly child: ChildProcess
+  stdout = ''
+  stderr = ''
+  readonly exited: Promise<number>
+
+  constructor(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+    this.child = spawn(program, args, {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    })
+    this.child.stdout!.setEncoding('utf8').on('data', (text: string) => (this.stdout += text))
+    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))
+    this.exited = new Promise((resolve) => {
+      this.child.once('close', (code, signal) => resolve(code ?? (signal === null ? -1 : 128)))
+      this.child.once('error', () => resolve(-1))
+    })
+  }
+
+  get isRunning(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null
+  }
+
+  /** Sends a signal and waits for the end; returns the exit code. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number> {
+    if (this.isRunning) this.child.kill(signal)
+    return this.exited
+  }
+}

@@ -1,0 +1,132 @@
+/** Every function of the shim answers a wrong argument type with a TypeError and does nothing. */
+import { describe, expect, test } from 'vitest'
+import { shim } from '../../../src/native/shim.ts'
+import type { Shim } from '../../../src/native/shim.ts'
+import { openDescriptors } from './windows.ts'
+
+type Kind = 'number' | 'string' | 'typed array' | 'typed array or null' | 'ArrayBuffer'
+
+const number = 'number'
+const string = 'string'
+const array = 'typed array'
+
+/** The arguments of every function: one that is missing here does not compile. */
+const signatures: Record<keyof Shim, readonly Kind[]> = {
+  windowMap: [number, number, number, number],
+  windowBuffer: [number],
+  windowDetach: ['ArrayBuffer'],
+  windowUnmap: [number],
+  windowAddress: [number],
+  windowLength: [number],
+  windowFaults: [number],
+  copyRows: [number, number, number],
+  gatherRows: [number, number, number, number, number],
+  checksumRows: [number, number, number],
+  readFrames: [number, number, number, number],
+  writeFrames: [number, number, number, number],
+  readInto: [number, number, number, number],
+  writeFrom: [number, number, number, number, number],
+  open: [string, number],
+  close: [number],
+  getStatusFlags: [number],
+  setStatusFlags: [number, number],
+  memfdCreate: [string, number],
+  ftruncate: [number, number],
+  eventfd: [number, number],
+  eventfdWrite: [number],
+  eventfdRead: [number],
+  epollCreate: [],
+  epollCtl: [number, number, number, number, number],
+  epollWait: [number, number, number, number, number],
+  poll: [number, number, number],
+  clockGettime: [number, number],
+  socketUnix: [number],
+  socketPair: [number, array],
+  bindUnix: [number, string],
+  connectUnix: [number, string],
+  listen: [number, number],
+  accept: [number],
+  peerCredentials: [number, array],
+  shutdown: [number, number],
+  recvMsg: [number, array, array, array, number],
+  sendMsg: [number, array, number, number, 'typed array or null', number, number],
+  netlinkRoute: [number],
+  tunOpen: [number, string, string, number, array, array],
+  tunGetFeatures: [number],
+  tunGetIff: [number, array],
+  tunSetOffload: [number, number],
+  tunGetVnetHdrSize: [number],
+  tunSetVnetHdrSize: [number, number],
+  tunGetSndbuf: [number],
+  tunSetSndbuf: [number, number],
+  tunSetQueue: [number, number],
+  tunSetPersist: [number, number],
+  tunSetOwner: [number, number],
+  tunSetGroup: [number, number],
+  tunSetCarrier: [number, number],
+  tunGetDevNetns: [number],
+  uringSetup: [number, array],
+  uringEnter: [number, number, number, number, number],
+  uringRegister: [number, number, number, number, number],
+}
+
+const right: Record<Kind, unknown> = {
+  number: -1,
+  string: '',
+  'typed array': new Int32Array(0),
+  'typed array or null': null,
+  ArrayBuffer: new ArrayBuffer(8),
+}
+
+const wrong: Record<Kind, readonly unknown[]> = {
+  number: ['1', undefined, null, true, {}, 1n],
+  string: [1, undefined, null, Buffer.from('x'), {}],
+  'typed array': [
+    1,
+    'x',
+    undefined,
+    null,
+    [],
+    new ArrayBuffer(8),
+    new DataView(new ArrayBuffer(8)),
+  ],
+  'typed array or null': [1, 'x', undefined, [], new ArrayBuffer(8)],
+  ArrayBuffer: [1, 'x', undefined, null, {}, new Uint8Array(8)],
+}
+
+const functions = shim as unknown as Record<string, (...given: readonly unknown[]) => unknown>
+
+describe('the arguments of the shim', () => {
+  test('the shim exports the functions of its contract and no others', () => {
+    expect(Object.keys(shim).toSorted()).toEqual(Object.keys(signatures).toSorted())
+  })
+
+  test.each(Object.entries(signatures).filter(([, kinds]) => kinds.length > 0))(
+    '%s throws a TypeError for each wrong or missing argument',
+    (name, kinds) => {
+      const call = functions[name]!
+      const before = openDescriptors()
+      kinds.forEach((kind, at) => {
+        for (const value of wrong[kind]) {
+          const given = kinds.map((kind, k) => (k === at ? value : right[kind]))
+          expect(() => call(...given), `argument ${at + 1} = ${String(value)}`).toThrow(TypeError)
+        }
+        const tooFew = kinds.slice(0, at).map((kind) => right[kind])
+        expect(() => call(...tooFew), `${at} arguments`).toThrow(TypeError)
+      })
+      expect(openDescriptors()).toBe(before)
+    },
+  )
+
+  test('numbers beyond 2^53 and NaN are no lengths and offsets', () => {
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, -1e300, 2 ** 60]) {
+      expect(() => shim.windowMap(-1, value, 0, 0)).toThrow(TypeError)
+      expect(() => shim.ftruncate(-1, value)).toThrow(TypeError)
+    }
+  })
+
+  test('a wrong call leaves the thread able to make a right one', () => {
+    expect(() => functions['close']!('x')).toThrow(TypeError)
+    expect(shim.close(-1)).toBe(-9)
+  })
+})

@@ -1,0 +1,358 @@
+/** Bulk memory: tables of copies, heads and checksums; a wrong row stops and touches nothing. */
+import { describe, expect, test } from 'vitest'
+import { EFAULT } from '../../../src/abi/errno.ts'
+import {
+  CHECKSUM_ROW_INTS,
+  COPY_ROW_INTS,
+  GATHER_ROW_INTS,
+  shim,
+  WINDOW_MIRRORED,
+  WINDOW_READ_ONLY,
+} from '../../../src/native/shim.ts'
+import { GUARD, mapWindow, memfd, PAGE, unmapWindow } from './windows.ts'
+import type { Mapped } from './windows.ts'
+
+const INT_MAX = 0x7fff_ffff
+
+/** Ascending bytes, so that a copy from the wrong place shows. */
+function pattern(window: Mapped): Mapped {
+  for (let k = 0; k < window.bytes.length; k++) window.bytes[k] = (k * 7 + (k >> 8)) & 0xff
+  return window
+}
+
+function guarded(length = PAGE): Mapped {
+  const window = mapWindow(length)
+  window.bytes.fill(GUARD)
+  return window
+}
+
+/** Offsets of the bytes that are no guard bytes any more. */
+function touched(window: Mapped): number[] {
+  return [...window.bytes.keys()].filter((k) => window.bytes[k] !== GUARD)
+}
+
+describe('copyRows', () => {
+  test('copies every row, in order, between windows, and not a byte beside', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    table.ints.set([source.id, 0, destination.id, 16, 4], 2)
+    table.ints.set([source.id, 100, destination.id, 18, 4], 2 + COPY_ROW_INTS)
+    table.ints.set([source.id, PAGE - 1, destination.id, PAGE - 1, 1], 2 + 2 * COPY_ROW_INTS)
+    expect(shim.copyRows(table.id, 8, 3)).toBe(3)
+    expect([...destination.bytes.subarray(15, 23)]).toEqual([
+      GUARD,
+      ...source.bytes.subarray(0, 2),
+      ...source.bytes.subarray(100, 104),
+      GUARD,
+    ])
+    expect(touched(destination)).toEqual([16, 17, 18, 19, 20, 21, PAGE - 1])
+  })
+
+  test('copies a full burst of rows, more than it prefetches', () => {
+    const source = pattern(mapWindow(256 * 64))
+    const destination = guarded(256 * 64)
+    const table = mapWindow(8192)
+    for (let k = 0; k < 256; k++) {
+      const row = [source.id, (255 - k) * 64, destination.id, k * 64, 60]
+      table.ints.set(row, k * COPY_ROW_INTS)
+    }
+    expect(shim.copyRows(table.id, 0, 256)).toBe(256)
+    for (let k = 0; k < 256; k++) {
+      const expected = [...source.bytes.subarray((255 - k) * 64, (255 - k) * 64 + 60)]
+      expect([...destination.bytes.subarray(k * 64, k * 64 + 64)]).toEqual([
+        ...expected,
+        ...Array.from({ length: 4 }, () => GUARD),
+      ])
+    }
+  })
+
+  test.each([
+    ['forwards', 10, 13],
+    ['backwards', 13, 10],
+    ['onto itself', 10, 10],
+  ])('copies overlapping memory %s as memmove does', (_, from, to) => {
+    const window = pattern(mapWindow(PAGE))
+    const expected = window.bytes.slice()
+    expected.copyWithin(to, from, from + 500)
+    const table = mapWindow(PAGE)
+    table.ints.set([window.id, from, window.id, to, 500])
+    expect(shim.copyRows(table.id, 0, 1)).toBe(1)
+    expect(Buffer.compare(window.bytes, expected)).toBe(0)
+  })
+
+  test('copies through the seam of a mirrored window', () => {
+    const ring = mapWindow(PAGE, memfd(PAGE), 0, WINDOW_MIRRORED)
+    const source = pattern(mapWindow(PAGE))
+    const table = mapWindow(PAGE)
+    table.ints.set([source.id, 0, ring.id, PAGE - 4, 8])
+    expect(shim.copyRows(table.id, 0, 1)).toBe(1)
+    expect([...ring.bytes.subarray(0, 4)]).toEqual([...source.bytes.subarray(4, 8)])
+  })
+
+  test('rows without bytes are done, also at the very end of a window', () => {
+    const source = mapWindow(PAGE)
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    table.ints.set([source.id, PAGE, destination.id, PAGE, 0])
+    expect(shim.copyRows(table.id, 0, 1)).toBe(1)
+    expect(shim.copyRows(table.id, 0, 0)).toBe(0)
+    expect(touched(destination)).toEqual([])
+  })
+
+  test('reads from a read-only window', () => {
+    const fd = memfd(PAGE)
+    const source = pattern(mapWindow(PAGE, fd))
+    const view = mapWindow(PAGE, fd, 0, WINDOW_READ_ONLY)
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    table.ints.set([view.id, 8, destination.id, 0, 8])
+    expect(shim.copyRows(table.id, 0, 1)).toBe(1)
+    expect([...destination.bytes.subarray(0, 8)]).toEqual([...source.bytes.subarray(8, 16)])
+  })
+
+  test('stops at a wrong row: earlier rows are done, nothing else is touched', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const fd = memfd(PAGE)
+    const behind = mapWindow(PAGE, fd)
+    behind.bytes.fill(GUARD)
+    const readOnly = mapWindow(PAGE, fd, 0, WINDOW_READ_ONLY)
+    const table = mapWindow(PAGE)
+    const closed = unmapWindow(mapWindow(PAGE))
+    const s = source.id
+    const d = destination.id
+    const wrong: Record<string, readonly number[]> = {
+      'negative source offset': [s, -1, d, 100, 8],
+      'lowest source offset': [s, -INT_MAX - 1, d, 100, 8],
+      'negative destination offset': [s, 0, d, -1, 8],
+      'source one byte beyond the end': [s, PAGE - 7, d, 100, 8],
+      'source offset beyond the end': [s, PAGE + 1, d, 100, 0],
+      'destination one byte beyond the end': [s, 0, d, PAGE - 7, 8],
+      'source end overflows an int32': [s, INT_MAX, d, 100, INT_MAX],
+      'destination end overflows an int32': [s, 0, d, INT_MAX, INT_MAX],
+      'negative length': [s, 0, d, 100, -1],
+      'lowest length': [s, 0, d, 100, -INT_MAX - 1],
+      'closed source window': [closed, 0, d, 100, 8],
+      'closed destination window': [s, 0, closed, 100, 8],
+      'closed window without bytes': [closed, 0, d, 100, 0],
+      'negative source window': [-1, 0, d, 100, 8],
+      'source window beyond the table': [4096, 0, d, 100, 8],
+      'destination window beyond the table': [s, 0, INT_MAX, 100, 8],
+      'lowest window number': [s, 0, -INT_MAX - 1, 100, 8],
+      'read-only destination': [s, 0, readOnly.id, 100, 8],
+    }
+    for (const [name, row] of Object.entries(wrong)) {
+      destination.bytes.fill(GUARD)
+      table.ints.set([s, 0, d, 0, 2, ...row, s, 0, d, 200, 8])
+      expect(shim.copyRows(table.id, 0, 3), name).toBe(1)
+      expect(touched(destination), name).toEqual([0, 1])
+      expect(touched(behind), name).toEqual([])
+    }
+  })
+
+  test('refuses a table that is not inside its window', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    for (let at = 0; at + COPY_ROW_INTS <= table.ints.length; at += COPY_ROW_INTS) {
+      table.ints.set([source.id, 0, destination.id, 0, 8], at)
+    }
+    const closed = unmapWindow(mapWindow(PAGE))
+    const wrong: readonly (readonly [number, number, number])[] = [
+      [table.id, -4, 1],
+      [table.id, 2, 1],
+      [table.id, PAGE - 16, 1],
+      [table.id, PAGE + 4, 0],
+      [table.id, 0, 205],
+      [table.id, 0, -1],
+      [table.id, 0, INT_MAX],
+      // 5 * 4 * 214748365 is 4 more than 2^32.
+      [table.id, 0, 214_748_365],
+      [table.id, INT_MAX - 3, 1],
+      [closed, 0, 1],
+      [-1, 0, 1],
+      [4096, 0, 1],
+    ]
+    for (const [window, offset, count] of wrong) {
+      expect(shim.copyRows(window, offset, count), `${offset} ${count}`).toBe(-EFAULT)
+      expect(shim.checksumRows(window, offset, count), `${offset} ${count}`).toBe(-EFAULT)
+    }
+    expect(touched(destination)).toEqual([])
+    expect(shim.copyRows(table.id, 12, 204)).toBeGreaterThanOrEqual(0)
+  })
+})
+
+describe('gatherRows', () => {
+  test('packs the first 16 bytes of every row', () => {
+    const source = pattern(mapWindow(PAGE))
+    const other = pattern(mapWindow(2 * PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    table.ints.set([source.id, 3, other.id, PAGE + 1, source.id, PAGE - 16], 4)
+    expect(shim.gatherRows(table.id, 16, 3, destination.id, 32)).toBe(3)
+    expect([...destination.bytes.subarray(32, 80)]).toEqual([
+      ...source.bytes.subarray(3, 19),
+      ...other.bytes.subarray(PAGE + 1, PAGE + 17),
+      ...source.bytes.subarray(PAGE - 16),
+    ])
+    const beside = [...destination.bytes.subarray(0, 32), ...destination.bytes.subarray(80)]
+    expect(beside.every((byte) => byte === GUARD)).toBe(true)
+  })
+
+  test('fills up with zeros past the end of a window', () => {
+    const source = mapWindow(PAGE)
+    source.bytes.fill(0x77)
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    table.ints.set([source.id, PAGE - 15, source.id, PAGE - 1, source.id, PAGE])
+    expect(shim.gatherRows(table.id, 0, 3, destination.id, 0)).toBe(3)
+    const head = (length: number): number[] =>
+      Array.from({ length: 16 }, (_, k) => (k < length ? 0x77 : 0))
+    expect([...destination.bytes.subarray(0, 48)]).toEqual([...head(15), ...head(1), ...head(0)])
+    expect(destination.bytes[48]).toBe(GUARD)
+  })
+
+  test('stops at a wrong row', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    const closed = unmapWindow(mapWindow(PAGE))
+    for (const [window, offset] of [
+      [source.id, -1],
+      [source.id, PAGE + 1],
+      [source.id, INT_MAX],
+      [source.id, -INT_MAX - 1],
+      [closed, 0],
+      [-1, 0],
+      [4096, 0],
+    ] as const) {
+      destination.bytes.fill(GUARD)
+      table.ints.set([source.id, 0, window, offset, source.id, 0])
+      expect(shim.gatherRows(table.id, 0, 3, destination.id, 0), `${window} ${offset}`).toBe(1)
+      expect(destination.bytes.subarray(16).every((byte) => byte === GUARD)).toBe(true)
+    }
+  })
+
+  test('refuses a table or destination outside its window, and a read-only destination', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const fd = memfd(PAGE)
+    const behind = mapWindow(PAGE, fd)
+    behind.bytes.fill(GUARD)
+    const readOnly = mapWindow(PAGE, fd, 0, WINDOW_READ_ONLY)
+    const table = mapWindow(PAGE)
+    for (let at = 0; at < table.ints.length; at += GATHER_ROW_INTS) table.ints[at] = source.id
+    const closed = unmapWindow(mapWindow(PAGE))
+    const d = destination.id
+    const wrong: readonly (readonly [number, number, number, number, number])[] = [
+      [table.id, -4, 1, d, 0],
+      [table.id, 2, 1, d, 0],
+      [table.id, PAGE - 4, 1, d, 0],
+      [table.id, 0, -1, d, 0],
+      [table.id, 0, INT_MAX, d, 0],
+      [closed, 0, 1, d, 0],
+      [table.id, 0, 2, d, -1],
+      [table.id, 0, 2, d, PAGE - 31],
+      [table.id, 0, 257, d, 0],
+      [table.id, 0, 2, d, INT_MAX],
+      [table.id, 0, 2, closed, 0],
+      [table.id, 0, 2, readOnly.id, 0],
+    ]
+    for (const given of wrong) expect(shim.gatherRows(...given), given.join(' ')).toBe(-EFAULT)
+    expect(touched(destination)).toEqual([])
+    expect(touched(behind)).toEqual([])
+  })
+})
+
+/** RFC 1071, straight from its text. */
+function referenceSum(bytes: Uint8Array, initial: number): number {
+  let sum = initial >>> 0
+  for (let k = 0; k < bytes.length; k += 2) sum += bytes[k]! * 256 + (bytes[k + 1] ?? 0)
+  while (sum > 0xffff) sum = (sum % 0x1_0000) + Math.floor(sum / 0x1_0000)
+  return sum
+}
+
+function checksum(window: Mapped, offset: number, length: number, initial: number): number {
+  const table = mapWindow(PAGE)
+  table.ints.set([window.id, offset, length, initial, -1])
+  expect(shim.checksumRows(table.id, 0, 1)).toBe(1)
+  const result = table.ints[CHECKSUM_ROW_INTS - 1]!
+  unmapWindow(table)
+  return result
+}
+
+describe('checksumRows', () => {
+  test('sums the example of RFC 1071', () => {
+    const window = mapWindow(PAGE)
+    window.bytes.set([0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])
+    expect(checksum(window, 0, 8, 0)).toBe(0xddf2)
+  })
+
+  test('sums an IPv4 header to the complement of its checksum', () => {
+    const header = Buffer.from('4500007300004000401100' + '00c0a80001c0a800c7', 'hex')
+    const window = mapWindow(PAGE)
+    window.bytes.set(header)
+    expect(~checksum(window, 0, 20, 0) & 0xffff).toBe(0xb861)
+  })
+
+  test('agrees with the reference for every short length and both alignments', () => {
+    const window = pattern(mapWindow(PAGE))
+    for (let length = 0; length < 70; length++) {
+      for (const offset of [0, 1, 2, 3]) {
+        for (const initial of [0, 1, 0xffff, 0x1_2345, INT_MAX, -1]) {
+          const expected = referenceSum(window.bytes.subarray(offset, offset + length), initial)
+          const given = `${length} bytes at ${offset} with ${initial}`
+          expect(checksum(window, offset, length, initial), given).toBe(expected)
+        }
+      }
+    }
+  })
+
+  test('folds the carries of 64 KiB of ones', () => {
+    const window = mapWindow(65_536)
+    window.bytes.fill(0xff)
+    expect(checksum(window, 0, 65_535, 0)).toBe(referenceSum(window.bytes.subarray(0, 65_535), 0))
+    expect(checksum(window, 0, 65_536, 0)).toBe(0xffff)
+  })
+
+  test('writes a result for each row and nothing else into the table', () => {
+    const window = pattern(mapWindow(PAGE))
+    const table = mapWindow(PAGE)
+    table.ints.fill(-7)
+    table.ints.set([window.id, 0, 9, 5, -7, window.id, 20, 40, 0, -7])
+    expect(shim.checksumRows(table.id, 0, 2)).toBe(2)
+    expect([...table.ints.subarray(0, 11)]).toEqual([
+      window.id,
+      0,
+      9,
+      5,
+      referenceSum(window.bytes.subarray(0, 9), 5),
+      window.id,
+      20,
+      40,
+      0,
+      referenceSum(window.bytes.subarray(20, 60), 0),
+      -7,
+    ])
+  })
+
+  test('stops at a wrong row and leaves its result alone', () => {
+    const window = pattern(mapWindow(PAGE))
+    const table = mapWindow(PAGE)
+    const closed = unmapWindow(mapWindow(PAGE))
+    for (const row of [
+      [window.id, -1, 4],
+      [window.id, 0, -1],
+      [window.id, PAGE - 3, 4],
+      [window.id, INT_MAX, INT_MAX],
+      [closed, 0, 4],
+      [4096, 0, 4],
+    ]) {
+      table.ints.set([window.id, 0, 4, 0, -7, ...row, 0, -7, window.id, 0, 4, 0, -7])
+      expect(shim.checksumRows(table.id, 0, 3), row.join(' ')).toBe(1)
+      expect(table.ints[9]).toBe(-7)
+      expect(table.ints[14]).toBe(-7)
+    }
+  })
+})
