@@ -268,7 +268,7 @@ describe('gatherRows', () => {
 /** RFC 1071, straight from its text. */
 function referenceSum(bytes: Uint8Array, initial: number): number {
   let sum = initial >>> 0
-  for (let k = 0; k < bytes.length; k += 2) sum += bytes[k]! * 256 + (bytes[k + 1] ?? 0)
+  for (let k = 0; k < bytes.length; k += 2) sum += bytes[k] * 256 + (bytes[k + 1] ?? 0)
   while (sum > 0xffff) sum = (sum % 0x1_0000) + Math.floor(sum / 0x1_0000)
   return sum
 }
@@ -277,7 +277,7 @@ function checksum(window: Mapped, offset: number, length: number, initial: numbe
   const table = mapWindow(PAGE)
   table.ints.set([window.id, offset, length, initial, -1])
   expect(shim.checksumRows(table.id, 0, 1)).toBe(1)
-  const result = table.ints[CHECKSUM_ROW_INTS - 1]!
+  const result = table.ints[CHECKSUM_ROW_INTS - 1]
   unmapWindow(table)
   return result
 }

@@ -198,14 +198,14 @@ describe('clockGettime', () => {
     expect(shim.clockGettime(window.id, 16)).toBe(0)
     const realAfter = Date.now()
     const monotonicAfter = process.hrtime.bigint() / 1000n
-    const monotonicUs = new Float64Array(window.buffer)[2]!
+    const monotonicUs = new Float64Array(window.buffer)[2]
     expect(monotonicUs).toBeGreaterThanOrEqual(Number(monotonicBefore))
     expect(monotonicUs).toBeLessThanOrEqual(Number(monotonicAfter))
     const [low, high, seconds, nanoseconds] = words.subarray(6, 10)
-    const ns = BigInt(high!) * 0x1_0000_0000n + BigInt(low!)
+    const ns = BigInt(high) * 0x1_0000_0000n + BigInt(low)
     expect(Number(ns / 1_000_000n)).toBeGreaterThanOrEqual(realBefore)
     expect(Number(ns / 1_000_000n)).toBeLessThanOrEqual(realAfter)
-    expect(BigInt(seconds!) * 1_000_000_000n + BigInt(nanoseconds!)).toBe(ns)
+    expect(BigInt(seconds) * 1_000_000_000n + BigInt(nanoseconds)).toBe(ns)
     expect(nanoseconds).toBeLessThan(1_000_000_000)
     expect(window.bytes[15]).toBe(GUARD)
     expect(window.bytes[40]).toBe(GUARD)

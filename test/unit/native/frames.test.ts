@@ -246,7 +246,7 @@ describe('writeFrames', () => {
       [-0x8000_0000, 1],
     ]) {
       table.ints.fill(source.id)
-      table.ints.set([near, first!, count!, -7])
+      table.ints.set([near, first, count, -7])
       expect(shim.writeFrames(table.id, 0, 1, SEGMENTS), `${first} ${count}`).toBe(0)
       expect(table.ints[3]).toBe(-EFAULT)
     }

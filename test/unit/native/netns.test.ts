@@ -18,7 +18,7 @@ function tunOpen(netnsFd: number, path: string, name: string): readonly [number,
   const stage = new Int32Array([-7])
   const nameOut = new Uint8Array(IFNAMSIZ)
   const result = shim.tunOpen(netnsFd, path, name, IFF_TAP | IFF_NO_PI, nameOut, stage)
-  return [result, stage[0]!]
+  return [result, stage[0]]
 }
 
 describe('netlinkRoute', () => {

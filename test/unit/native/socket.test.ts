@@ -127,7 +127,7 @@ describe('messages', () => {
     expect(Buffer.from(received.subarray(4, 11)).toString()).toBe('message')
     expect([...received.subarray(0, 4), received[11]]).toEqual([0xa5, 0xa5, 0xa5, 0xa5, 0xa5])
     expect(info[0]).toBe(0)
-    expect(info[1]! & MSG_TRUNC).toBe(0)
+    expect(info[1] & MSG_TRUNC).toBe(0)
   })
 
   test('a message longer than the data is marked as cut', () => {
@@ -135,7 +135,7 @@ describe('messages', () => {
     shim.sendMsg(near, new Uint8Array(20), 0, 20, null, 0, 0)
     const info = new Int32Array(2)
     expect(shim.recvMsg(far, new Uint8Array(8), new Int32Array(0), info, 0)).toBe(8)
-    expect(info[1]! & MSG_TRUNC).toBe(MSG_TRUNC)
+    expect(info[1] & MSG_TRUNC).toBe(MSG_TRUNC)
   })
 
   test('flags reach the kernel in both directions', () => {
@@ -179,7 +179,7 @@ describe('descriptors in messages', () => {
     const [near, far] = pair(SOCK_STREAM)
     const files = [memfd(10), memfd(20)]
     const before = openDescriptors()
-    const given = new Int32Array([files[0]!, files[1]!, -1])
+    const given = new Int32Array([files[0], files[1], -1])
     expect(shim.sendMsg(near, new Uint8Array([1]), 0, 1, given, 2, 0)).toBe(1)
     const fds = new Int32Array(4).fill(-7)
     const info = new Int32Array(2)
@@ -188,14 +188,14 @@ describe('descriptors in messages', () => {
     expect([fds[2], fds[3]]).toEqual([-7, -7])
     expect(openDescriptors()).toBe(before + 2)
     for (const k of [0, 1]) {
-      keepFd(fds[k]!)
-      expect(isCloseOnExec(fds[k]!)).toBe(true)
-      expect(readlinkSync(`/proc/self/fd/${fds[k]!}`)).toMatch(/^\/memfd:framepump-test/)
+      keepFd(fds[k])
+      expect(isCloseOnExec(fds[k])).toBe(true)
+      expect(readlinkSync(`/proc/self/fd/${fds[k]}`)).toMatch(/^\/memfd:framepump-test/)
     }
     // One open file: the length that is set through one descriptor is seen through the other.
-    shim.setStatusFlags(fds[1]!, O_NONBLOCK)
-    expect(shim.getStatusFlags(files[1]!) & O_NONBLOCK).toBe(O_NONBLOCK)
-    expect(shim.getStatusFlags(files[0]!) & O_NONBLOCK).toBe(0)
+    shim.setStatusFlags(fds[1], O_NONBLOCK)
+    expect(shim.getStatusFlags(files[1]) & O_NONBLOCK).toBe(O_NONBLOCK)
+    expect(shim.getStatusFlags(files[0]) & O_NONBLOCK).toBe(0)
   })
 
   test('that nobody has room for are closed', () => {
@@ -234,7 +234,7 @@ describe('descriptors in messages', () => {
     const before = openDescriptors()
     const fds = new Int32Array(2)
     shim.socketPair(SOCK_STREAM, fds)
-    shim.sendMsg(fds[0]!, new Uint8Array([1]), 0, 1, new Int32Array([file]), 1, 0)
+    shim.sendMsg(fds[0], new Uint8Array([1]), 0, 1, new Int32Array([file]), 1, 0)
     for (const fd of fds) shim.close(fd)
     expect(openDescriptors()).toBe(before)
   })

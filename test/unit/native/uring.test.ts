@@ -65,13 +65,15 @@ class Ring {
 
   constructor() {
     this.fd = keepFd(shim.uringSetup(ENTRIES, new Uint8Array(this.params.buffer)))
-    const length = this.field(URING_PARAMS_CQ_OFF_CQES) + this.cqEntries * CQE_LENGTH
-    this.ring = mapWindow(length, this.fd, IORING_OFF_SQ_RING)
+    // Completions and the index array share one mapping (IORING_FEAT_SINGLE_MMAP).
+    const completions = this.field(URING_PARAMS_CQ_OFF_CQES) + this.cqEntries * CQE_LENGTH
+    const indices = this.field(URING_PARAMS_SQ_OFF_ARRAY) + ENTRIES * 4
+    this.ring = mapWindow(Math.max(completions, indices), this.fd, IORING_OFF_SQ_RING)
     this.entries = mapWindow(ENTRIES * SQE_LENGTH, this.fd, IORING_OFF_SQES)
   }
 
   field(offset: number): number {
-    return this.params[offset / 4]!
+    return this.params[offset / 4]
   }
 
   get cqEntries(): number {
@@ -97,7 +99,7 @@ class Ring {
   /** User data and result of a completion. */
   completion(index: number): readonly [number, number] {
     const at = this.field(URING_PARAMS_CQ_OFF_CQES) / 4 + (index % this.cqEntries) * CQE_WORDS
-    return [this.ring.ints[at]!, this.ring.ints[at + 2]!]
+    return [this.ring.ints[at], this.ring.ints[at + 2]]
   }
 }
 
@@ -150,7 +152,7 @@ describe.skipIf(isForbidden)(`io_uring${reason}`, () => {
     ring.prepare({
       [SQE_OPCODE_FLAGS]: IORING_OP_WRITE,
       [SQE_FD]: file,
-      [SQE_ADDR]: address % 2 ** 32 | 0,
+      [SQE_ADDR]: (address % 2 ** 32) | 0,
       [SQE_ADDR + 1]: Math.floor(address / 2 ** 32),
       [SQE_LEN]: 13,
       [SQE_USER_DATA]: 7,
@@ -199,7 +201,7 @@ describe.skipIf(isForbidden)(`io_uring${reason}`, () => {
     const length = PROBE_OPS + PROBE_OPS_MAX * PROBE_OP_LENGTH
     expect(shim.uringRegister(ring.fd, IORING_REGISTER_PROBE, window.id, 8, PROBE_OPS_MAX)).toBe(0)
     const flagsOf = (op: number): number =>
-      window.bytes[8 + PROBE_OPS + op * PROBE_OP_LENGTH + PROBE_OP_FLAGS]!
+      window.bytes[8 + PROBE_OPS + op * PROBE_OP_LENGTH + PROBE_OP_FLAGS]
     expect(flagsOf(IORING_OP_NOP) & IO_URING_OP_SUPPORTED).toBe(IO_URING_OP_SUPPORTED)
     expect(flagsOf(IORING_OP_WRITE) & IO_URING_OP_SUPPORTED).toBe(IO_URING_OP_SUPPORTED)
     expect(window.bytes.subarray(8 + length).every((byte) => byte === 0)).toBe(true)
@@ -209,7 +211,7 @@ describe.skipIf(isForbidden)(`io_uring${reason}`, () => {
     const buffers = mapWindow(8 * BUF_LENGTH)
     const argument = mapWindow(PAGE)
     const address = shim.windowAddress(buffers.id)
-    argument.ints.set([address % 2 ** 32 | 0, Math.floor(address / 2 ** 32), 8, 3])
+    argument.ints.set([(address % 2 ** 32) | 0, Math.floor(address / 2 ** 32), 8, 3])
     const register = (op: number): number => shim.uringRegister(ring.fd, op, argument.id, 0, 1)
     expect(register(IORING_REGISTER_PBUF_RING)).toBe(0)
     expect(register(IORING_REGISTER_PBUF_RING)).toBeLessThan(0)

@@ -91,7 +91,7 @@ export function pair(type: number, nonBlocking = true): readonly [number, number
     keepFd(fd)
     if (nonBlocking) shim.setStatusFlags(fd, O_NONBLOCK)
   }
-  return [fds[0]!, fds[1]!]
+  return [fds[0], fds[1]]
 }
 
 /** Descriptors of this process; only comparable within one synchronous piece of code. */
@@ -102,7 +102,7 @@ export function openDescriptors(): number {
 /** Whether exec(2) would close the descriptor. */
 export function isCloseOnExec(fd: number): boolean {
   const line = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))
-  return (Number.parseInt(line![1]!, 8) & O_CLOEXEC) !== 0
+  return (Number.parseInt(line![1], 8) & O_CLOEXEC) !== 0
 }
 
 export interface ChildResult {

@@ -1,0 +1,127 @@
+/**
+ * The whole switch in one thread, with memory ports and a clock that tests turn: no kernel, no
+ * threads, no time. The engine is the real one; the tier has no queues.
+ */
+import type { Burst } from '../../src/mem/burst.ts'
+import type { IoTier, TapQueue } from '../../src/io/tier.ts'
+import { MemoryEndpoint, MemoryEnginePort } from '../../src/port/memory-port.ts'
+import { MemoryRing } from '../../src/port/memory-ring.ts'
+import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts'
+import type { Clock } from '../../src/switch/clock.ts'
+import { Engine, ENGINE_COUNTERS, SHARED_WORDS } from '../../src/switch/engine.ts'
+
+const PORTS = 32
+
+class NoTier implements IoTier {
+  readonly name = 'read-write'
+  readonly isReading = false
+  readonly spins = 0
+  addQueue(): void {}
+  removeQueue(queue: TapQueue): void {
+    queue.isClosing = true
+  }
+  pause(): void {}
+  resume(): void {}
+  nextBurst(_burst: Burst): TapQueue | null {
+    return null
+  }
+  write(): void {}
+  writeWithHeader(): void {}
+  flush(): void {}
+  endTurn(): void {}
+  spin(): boolean {
+    return false
+  }
+  sleep(): void {}
+  retry(): void {}
+  close(): void {}
+}
+
+class SimClock implements Clock {
+  readonly time: Float64Array = new Float64Array(4)
+  readonly words: Int32Array = new Int32Array(8)
+  nowS = 1000
+  read(): void {
+    this.time[0] = this.nowS * 1e6
+    this.words[4] = this.nowS
+  }
+}
+
+export interface SimOptions {
+  readonly macAgingS?: number
+  readonly macTableSize?: number
+  readonly dropsReservedGroups?: boolean
+}
+
+export class Sim implements Disposable {
+  readonly clock: SimClock = new SimClock()
+  readonly engine: Engine
+  readonly ports: MemoryEndpoint[] = []
+  readonly counters: Float64Array = new Float64Array(allocateCounters(PORTS))
+
+  constructor(ports: number, options: SimOptions = {}) {
+    this.engine = new Engine(
+      {
+        pace: 'interrupt',
+        macAgingS: options.macAgingS ?? 300,
+        macTableSize: options.macTableSize ?? 1024,
+        macSeed: 1,
+        dropsReservedGroups: options.dropsReservedGroups ?? false,
+        counters: this.counters,
+        engineCounters: new Float64Array(ENGINE_COUNTERS),
+        shared: new Int32Array(SHARED_WORDS),
+        clock: this.clock,
+        onPortFailed: () => undefined,
+      },
+      () => new NoTier(),
+    )
+    for (let index = 0; index < ports; index++) this.addPort(index)
+  }
+
+  addPort(index: number, mtu = 0): void {
+    const inward = MemoryRing.create()
+    const outward = MemoryRing.create()
+    const port = new MemoryEnginePort(index, inward, outward, this.engine.copies, this.counters)
+    this.engine.addPort(port, mtu)
+    this.ports[index] = new MemoryEndpoint(`p${index}`, inward, outward, () => undefined)
+  }
+
+  /** Sends a frame into a port and runs the switch until it is quiet. */
+  send(port: number, frame: Uint8Array): void {
+    if (!this.ports[port].send(frame)) throw new Error('ring full')
+    while (this.engine.turn() > 0);
+  }
+
+  /** Everything that the switch gave to a port since the last call. */
+  receive(port: number): Uint8Array[] {
+    const frames: Uint8Array[] = []
+    for (;;) {
+      const frame = this.ports[port].receive()
+      if (frame === null) return frames
+      frames.push(frame)
+    }
+  }
+
+  count(port: number): ReturnType<typeof readCounters> {
+    return readCounters(this.counters, port)
+  }
+
+  /** Moves time on and lets the housekeeping run; `carrier` sends the frame that wakes the switch. */
+  wait(seconds: number): void {
+    this.clock.nowS += seconds
+  }
+
+  [Symbol.dispose](): void {
+    for (const port of this.ports) port.close()
+    this.engine.close()
+  }
+}
+
+/** A frame from bytes of its addresses: the last byte tells them apart. */
+export function frame(destination: number, source: number, payload = 0, length = 60): Uint8Array {
+  const bytes = new Uint8Array(length)
+  bytes.set(destination === 255 ? [255, 255, 255, 255, 255, 255] : [2, 0, 0, 0, 0, destination])
+  bytes.set([2, 0, 0, 0, 0, source, 0x88, 0xb5], 6)
+  new DataView(bytes.buffer).setUint32(14, payload)
+  return bytes
+}
