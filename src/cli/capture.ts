@@ -36,16 +36,24 @@ export async function capture(options: CaptureCommandOptions): Promise<number> {
     // The daemon has its own: with ours closed, a reader sees the end when the daemon is done.
     closeSync(fd)
   }
+  // Every client is told of every capture's end; ours may come before we know its id.
+  let id: number | undefined
+  const early: (CaptureSummary & { id: number })[] = []
+  let resolveEnded: (summary: CaptureSummary) => void = () => undefined
   const ended = new Promise<CaptureSummary>((resolve, reject) => {
+    resolveEnded = resolve
     client.events.on('event', (name, data) => {
-      if (name === 'CAPTURE_ENDED') resolve(data as unknown as CaptureSummary)
+      if (name !== 'CAPTURE_ENDED') return
+      const summary = data as unknown as CaptureSummary & { id: number }
+      if (id === undefined) early.push(summary)
+      else if (summary.id === id) resolve(summary)
     })
     client.events.on('close', () =>
       reject(new SysError('CAPTURE_LOST', 'the daemon ended during the capture')),
     )
   })
   ended.catch(() => undefined)
-  const { id } = (await client.execute('capture-start', {
+  const started = (await client.execute('capture-start', {
     fd: 'capture',
     format: extname(options.write) === '.pcap' ? 'pcap' : 'pcapng',
     ...(ports === undefined ? {} : { ports: ports.split(',') }),
@@ -53,6 +61,9 @@ export async function capture(options: CaptureCommandOptions): Promise<number> {
     ...(snaplen === undefined ? {} : { snaplen }),
     ...(count === undefined ? {} : { count }),
   })) as { id: number }
+  id = started.id
+  const already = early.find((summary) => summary.id === id)
+  if (already !== undefined) resolveEnded(already)
   const stop = (): void => {
     client.execute('capture-stop', { id }).catch(() => undefined)
   }

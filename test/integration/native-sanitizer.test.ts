@@ -52,7 +52,7 @@ describe.skipIf(library === null)(`the shim under sanitizers${reason}`, () => {
       },
     )
     expect(stderr).not.toMatch(/Sanitizer|runtime error/)
-    expect(status, `${stdout}\n${stderr}`).toBe(0)
+    expect([`${stdout}\n${stderr}`, status]).toEqual([`${stdout}\n${stderr}`, 0])
     const report = JSON.parse(stdout) as { testResults: unknown[]; numPassedTests: number }
     const files = readdirSync(`${root}test/unit/native`).filter((name) => name.endsWith('.test.ts'))
     expect(report.testResults.length).toBe(files.length)

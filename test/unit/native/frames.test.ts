@@ -122,9 +122,12 @@ describe('readFrames', () => {
       window.bytes.fill(GUARD)
       for (const value of [1, 2]) send(far, 10, value)
       table.ints.set([...row, -7])
-      expect(shim.readFrames(near, table.id, 0, 1), row.join(' ')).toBe(-EFAULT)
+      expect([row.join(' '), shim.readFrames(near, table.id, 0, 1)]).toEqual([
+        row.join(' '),
+        -EFAULT,
+      ])
       table.ints.set([window.id, 0, 10, -7, ...row, -7])
-      expect(shim.readFrames(near, table.id, 0, 2), row.join(' ')).toBe(1)
+      expect([row.join(' '), shim.readFrames(near, table.id, 0, 2)]).toEqual([row.join(' '), 1])
       expect(table.ints[7]).toBe(-7)
       expect(window.bytes.subarray(10).every((byte) => byte === GUARD)).toBe(true)
       expect(receive(near)[0]).toBe(2)
@@ -225,7 +228,10 @@ describe('writeFrames', () => {
     ]) {
       table.ints.set([source.id, 0, 4, ...segment], SEGMENTS / 4)
       table.ints.set([near, 0, 2, -7, near, 1, 1, -7])
-      expect(shim.writeFrames(table.id, 0, 2, SEGMENTS), segment.join(' ')).toBe(0)
+      expect([segment.join(' '), shim.writeFrames(table.id, 0, 2, SEGMENTS)]).toEqual([
+        segment.join(' '),
+        0,
+      ])
       expect([table.ints[3], table.ints[7]]).toEqual([-EFAULT, -EFAULT])
     }
     expect(shim.poll(far, 1, 0)).toBe(0)
@@ -247,7 +253,10 @@ describe('writeFrames', () => {
     ]) {
       table.ints.fill(source.id)
       table.ints.set([near, first, count, -7])
-      expect(shim.writeFrames(table.id, 0, 1, SEGMENTS), `${first} ${count}`).toBe(0)
+      expect([`${first} ${count}`, shim.writeFrames(table.id, 0, 1, SEGMENTS)]).toEqual([
+        `${first} ${count}`,
+        0,
+      ])
       expect(table.ints[3]).toBe(-EFAULT)
     }
     for (const [offset, count, segments] of [

@@ -7,7 +7,7 @@ import { shim } from '../../../src/native/shim.ts'
 
 /** The file behind `shim`, for worker threads and child processes, which cannot load TypeScript. */
 export const shimPath: string =
-  process.env['FRAMEPUMP_SHIM'] ??
+  process.env['FRAMEPUMP_SHIM'] ||
   fileURLToPath(new URL('../../../native-shim/build/Release/framepump.node', import.meta.url))
 
 /** A sanitizer reports a deadly signal by itself and exits, so that the signal is not seen. */

@@ -1,0 +1,192 @@
+/** Captures, read back by tshark and compared frame by frame with what was sent. */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { readPcap } from '../../src/wire/pcap.ts'
+import { CLI, frameHex, Lab } from '../support/lab.ts'
+import type { Background } from '../support/processes.ts'
+import { sh, until } from '../support/processes.ts'
+
+const BROADCAST = 'ff:ff:ff:ff:ff:ff'
+const SOURCE = '02:00:00:00:00:01'
+
+/** Numbered frames of lengths 60..1514, as hex. */
+function variedFrames(count: number): string[] {
+  return Array.from({ length: count }, (_, n) =>
+    frameHex(BROADCAST, SOURCE, n, 60 + ((n * 37) % 1455)),
+  )
+}
+
+async function startCapture(lab: Lab, control: string, ...args: string[]): Promise<Background> {
+  const capture = lab.background(process.execPath, [CLI, 'capture', '--control', control, ...args])
+  await until('the capture runs', () => capture.stderr.includes('capturing') || !capture.isRunning)
+  return capture
+}
+
+/** The frames of a capture (hex) that tshark finds with a display filter. */
+function tsharkFrames(lab: Lab, file: string, filter: string): string[] {
+  const out = join(lab.directory, 'tshark.pcap')
+  sh('tshark', '-r', file, '-Y', filter, '-F', 'nsecpcap', '-w', out)
+  const bytes = readFileSync(out)
+  const frames: string[] = []
+  readPcap(bytes, {
+    frame: (offset, length) => {
+      frames.push(bytes.subarray(offset, offset + length).toString('hex'))
+    },
+  })
+  return frames
+}
+
+test('every frame is in the capture, in and out, as it was sent', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await lab.star(2)
+  const file = join(lab.directory, 'all.pcapng')
+  const capture = await startCapture(lab, daemon.control, '-w', file)
+  const receiver = await lab.receive(netns[1]!, 500)
+  const sent = variedFrames(500)
+  await lab.send(netns[0]!, sent)
+  expect(await receiver.frames()).toEqual(sent)
+  expect(await capture.stop('SIGINT')).toBe(0)
+  const own = 'eth.type == 0x88b5'
+  expect(
+    tsharkFrames(
+      lab,
+      file,
+      `${own} && frame.interface_name == "p0" && frame.packet_flags_direction == 1`,
+    ),
+  ).toEqual(sent)
+  expect(
+    tsharkFrames(
+      lab,
+      file,
+      `${own} && frame.interface_name == "p1" && frame.packet_flags_direction == 2`,
+    ),
+  ).toEqual(sent)
+  expect(tsharkFrames(lab, file, own)).toHaveLength(1000)
+  expect(sh('capinfos', '-t', file)).toContain('pcapng')
+})
+
+test('pcap, direction, port, snap length and count are honoured', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await lab.star(3)
+  const file = join(lab.directory, 'some.pcap')
+  const options = ['-w', file, '-i', 'p0,p2', '-d', 'in', '-s', '64', '-c', '10']
+  const capture = await startCapture(lab, daemon.control, ...options)
+  const sent = variedFrames(30)
+  await lab.send(netns[1]!, variedFrames(5))
+  await lab.send(netns[0]!, sent)
+  // It ends by itself after ten frames.
+  expect(await capture.exited).toBe(0)
+  expect(capture.stderr).toContain('10 frames captured, 0 dropped')
+  expect(tsharkFrames(lab, file, 'frame')).toEqual(
+    sent.slice(0, 10).map((hex) => hex.slice(0, 128)),
+  )
+  const lengths = sh('tshark', '-r', file, '-T', 'fields', '-e', 'frame.len').trim().split('\n')
+  expect(lengths.map(Number)).toEqual(sent.slice(0, 10).map((hex) => hex.length / 2))
+  expect(sh('capinfos', '-t', file)).toContain('nanosecond')
+})
+
+test('several captures at once, and ports that come during one, are in them', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await lab.star(2)
+  const files = ['a.pcapng', 'b.pcapng'].map((name) => join(lab.directory, name))
+  const captures = [
+    await startCapture(lab, daemon.control, '-w', files[0]!),
+    await startCapture(lab, daemon.control, '-w', files[1]!),
+  ]
+  const late = lab.netns()
+  await daemon.execute('netdev_add', {
+    type: 'tap',
+    id: 'late',
+    ifname: 'x0',
+    netns: late,
+    up: true,
+  })
+  const sent = variedFrames(20)
+  await lab.send(late, sent)
+  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames']! >= 20)
+  for (const capture of captures) expect(await capture.stop('SIGINT')).toBe(0)
+  for (const file of files) {
+    const filter = 'eth.type == 0x88b5 && frame.interface_name == "late"'
+    expect(tsharkFrames(lab, file, filter)).toEqual(sent)
+  }
+  void netns
+})
+
+test('standard output can be piped, and a reader that goes ends that capture alone', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await lab.star(2)
+  const file = join(lab.directory, 'kept.pcapng')
+  const kept = await startCapture(lab, daemon.control, '-w', file)
+  const command = `"${process.execPath}" "${CLI}" capture --control "${daemon.control}" -w - 2>err | head -c 2000 >/dev/null; cat err >&2`
+  const piped = lab.background('sh', ['-c', `cd "${lab.directory}" && ${command}`])
+  await until(
+    'both run',
+    async () => (await daemon.execute<unknown[]>('query-captures')).length === 2,
+  )
+  const sent = variedFrames(300)
+  await lab.send(netns[0]!, sent)
+  await piped.exited
+  expect(piped.stderr).toContain('the reader closed')
+  await until(
+    'it is gone',
+    async () => (await daemon.execute<unknown[]>('query-captures')).length === 1,
+  )
+  expect(await kept.stop('SIGINT')).toBe(0)
+  const filter = 'eth.type == 0x88b5 && frame.interface_name == "p0"'
+  expect(tsharkFrames(lab, file, filter)).toEqual(sent)
+})
+
+test('a full disk ends the capture with a clear message, and the switch goes on', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await lab.star(2)
+  const capture = await startCapture(lab, daemon.control, '-w', '/dev/full')
+  expect(await capture.exited).toBe(1)
+  expect(capture.stderr).toContain('no space left on device')
+  expect(lab.ping(netns[0]!, '10.0.0.2', 2)).toBe(2)
+})
+
+test('a client that is killed leaves a complete file', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await lab.star(2)
+  const file = join(lab.directory, 'killed.pcapng')
+  const capture = await startCapture(lab, daemon.control, '-w', file)
+  const sent = variedFrames(50)
+  await lab.send(netns[0]!, sent)
+  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames']! >= 50)
+  await capture.stop('SIGKILL')
+  await until(
+    'it has ended',
+    async () => (await daemon.execute<unknown[]>('query-captures')).length === 0,
+  )
+  const filter = 'eth.type == 0x88b5 && frame.interface_name == "p0"'
+  expect(tsharkFrames(lab, file, filter)).toEqual(sent)
+})
+
+test('a replayed file passes the switch and a record port writes it down', async () => {
+  await using lab = new Lab()
+  const sent = variedFrames(200)
+  const text = join(lab.directory, 'frames.txt')
+  const input = join(lab.directory, 'in.pcapng')
+  writeFileSync(text, sent.map((hex) => `000000 ${hex.match(/../g)!.join(' ')}\n`).join('\n'))
+  sh('text2pcap', '-q', text, input)
+  const netns = lab.netns()
+  const output = join(lab.directory, 'out.pcapng')
+  const daemon = await lab.daemon(
+    '--port',
+    `tap,id=p0,ifname=x0,netns=${netns},up=on`,
+    '--port',
+    `pcap,id=rec,record=${output}`,
+  )
+  const receiver = await lab.receive(netns, 400)
+  await daemon.execute('netdev_add', {
+    type: 'pcap',
+    id: 'play',
+    replay: input,
+    pace: 'full',
+    loop: 2,
+  })
+  expect(await receiver.frames()).toEqual([...sent, ...sent])
+  await daemon.execute('netdev_del', { id: 'rec' })
+  expect(tsharkFrames(lab, output, 'eth.type == 0x88b5')).toEqual([...sent, ...sent])
+})

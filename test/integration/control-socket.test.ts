@@ -1,0 +1,202 @@
+/** The control socket: QMP as QEMU's clients expect it, and clients that mean no good. */
+import { readdirSync, statSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { connect } from 'node:net'
+import { expect, test } from 'vitest'
+import { ControlClient } from '../../src/control/client.ts'
+import { shim } from '../../src/native/shim.ts'
+import type { Daemon } from '../support/lab.ts'
+import { Lab } from '../support/lab.ts'
+import { sh, until } from '../support/processes.ts'
+
+/** A raw connection: what it gets is collected. */
+async function raw(path: string): Promise<{ socket: Socket; text: () => string }> {
+  const socket = connect(path)
+  let text = ''
+  socket.setEncoding('utf8').on('data', (data: string) => (text += data))
+  socket.on('error', () => undefined)
+  await until('the greeting is there', () => text.includes('QMP'))
+  return { socket, text: () => text }
+}
+
+function openDescriptors(daemon: Daemon): number {
+  return readdirSync(`/proc/${daemon.process.child.pid}/fd`).length
+}
+
+test('greets, negotiates, answers with ids, and lists its commands', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  expect(statSync(daemon.control).mode & 0o777).toBe(0o600)
+  const { socket, text } = await raw(daemon.control)
+  expect(JSON.parse(text())).toMatchObject({
+    QMP: { version: { qemu: { major: 0 }, package: 'framepump' }, capabilities: [] },
+  })
+  socket.write('{"execute":"query-status"}{"execute":"qmp_capabilities","id":[1]}\n')
+  socket.write('{"execute":"query-st')
+  socket.write(
+    'atus","id":"x"}{"execute":"nope"}{"execute":"set_link","arguments":{"name":1,"up":true}}',
+  )
+  socket.write(
+    '{"execute":"set_link","arguments":{"name":"a"}}{"execute":"stop","arguments":{"x":1}}',
+  )
+  socket.write('{"execute":"set_link","arguments":{"name":"a","up":true}}')
+  await until('all are answered', () => text().split('\n').length >= 10)
+  const answers = text()
+    .trim()
+    .split('\n')
+    .slice(1)
+    .map((line) => JSON.parse(line) as unknown)
+  expect(answers).toMatchObject([
+    {
+      error: {
+        class: 'CommandNotFound',
+        desc: `Expecting capabilities negotiation with 'qmp_capabilities'`,
+      },
+    },
+    { return: {}, id: [1] },
+    { return: { status: 'running', running: true }, id: 'x' },
+    { error: { class: 'CommandNotFound', desc: 'The command nope has not been found' } },
+    {
+      error: { class: 'GenericError', desc: `Invalid parameter type for 'name', expected: string` },
+    },
+    { error: { class: 'GenericError', desc: `Parameter 'up' is missing` } },
+    { error: { class: 'GenericError', desc: `Parameter 'x' is unexpected` } },
+    { error: { class: 'DeviceNotFound', desc: `Device 'a' not found` } },
+  ])
+  socket.destroy()
+  const names = (await daemon.execute<{ name: string }[]>('query-commands')).map(({ name }) => name)
+  expect(names).toEqual(
+    expect.arrayContaining([
+      'qmp_capabilities',
+      'query-version',
+      'query-commands',
+      'query-status',
+      'netdev_add',
+      'netdev_del',
+      'set_link',
+      'stop',
+      'cont',
+      'quit',
+      'getfd',
+      'closefd',
+      'query-ports',
+      'query-links',
+      'query-mac-table',
+      'query-port-stats',
+      'query-offloads',
+      'link-add',
+      'link-del',
+      'config-reload',
+      'capture-start',
+      'capture-stop',
+    ]),
+  )
+})
+
+test('events tell of ports, links, stop and cont', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  const seen: unknown[] = []
+  daemon.client.events.on('event', (name, data) => seen.push([name, data]))
+  const netns = lab.netns()
+  await daemon.execute('netdev_add', { type: 'tap', id: 'a', ifname: 'x0', netns })
+  await daemon.execute('set_link', { name: 'a', up: false })
+  await daemon.execute('stop')
+  await daemon.execute('cont')
+  await daemon.execute('netdev_del', { id: 'a' })
+  await until('all are told', () => seen.length >= 5)
+  expect(seen).toEqual([
+    ['PORT_ADDED', { id: 'a' }],
+    ['PORT_LINK_CHANGED', { id: 'a', state: 'down', up: false }],
+    ['STOP', {}],
+    ['RESUME', {}],
+    ['PORT_REMOVED', { id: 'a' }],
+  ])
+})
+
+test('getfd hands over a TAP that netdev_add uses; what nobody asked for is closed', async () => {
+  await using lab = new Lab()
+  const netns = [lab.netns(), lab.netns()]
+  const daemon = await lab.daemon('--port', `tap,id=b,ifname=x0,netns=${netns[1]}`)
+  const before = openDescriptors(daemon)
+  sh('ip', '-n', netns[0]!, 'tuntap', 'add', 'x0', 'mode', 'tap', 'vnet_hdr')
+  const netnsFd = shim.open(`/run/netns/${netns[0]}`, 0)
+  const fd = shim.tunOpen(
+    netnsFd,
+    '/dev/net/tun',
+    'x0',
+    0x5002,
+    new Uint8Array(16),
+    new Int32Array(1),
+  )
+  shim.close(netnsFd)
+  expect(fd).toBeGreaterThan(0)
+  await expect(daemon.execute('getfd', { fdname: 'f' })).rejects.toThrow(
+    'No file descriptor supplied',
+  )
+  await daemon.client.execute('getfd', { fdname: 'unused' }, fd)
+  await daemon.execute('closefd', { fdname: 'unused' })
+  await daemon.client.execute('query-status', {}, fd)
+  await until('it is closed', () => openDescriptors(daemon) === before)
+  await daemon.client.execute('getfd', { fdname: 'f' }, fd)
+  shim.close(fd)
+  await daemon.execute('netdev_add', { type: 'tap', id: 'a', fd: 'f' })
+  await expect(daemon.execute('netdev_add', { type: 'tap', id: 'c', fd: 'f' })).rejects.toThrow(
+    `File descriptor named 'f' has not been found`,
+  )
+  lab.address(netns[0]!, '10.0.0.1')
+  lab.address(netns[1]!, '10.0.0.2')
+  expect(lab.ping(netns[0]!, '10.0.0.2', 2)).toBe(2)
+  expect(await daemon.port('a')).toMatchObject({ ifname: 'x0', netns: netns[0] })
+})
+
+test('garbage, half lines, 10 MB without an end and a client that never reads harm nobody', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await lab.star(2)
+  const before = openDescriptors(daemon)
+  const garbage = await raw(daemon.control)
+  garbage.socket.write('hello\n{"execute": nonsense}\n')
+  await until('it is told', () => garbage.text().split('Invalid JSON syntax').length >= 3)
+  const half = await raw(daemon.control)
+  half.socket.write('{"execute":"qmp_cap')
+  const endless = await raw(daemon.control)
+  endless.socket.write('{"execute":"'.padEnd(10 * 1024 * 1024, 'x'))
+  await until('it is told', () => endless.text().includes('longer than'))
+  const deaf = connect(daemon.control)
+  deaf.on('error', () => undefined)
+  deaf.pause()
+  deaf.write('{"execute":"qmp_capabilities"}')
+  for (let n = 0; n < 20_000; n++) deaf.write('{"execute":"query-commands"}')
+  await until(
+    'it is cut off',
+    () => deaf.destroyed || deaf.closed || openDescriptors(daemon) <= before + 3,
+    20_000,
+  )
+  expect(lab.ping(netns[0]!, '10.0.0.2', 3)).toBe(3)
+  expect(await daemon.execute('query-status')).toMatchObject({ running: true })
+  for (const { socket } of [garbage, half, endless]) socket.destroy()
+  deaf.destroy()
+  await until('all are closed', () => openDescriptors(daemon) === before)
+  const rss = Number(
+    /VmRSS:\s+(\d+)/.exec(sh('cat', `/proc/${daemon.process.child.pid}/status`))![1],
+  )
+  expect(rss).toBeLessThan(300_000)
+})
+
+test('a hundred connections at once: as many as there is room for are served', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  const before = openDescriptors(daemon)
+  const sockets = Array.from({ length: 100 }, () =>
+    connect(daemon.control).on('error', () => undefined),
+  )
+  await until(
+    'those without room are closed',
+    () => sockets.filter((socket) => socket.closed).length >= 36,
+  )
+  for (const socket of sockets) socket.destroy()
+  await until('all are closed', () => openDescriptors(daemon) <= before)
+  const client = await ControlClient.connect(daemon.control)
+  expect(await client.execute('query-status')).toMatchObject({ running: true })
+  client.close()
+})
