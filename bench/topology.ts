@@ -1,0 +1,223 @@
+/**
+ * Two namespaces with a TAP each, a switch between them, and what is measured on them. Traffic
+ * stays in the namespaces, which go away at the end.
+ *
+ *     [generator, CPU 1] ns A --x0-- [switch, CPU 0] --x0-- ns B [kernel counts]
+ */
+import type { ChildProcess } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+/** The checkout; this file runs from bench/results/js/bench. */
+export const ROOT: string = fileURLToPath(new URL('../../../..', import.meta.url))
+const BIN: string = join(ROOT, 'bench/results/bin')
+const CLI: string = join(ROOT, 'dist/cli/main.js')
+
+export type Peer = 'io_uring-multishot' | 'read-write' | 'c-reference'
+export const PEERS: readonly Peer[] = ['io_uring-multishot', 'read-write', 'c-reference']
+
+export function sh(program: string, ...args: string[]): string {
+  const result = spawnSync(program, args, { encoding: 'utf8' })
+  if (result.status !== 0) {
+    throw new Error(`${program} ${args.join(' ')}: ${result.error?.message ?? result.stderr}`)
+  }
+  return result.stdout
+}
+
+/** Compiles the C programs of bench/c. */
+export function compile(): void {
+  mkdirSync(BIN, { recursive: true })
+  for (const name of ['tap-reference', 'generator']) {
+    const source = join(ROOT, `bench/c/${name}.c`)
+    sh(
+      'cc',
+      '-std=gnu11',
+      '-O2',
+      '-Wall',
+      '-Wextra',
+      '-Werror',
+      '-pthread',
+      '-o',
+      join(BIN, name),
+      source,
+    )
+  }
+}
+
+export interface CaptureChoice {
+  readonly file: string
+  readonly snapLength: number
+}
+
+/** A running switch of one peer between two namespaces. */
+export class Bed {
+  readonly netns: readonly [string, string]
+  readonly control: string
+  readonly #switch: ChildProcess
+  #output = ''
+
+  private constructor(netns: readonly [string, string], control: string, child: ChildProcess) {
+    this.netns = netns
+    this.control = control
+    this.#switch = child
+    const collect = (text: string): void => {
+      this.#output += text
+    }
+    child.stdout!.setEncoding('utf8').on('data', collect)
+    child.stderr!.setEncoding('utf8').on('data', collect)
+  }
+
+  static async make(peer: Peer, hasVnetHdr: boolean, capture?: CaptureChoice): Promise<Bed> {
+    const netns = [`fpb${process.pid}a`, `fpb${process.pid}b`] as const
+    for (const name of netns) {
+      sh('ip', 'netns', 'add', name)
+      sh(
+        'ip',
+        'netns',
+        'exec',
+        name,
+        'sh',
+        '-c',
+        'echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6',
+      )
+    }
+    const control = `/tmp/framepump-bench-${process.pid}/control.sock`
+    const specs = netns.flatMap((name, k) => [
+      '--port',
+      `tap,id=p${k},ifname=x0,netns=${name},vnet_hdr=${hasVnetHdr ? 'on' : 'off'}`,
+    ])
+    const command =
+      peer === 'c-reference'
+        ? [
+            join(BIN, 'tap-reference'),
+            hasVnetHdr ? '1' : '0',
+            ...netns,
+            ...(capture === undefined ? [] : [capture.file, String(capture.snapLength)]),
+          ]
+        : [process.execPath, CLI, 'run', '--io', peer, '--control', control, ...specs]
+    const child = spawn('taskset', ['-c', '0', ...command], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const bed = new Bed(netns, control, child)
+    await bed.#until(() => bed.#output.includes('ready'))
+    netns.forEach((name, k) => {
+      sh('ip', '-n', name, 'addr', 'add', `10.0.0.${k + 1}/24`, 'dev', 'x0')
+      sh('ip', '-n', name, 'link', 'set', 'x0', 'up')
+    })
+    bed.exec(0, 'ping', '-c', '2', '-i', '0.1', '-W', '2', '10.0.0.2')
+    return bed
+  }
+
+  async #until(condition: () => boolean): Promise<void> {
+    for (let tries = 0; !condition(); tries++) {
+      if (tries > 500 || this.#switch.exitCode !== null) throw new Error(`switch: ${this.#output}`)
+      await sleep(20)
+    }
+  }
+
+  get pid(): number {
+    return this.#switch.pid!
+  }
+
+  exec(side: 0 | 1, ...command: string[]): string {
+    return sh('ip', 'netns', 'exec', this.netns[side], ...command)
+  }
+
+  /** One CLI command against the daemon, parsed. */
+  ctl(...args: string[]): unknown {
+    return JSON.parse(
+      sh(process.execPath, CLI, 'ctl', ...args, '--control', this.control),
+    ) as unknown
+  }
+
+  startCapture(choice: CaptureChoice): ChildProcess {
+    return spawn(
+      process.execPath,
+      [
+        CLI,
+        'capture',
+        '--control',
+        this.control,
+        '-w',
+        choice.file,
+        '-s',
+        String(choice.snapLength),
+      ],
+      { stdio: ['ignore', 'ignore', 'pipe'] },
+    )
+  }
+
+  /** Frames that reached the far interface. */
+  received(): number {
+    return Number(this.exec(1, 'cat', '/sys/class/net/x0/statistics/rx_packets'))
+  }
+
+  /** Seconds of CPU that the switch process has used, all threads. */
+  cpuSeconds(): number {
+    const fields = readFileSync(`/proc/${this.pid}/stat`, 'utf8').split(') ')[1].split(' ')
+    return (Number(fields[11]) + Number(fields[12])) / 100
+  }
+
+  residentMb(): number {
+    const status = readFileSync(`/proc/${this.pid}/status`, 'utf8')
+    return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024
+  }
+
+  /** Offers frames of a length for some seconds; what arrived per second, and its price. */
+  frames(length: number, seconds: number): { mpps: number; cpuNs: number } {
+    const mac = this.exec(1, 'cat', '/sys/class/net/x0/address').trim()
+    const run = (duration: number): void => {
+      this.exec(
+        0,
+        'taskset',
+        '-c',
+        '1',
+        join(BIN, 'generator'),
+        'x0',
+        String(length),
+        String(duration),
+        mac,
+      )
+    }
+    run(0.3)
+    const [before, cpuBefore, start] = [this.received(), this.cpuSeconds(), performance.now()]
+    run(seconds)
+    const elapsed = (performance.now() - start) / 1000
+    const count = this.received() - before
+    return {
+      mpps: count / Math.min(elapsed, seconds + 0.1) / 1e6,
+      cpuNs: ((this.cpuSeconds() - cpuBefore) * 1e9) / Math.max(count, 1),
+    }
+  }
+
+  /** One TCP stream by iperf3; Gbit/s at the receiver. */
+  async tcp(seconds: number): Promise<number> {
+    const server = spawn('ip', ['netns', 'exec', this.netns[1], 'iperf3', '-s', '-1'], {
+      stdio: 'ignore',
+    })
+    const exited = new Promise((resolve) => server.once('exit', resolve))
+    for (let tries = 0; tries < 200; tries++) {
+      if (this.exec(1, 'ss', '-Hltn', 'sport = :5201').includes('5201')) break
+      await sleep(20)
+    }
+    const text = this.exec(0, 'iperf3', '-c', '10.0.0.2', '-t', String(seconds), '-J')
+    await exited
+    const result = JSON.parse(text) as { end: { sum_received: { bits_per_second: number } } }
+    return result.end.sum_received.bits_per_second / 1e9
+  }
+
+  /** Ends the switch; returns what it printed. */
+  async close(): Promise<string> {
+    const exited = new Promise((resolve) => this.#switch.once('close', resolve))
+    if (this.#switch.exitCode === null) {
+      this.#switch.kill('SIGTERM')
+      await exited
+    }
+    for (const name of this.netns) sh('ip', 'netns', 'del', name)
+    return this.#output
+  }
+}
+
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}
