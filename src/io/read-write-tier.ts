@@ -43,7 +43,7 @@ const RETRY_MS = 20
 
 export class ReadWriteTier implements IoTier {
   readonly name: IoTierName = 'read-write'
-  readonly spins: number = 20
+  readonly spins: number = 5
   readonly #events: TierEvents
   readonly #eventFd: number
   readonly #epoll: number
@@ -213,21 +213,21 @@ export class ReadWriteTier implements IoTier {
   }
 
   /** @hot */
-  endTurn(): void {
+  endTurn(waitUs: number): void {
     this.flush()
-    this.#wait(0)
+    if (waitUs === 0) {
+      this.#wait(0)
+      return
+    }
+    const timeoutMs = waitUs < 0 ? -1 : Math.ceil(waitUs / 1000)
+    const isBounded = this.#stalled > 0 && (timeoutMs < 0 || timeoutMs > RETRY_MS)
+    this.#wait(isBounded ? RETRY_MS : timeoutMs)
   }
 
   /** Each spin is a system call. @hot */
   spin(): boolean {
     this.#wait(0)
     return this.#readyCount > 0
-  }
-
-  sleep(timeoutUs: number): void {
-    const timeoutMs = timeoutUs < 0 ? -1 : Math.ceil(timeoutUs / 1000)
-    const isBounded = this.#stalled > 0 && (timeoutMs < 0 || timeoutMs > RETRY_MS)
-    this.#wait(isBounded ? RETRY_MS : timeoutMs)
   }
 
   retry(): void {

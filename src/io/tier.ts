@@ -76,14 +76,17 @@ export interface IoTier {
   ): void
   /** Everything written so far has been given to the kernel. @hot */
   flush(): void
-  /** Flushes and takes back the slots of this turn. May look for new frames on the way. @hot */
-  endTurn(): void
+  /**
+   * Flushes, takes back the slots of this turn, and waits until something arrives or the control
+   * eventfd is written, at most `waitUs` (0: does not wait, -1: for ever). Where it can, all of that
+   * is one system call.
+   * @hot
+   */
+  endTurn(waitUs: number): void
   /** Looks for new frames without waiting; true: the next turn may find some. @hot */
   spin(): boolean
   /** Fruitless spins after which a sleep is cheaper, at adaptive pace. */
   readonly spins: number
-  /** Sleeps until something arrives, the control eventfd is written, or `timeoutUs` (-1: none). */
-  sleep(timeoutUs: number): void
   /** Tries again to read queues whose read failed for a passing reason; called now and then. */
   retry(): void
   close(): void

@@ -63,7 +63,7 @@ const RETRY_US = 20_000
 
 export class UringTier implements IoTier {
   readonly name: IoTierName = 'io_uring-multishot'
-  readonly spins: number = 1000
+  readonly spins: number = 200
   readonly #events: TierEvents
   readonly #eventFd: number
   readonly #uring: Uring
@@ -228,19 +228,32 @@ export class UringTier implements IoTier {
   }
 
   /** @hot */
-  endTurn(): void {
-    const taken = this.#takenCount
-    if (taken > 0) {
-      // The slots may be offered again only once all writes from them are done.
+  endTurn(waitUs: number): void {
+    if (this.#rearmCount > 0) {
+      // Reads start again only when there are slots for them.
       this.flush()
-      const slots = this.#taken
-      const free = this.#free
-      for (let k = 0; k < taken; k++) free.add(slots[k])
-      free.publish()
-      this.#takenCount = 0
+      this.#offerTaken()
+      this.#startReadsAgain()
     }
-    if (this.#rearmCount > 0) this.#startReadsAgain()
-    if (this.#uring.pending > 0) this.#uring.submit()
+    const uring = this.#uring
+    if (waitUs !== 0) {
+      const isBounded = this.#mustRetry && (waitUs < 0 || waitUs > RETRY_US)
+      uring.enter(1, isBounded ? RETRY_US : waitUs)
+    }
+    if (uring.pending > 0) uring.submit()
+    this.#iovecPairs = 0
+    this.#offerTaken()
+  }
+
+  /** The writes from them are done: the slots of this turn are free. @hot */
+  #offerTaken(): void {
+    const taken = this.#takenCount
+    if (taken === 0) return
+    const slots = this.#taken
+    const free = this.#free
+    for (let k = 0; k < taken; k++) free.add(slots[k])
+    free.publish()
+    this.#takenCount = 0
   }
 
   /** Reads the rings' memory; enters the kernel only when it has something for us. @hot */
@@ -249,11 +262,6 @@ export class UringTier implements IoTier {
     if (!uring.hasWork()) return false
     uring.submit()
     return true
-  }
-
-  sleep(timeoutUs: number): void {
-    const isBounded = this.#mustRetry && (timeoutUs < 0 || timeoutUs > RETRY_US)
-    this.#uring.enter(1, isBounded ? RETRY_US : timeoutUs)
   }
 
   retry(): void {

@@ -22,7 +22,7 @@ export interface EnginePort {
    * @hot
    */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void
-  /** Called at the end of a turn in which the port was given frames. @hot */
+  /** Called in a turn in which the port was given frames, after the last copy has run. @hot */
   endTurn(): void
   /** Forgets this thread's memory of it; no method is called afterwards. */
   close(): void

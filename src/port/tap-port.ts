@@ -86,6 +86,7 @@ export class TapPort implements EnginePort {
   /** Spells the header anew, for a frame that has none or one of another length. @hot */
   #writeWithHeader(fd: number, burst: Burst, k: number): void {
     if (this.#headerCount === HEADERS_MAX) {
+      // None of the headers written so far is still needed after this.
       this.#tier.flush()
       this.#headerCount = 0
     }
@@ -110,7 +111,7 @@ export class TapPort implements EnginePort {
 
   /** @hot */
   endTurn(): void {
-    this.#headerCount = 0
+    // The tier flushes by itself.
   }
 
   close(): void {

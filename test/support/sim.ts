@@ -32,7 +32,6 @@ class NoTier implements IoTier {
   spin(): boolean {
     return false
   }
-  sleep(): void {}
   retry(): void {}
   close(): void {}
 }
@@ -89,7 +88,7 @@ export class Sim implements Disposable {
   /** Sends a frame into a port and runs the switch until it is quiet. */
   send(port: number, frame: Uint8Array): void {
     if (!this.ports[port].send(frame)) throw new Error('ring full')
-    while (this.engine.turn() > 0);
+    while (this.engine.turn(false, 0) > 0);
   }
 
   /** Everything that the switch gave to a port since the last call. */
