@@ -176,7 +176,8 @@ const golden = (...parts: string[]): string => parts.join('').replaceAll(' ', ''
 describe('records', () => {
   test('a pcapng frame is a whole Enhanced Packet Block', () => {
     const rig = new Rig()
-    rig.recorder.addInterface(2, 7, new Uint8Array(0))
+    rig.recorder.addInterface(0, 0, new Uint8Array(0))
+    rig.recorder.addInterface(2, 1, new Uint8Array(0))
     rig.words.set([0, 0, 0x708090a0, 0x17f3c2b1])
     // What the ring held before shows through nowhere.
     rig.ring.fill(0xee, 0, LENGTH)
@@ -184,7 +185,7 @@ describe('records', () => {
     expect(rig.bytes()).toBe(
       golden(
         '06000000 34000000', // type, length 52
-        '07000000', // interface
+        '01000000', // interface
         'b1c2f317 a0908070', // timestamp, high word first
         '05000000 05000000', // captured, original length
         '0102030405 000000', // frame, padding

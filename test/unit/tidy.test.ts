@@ -1,0 +1,137 @@
+/** Rules of the project that no linter knows. Each failure lists the places. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+import { COUNTER_NAMES } from '../../src/stats/counters.ts'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const SRC = join(ROOT, 'src')
+const LINES_MAX = 500
+
+const files = readdirSync(SRC, { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.ts') && !name.endsWith('.d.ts'))
+  .map((name) => ({ name, text: readFileSync(join(SRC, name), 'utf8') }))
+const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+
+/** What each room may import besides itself; types may come from anywhere below cli. */
+const ROOMS: Readonly<Record<string, readonly string[]>> = {
+  'errors.ts': [],
+  'index.ts': ['errors.ts', 'switch'],
+  abi: ['errors.ts'],
+  native: ['errors.ts'],
+  wire: ['abi'],
+  stats: [],
+  mem: ['errors.ts', 'native'],
+  io: ['errors.ts', 'abi', 'wire', 'mem', 'native'],
+  capture: ['errors.ts', 'abi', 'wire', 'mem', 'native'],
+  port: ['errors.ts', 'abi', 'wire', 'mem', 'native', 'stats', 'io', 'capture'],
+  switch: ['errors.ts', 'abi', 'wire', 'mem', 'native', 'stats', 'io', 'capture', 'port'],
+  config: ['errors.ts', 'abi'],
+  control: ['errors.ts', 'abi', 'mem', 'native', 'config'],
+  daemon: ['errors.ts', 'switch', 'config', 'control'],
+  cli: ['errors.ts', 'io', 'native', 'port', 'switch', 'config', 'control', 'daemon'],
+}
+
+interface Import {
+  readonly from: string
+  readonly to: string
+  readonly isType: boolean
+}
+
+const imports: Import[] = files.flatMap(({ name, text }) =>
+  [...text.matchAll(/^(?:import|export) (type )?[^'"]*?from '(\.[^']+)'/gms)].map((match) => ({
+    from: name,
+    to: relative(SRC, join(SRC, dirname(name), match[2])),
+    isType: match[1] !== undefined,
+  })),
+)
+const roomOf = (name: string): string => name.split('/')[0]
+
+test('imports go down the list of rooms only', () => {
+  const wrong = imports.filter(({ from, to, isType }) => {
+    const [room, target] = [roomOf(from), roomOf(to)]
+    if (room === target) return false
+    if (isType) return target === 'cli'
+    return !ROOMS[room].includes(target)
+  })
+  expect(wrong).toEqual([])
+})
+
+test('every file is reached from an entry', () => {
+  const isEntry = (name: string): boolean =>
+    ['index.ts', 'cli/main.ts', 'cli/demo-peer.ts'].includes(name) || name.endsWith('-worker.ts')
+  const reached = new Set(files.map(({ name }) => name).filter(isEntry))
+  for (const name of reached) {
+    for (const { from, to } of imports) if (from === name) reached.add(to)
+  }
+  expect(files.map(({ name }) => name).filter((name) => !reached.has(name))).toEqual([])
+})
+
+test('every file says at its head what it is, and stays short', () => {
+  const silent = files.filter(({ text }) => !/^(#!.*\n)?\/\*\*/.test(text))
+  expect(silent.map(({ name }) => name)).toEqual([])
+  const long = files.filter(({ text }) => text.split('\n').length > LINES_MAX)
+  expect(long.map(({ name }) => name)).toEqual([])
+})
+
+/** What allocates or blocks, in a body marked @hot. */
+const NOT_HOT: readonly (readonly [string, RegExp])[] = [
+  ['new', /\bnew (?!RangeError)/],
+  ['view', /\.(subarray|slice)\(/],
+  ['closure', /=>/],
+  ['for..of', /for \((const|let) \S+ of /],
+  ['iteration method', /\.(forEach|map|filter|reduce|push|splice)\(/],
+  ['spread', /\.\.\./],
+  ['template string', /`/],
+  ['bigint', /BigInt|\d+n\b/],
+  ['try', /\btry\b/],
+  ['async', /\b(await|async)\b/],
+  ['console', /\bconsole\b/],
+]
+
+/** Bodies of the functions whose doc comment has @hot. */
+function hotBodies(text: string): string[] {
+  return [...text.matchAll(/@hot[^/]*\*\/\s*/g)].flatMap((match) => {
+    const start = match.index + match[0].length
+    const open = text.indexOf('{', text.indexOf(')', start))
+    const signature = text.slice(start, open)
+    // An interface's method has no body.
+    if (open < 0 || /\n\s*(\/\*\*|\})/.test(signature)) return []
+    let depth = 0
+    for (let at = open; at < text.length; at++) {
+      if (text[at] === '{') depth++
+      else if (text[at] === '}' && --depth === 0) return [text.slice(open, at + 1)]
+    }
+    return []
+  })
+}
+
+test('what is marked @hot neither allocates nor throws nor logs', () => {
+  const bodies = files.flatMap(({ name, text }) => hotBodies(text).map((body) => ({ name, body })))
+  expect(bodies.length).toBeGreaterThan(40)
+  const wrong = bodies.flatMap(({ name, body }) =>
+    NOT_HOT.filter(([, pattern]) => pattern.test(body.replaceAll('#uring.push(', ''))).map(
+      ([what]) => `${name}: ${what} in ${body.slice(0, 80)}`,
+    ),
+  )
+  expect(wrong).toEqual([])
+})
+
+test('every error code has a row in the README', () => {
+  const codes = new Set(
+    files.flatMap(({ text }) =>
+      [...text.matchAll(/(?:Error|super)\(\s*'([A-Z][A-Z_]+)'/g)].map((match) => match[1]),
+    ),
+  )
+  expect(codes.size).toBeGreaterThan(30)
+  expect([...codes].filter((code) => !readme.includes(`\`${code}\``))).toEqual([])
+})
+
+test('every counter and every command has a row in the README', () => {
+  expect(COUNTER_NAMES.filter((name) => !readme.includes(`\`${name}\``))).toEqual([])
+  const main = files.find(({ name }) => name === 'cli/main.ts')!.text
+  const commands = [...main.matchAll(/\.command\('(\w+)'\)/g)].map((match) => match[1])
+  expect(commands.length).toBeGreaterThan(5)
+  expect(commands.filter((name) => !readme.includes(`framepump ${name}`))).toEqual([])
+})
