@@ -10,7 +10,7 @@ import { IO } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
 import { frame } from '../support/sim.ts'
 
-const { createSwitch, ConfigError } = (await import('../../dist/index.js' as string)) as {
+const { createSwitch, ConfigError } = (await import('../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
   ConfigError: typeof ConfigErrorClass
 }

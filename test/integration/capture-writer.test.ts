@@ -17,7 +17,7 @@ import { readPcapng } from '../../src/wire/pcapng.ts'
 import { until } from '../support/processes.ts'
 
 // Worker threads start from built files only.
-const { CaptureSession } = (await import('../../dist/capture/capture.js' as string)) as {
+const { CaptureSession } = (await import('../../dist/capture/capture.js')) as {
   CaptureSession: typeof Session
 }
 
@@ -29,7 +29,7 @@ const FRAME_LENGTH = 1514
 
 const cleanups: (() => void)[] = []
 afterEach(() => {
-  for (const cleanup of cleanups.splice(0).reverse()) cleanup()
+  for (const cleanup of cleanups.splice(0).toReversed()) cleanup()
 })
 
 function directory(): string {

@@ -42,9 +42,9 @@ test('every frame is in the capture, in and out, as it was sent', async () => {
   const { daemon, netns } = await lab.star(2)
   const file = join(lab.directory, 'all.pcapng')
   const capture = await startCapture(lab, daemon.control, '-w', file)
-  const receiver = await lab.receive(netns[1]!, 500)
+  const receiver = await lab.receive(netns[1], 500)
   const sent = variedFrames(500)
-  await lab.send(netns[0]!, sent)
+  await lab.send(netns[0], sent)
   expect(await receiver.frames()).toEqual(sent)
   expect(await capture.stop('SIGINT')).toBe(0)
   const own = 'eth.type == 0x88b5'
@@ -73,8 +73,8 @@ test('pcap, direction, port, snap length and count are honoured', async () => {
   const options = ['-w', file, '-i', 'p0,p2', '-d', 'in', '-s', '64', '-c', '10']
   const capture = await startCapture(lab, daemon.control, ...options)
   const sent = variedFrames(30)
-  await lab.send(netns[1]!, variedFrames(5))
-  await lab.send(netns[0]!, sent)
+  await lab.send(netns[1], variedFrames(5))
+  await lab.send(netns[0], sent)
   // It ends by itself after ten frames.
   expect(await capture.exited).toBe(0)
   expect(capture.stderr).toContain('10 frames captured, 0 dropped')
@@ -91,8 +91,8 @@ test('several captures at once, and ports that come during one, are in them', as
   const { daemon, netns } = await lab.star(2)
   const files = ['a.pcapng', 'b.pcapng'].map((name) => join(lab.directory, name))
   const captures = [
-    await startCapture(lab, daemon.control, '-w', files[0]!),
-    await startCapture(lab, daemon.control, '-w', files[1]!),
+    await startCapture(lab, daemon.control, '-w', files[0]),
+    await startCapture(lab, daemon.control, '-w', files[1]),
   ]
   const late = lab.netns()
   await daemon.execute('netdev_add', {
@@ -104,7 +104,7 @@ test('several captures at once, and ports that come during one, are in them', as
   })
   const sent = variedFrames(20)
   await lab.send(late, sent)
-  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames']! >= 20)
+  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames'] >= 20)
   for (const capture of captures) expect(await capture.stop('SIGINT')).toBe(0)
   for (const file of files) {
     const filter = 'eth.type == 0x88b5 && frame.interface_name == "late"'
@@ -125,7 +125,7 @@ test('standard output can be piped, and a reader that goes ends that capture alo
     async () => (await daemon.execute<unknown[]>('query-captures')).length === 2,
   )
   const sent = variedFrames(300)
-  await lab.send(netns[0]!, sent)
+  await lab.send(netns[0], sent)
   await piped.exited
   expect(piped.stderr).toContain('the reader closed')
   await until(
@@ -143,7 +143,7 @@ test('a full disk ends the capture with a clear message, and the switch goes on'
   const capture = await startCapture(lab, daemon.control, '-w', '/dev/full')
   expect(await capture.exited).toBe(1)
   expect(capture.stderr).toContain('no space left on device')
-  expect(lab.ping(netns[0]!, '10.0.0.2', 2)).toBe(2)
+  expect(lab.ping(netns[0], '10.0.0.2', 2)).toBe(2)
 })
 
 test('a client that is killed leaves a complete file', async () => {
@@ -152,8 +152,8 @@ test('a client that is killed leaves a complete file', async () => {
   const file = join(lab.directory, 'killed.pcapng')
   const capture = await startCapture(lab, daemon.control, '-w', file)
   const sent = variedFrames(50)
-  await lab.send(netns[0]!, sent)
-  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames']! >= 50)
+  await lab.send(netns[0], sent)
+  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames'] >= 50)
   await capture.stop('SIGKILL')
   await until(
     'it has ended',

@@ -119,7 +119,7 @@ test('getfd hands over a TAP that netdev_add uses; what nobody asked for is clos
   const netns = [lab.netns(), lab.netns()]
   const daemon = await lab.daemon('--port', `tap,id=b,ifname=x0,netns=${netns[1]}`)
   const before = openDescriptors(daemon)
-  sh('ip', '-n', netns[0]!, 'tuntap', 'add', 'x0', 'mode', 'tap', 'vnet_hdr')
+  sh('ip', '-n', netns[0], 'tuntap', 'add', 'x0', 'mode', 'tap', 'vnet_hdr')
   const netnsFd = shim.open(`/run/netns/${netns[0]}`, 0)
   const fd = shim.tunOpen(
     netnsFd,
@@ -144,9 +144,9 @@ test('getfd hands over a TAP that netdev_add uses; what nobody asked for is clos
   await expect(daemon.execute('netdev_add', { type: 'tap', id: 'c', fd: 'f' })).rejects.toThrow(
     `File descriptor named 'f' has not been found`,
   )
-  lab.address(netns[0]!, '10.0.0.1')
-  lab.address(netns[1]!, '10.0.0.2')
-  expect(lab.ping(netns[0]!, '10.0.0.2', 2)).toBe(2)
+  lab.address(netns[0], '10.0.0.1')
+  lab.address(netns[1], '10.0.0.2')
+  expect(lab.ping(netns[0], '10.0.0.2', 2)).toBe(2)
   expect(await daemon.port('a')).toMatchObject({ ifname: 'x0', netns: netns[0] })
 })
 
@@ -172,7 +172,7 @@ test('garbage, half lines, 10 MB without an end and a client that never reads ha
     () => deaf.destroyed || deaf.closed || openDescriptors(daemon) <= before + 3,
     20_000,
   )
-  expect(lab.ping(netns[0]!, '10.0.0.2', 3)).toBe(3)
+  expect(lab.ping(netns[0], '10.0.0.2', 3)).toBe(3)
   expect(await daemon.execute('query-status')).toMatchObject({ running: true })
   for (const { socket } of [garbage, half, endless]) socket.destroy()
   deaf.destroy()

@@ -111,13 +111,13 @@ test('SIGHUP applies the difference only', async () => {
   write([0, 1])
   const daemon = await lab.daemon('--config', file)
   netns.slice(0, 1).forEach((name) => lab.address(name, '10.0.0.1'))
-  const before = sh('ip', '-n', netns[0]!, '-o', 'link', 'show', 'x0')
+  const before = sh('ip', '-n', netns[0], '-o', 'link', 'show', 'x0')
   write([0, 2])
   daemon.process.child.kill('SIGHUP')
   await until('p2 is there', async () => (await daemon.port('p2')) !== undefined)
   expect(await daemon.port('p1')).toBeUndefined()
   // The same device: untouched.
-  expect(sh('ip', '-n', netns[0]!, '-o', 'link', 'show', 'x0')).toBe(before)
+  expect(sh('ip', '-n', netns[0], '-o', 'link', 'show', 'x0')).toBe(before)
   writeFileSync(file, 'ports: [ {')
   daemon.process.child.kill('SIGHUP')
   await until('the error is logged', () => daemon.process.stderr.includes('not reloaded'))
@@ -188,7 +188,7 @@ test('a name that somebody holds is EBUSY after a second of trying', async () =>
     '--control',
     join(lab.directory, 'c'),
     '--port',
-    tapSpec(0, netns[0]!),
+    tapSpec(0, netns[0]),
   )
   expect(refused.code).toBe(1)
   expect(refused.stderr).toContain(
@@ -199,33 +199,33 @@ test('a name that somebody holds is EBUSY after a second of trying', async () =>
 test('an interface that is deleted fails its port alone, and adding it again works', async () => {
   await using lab = new Lab()
   const { daemon, netns } = await lab.star(3)
-  expect(lab.ping(netns[0]!, '10.0.0.2', 1)).toBe(1)
-  sh('ip', '-n', netns[1]!, 'link', 'del', 'x0')
+  expect(lab.ping(netns[0], '10.0.0.2', 1)).toBe(1)
+  sh('ip', '-n', netns[1], 'link', 'del', 'x0')
   await until('the port has failed', async () => (await daemon.port('p1'))['state'] === 'failed')
   expect((await daemon.port('p1'))['error']).toContain('deleted')
-  expect(lab.ping(netns[0]!, '10.0.0.3', 2)).toBe(2)
+  expect(lab.ping(netns[0], '10.0.0.3', 2)).toBe(2)
   await daemon.execute('netdev_del', { id: 'p1' })
-  await daemon.execute('netdev_add', { type: 'tap', id: 'p1', ifname: 'x0', netns: netns[1]! })
-  lab.address(netns[1]!, '10.0.0.2')
-  sh('ip', '-n', netns[0]!, 'neigh', 'flush', 'all')
-  expect(lab.ping(netns[0]!, '10.0.0.2', 2)).toBe(2)
+  await daemon.execute('netdev_add', { type: 'tap', id: 'p1', ifname: 'x0', netns: netns[1] })
+  lab.address(netns[1], '10.0.0.2')
+  sh('ip', '-n', netns[0], 'neigh', 'flush', 'all')
+  expect(lab.ping(netns[0], '10.0.0.2', 2)).toBe(2)
 })
 
 test('an interface that is down drops and counts; renamed and moved, it goes on', async () => {
   await using lab = new Lab()
   const { daemon, netns } = await lab.star(2)
-  expect(lab.ping(netns[0]!, '10.0.0.2', 1)).toBe(1)
-  sh('ip', '-n', netns[1]!, 'link', 'set', 'x0', 'down')
-  lab.ping(netns[0]!, '10.0.0.2', 1)
-  await until('it counts', async () => (await daemon.stats('p1'))['tx_drop_link_down']! > 0)
+  expect(lab.ping(netns[0], '10.0.0.2', 1)).toBe(1)
+  sh('ip', '-n', netns[1], 'link', 'set', 'x0', 'down')
+  lab.ping(netns[0], '10.0.0.2', 1)
+  await until('it counts', async () => (await daemon.stats('p1'))['tx_drop_link_down'] > 0)
   expect((await daemon.port('p1'))['state']).toBe('open')
-  sh('ip', '-n', netns[1]!, 'link', 'set', 'x0', 'name', 'y0')
+  sh('ip', '-n', netns[1], 'link', 'set', 'x0', 'name', 'y0')
   const other = lab.netns()
-  sh('ip', '-n', netns[1]!, 'link', 'set', 'y0', 'netns', other)
+  sh('ip', '-n', netns[1], 'link', 'set', 'y0', 'netns', other)
   expect(await daemon.port('p1')).toMatchObject({ ifname: 'y0', netns: other })
   lab.address(other, '10.0.0.2', 'y0')
-  sh('ip', '-n', netns[0]!, 'neigh', 'flush', 'all')
-  expect(lab.ping(netns[0]!, '10.0.0.2', 2)).toBe(2)
+  sh('ip', '-n', netns[0], 'neigh', 'flush', 'all')
+  expect(lab.ping(netns[0], '10.0.0.2', 2)).toBe(2)
 })
 
 test('an unprivileged daemon works on a persistent TAP that its user owns', async () => {
@@ -240,12 +240,12 @@ test('an unprivileged daemon works on a persistent TAP that its user owns', asyn
   // It may read the checkout wherever that lies; it has no capability for networks.
   const read = ['--inh-caps', '+dac_read_search', '--ambient-caps', '+dac_read_search']
   const as = ['setpriv', '--reuid', NOBODY, '--regid', NOBODY, '--clear-groups', ...read]
-  const daemon = lab.start(netns, as[0]!, ...as.slice(1), process.execPath, CLI, ...run)
+  const daemon = lab.start(netns, as[0], ...as.slice(1), process.execPath, CLI, ...run)
   await until('it is ready', () => daemon.stderr.includes('ready') || !daemon.isRunning)
   expect(daemon.stderr).toContain('framepump: ready')
   const other = lab.start(
     netns,
-    as[0]!,
+    as[0],
     ...as.slice(1),
     process.execPath,
     CLI,

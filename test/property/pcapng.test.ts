@@ -251,8 +251,8 @@ test('recorder: the ring is never overrun, and what is in it is what had room', 
           {
             window: ring.id,
             length: RING,
-            control: control.buffer as SharedArrayBuffer,
-            counts: counts.buffer as SharedArrayBuffer,
+            control: control.buffer,
+            counts: counts.buffer,
             format: 'pcapng',
             direction: 'both',
             snapLength: SNAP,
@@ -277,7 +277,7 @@ test('recorder: the ring is never overrun, and what is in it is what had room', 
         const frames = new Uint8Array(source.buffer)
         const words = new Int32Array(8)
         const expected: Seen[] = []
-        let room = RING - blocks[0]!.length - blocks[1]!.length
+        let room = RING - blocks[0].length - blocks[1].length
         let dropped = 0
         let serial = 0
 

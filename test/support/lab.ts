@@ -120,7 +120,7 @@ export class Lab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const client of this.#clients) client.close()
-    for (const process of this.#processes.reverse()) {
+    for (const process of this.#processes.toReversed()) {
       if (process.isRunning) process.child.kill('SIGTERM')
       const forced = setTimeout(() => process.child.kill('SIGKILL'), 5000)
       await process.exited
@@ -172,7 +172,7 @@ export class Daemon {
   /** Counters of one port. */
   async stats(id: string): Promise<Record<string, number>> {
     const [counters] = await this.execute<Record<string, number>[]>('query-port-stats', { id })
-    return counters!
+    return counters
   }
 
   async port(id: string): Promise<Record<string, unknown>> {

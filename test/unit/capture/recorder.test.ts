@@ -26,7 +26,7 @@ const EPB_OVERHEAD = 44
 
 const cleanups: (() => void)[] = []
 afterEach(() => {
-  for (const cleanup of cleanups.splice(0).reverse()) cleanup()
+  for (const cleanup of cleanups.splice(0).toReversed()) cleanup()
 })
 
 interface Seen {
@@ -373,7 +373,7 @@ describe('the ring', () => {
     rig.describe(0, 0)
     rig.record([frame(1000, 1)])
     expect((rig.control[RING_HEAD] & (LENGTH - 1)) < LENGTH - 200).toBe(true)
-    expect(rig.frames()[0]!.frame).toEqual(frame(1000, 1))
+    expect(rig.frames()[0].frame).toEqual(frame(1000, 1))
   })
 
   test('goes on when head passes 2^31 and 2^32', () => {

@@ -169,7 +169,7 @@ describe('reader', () => {
   test('tells offsets of the bytes given, also when they are part of a larger buffer', () => {
     const file = join(SHB_LITTLE, IDB_LITTLE, EPB_LITTLE)
     const inside = join(unhex('ffffffffff'), file).subarray(5)
-    expect(read(inside).frames[0]!.frame).toBe('aabbcc')
+    expect(read(inside).frames[0].frame).toBe('aabbcc')
   })
 
   test('reads big-endian sections', () => {
@@ -217,7 +217,7 @@ describe('reader', () => {
     const block = unhex(
       '06000000 24000000 00000000 00000000 03000000 03000000 3c000000 aabbcc00 24000000',
     )
-    expect(read(join(SHB_LITTLE, description, block)).frames[0]!.timestampNs).toBe(timestampNs)
+    expect(read(join(SHB_LITTLE, description, block)).frames[0].timestampNs).toBe(timestampNs)
   })
 
   test('reads simple blocks, whose captured length is the smaller of original and snap length', () => {
@@ -253,7 +253,7 @@ describe('reader', () => {
     const block = unhex(
       '06000000 24000000 00000000 80000000 ffffffff 03000000 3c000000 aabbcc00 24000000',
     )
-    expect(read(join(SHB_LITTLE, IDB_LITTLE, block)).frames[0]!.timestampNs).toBe(
+    expect(read(join(SHB_LITTLE, IDB_LITTLE, block)).frames[0].timestampNs).toBe(
       0x80_ffff_ffffn * 1000n,
     )
   })
