@@ -14,7 +14,10 @@ test('a million frames cause no scavenge', { timeout: 120_000 }, async () => {
     '--trace-gc',
     CLI,
     'run',
-    ...['--io', IO, '--control', control],
+    '--io',
+    IO,
+    '--control',
+    control,
     ...ports,
   ])
   await until('it is ready', () => daemon.stderr.includes('framepump: ready'))

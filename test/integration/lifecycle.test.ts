@@ -8,9 +8,9 @@ import { Background, sh, until } from '../support/processes.ts'
 
 /** Runs the CLI to its end. */
 async function cli(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const process_ = new Background(process.execPath, [CLI, ...args])
-  const code = await process_.exited
-  return { code, stdout: process_.stdout, stderr: process_.stderr }
+  const child = new Background(process.execPath, [CLI, ...args])
+  const code = await child.exited
+  return { code, stdout: child.stdout, stderr: child.stderr }
 }
 
 test('SIGTERM closes everything: no socket, no interface, exit 0', async () => {
