@@ -30,9 +30,14 @@ import type { WriterMessage } from './writer-worker.ts'
 export const SNAP_LENGTH_MAX = 262144
 
 const SOCK_STREAM = 1
+/** A stream that takes nothing for so long after the end has lost its last bytes. */
+const STREAM_STUCK_MS = 2000
 
-/** Detaches the engine's recorder; resolves when the engine no longer touches the ring. */
-export type Detach = () => Promise<void>
+/**
+ * Detaches the engine's recorder; resolves when the engine no longer touches the ring. `error`: the
+ * writer has failed, this is why.
+ */
+export type Detach = (error?: string) => Promise<void>
 
 export class CaptureSession implements Capture {
   readonly id: number
@@ -45,12 +50,12 @@ export class CaptureSession implements Capture {
   readonly #counts: Float64Array
   readonly #control: Int32Array
   readonly #detach: Detach
-  #isStopping = false
+  #detached: Promise<void> | undefined
 
   constructor(id: number, options: CaptureOptions, detach: Detach) {
     checkOptions(options)
     const format = options.format ?? formatOf(options)
-    const { fd, name, flushed } = openDestination(options.to)
+    const { fd, name, settle } = openDestination(options.to)
     this.id = id
     this.ports = options.ports === undefined ? null : new Set(options.ports)
     const { window, handle } = createCaptureRing({
@@ -70,7 +75,7 @@ export class CaptureSession implements Capture {
     const worker = new Worker(new URL('./writer-worker.js', import.meta.url), {
       workerData: { ring: handle, fd, name },
     })
-    this.done = this.#run(worker, flushed)
+    this.done = this.#run(worker, settle)
   }
 
   /** Number and Interface Description Block for a port that is recorded from now on. */
@@ -88,16 +93,19 @@ export class CaptureSession implements Capture {
   }
 
   async stop(): Promise<CaptureSummary> {
-    if (!this.#isStopping) {
-      this.#isStopping = true
-      await this.#detach()
-      Atomics.store(this.#control, RING_STOP, 1)
-      Atomics.notify(this.#control, RING_STOP)
-    }
+    await this.#release()
+    Atomics.store(this.#control, RING_STOP, 1)
+    Atomics.notify(this.#control, RING_STOP)
     return this.done
   }
 
-  async #run(worker: Worker, flushed: Promise<string | undefined>): Promise<CaptureSummary> {
+  /** Detaches the engine, once; whoever needs the ring to be ours waits for the same promise. */
+  #release(error?: string): Promise<void> {
+    this.#detached ??= this.#detach(error)
+    return this.#detached
+  }
+
+  async #run(worker: Worker, settle: Destination['settle']): Promise<CaptureSummary> {
     const { bytes, error } = await new Promise<{ bytes: number; error?: string }>((resolve) => {
       worker.on('message', (message: WriterMessage) => {
         if (message.type === 'complete') void this.stop()
@@ -105,15 +113,13 @@ export class CaptureSession implements Capture {
       })
       worker.on('error', (cause) => resolve({ bytes: 0, error: `writer: ${cause.message}` }))
     })
-    // After a write error the engine still holds the ring.
-    if (!this.#isStopping) {
-      this.#isStopping = true
-      await this.#detach()
-    }
-    const streamError = await flushed
+    // After a write error the engine still holds the ring, also when a stop is under way.
+    await this.#release(error)
+    const streamError = await settle()
     await worker.terminate()
     this.#window.unmap()
-    const reason = error ?? streamError
+    // To the writer a failed stream is a reader that went; the stream knows why.
+    const reason = streamError ?? error
     return {
       frames: this.#counts[COUNT_FRAMES],
       dropped: this.#counts[COUNT_DROPPED],
@@ -143,19 +149,20 @@ function formatOf(options: CaptureOptions): CaptureFormat {
 interface Destination {
   readonly fd: number
   readonly name: string
-  /** Settles when everything has reached a stream, with what went wrong there. */
-  readonly flushed: Promise<string | undefined>
+  /** Waits, after the writer's end, until all has reached a stream; tells what went wrong there. */
+  readonly settle: () => Promise<string | undefined>
 }
 
 function openDestination(to: CaptureOptions['to']): Destination {
-  const nothing = Promise.resolve(undefined)
+  const settle = (): Promise<undefined> => Promise.resolve(undefined)
   if ('fd' in to && typeof to.fd === 'number' && !('write' in to)) {
-    return { fd: to.fd, name: 'the given descriptor', flushed: nothing }
+    return { fd: to.fd, name: 'the given descriptor', settle }
   }
   if ('path' in to && typeof to.path === 'string' && !('write' in to)) {
-    const { O_WRONLY, O_CREAT, O_TRUNC } = constants
+    const { O_WRONLY, O_CREAT, O_TRUNC, O_NONBLOCK } = constants
     const O_CLOEXEC = 0o2000000
-    const fd = shim.open(to.path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC)
+    // Without O_NONBLOCK a FIFO that nobody reads would hold up the whole control plane.
+    const fd = shim.open(to.path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC)
     if (fd < 0) {
       const reason = getSystemErrorMap().get(fd)?.[1] ?? errnoName(fd)
       throw new SysError('CAPTURE_FILE', `cannot create ${to.path}: ${reason}`, {
@@ -164,7 +171,7 @@ function openDestination(to: CaptureOptions['to']): Destination {
         path: to.path,
       })
     }
-    return { fd, name: to.path, flushed: nothing }
+    return { fd, name: to.path, settle }
   }
   return openStream(to as Writable)
 }
@@ -177,9 +184,21 @@ function openStream(stream: Writable): Destination {
     throw new SysError('OUT_OF_RESOURCES', `socketpair: ${errnoName(made)}`, { errno: -made })
   }
   const source = new Socket({ fd: fds[1], readable: true, writable: false })
-  const flushed = pipeline(source, stream).then(
+  const stuck = new AbortController()
+  const flushed = pipeline(source, stream, { signal: stuck.signal }).then(
     () => undefined,
-    (error: Error) => `stream: ${error.message}`,
+    (error: Error) =>
+      stuck.signal.aborted ? 'nobody reads the stream' : `stream: ${error.message}`,
   )
-  return { fd: fds[0], name: 'the stream', flushed }
+  const settle = async (): Promise<string | undefined> => {
+    const flow = (): string => `${source.bytesRead} ${stream.writableLength}`
+    let before = ''
+    const timer = setInterval(() => {
+      const now = flow()
+      if (now === before) stuck.abort()
+      before = now
+    }, STREAM_STUCK_MS)
+    return flushed.finally(() => clearInterval(timer))
+  }
+  return { fd: fds[0], name: 'the stream', settle }
 }

@@ -16,6 +16,7 @@ import { Window } from '../mem/window.ts'
 import type { CaptureRingHandle } from './ring.ts'
 import {
   COUNT_COMPLETE,
+  COUNT_DESCRIBED,
   COUNT_DROPPED,
   COUNT_FRAMES,
   COUNT_PER_INTERFACE,
@@ -44,8 +45,11 @@ export class Recorder {
   readonly #countLimit: number
   /** Interface number by port number; NOT_CAPTURED. */
   readonly #interfaceOf: Int32Array
-  /** Interface Description Blocks that found no room yet, by port number. */
-  readonly #waiting: (Uint8Array | null)[]
+  /**
+   * Interface Description Blocks that found no room yet, in the order of their numbers: a reader
+   * numbers interfaces by the order of their blocks.
+   */
+  readonly #waiting: Uint8Array[] = []
   #head: number
 
   constructor(handle: CaptureRingHandle, ports: number) {
@@ -61,33 +65,32 @@ export class Recorder {
     this.#snapLength = handle.snapLength
     this.#countLimit = handle.countLimit
     this.#interfaceOf = new Int32Array(ports).fill(NOT_CAPTURED)
-    this.#waiting = Array.from({ length: ports }, () => null)
     this.#head = Atomics.load(this.#control, RING_HEAD)
   }
 
   /** Records a port from now on, as `interfaceId`, whose description (pcap: empty) goes first. */
   addInterface(port: number, interfaceId: number, description: Uint8Array): void {
     this.#interfaceOf[port] = interfaceId
-    this.#waiting[port] = description.length > 0 ? description : null
-    this.#describe(port)
+    this.#waiting.push(description)
+    this.#describe()
   }
 
   removeInterface(port: number): void {
     this.#interfaceOf[port] = NOT_CAPTURED
-    this.#waiting[port] = null
   }
 
-  /** Puts a waiting description into the ring; false: still no room. */
-  #describe(port: number): boolean {
-    const block = this.#waiting[port]
-    if (block == null) return true
-    const used = (this.#head - Atomics.load(this.#control, RING_TAIL)) >>> 0
-    if (this.#length - used < block.length) return false
-    new Uint8Array(this.#window.buffer).set(block, this.#head & this.#mask)
-    this.#head = (this.#head + block.length) | 0
-    Atomics.store(this.#control, RING_HEAD, this.#head)
-    this.#waiting[port] = null
-    return true
+  /** Puts the waiting descriptions into the ring, as far as there is room. */
+  #describe(): void {
+    while (this.#waiting.length > 0) {
+      const block = this.#waiting[0]
+      const used = (this.#head - Atomics.load(this.#control, RING_TAIL)) >>> 0
+      if (this.#length - used < block.length) return
+      new Uint8Array(this.#window.buffer).set(block, this.#head & this.#mask)
+      this.#head = (this.#head + block.length) | 0
+      Atomics.store(this.#control, RING_HEAD, this.#head)
+      this.#counts[COUNT_DESCRIBED]++
+      this.#waiting.shift()
+    }
   }
 
   /**
@@ -112,7 +115,8 @@ export class Recorder {
     const counts = this.#counts
     if (counts[COUNT_COMPLETE] !== 0) return 0
     const cell = COUNT_PER_INTERFACE + 2 * interfaceId
-    if (!this.#describe(port)) {
+    if (this.#waiting.length > 0) this.#describe()
+    if (interfaceId >= counts[COUNT_DESCRIBED]) {
       counts[COUNT_DROPPED] += count
       counts[cell + 1] += count
       return count

@@ -19,10 +19,12 @@ const CONTROL_WORDS = 16
 
 export const COUNT_FRAMES = 0
 export const COUNT_DROPPED = 1
-/** Interfaces described so far. */
+/** Interfaces that have a number. */
 export const COUNT_INTERFACES = 2
 /** The frame limit was reached. */
 export const COUNT_COMPLETE = 3
+/** Interfaces whose description is in the ring; the engine counts them. */
+export const COUNT_DESCRIBED = 4
 /** From here on two cells per interface: frames recorded, frames dropped. */
 export const COUNT_PER_INTERFACE = 8
 /** Interfaces of one capture: ports that come and go get a new one each. */

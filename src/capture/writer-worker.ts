@@ -5,7 +5,7 @@
 import { fstatSync } from 'node:fs'
 import { getSystemErrorMap } from 'node:util'
 import { parentPort, workerData } from 'node:worker_threads'
-import { POLLOUT } from '../abi/epoll.ts'
+import { POLLERR, POLLHUP, POLLOUT } from '../abi/epoll.ts'
 import { EAGAIN, EPIPE } from '../abi/errno.ts'
 import { errnoName } from '../errors.ts'
 import { Window } from '../mem/window.ts'
@@ -14,7 +14,7 @@ import { interfaceStatistics } from '../wire/pcapng.ts'
 import type { CaptureRingHandle } from './ring.ts'
 import {
   COUNT_COMPLETE,
-  COUNT_INTERFACES,
+  COUNT_DESCRIBED,
   COUNT_PER_INTERFACE,
   RING_HEAD,
   RING_STOP,
@@ -46,23 +46,27 @@ const control = new Int32Array(ring.control)
 const counts = new Float64Array(ring.counts)
 const isRegularFile = fstatSync(fd).isFile()
 const startNs = BigInt(Date.now()) * 1_000_000n
+const readerClosed = `the reader closed ${name}`
 let bytesWritten = 0
 
 /** Writes some of a window's bytes; returns how many, or throws the reason why it is over. */
-function write(from: number, offset: number, length: number, deadline: number): number {
+function write(from: number, offset: number, length: number): number {
+  let deadline = Infinity
   for (;;) {
     const done = shim.writeFrom(fd, from, offset, length, isRegularFile ? 0 : 1)
     if (done >= 0) {
       bytesWritten += done
       return done
     }
-    if (done === -EPIPE) throw new Error(`the reader closed ${name}`)
+    if (done === -EPIPE) throw new Error(readerClosed)
     if (done !== -EAGAIN) {
       const reason = getSystemErrorMap().get(done)?.[1] ?? errnoName(done)
       throw new Error(`cannot write ${name}: ${reason}`)
     }
+    // The end may come while we wait here; a reader that still takes something has another turn.
+    if (isStopped() && deadline === Infinity) deadline = Date.now() + STUCK_MS
+    if (Date.now() > deadline) throw new Error(`nobody reads ${name}`)
     shim.poll(fd, POLLOUT, POLL_MS)
-    if (isStopped() && Date.now() > deadline) throw new Error(`nobody reads ${name}`)
   }
 }
 
@@ -72,16 +76,14 @@ function isStopped(): boolean {
 
 function drain(): void {
   let tail = Atomics.load(control, RING_TAIL)
-  let deadline = Infinity
   let isCompleteTold = false
   for (;;) {
     // Whoever sets stop has detached the engine before: nothing comes after an empty ring.
     const wasStopped = isStopped()
-    if (wasStopped && deadline === Infinity) deadline = Date.now() + STUCK_MS
     const waiting = (Atomics.load(control, RING_HEAD) - tail) >>> 0
     if (waiting > 0) {
       const length = Math.min(waiting, WRITE_LENGTH_MAX)
-      const done = write(ring.window, tail & (ring.length - 1), length, deadline)
+      const done = write(ring.window, tail & (ring.length - 1), length)
       tail = (tail + done) | 0
       Atomics.store(control, RING_TAIL, tail)
     } else if (wasStopped) {
@@ -91,6 +93,8 @@ function drain(): void {
         isCompleteTold = true
         post({ type: 'complete' })
       }
+      // Without a frame to write, a pipe that lost its reader tells nobody by itself.
+      if ((shim.poll(fd, 0, 0) & (POLLERR | POLLHUP)) !== 0) throw new Error(readerClosed)
       Atomics.wait(control, RING_STOP, 0, IDLE_MS)
     }
   }
@@ -99,16 +103,15 @@ function drain(): void {
 function writeStatistics(): void {
   if (ring.format !== 'pcapng') return
   const endNs = BigInt(Date.now()) * 1_000_000n
-  const deadline = Date.now() + STUCK_MS
   const scratch = Window.map(4096)
   const bytes = new Uint8Array(scratch.buffer)
   try {
-    for (let id = 0; id < counts[COUNT_INTERFACES]; id++) {
+    for (let id = 0; id < counts[COUNT_DESCRIBED]; id++) {
       const cell = COUNT_PER_INTERFACE + 2 * id
       const block = interfaceStatistics(id, startNs, endNs, counts[cell], counts[cell + 1])
       bytes.set(block)
       for (let at = 0; at < block.length;) {
-        at += write(scratch.id, at, block.length - at, deadline)
+        at += write(scratch.id, at, block.length - at)
       }
     }
   } finally {

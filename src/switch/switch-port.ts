@@ -47,6 +47,8 @@ export interface OpenPortContext {
   readonly given: ReadonlyMap<string, number>
   readonly log: (message: string) => void
   readonly wake: () => void
+  /** The port cannot go on; what is left of it waits to be closed. */
+  readonly failed: (reason: string) => void
 }
 
 export async function openPort(options: PortOptions, context: OpenPortContext): Promise<OpenPort> {
@@ -57,7 +59,7 @@ export async function openPort(options: PortOptions, context: OpenPortContext): 
       return new MemorySwitchPort(options, context.wake)
     case 'pcap':
       return options.replay === undefined
-        ? new RecordSwitchPort(options, context.log)
+        ? new RecordSwitchPort(options, context)
         : new ReplaySwitchPort(options, context.log)
   }
 }
@@ -198,7 +200,7 @@ class ReplaySwitchPort implements OpenPort {
 }
 
 function mapFile(path: string): Window {
-  const fd = shim.open(path, constants.O_RDONLY | O_CLOEXEC)
+  const fd = shim.open(path, constants.O_RDONLY | constants.O_NONBLOCK | O_CLOEXEC)
   if (fd < 0) {
     const reason = getSystemErrorMap().get(fd)?.[1] ?? errnoName(fd)
     throw new SysError('CAPTURE_FILE', `cannot open ${path}: ${reason}`, {
@@ -231,13 +233,17 @@ class RecordSwitchPort implements OpenPort {
   readonly description: PortDescription
   readonly #path: string
   readonly #capture: CaptureSession
-  readonly #log: (message: string) => void
+  #letGo: () => void = () => undefined
 
-  constructor(options: PcapOptions, log: (message: string) => void) {
+  constructor(options: PcapOptions, context: OpenPortContext) {
     this.#path = options.record!
-    this.#log = log
-    // The engine's recorder is the port itself: it is detached when the port is removed.
-    this.#capture = new CaptureSession(0, { to: { path: this.#path } }, () => Promise.resolve())
+    // The engine's recorder is the port itself: it is detached when the port is removed, and not
+    // before, also when the disk is full.
+    const removed = new Promise<void>((resolve) => (this.#letGo = resolve))
+    this.#capture = new CaptureSession(0, { to: { path: this.#path } }, (error) => {
+      if (error !== undefined) context.failed(error)
+      return removed
+    })
     const { block } = this.#capture.describe(options.id, 'record')
     this.description = { kind: 'record', ring: this.#capture.ring, block }
   }
@@ -255,7 +261,7 @@ class RecordSwitchPort implements OpenPort {
   }
 
   async close(): Promise<void> {
-    const { error } = await this.#capture.stop()
-    if (error !== undefined) this.#log(`${this.#path}: ${error}`)
+    this.#letGo()
+    await this.#capture.stop()
   }
 }

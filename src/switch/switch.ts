@@ -104,7 +104,12 @@ class UserspaceSwitch implements Switch {
       const { id } = options
       if (this.#ports.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
       const index = this.#freeIndex()
-      const open = await openPort(options, { given, log: this.#log, wake: this.#engine.wake })
+      const open = await openPort(options, {
+        given,
+        log: this.#log,
+        wake: this.#engine.wake,
+        failed: (reason) => this.#portStopped(id, reason),
+      })
       const entry: PortEntry = {
         index,
         options,
@@ -375,10 +380,25 @@ class UserspaceSwitch implements Switch {
 
   #portFailed(index: number, errno: number): void {
     const entry = this.#byIndex[index]
-    if (entry === undefined || entry.failure !== undefined) return
+    if (entry === undefined) return
     const { ifname } = entry.open.facts()
-    entry.failure = `${strerror(errno)}: the interface ${ifname ?? ''} was deleted`
-    this.#log(`${entry.options.type} ${entry.options.id}: failed error=${entry.failure}`)
+    this.#fail(entry, `${strerror(errno)}: the interface ${ifname ?? ''} was deleted`)
+  }
+
+  /** The control plane's end of a port found that it cannot go on. */
+  #portStopped(id: string, reason: string): void {
+    void this.#change(async () => {
+      const entry = this.#ports.get(id)
+      if (entry === undefined) return
+      this.#fail(entry, reason)
+      await this.#engine.request({ op: 'set-link', port: entry.index, isUp: false })
+    }).catch((error: Error) => this.#log(error.message))
+  }
+
+  #fail(entry: PortEntry, reason: string): void {
+    if (entry.failure !== undefined) return
+    entry.failure = reason
+    this.#log(`${entry.options.type} ${entry.options.id}: failed error=${reason}`)
     this.events.emit('port-changed', this.#info(entry))
   }
 

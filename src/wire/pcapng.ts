@@ -154,6 +154,7 @@ export function readPcapng(bytes: Uint8Array, visitor: CaptureVisitor): void {
   let at = 0
   while (at < bytes.length) {
     if (bytes.length - at < 12) {
+      if (at === 0) throw new CaptureFormatError(at, 'does not start with a section header')
       visitor.truncated?.(at)
       return
     }

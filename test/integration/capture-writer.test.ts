@@ -16,8 +16,9 @@ import { readPcap } from '../../src/wire/pcap.ts'
 import { readPcapng } from '../../src/wire/pcapng.ts'
 import { until } from '../support/processes.ts'
 
-// Worker threads start from built files only.
-const { CaptureSession } = (await import('../../dist/capture/capture.js')) as {
+// Worker threads start from built files only; their types are those of the sources.
+const built: string = new URL('../../dist/capture/capture.js', import.meta.url).href
+const { CaptureSession } = (await import(built)) as {
   CaptureSession: typeof Session
 }
 

@@ -345,6 +345,9 @@ describe('the ring', () => {
   test('can be filled to the last byte, and not one record further', () => {
     const rig = new Rig()
     rig.recorder.addInterface(0, 0, new Uint8Array(0))
+    // One byte more is one word more.
+    expect(rig.record([frame(LENGTH - EPB_OVERHEAD + 1, 0)])).toBe(1)
+    expect(rig.used).toBe(0)
     expect(rig.record([frame(LENGTH - EPB_OVERHEAD, 1)])).toBe(0)
     expect(rig.used).toBe(LENGTH)
     expect(rig.record([frame(14, 2)])).toBe(1)
@@ -401,6 +404,38 @@ describe('the ring', () => {
     expect(rig.frames().map((seen) => [seen.frame[0], seen.interfaceId])).toEqual([
       [1, 0],
       [4, 1],
+    ])
+  })
+
+  test('interfaces are described in the order of their numbers, however long they wait', () => {
+    const rig = new Rig()
+    rig.describe(0, 0)
+    rig.record([frame(LENGTH - rig.used - EPB_OVERHEAD, 1)])
+    // No room: both wait, and the second has a frame first.
+    rig.describe(1, 1)
+    rig.describe(2, 2)
+    rig.drain()
+    rig.record([frame(60, 2)], 2)
+    rig.record([frame(60, 3)], 1)
+    expect(rig.frames().map((seen) => [seen.frame[0], seen.interfaceId])).toEqual([
+      [1, 0],
+      [2, 2],
+      [3, 1],
+    ])
+  })
+
+  test('an interface whose port goes before it was described keeps its number', () => {
+    const rig = new Rig()
+    rig.describe(0, 0)
+    rig.record([frame(LENGTH - rig.used - EPB_OVERHEAD, 1)])
+    rig.describe(1, 1)
+    rig.recorder.removeInterface(1)
+    rig.describe(2, 2)
+    rig.drain()
+    rig.record([frame(60, 2)], 2)
+    expect(rig.frames().map((seen) => [seen.frame[0], seen.interfaceId])).toEqual([
+      [1, 0],
+      [2, 2],
     ])
   })
 
