@@ -247,12 +247,8 @@ export class UringTier implements IoTier {
 
   /** The writes from them are done: the slots of this turn are free. @hot */
   #offerTaken(): void {
-    const taken = this.#takenCount
-    if (taken === 0) return
-    const slots = this.#taken
-    const free = this.#free
-    for (let k = 0; k < taken; k++) free.add(slots[k])
-    free.publish()
+    if (this.#takenCount === 0) return
+    this.#free.giveBack(this.#taken, this.#takenCount)
     this.#takenCount = 0
   }
 
@@ -308,6 +304,7 @@ export class UringTier implements IoTier {
       queue.failure = -result
       this.#events.queueFailed(queue, -result)
     } else if (result >= 0 || result === -ENOBUFS) {
+      if (result === -ENOBUFS) this.#free.widen()
       this.#rearm[this.#rearmCount++] = queue.id
     } else if (result !== -ECANCELED) {
       this.#mustRetry = true

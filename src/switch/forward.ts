@@ -162,8 +162,12 @@ export class Forwarder {
       const sourceHi = (word1 >>> 16) | (word2 << 16)
       const sourceLo = word2 >>> 16
       if (sourceHi !== lastSourceHi || sourceLo !== lastSourceLo) {
-        // Group addresses and 0 are no senders (and 0, 0 is the cache's first content).
-        if (!isGroup(sourceHi)) table.learn(sourceHi, sourceLo, inPort, nowS)
+        // Group addresses and zero are no senders (and zero is the cache's first content).
+        if (!isGroup(sourceHi) && (sourceHi | sourceLo) !== 0) {
+          table.learn(sourceHi, sourceLo, inPort, nowS)
+          // The destination looked up last may be the one that has just been learnt.
+          hasLast = false
+        }
         lastSourceHi = sourceHi
         lastSourceLo = sourceLo
       }
