@@ -36,7 +36,8 @@ sanitized() {
       LD_PRELOAD=$(cc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
       node node_modules/vitest/vitest.mjs run --config config/vitest.config.ts \
       --reporter=dot --reporter=json --outputFile.json="$results/sanitizer.json" \
-      --project unit --project property test/unit/native test/property/native
+      --project unit --project property --project integration test/unit/native \
+      test/property/native.test.ts test/integration/native-tun.test.ts
 }
 
 stage build npm run --silent build

@@ -21,6 +21,8 @@ static napi_value open_path(napi_env env, napi_callback_info info)
 	int flags = arg_int(&call, 1);
 	if (!call.ok)
 		return NULL;
+	if (call.refused != 0)
+		return result_int(env, -call.refused);
 	return result_errno(env, RETRY(open(path, flags, 0600)));
 }
 
@@ -59,7 +61,11 @@ static napi_value memfd(napi_env env, napi_callback_info info)
 	call_begin(&call, env, info, 2);
 	arg_string(&call, 0, name, sizeof name);
 	int flags = arg_int(&call, 1);
-	return call.ok ? result_errno(env, memfd_create(name, (unsigned)flags)) : NULL;
+	if (!call.ok)
+		return NULL;
+	if (call.refused != 0)
+		return result_int(env, -call.refused);
+	return result_errno(env, memfd_create(name, (unsigned)flags));
 }
 
 static napi_value truncate_fd(napi_env env, napi_callback_info info)

@@ -3,13 +3,14 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-static void fail_type(struct call *call, size_t at, const char *expected)
+void fail_type(struct call *call, size_t at, const char *expected)
 {
 	if (!call->ok)
 		return;
-	char text[64];
-	snprintf(text, sizeof text, "argument %zu must be %s", at + 1, expected);
+	char text[96];
+	snprintf(text, sizeof text, "%s: argument %zu must be %s", call->name, at + 1, expected);
 	napi_throw_type_error(call->env, "ERR_INVALID_ARG_TYPE", text);
 	call->ok = false;
 }
@@ -17,9 +18,12 @@ static void fail_type(struct call *call, size_t at, const char *expected)
 bool call_begin(struct call *call, napi_env env, napi_callback_info info, size_t argc)
 {
 	size_t given = 8;
+	void *name = NULL;
 	call->env = env;
 	call->ok = true;
-	napi_get_cb_info(env, info, &given, call->argv, NULL, NULL);
+	call->refused = 0;
+	napi_get_cb_info(env, info, &given, call->argv, NULL, &name);
+	call->name = name;
 	if (given < argc)
 		fail_type(call, given, "given");
 	return call->ok;
@@ -53,33 +57,46 @@ void arg_string(struct call *call, size_t at, char *to, size_t size)
 	if (napi_get_value_string_utf8(call->env, call->argv[at], NULL, 0, &length) != napi_ok)
 		fail_type(call, at, "a string");
 	else if (length >= size)
-		fail_type(call, at, "a shorter string");
+		call->refused = ENAMETOOLONG;
 	else
 		napi_get_value_string_utf8(call->env, call->argv[at], to, size, &length);
+	if (strlen(to) < length && call->refused == 0)
+		call->refused = EINVAL;
 }
 
-void *arg_bytes(struct call *call, size_t at, size_t *length, bool nullable)
+/* The memory of a typed array of that type, and its elements. */
+static void *arg_array(struct call *call, size_t at, napi_typedarray_type wanted, size_t *count,
+	const char *expected)
 {
-	static const uint8_t bytes_per_element[] = { 1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8 };
 	napi_typedarray_type type;
-	napi_valuetype kind;
 	void *data = NULL;
-	size_t count = 0;
 	bool is = false;
-	*length = 0;
+	*count = 0;
 	if (!call->ok)
 		return NULL;
-	if (nullable && napi_typeof(call->env, call->argv[at], &kind) == napi_ok &&
+	if (napi_is_typedarray(call->env, call->argv[at], &is) == napi_ok && is &&
+	    napi_get_typedarray_info(call->env, call->argv[at], &type, count, &data, NULL, NULL) ==
+	            napi_ok &&
+	    type == wanted)
+		return data;
+	*count = 0;
+	fail_type(call, at, expected);
+	return NULL;
+}
+
+uint8_t *arg_bytes(struct call *call, size_t at, size_t *length)
+{
+	return arg_array(call, at, napi_uint8_array, length, "a Uint8Array");
+}
+
+int32_t *arg_ints(struct call *call, size_t at, size_t *count, bool nullable)
+{
+	napi_valuetype kind;
+	*count = 0;
+	if (call->ok && nullable && napi_typeof(call->env, call->argv[at], &kind) == napi_ok &&
 	    kind == napi_null)
 		return NULL;
-	if (napi_is_typedarray(call->env, call->argv[at], &is) != napi_ok || !is ||
-	    napi_get_typedarray_info(call->env, call->argv[at], &type, &count, &data, NULL, NULL) !=
-	            napi_ok) {
-		fail_type(call, at, "a typed array");
-		return NULL;
-	}
-	*length = count * bytes_per_element[type];
-	return data;
+	return arg_array(call, at, napi_int32_array, count, "an Int32Array");
 }
 
 napi_value result_int(napi_env env, int32_t value)
@@ -108,7 +125,8 @@ napi_value result_errno(napi_env env, int64_t value)
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback function)
 {
 	napi_value value;
-	napi_create_function(env, name, NAPI_AUTO_LENGTH, function, NULL, &value);
+	/* The name is a literal: it outlives the function. */
+	napi_create_function(env, name, NAPI_AUTO_LENGTH, function, (void *)name, &value);
 	napi_set_named_property(env, exports, name, value);
 }
 

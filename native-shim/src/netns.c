@@ -103,21 +103,23 @@ static napi_value tun_open(napi_env env, napi_callback_info info)
 {
 	struct call call;
 	char path[256];
-	char name[64];
+	char name[IFNAMSIZ];
 	size_t name_length;
-	size_t stage_length;
+	size_t stage_count;
 	call_begin(&call, env, info, 6);
 	int netns_fd = arg_int(&call, 0);
 	arg_string(&call, 1, path, sizeof path);
 	arg_string(&call, 2, name, sizeof name);
 	int flags = arg_int(&call, 3);
-	uint8_t *name_out = arg_bytes(&call, 4, &name_length, false);
-	int32_t *stage = arg_bytes(&call, 5, &stage_length, false);
+	uint8_t *name_out = arg_bytes(&call, 4, &name_length);
+	int32_t *stage = arg_ints(&call, 5, &stage_count, false);
 	if (!call.ok)
 		return NULL;
-	if (name_length < IFNAMSIZ || stage_length < sizeof *stage || strlen(name) >= IFNAMSIZ)
+	if (name_length < IFNAMSIZ || stage_count < 1)
 		return result_int(env, -EINVAL);
 	*stage = 0;
+	if (call.refused != 0)
+		return result_int(env, -call.refused);
 	int home;
 	int entered = enter(netns_fd, &home);
 	if (entered < 0)

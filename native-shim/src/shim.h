@@ -13,20 +13,29 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Arguments of a call. A wrong type leaves a pending TypeError and clears `ok`. */
+/*
+ * Arguments of a call. A wrong type leaves a pending TypeError and clears `ok`; a string that no
+ * system call could take leaves its errno in `refused`.
+ */
 struct call {
 	napi_env env;
+	const char *name;
 	napi_value argv[8];
 	bool ok;
+	int refused;
 };
 
+/* Throws the TypeError of an argument, unless one is pending already. */
+void fail_type(struct call *call, size_t at, const char *expected);
 bool call_begin(struct call *call, napi_env env, napi_callback_info info, size_t argc);
 int32_t arg_int(struct call *call, size_t at);
 double arg_number(struct call *call, size_t at);
-/* A string of at most size - 1 bytes, terminated. Longer ones are a TypeError. */
+/* A string of at most size - 1 bytes, terminated; longer: ENAMETOOLONG, with a NUL inside: EINVAL. */
 void arg_string(struct call *call, size_t at, char *to, size_t size);
-/* The bytes of a typed array; null is allowed only with `nullable`. */
-void *arg_bytes(struct call *call, size_t at, size_t *length, bool nullable);
+/* The bytes of a Uint8Array. */
+uint8_t *arg_bytes(struct call *call, size_t at, size_t *length);
+/* The elements of an Int32Array; null is allowed only with `nullable`. */
+int32_t *arg_ints(struct call *call, size_t at, size_t *count, bool nullable);
 
 napi_value result_int(napi_env env, int32_t value);
 napi_value result_number(napi_env env, double value);

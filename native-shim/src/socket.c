@@ -22,13 +22,13 @@ static napi_value socket_unix(napi_env env, napi_callback_info info)
 static napi_value socket_pair(napi_env env, napi_callback_info info)
 {
 	struct call call;
-	size_t length;
+	size_t count;
 	call_begin(&call, env, info, 2);
 	int type = arg_int(&call, 0);
-	int *fds = arg_bytes(&call, 1, &length, false);
+	int32_t *fds = arg_ints(&call, 1, &count, false);
 	if (!call.ok)
 		return NULL;
-	if (length < 2 * sizeof(int))
+	if (count < 2)
 		return result_int(env, -EINVAL);
 	return result_errno(env, socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds));
 }
@@ -40,13 +40,11 @@ static napi_value with_address(napi_env env, napi_callback_info info,
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	call_begin(&call, env, info, 2);
 	int fd = arg_int(&call, 0);
-	char path[4096];
-	arg_string(&call, 1, path, sizeof path);
+	arg_string(&call, 1, address.sun_path, sizeof address.sun_path);
 	if (!call.ok)
 		return NULL;
-	if (strlen(path) >= sizeof address.sun_path)
-		return result_int(env, -ENAMETOOLONG);
-	strcpy(address.sun_path, path);
+	if (call.refused != 0)
+		return result_int(env, -call.refused);
 	return result_errno(env, RETRY(use(fd, (struct sockaddr *)&address, sizeof address)));
 }
 
@@ -82,15 +80,15 @@ static napi_value accept_fd(napi_env env, napi_callback_info info)
 static napi_value peer_credentials(napi_env env, napi_callback_info info)
 {
 	struct call call;
-	size_t length;
+	size_t count;
 	call_begin(&call, env, info, 2);
 	int fd = arg_int(&call, 0);
-	int32_t *out = arg_bytes(&call, 1, &length, false);
+	int32_t *out = arg_ints(&call, 1, &count, false);
 	if (!call.ok)
 		return NULL;
 	struct ucred credentials;
 	socklen_t size = sizeof credentials;
-	if (length < 12)
+	if (count < 3)
 		return result_int(env, -EINVAL);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == -1)
 		return result_int(env, -errno);
@@ -133,17 +131,17 @@ static napi_value recv_msg(napi_env env, napi_callback_info info)
 {
 	struct call call;
 	size_t data_length;
-	size_t fds_length;
-	size_t info_length;
+	size_t fds_count;
+	size_t info_count;
 	call_begin(&call, env, info, 5);
 	int fd = arg_int(&call, 0);
-	void *data = arg_bytes(&call, 1, &data_length, false);
-	int32_t *fds = arg_bytes(&call, 2, &fds_length, false);
-	int32_t *out = arg_bytes(&call, 3, &info_length, false);
+	uint8_t *data = arg_bytes(&call, 1, &data_length);
+	int32_t *fds = arg_ints(&call, 2, &fds_count, false);
+	int32_t *out = arg_ints(&call, 3, &info_count, false);
 	int flags = arg_int(&call, 4);
 	if (!call.ok)
 		return NULL;
-	if (info_length < 8)
+	if (info_count < 2)
 		return result_int(env, -EINVAL);
 	union {
 		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
@@ -155,7 +153,7 @@ static napi_value recv_msg(napi_env env, napi_callback_info info)
 	ssize_t got = RETRY(recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC));
 	if (got == -1)
 		return result_int(env, -errno);
-	out[0] = take_descriptors(&message, fds, fds_length / sizeof(int32_t));
+	out[0] = take_descriptors(&message, fds, fds_count);
 	out[1] = message.msg_flags;
 	return result_int(env, (int32_t)got);
 }
@@ -164,19 +162,19 @@ static napi_value send_msg(napi_env env, napi_callback_info info)
 {
 	struct call call;
 	size_t data_length;
-	size_t fds_length;
+	size_t fds_count;
 	call_begin(&call, env, info, 7);
 	int fd = arg_int(&call, 0);
-	uint8_t *data = arg_bytes(&call, 1, &data_length, false);
+	uint8_t *data = arg_bytes(&call, 1, &data_length);
 	int32_t offset = arg_int(&call, 2);
 	int32_t length = arg_int(&call, 3);
-	int32_t *fds = arg_bytes(&call, 4, &fds_length, true);
+	int32_t *fds = arg_ints(&call, 4, &fds_count, true);
 	int32_t fd_count = arg_int(&call, 5);
 	int flags = arg_int(&call, 6);
 	if (!call.ok)
 		return NULL;
 	if (offset < 0 || length < 0 || (uint64_t)offset + (uint64_t)length > data_length ||
-	    fd_count < 0 || fd_count > FDS_MAX || (size_t)fd_count > fds_length / sizeof(int32_t))
+	    fd_count < 0 || fd_count > FDS_MAX || (size_t)fd_count > fds_count)
 		return result_int(env, -EINVAL);
 	union {
 		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];

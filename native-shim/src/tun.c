@@ -74,7 +74,7 @@ static napi_value get_iff(napi_env env, napi_callback_info info)
 	size_t length;
 	call_begin(&call, env, info, 2);
 	int fd = arg_int(&call, 0);
-	uint8_t *name = arg_bytes(&call, 1, &length, false);
+	uint8_t *name = arg_bytes(&call, 1, &length);
 	if (!call.ok)
 		return NULL;
 	if (length < IFNAMSIZ)

@@ -13,7 +13,7 @@ static napi_value uring_setup(napi_env env, napi_callback_info info)
 	size_t length;
 	call_begin(&call, env, info, 2);
 	int entries = arg_int(&call, 0);
-	void *params = arg_bytes(&call, 1, &length, false);
+	uint8_t *params = arg_bytes(&call, 1, &length);
 	if (!call.ok)
 		return NULL;
 	if (length < sizeof(struct io_uring_params))

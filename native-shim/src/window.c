@@ -8,6 +8,7 @@
 #include "shim.h"
 
 #include <linux/magic.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -28,7 +29,7 @@ struct window {
 
 static struct window windows[WINDOWS_MAX];
 static struct sigaction previous_sigbus;
-static atomic_flag sigbus_installed = ATOMIC_FLAG_INIT;
+static pthread_once_t sigbus_once = PTHREAD_ONCE_INIT;
 
 static struct window *find(int32_t number)
 {
@@ -71,8 +72,10 @@ int32_t *window_table(int32_t window, int32_t offset, int32_t rows, int32_t ints
  */
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
-	uint8_t *address = info->si_addr;
-	for (int number = 0; number < WINDOWS_MAX; number++) {
+	/* Sent by kill(2) or the like: there is no address, and nothing will fault again. */
+	bool is_sent = info->si_code <= 0;
+	uint8_t *address = is_sent ? NULL : info->si_addr;
+	for (int number = 0; number < WINDOWS_MAX && !is_sent; number++) {
 		struct window *window = find(number);
 		if (window == NULL || address < window->base ||
 		    address >= window->base + window->length)
@@ -96,13 +99,13 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 	} else {
 		/* Returning faults again, now with the default action. */
 		sigaction(SIGBUS, &previous_sigbus, NULL);
+		if (is_sent)
+			raise(SIGBUS);
 	}
 }
 
 static void install_sigbus(void)
 {
-	if (atomic_flag_test_and_set(&sigbus_installed))
-		return;
 	struct sigaction action;
 	memset(&action, 0, sizeof action);
 	action.sa_sigaction = on_sigbus;
@@ -148,13 +151,14 @@ static napi_value window_map(napi_env env, napi_callback_info info)
 		return NULL;
 	bool mirrored = flags & MIRRORED;
 	if (wanted < 1 || wanted > WINDOW_LENGTH_MAX / (mirrored ? 2 : 1) || file_offset < 0 ||
-	    (mirrored && fd < 0))
+	    (mirrored && (fd < 0 || file_offset != 0)))
 		return result_int(env, -EINVAL);
 	size_t length = (size_t)wanted;
 	size_t page_size = page_size_of(fd);
 	if (mirrored && length % page_size != 0)
 		return result_int(env, -EINVAL);
-	install_sigbus();
+	/* Once means done: no other thread's window exists before the handler does. */
+	pthread_once(&sigbus_once, install_sigbus);
 
 	int number = 0;
 	for (int expected; number < WINDOWS_MAX; number++) {
@@ -211,7 +215,7 @@ static napi_value window_detach(napi_env env, napi_callback_info info)
 	bool is = false;
 	napi_is_arraybuffer(env, call.argv[0], &is);
 	if (!is) {
-		napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "argument 1 must be an ArrayBuffer");
+		fail_type(&call, 0, "an ArrayBuffer");
 		return NULL;
 	}
 	return result_int(env, napi_detach_arraybuffer(env, call.argv[0]) == napi_ok ? 0 : -EINVAL);

@@ -16,6 +16,7 @@ export const EMFILE = 24
 export const ENOTTY = 25
 export const ENOSPC = 28
 export const EPIPE = 32
+export const ENAMETOOLONG = 36
 export const ENOSYS = 38
 export const ETIME = 62
 export const EBADFD = 77

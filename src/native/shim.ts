@@ -2,7 +2,7 @@
  * The one loader of the native shim, and its whole surface.
  *
  * Every function returns a value >= 0 or `-errno`; it throws a TypeError only for a wrong argument
- * type. Nothing here has policy: no defaults, no retries but EINTR, no logging.
+ * type. A string that is too long is -ENAMETOOLONG, one with a NUL inside -EINVAL. Nothing here has policy: no defaults, no retries but EINTR, no logging.
  *
  * Memory crosses the boundary in two ways only:
  * - a *window*: mapped memory under 2 GiB, known to the shim by a small number, valid in every
@@ -36,7 +36,8 @@ export interface Shim {
   /**
    * mmap(2). `fd` -1 maps anonymous shared memory (touched pages only become resident).
    * `fileOffset` must be a multiple of the page size. WINDOW_MIRRORED maps the same pages twice,
-   * one after the other (needs a fd; the window is then 2 * length long): a ring that never wraps.
+   * one after the other (needs a fd and fileOffset 0; the window is then 2 * length long): a ring
+   * that never wraps.
    * Returns the window's number, -EMFILE when the table is full.
    */
   windowMap(fd: number, length: number, fileOffset: number, flags: number): number
@@ -87,7 +88,8 @@ export interface Shim {
   /** read(2) into a window. */
   readInto(fd: number, window: number, offset: number, length: number): number
   /** write(2) from a window; with nowait 1 pwritev2(RWF_NOWAIT) at the current position, so that a
-   *  full pipe answers -EAGAIN whatever its flags (falls back to write where unsupported). */
+   *  full pipe answers -EAGAIN whatever its flags (where unsupported: at most 4096 bytes, once
+   *  poll(2) says that they fit). */
   writeFrom(fd: number, window: number, offset: number, length: number, nowait: number): number
 
   // --- descriptors and time ------------------------------------------------------------------

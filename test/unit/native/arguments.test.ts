@@ -1,14 +1,16 @@
 /** Every function of the shim answers a wrong argument type with a TypeError and does nothing. */
 import { describe, expect, test } from 'vitest'
+import { EINVAL, ENAMETOOLONG } from '../../../src/abi/errno.ts'
 import { shim } from '../../../src/native/shim.ts'
 import type { Shim } from '../../../src/native/shim.ts'
 import { openDescriptors } from './windows.ts'
 
-type Kind = 'number' | 'string' | 'typed array' | 'typed array or null' | 'ArrayBuffer'
+type Kind = 'number' | 'string' | 'Uint8Array' | 'Int32Array' | 'Int32Array or null' | 'ArrayBuffer'
 
 const number = 'number'
 const string = 'string'
-const array = 'typed array'
+const bytes = 'Uint8Array'
+const ints = 'Int32Array'
 
 /** The arguments of every function: one that is missing here does not compile. */
 const signatures: Record<keyof Shim, readonly Kind[]> = {
@@ -41,19 +43,19 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   poll: [number, number, number],
   clockGettime: [number, number],
   socketUnix: [number],
-  socketPair: [number, array],
+  socketPair: [number, ints],
   bindUnix: [number, string],
   connectUnix: [number, string],
   listen: [number, number],
   accept: [number],
-  peerCredentials: [number, array],
+  peerCredentials: [number, ints],
   shutdown: [number, number],
-  recvMsg: [number, array, array, array, number],
-  sendMsg: [number, array, number, number, 'typed array or null', number, number],
+  recvMsg: [number, bytes, ints, ints, number],
+  sendMsg: [number, bytes, number, number, 'Int32Array or null', number, number],
   netlinkRoute: [number],
-  tunOpen: [number, string, string, number, array, array],
+  tunOpen: [number, string, string, number, bytes, ints],
   tunGetFeatures: [number],
-  tunGetIff: [number, array],
+  tunGetIff: [number, bytes],
   tunSetOffload: [number, number],
   tunGetVnetHdrSize: [number],
   tunSetVnetHdrSize: [number, number],
@@ -65,7 +67,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   tunSetGroup: [number, number],
   tunSetCarrier: [number, number],
   tunGetDevNetns: [number],
-  uringSetup: [number, array],
+  uringSetup: [number, bytes],
   uringEnter: [number, number, number, number, number],
   uringRegister: [number, number, number, number, number],
 }
@@ -73,36 +75,32 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
 const right: Record<Kind, unknown> = {
   number: -1,
   string: '',
-  'typed array': new Int32Array(0),
-  'typed array or null': null,
+  Uint8Array: new Uint8Array(0),
+  Int32Array: new Int32Array(0),
+  'Int32Array or null': null,
   ArrayBuffer: new ArrayBuffer(8),
 }
+
+const noArrays = [1, 'x', undefined, [], new ArrayBuffer(8), new DataView(new ArrayBuffer(8))]
 
 const wrong: Record<Kind, readonly unknown[]> = {
   number: ['1', undefined, null, true, {}, 1n],
   string: [1, undefined, null, Buffer.from('x'), {}],
-  'typed array': [
-    1,
-    'x',
-    undefined,
-    null,
-    [],
-    new ArrayBuffer(8),
-    new DataView(new ArrayBuffer(8)),
-  ],
-  'typed array or null': [1, 'x', undefined, [], new ArrayBuffer(8)],
+  Uint8Array: [...noArrays, null, new Int8Array(8), new Int32Array(8), new Float64Array(8)],
+  Int32Array: [...noArrays, null, new Uint32Array(8), new Uint8Array(8), new BigInt64Array(8)],
+  'Int32Array or null': [...noArrays, new Float32Array(8), new Uint8Array(8)],
   ArrayBuffer: [1, 'x', undefined, null, {}, new Uint8Array(8)],
 }
 
 const functions = shim as unknown as Record<string, (...given: readonly unknown[]) => unknown>
 
-/** The class of what the call throws, null when it returns. */
-function thrownBy(call: () => unknown): unknown {
+/** What the call throws, null when it returns. */
+function thrownBy(call: () => unknown): string | null {
   try {
     call()
     return null
   } catch (error) {
-    return (error as Error).constructor
+    return String(error)
   }
 }
 
@@ -120,10 +118,16 @@ describe('the arguments of the shim', () => {
         for (const value of wrong[kind]) {
           const given = kinds.map((kind, k) => (k === at ? value : right[kind]))
           const label = `argument ${at + 1} = ${String(value)}`
-          expect([label, thrownBy(() => call(...given))]).toEqual([label, TypeError])
+          const message = `TypeError: ${name}: argument ${at + 1} must be`
+          expect([label, thrownBy(() => call(...given))]).toEqual([
+            label,
+            expect.stringContaining(message),
+          ])
         }
         const tooFew = kinds.slice(0, at).map((kind) => right[kind])
-        expect([at, thrownBy(() => call(...tooFew))]).toEqual([at, TypeError])
+        expect(thrownBy(() => call(...tooFew))).toBe(
+          `TypeError: ${name}: argument ${at + 1} must be given`,
+        )
       })
       expect(openDescriptors()).toBe(before)
     },
@@ -133,6 +137,29 @@ describe('the arguments of the shim', () => {
     for (const value of [Number.NaN, Number.POSITIVE_INFINITY, -1e300, 2 ** 60]) {
       expect(() => shim.windowMap(-1, value, 0, 0)).toThrow(TypeError)
       expect(() => shim.ftruncate(-1, value)).toThrow(TypeError)
+    }
+  })
+
+  test('strings that are too long or hold a NUL are errors of the call', () => {
+    const stage = new Int32Array([7])
+    const name = new Uint8Array(16)
+    const long = 'x'.repeat(5000)
+    for (const [text, errno] of [
+      [long, ENAMETOOLONG],
+      ['a\0b', EINVAL],
+    ] as const) {
+      expect(shim.open(text, 0)).toBe(-errno)
+      expect(shim.memfdCreate(text, 0)).toBe(-errno)
+      expect(shim.bindUnix(-1, text)).toBe(-errno)
+      expect(shim.connectUnix(-1, text)).toBe(-errno)
+      for (const [path, ifname] of [
+        [text, 'x'],
+        ['/dev/null', text],
+      ]) {
+        stage[0] = 7
+        expect(shim.tunOpen(-1, path, ifname, 0, name, stage)).toBe(-errno)
+        expect(stage[0]).toBe(0)
+      }
     }
   })
 

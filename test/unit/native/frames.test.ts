@@ -1,6 +1,7 @@
 /** Frames through descriptors: bursts of reads and gathered writes on socket pairs and pipes. */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { EAGAIN, EBADF, EFAULT, EPIPE } from '../../../src/abi/errno.ts'
 import {
@@ -362,6 +363,30 @@ describe('readInto and writeFrom', () => {
         },
       )
       expect(stdout).toBe(String(-EAGAIN))
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+
+  test('with nowait a FIFO opened by its path is filled, answers -EAGAIN, and never blocks', () => {
+    const directory = mkdtempSync('/tmp/framepump-shim-')
+    try {
+      const path = join(directory, 'fifo')
+      expect(spawnSync('mkfifo', [path]).status).toBe(0)
+      // In a process of its own: a write that blocks is ended by the time-out.
+      const { status, stderr } = runChild(
+        `const keep = shim.open(process.env.FIFO, 2)
+        const fd = shim.open(process.env.FIFO, 1)
+        const window = shim.windowMap(-1, 65536, 0, 0)
+        let result = 0, total = 0
+        while ((result = shim.writeFrom(fd, window, 0, 65536, 1)) > 0) total += result
+        assert.equal(result, -${EAGAIN})
+        assert.equal(total, 65536)
+        shim.readInto(keep, window, 0, 4096)
+        assert.equal(shim.writeFrom(fd, window, 0, 100, 1), 100)`,
+        { FIFO: path },
+      )
+      expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
     } finally {
       rmSync(directory, { recursive: true })
     }

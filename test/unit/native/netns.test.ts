@@ -2,7 +2,7 @@
  *  Real namespaces and devices are in test/integration/native-tun.test.ts. */
 import { readlinkSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { EBADF, EINVAL, ENOENT, ENOTTY } from '../../../src/abi/errno.ts'
+import { EBADF, EINVAL, ENAMETOOLONG, ENOENT, ENOTTY } from '../../../src/abi/errno.ts'
 import { IFF_NO_PI, IFF_TAP, IFNAMSIZ } from '../../../src/abi/if-tun.ts'
 import { shim } from '../../../src/native/shim.ts'
 import { isCloseOnExec, keepFd, memfd, openDescriptors, PAGE } from './windows.ts'
@@ -70,7 +70,7 @@ describe('tunOpen', () => {
     const name = new Uint8Array(IFNAMSIZ)
     const stage = new Int32Array(1)
     const flags = IFF_TAP | IFF_NO_PI
-    expect(shim.tunOpen(-1, '/dev/null', 'x'.repeat(16), flags, name, stage)).toBe(-EINVAL)
+    expect(shim.tunOpen(-1, '/dev/null', 'x'.repeat(16), flags, name, stage)).toBe(-ENAMETOOLONG)
     expect(shim.tunOpen(-1, '/dev/null', 'x'.repeat(15), flags, name, stage)).toBe(-ENOTTY)
     expect(shim.tunOpen(-1, '/dev/null', 'x', flags, name.subarray(1), stage)).toBe(-EINVAL)
     expect(shim.tunOpen(-1, '/dev/null', 'x', flags, name, new Int32Array(0))).toBe(-EINVAL)

@@ -97,6 +97,10 @@ describe('windowMap', () => {
     expect(shim.windowMap(fd, PAGE + 1, 0, WINDOW_MIRRORED)).toBe(-EINVAL)
   })
 
+  test('refuses a mirrored window from the middle of a file', () => {
+    expect(shim.windowMap(memfd(4 * PAGE), PAGE, PAGE, WINDOW_MIRRORED)).toBe(-EINVAL)
+  })
+
   test('answers -EMFILE when the table is full, and works again after one is unmapped', () => {
     const ids: number[] = []
     let last = 0
@@ -268,6 +272,17 @@ describe('a fault that is not ours', () => {
     } finally {
       rmSync(directory, { recursive: true })
     }
+  })
+
+  test('that somebody sent ends the process at once, whatever address it carries', () => {
+    const { status, signal, stdout } = runChild(
+      `shim.windowMap(-1, 4096, 0, 0)
+      process.kill(process.pid, 'SIGBUS')
+      // The signal is delivered by now.
+      console.log('after')`,
+    )
+    expect(stdout).toBe('')
+    expect(isSanitized ? status !== 0 : signal).toBe(isSanitized ? true : 'SIGBUS')
   })
 
   test('ends the process as without the shim when nobody handled it before', () => {
