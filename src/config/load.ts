@@ -60,7 +60,12 @@ export function parseConfig(text: string, file: string): Config {
     throw new ConfigError('CONFIG_FILE', `${file}: longer than ${FILE_LENGTH_MAX} bytes`)
   }
   const lines = new LineCounter()
-  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true })
+  const document = parseDocument(text, {
+    lineCounter: lines,
+    uniqueKeys: true,
+    // Its warnings would go to standard error past the log.
+    logLevel: 'error',
+  })
   const problem = document.errors[0]
   if (problem !== undefined) {
     const { line, col } = lines.linePos(problem.pos[0])

@@ -1,0 +1,36 @@
+/** Option strings, as QEMU's -netdev. */
+import { describe, expect, test } from 'vitest'
+import { formatNetdev, parseNetdev } from '../../../src/config/netdev.ts'
+
+describe('an option string', () => {
+  test.each([
+    ['tap,id=a', { type: 'tap', id: 'a' }],
+    ['type=tap,id=a', { type: 'tap', id: 'a' }],
+    ['id=a,type=tap', { type: 'tap', id: 'a' }],
+    ['tap,id=a,vnet_hdr', { type: 'tap', id: 'a', vnet_hdr: true }],
+    ['tap,id=a,script=', { type: 'tap', id: 'a', script: '' }],
+    ['tap,id=a,netns=a=b', { type: 'tap', id: 'a', netns: 'a=b' }],
+    ['pcap,id=a,replay=/x,,y', { type: 'pcap', id: 'a', replay: '/x,y' }],
+    ['pcap,id=a,replay=/x,,,,y', { type: 'pcap', id: 'a', replay: '/x,,y' }],
+  ])('%s', (spec, options) => {
+    expect(parseNetdev(spec)).toEqual(options)
+  })
+
+  test.each([
+    ['', `unknown port type ""`],
+    ['tap', `Parameter 'id' is missing`],
+    ['tap,id=a,id=b', 'key "id" is given twice in "tap,id=a,id=b"'],
+    ['tap,type=tap,id=a', 'key "type" is given twice in "tap,type=tap,id=a"'],
+    ['tap,id=a,=x', 'empty key in "tap,id=a,=x"'],
+    ['tap,id=a,', 'empty key in "tap,id=a,"'],
+    ['tap,id=a,wat', 'unknown key "wat" for a tap port'],
+  ])('%j is refused', (spec, text) => {
+    expect(() => parseNetdev(spec)).toThrow(text)
+  })
+
+  test('is formatted with booleans as on and off, commas doubled, and no absent option', () => {
+    expect(formatNetdev({ type: 'tap', id: 'a', vnet_hdr: true, up: false, script: '/a,b' })).toBe(
+      'tap,id=a,vnet_hdr=on,up=off,script=/a,,b',
+    )
+  })
+})
