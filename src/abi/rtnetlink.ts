@@ -9,6 +9,8 @@ export const RTM_SETLINK = 19
 
 export const NLM_F_REQUEST = 1
 export const NLM_F_ACK = 4
+/** On an NLMSG_ERROR: only the header of the request is echoed. */
+export const NLM_F_CAPPED = 0x100
 export const NLM_F_DUMP = 0x300
 
 export const IFF_UP = 1

@@ -13,13 +13,14 @@ import {
   NLMSG_ERROR,
   NLMSG_HEADER_LENGTH,
   NLM_F_ACK,
+  NLM_F_CAPPED,
   NLM_F_DUMP,
   NLM_F_REQUEST,
   RTM_GETLINK,
   RTM_NEWLINK,
   RTM_SETLINK,
 } from '../../abi/rtnetlink.ts'
-import { ENODEV } from '../../abi/errno.ts'
+import { ENODEV, EPERM } from '../../abi/errno.ts'
 import { strerror } from '../../abi/strerror.ts'
 import { SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
@@ -114,7 +115,10 @@ function failed(operation: string, ifname: string, answer: Answer): SysError {
     syscall: 'sendmsg',
     errno: answer.errno,
     ifname,
-    hint: 'changing an interface needs CAP_NET_ADMIN in its network namespace',
+    hint:
+      answer.errno === EPERM
+        ? 'changing an interface needs CAP_NET_ADMIN in its network namespace'
+        : undefined,
   })
 }
 
@@ -164,9 +168,12 @@ export function linkRequest(
 export function parseAnswer(view: DataView): Answer {
   const type = view.byteLength >= NLMSG_HEADER_LENGTH ? view.getUint16(4, true) : 0
   if (type === NLMSG_ERROR) {
-    const errno = -view.getInt32(NLMSG_HEADER_LENGTH, true)
-    // Extended ack: attributes behind the header of the request that is echoed.
-    const attributes = readAttributes(view, NLMSG_HEADER_LENGTH + 4 + NLMSG_HEADER_LENGTH)
+    const errno = Math.abs(view.getInt32(NLMSG_HEADER_LENGTH, true))
+    // Extended ack: attributes behind the request, of which only the header is echoed when CAPPED.
+    const isCapped = (view.getUint16(6, true) & NLM_F_CAPPED) !== 0
+    const echoed = NLMSG_HEADER_LENGTH + 4
+    const echoedLength = isCapped ? NLMSG_HEADER_LENGTH : view.getUint32(echoed, true)
+    const attributes = readAttributes(view, echoed + align4(echoedLength))
     const message = attributes.get(NLMSGERR_ATTR_MSG)
     return { errno, message: message === undefined ? '' : readString(message), link: null }
   }

@@ -21,6 +21,7 @@ import { VNET_HDR_MRG_LENGTH } from '../../abi/virtio-net.ts'
 import { ConfigError, SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
 import type { TapOptions } from '../options.ts'
+import type { LinkInfo } from './link.ts'
 import { getLink, setLinkProperties } from './link.ts'
 import { netnsName, openNetns } from './netns.ts'
 import { applyOffloads, probeOffloads } from './offloads.ts'
@@ -29,6 +30,8 @@ import { isScript, runHelper, runScript } from './scripts.ts'
 const TUN_NODE = '/dev/net/tun'
 const SNDBUF_MAX = 0x7fff_ffff
 const O_CLOEXEC = 0o2000000
+/** Descriptors are a C int. */
+const FD_MAX = 0x7fff_ffff
 /** An owner that was killed keeps the name busy for some milliseconds (io_uring pins its file). */
 const BUSY_RETRY_MS = 1000
 const BUSY_WAIT_MS = 20
@@ -123,9 +126,9 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
   const { shim } = context
   const netnsFd = options.netns === undefined ? -1 : openNetns(shim, options.netns)
   const fds: number[] = []
+  const isGiven = options.fd !== undefined || options.fds !== undefined
   try {
-    const isOurs = options.fd === undefined && options.fds === undefined
-    if (!isOurs) takeGiven(options, context, fds)
+    if (isGiven) takeGiven(options, context, fds)
     else if (options.helper !== undefined) {
       fds.push(await runHelper(shim, options.helper, options.br ?? 'br0'))
       setNonblocking(shim, fds[0])
@@ -135,7 +138,8 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
     if (isScript(options.script)) await runScript(options.script, ifname)
     return configure(options, context, netnsFd, fds, ifname, (flags & IFF_VNET_HDR) !== 0)
   } catch (error) {
-    for (const fd of fds) shim.close(fd)
+    // Given descriptors become ours only with success; their giver still knows them by name.
+    if (!isGiven) for (const fd of fds) shim.close(fd)
     throw error
   } finally {
     if (netnsFd >= 0) shim.close(netnsFd)
@@ -177,7 +181,7 @@ function takeGiven(options: TapOptions, context: OpenContext, fds: number[]): vo
 function findDescriptor(name: string, given: ReadonlyMap<string, number>): number {
   const named = given.get(name)
   if (named !== undefined) return named
-  if (!/^\d+$/.test(name)) {
+  if (!/^\d+$/.test(name) || Number(name) > FD_MAX) {
     throw /^\d/.test(name)
       ? new ConfigError('BAD_OPTION', `Invalid file descriptor number '${name}'`)
       : new ConfigError('BAD_OPTION', `File descriptor named '${name}' has not been found`)
@@ -229,7 +233,13 @@ async function openByName(
 /** The character device of a macvtap or ipvtap of that name, when there is one. */
 function macvtapNode(shim: Shim, netnsFd: number, name: string): string | undefined {
   if (name.includes('%d')) return undefined
-  const link = getLink(shim, netnsFd, name)
+  let link: LinkInfo | null
+  try {
+    link = getLink(shim, netnsFd, name)
+  } catch {
+    // A TAP needs no netlink, and what is in the way of both is told better by TUNSETIFF.
+    return undefined
+  }
   if (link === null || (link.kind !== 'macvtap' && link.kind !== 'ipvtap')) return undefined
   const node = `/dev/tap${link.ifindex}`
   return existsSync(node) ? node : undefined
@@ -359,9 +369,27 @@ function configure(
   for (const queue of fds) setSndbuf(options, shim, queue, ifname)
   setOwnership(options, shim, fd, ifname)
   if (options.mtu !== undefined || options.up !== undefined) {
-    setLinkProperties(shim, netnsFd, ifname, { mtu: options.mtu, up: options.up })
+    const elsewhere = netnsFd < 0 ? otherNetns(shim, fd) : -1
+    try {
+      const at = elsewhere < 0 ? netnsFd : elsewhere
+      setLinkProperties(shim, at, ifname, { mtu: options.mtu, up: options.up })
+    } finally {
+      if (elsewhere >= 0) shim.close(elsewhere)
+    }
   }
   return new OpenTap(context, options, fds, ifname, vnetHdrLength, probed)
+}
+
+/**
+ * A descriptor of the namespace of the device, -1 when that is ours: a given descriptor's device may
+ * live anywhere, and its name be that of another interface here.
+ */
+function otherNetns(shim: Shim, fd: number): number {
+  const netnsFd = shim.tunGetDevNetns(fd)
+  if (netnsFd < 0) return -1
+  if (netnsName(netnsFd, undefined) !== undefined) return netnsFd
+  shim.close(netnsFd)
+  return -1
 }
 
 /** Without a limit by default: a finite one lets a slow receiver lock up its sender. */
