@@ -196,6 +196,6 @@ int main(int argc, char **argv)
 	}
 	if (capture_fd >= 0)
 		pthread_join(writer, NULL);
-	printf("captured %lu dropped %lu\n", captured, dropped);
+	printf("%lu frames captured, %lu dropped\n", captured, dropped);
 	return 0;
 }
