@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -12,6 +13,20 @@
 #endif
 
 enum { SEGMENTS_MAX = 64 };
+
+/*
+ * libc's read and write are cancellation points, which in a process with threads cost some 3 % of
+ * a 60-byte frame's way (measured). No thread here is ever cancelled.
+ */
+static ssize_t read_once(int fd, void *to, size_t length)
+{
+	return syscall(SYS_read, fd, to, length);
+}
+
+static ssize_t write_once(int fd, const void *from, size_t length)
+{
+	return syscall(SYS_write, fd, from, length);
+}
 
 static napi_value read_frames(napi_env env, napi_callback_info info)
 {
@@ -32,7 +47,7 @@ static napi_value read_frames(napi_env env, napi_callback_info info)
 		uint8_t *to = window_range_writable(row[0], row[1], capacity);
 		if (to == NULL)
 			return result_int(env, k > 0 ? k : -EFAULT);
-		ssize_t got = RETRY(read(fd, to, (size_t)capacity));
+		ssize_t got = RETRY(read_once(fd, to, (size_t)capacity));
 		if (got < 0)
 			return result_int(env, k > 0 ? k : -errno);
 		row[3] = (int32_t)got;
@@ -55,7 +70,7 @@ static int32_t write_frame(int fd, const int32_t *segments, int32_t count, bool 
 		parts[k].iov_len = (size_t)row[2];
 		length += (size_t)row[2];
 	}
-	ssize_t done = count == 1 ? RETRY(write(fd, parts[0].iov_base, parts[0].iov_len))
+	ssize_t done = count == 1 ? RETRY(write_once(fd, parts[0].iov_base, parts[0].iov_len))
 				  : RETRY(writev(fd, parts, count));
 	*whole = done >= 0 && (size_t)done == length;
 	return done < 0 ? -errno : (int32_t)done;

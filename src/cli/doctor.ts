@@ -2,7 +2,7 @@
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { errnoName, FramepumpError } from '../errors.ts'
-import { probeTiers } from '../io/probe.ts'
+import { chooseTier, probeTiers } from '../io/probe.ts'
 import { shim } from '../native/shim.ts'
 import { listLinks } from '../port/tap/link.ts'
 import { formatTable } from './common.ts'
@@ -87,11 +87,18 @@ function capabilities(): Finding {
 }
 
 function tiers(): Finding[] {
-  return probeTiers().map(({ name, reason }) =>
-    reason === undefined
-      ? good(`io ${name}`, 'available')
-      : bad(`io ${name}`, reason, 'Linux 6.7 or newer; in a container allow the io_uring calls'),
-  )
+  const auto = chooseTier('auto').name
+  return probeTiers().map(({ name, reason, writeNs }) => {
+    if (reason !== undefined) {
+      return bad(
+        `io ${name}`,
+        reason,
+        'Linux 6.7 or newer; in a container allow the io_uring calls',
+      )
+    }
+    const cost = writeNs === undefined ? '' : `, ${writeNs} ns a write`
+    return good(`io ${name}`, `available${cost}${name === auto ? ', used by --io auto' : ''}`)
+  })
 }
 
 function hugePages(): Finding {

@@ -1,6 +1,6 @@
 /**
- * Which tiers this machine offers, and why not. Every feature and operation is asked for one by
- * one: kernels differ, and containers forbid.
+ * Which tiers this machine offers, why not, and which is the faster one. Every feature and operation
+ * is asked for one by one: kernels differ, and containers forbid.
  */
 import {
   IORING_OP_ASYNC_CANCEL,
@@ -22,12 +22,16 @@ import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import type { IoTierName } from '../switch/api.ts'
 import { BufferRing } from './buffer-ring.ts'
+import type { WriteCosts } from './measure.ts'
+import { measureWrites } from './measure.ts'
 import { Uring } from './uring.ts'
 
 export interface TierProbe {
   readonly name: IoTierName
   /** Why the tier cannot be used; absent: it can. */
   readonly reason?: string
+  /** Nanoseconds that one write of a batch costs (measure.ts); absent: there is no choice. */
+  readonly writeNs?: number
 }
 
 const NEEDED_OPERATIONS: readonly (readonly [string, number])[] = [
@@ -38,53 +42,72 @@ const NEEDED_OPERATIONS: readonly (readonly [string, number])[] = [
   ['READ_MULTISHOT (Linux 6.7)', IORING_OP_READ_MULTISHOT],
 ]
 
-/** All tiers, best first. */
+/** All tiers, with what a write costs on each when both can be used. */
 export function probeTiers(): TierProbe[] {
-  const reason = probeUring()
+  const found = probeUring()
+  if ('reason' in found) {
+    return [{ name: 'io_uring-multishot', reason: found.reason }, { name: 'read-write' }]
+  }
   return [
-    reason === undefined ? { name: 'io_uring-multishot' } : { name: 'io_uring-multishot', reason },
-    { name: 'read-write' },
+    { name: 'io_uring-multishot', writeNs: found.costs.uringNs },
+    { name: 'read-write', writeNs: found.costs.systemCallNs },
   ]
 }
 
-/** The tier to use for a wish, and why it is not the best one. */
+/** The tier to use for a wish, and why it is not io_uring-multishot. */
 export function chooseTier(wish: 'auto' | IoTierName): { name: IoTierName; reason?: string } {
   if (wish === 'read-write') return { name: wish }
-  const reason = probeUring()
-  if (reason === undefined) return { name: 'io_uring-multishot' }
-  if (wish === 'auto') return { name: 'read-write', reason }
-  throw new SysError('IO_URING_UNAVAILABLE', `io_uring-multishot cannot be used: ${reason}`, {
-    hint: 'use --io read-write or auto',
-  })
+  const found = probeUring()
+  if ('reason' in found) {
+    if (wish === 'auto') return { name: 'read-write', reason: found.reason }
+    throw new SysError(
+      'IO_URING_UNAVAILABLE',
+      `io_uring-multishot cannot be used: ${found.reason}`,
+      {
+        hint: 'use --io read-write or auto',
+      },
+    )
+  }
+  const { systemCallNs, uringNs } = found.costs
+  if (wish === 'auto' && systemCallNs < uringNs) {
+    const reason = `faster here: ${systemCallNs} ns a write, ${uringNs} ns by io_uring`
+    return { name: 'read-write', reason }
+  }
+  return { name: 'io_uring-multishot' }
 }
 
-function probeUring(): string | undefined {
+function probeUring(): { readonly reason: string } | { readonly costs: WriteCosts } {
   let uring: Uring
   try {
-    uring = new Uring(8, 16)
+    uring = new Uring(64, 128)
   } catch (error) {
     if (!(error instanceof FramepumpError)) throw error
     const errno = error instanceof SysError ? error.errno : undefined
     if (errno === EPERM) {
-      return 'io_uring is forbidden here (kernel.io_uring_disabled, or a container that blocks it)'
+      return {
+        reason:
+          'io_uring is forbidden here (kernel.io_uring_disabled, or a container that blocks it)',
+      }
     }
-    if (errno === ENOSYS) return 'this kernel has no io_uring'
-    if (errno === EINVAL) return 'this kernel is too old: io_uring set-up flags need Linux 6.6'
-    return error.message
+    if (errno === ENOSYS) return { reason: 'this kernel has no io_uring' }
+    if (errno === EINVAL) {
+      return { reason: 'this kernel is too old: io_uring set-up flags need Linux 6.6' }
+    }
+    return { reason: error.message }
   }
   try {
     const missing = missingOperations(uring.fd)
-    if (missing.length > 0) return `io_uring lacks ${missing.join(', ')}`
+    if (missing.length > 0) return { reason: `io_uring lacks ${missing.join(', ')}` }
     const pool = new FramePool(8)
     try {
       new BufferRing(uring.fd, pool).close()
     } catch (error) {
       if (!(error instanceof FramepumpError)) throw error
-      return error.message
+      return { reason: error.message }
     } finally {
       pool.close()
     }
-    return undefined
+    return { costs: measureWrites(uring) }
   } finally {
     uring.close()
   }

@@ -16,7 +16,7 @@ export type IoTierName = 'io_uring-multishot' | 'read-write'
 export type GroupAddresses = 'transparent' | '802.1D'
 
 export interface SwitchOptions {
-  /** Default `auto`: the best tier that this machine offers. */
+  /** Default `auto`: the faster of the tiers that this machine offers, by measurement. */
   readonly io?: 'auto' | IoTierName
   readonly pace?: Pace
   /** Seconds without a frame after which a MAC entry goes; 1..1000000; default 300. */
@@ -133,7 +133,7 @@ export interface Switch extends AsyncDisposable {
   readonly events: EventEmitter<SwitchEvents>
   readonly runState: RunState
   readonly io: IoTierName
-  /** Why `io` is not the best tier; absent: it is, or it was forced. */
+  /** Why `auto` took `read-write`; absent: it did not, or the tier was forced. */
   readonly ioReason?: string
   /** Opens the port and puts it on the switch. `given` are descriptors by name (fd=, fds=). */
   addPort(options: PortOptions, given?: ReadonlyMap<string, number>): Promise<PortInfo>
