@@ -4,7 +4,7 @@ import { Socket } from 'node:net'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
-import { JsonStream } from './json-stream.ts'
+import { JsonStream } from '../sockets/json-stream.ts'
 
 const SOCK_STREAM = 1
 

@@ -4,16 +4,14 @@
  */
 import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { Worker } from 'node:worker_threads'
 import { ECONNREFUSED, ENOENT } from '../abi/errno.ts'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
-import type { IoEvent, IoRequest, IoWorkerData } from './io-worker.ts'
-import type { JsonItem } from './json-stream.ts'
+import type { JsonItem } from '../sockets/json-stream.ts'
+import { SocketThread } from '../sockets/socket-thread.ts'
 
 const SOCK_STREAM = 1
-const EFD_NONBLOCK_CLOEXEC = 0o2004000
 const BACKLOG = 64
 
 /** What a command's argument must be. */
@@ -48,8 +46,8 @@ export interface ServerVersion {
 
 export class ControlServer {
   readonly path: string
-  readonly #worker: Worker
-  readonly #eventFd: number
+  readonly #sockets: SocketThread
+  readonly #listener: number
   readonly #listenFd: number
   readonly #inode: number
   readonly #commands: ReadonlyMap<string, Command>
@@ -64,10 +62,12 @@ export class ControlServer {
     this.#version = version
     this.#listenFd = bindControlSocket(path)
     this.#inode = lstatSync(path).ino
-    this.#eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
-    const data: IoWorkerData = { listenFd: this.#listenFd, eventFd: this.#eventFd }
-    this.#worker = new Worker(new URL('./io-worker.js', import.meta.url), { workerData: data })
-    this.#worker.on('message', (event: IoEvent) => this.#handle(event))
+    this.#sockets = SocketThread.acquire()
+    this.#listener = this.#sockets.listen(this.#listenFd, 'json', {
+      opened: (connection) => this.#open(connection),
+      received: (connection, item, fds) => this.#receive(connection, item as JsonItem, fds),
+      closed: (connection) => this.#closed(connection),
+    })
   }
 
   /** Tells every negotiated session. */
@@ -83,12 +83,10 @@ export class ControlServer {
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
-    const exited = new Promise((resolve) => this.#worker.once('exit', resolve))
-    this.#request({ type: 'close' })
-    await exited
+    await this.#sockets.ignore(this.#listener)
     for (const session of this.#sessions.values()) this.#endSession(session)
     shim.close(this.#listenFd)
-    shim.close(this.#eventFd)
+    await this.#sockets.release()
     try {
       if (lstatSync(this.path).ino === this.#inode) unlinkSync(this.path)
     } catch {
@@ -96,41 +94,39 @@ export class ControlServer {
     }
   }
 
-  #request(request: IoRequest): void {
-    this.#worker.postMessage(request)
-    shim.eventfdWrite(this.#eventFd)
-  }
-
   #send(connection: number, value: unknown): void {
     const data = Buffer.from(`${JSON.stringify(value)}\r\n`)
-    this.#request({ type: 'send', connection, data: new Uint8Array(data) })
+    this.#sockets.send(connection, new Uint8Array(data))
   }
 
-  #handle(event: IoEvent): void {
-    if (event.type === 'open') {
-      this.#sessions.set(event.connection, {
-        id: event.connection,
-        fds: new Map(),
-        received: [],
-        onClose: new Set(),
-        isNegotiated: false,
-        last: Promise.resolve(),
-      })
-      const version = { qemu: this.#version, package: 'framepump' }
-      this.#send(event.connection, { QMP: { version, capabilities: [] } })
-      return
-    }
-    const session = this.#sessions.get(event.connection)
-    if (event.type === 'close') {
-      this.#sessions.delete(event.connection)
-      if (session !== undefined) void session.last.then(() => this.#endSession(session))
-      return
-    }
+  #open(connection: number): void {
+    this.#sessions.set(connection, {
+      id: connection,
+      fds: new Map(),
+      received: [],
+      onClose: new Set(),
+      isNegotiated: false,
+      last: Promise.resolve(),
+    })
+    const version = { qemu: this.#version, package: 'framepump' }
+    this.#send(connection, { QMP: { version, capabilities: [] } })
+  }
+
+  #closed(connection: number): void {
+    const session = this.#sessions.get(connection)
+    this.#sessions.delete(connection)
+    if (session !== undefined) void session.last.then(() => this.#endSession(session))
+  }
+
+  #receive(connection: number, item: JsonItem, fds: number[]): void {
+    const session = this.#sessions.get(connection)
     if (session === undefined) {
-      for (const fd of event.fds) shim.close(fd)
+      for (const fd of fds) shim.close(fd)
       return
     }
-    session.last = session.last.then(() => this.#execute(session, event.item, event.fds))
+    session.last = session.last
+      .then(() => this.#execute(session, item, fds))
+      .finally(() => this.#sockets.answered(connection))
   }
 
   #endSession(session: SessionState): void {

@@ -1,8 +1,8 @@
 /** The byte stream of a control client: values come out whole, however they were cut; garbage is told. */
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import type { JsonItem } from '../../../src/control/json-stream.ts'
-import { JsonStream } from '../../../src/control/json-stream.ts'
+import type { JsonItem } from '../../../src/sockets/json-stream.ts'
+import { JsonStream } from '../../../src/sockets/json-stream.ts'
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 const MEBIBYTE = 1024 * 1024

@@ -1,0 +1,126 @@
+/**
+ * The main thread's end of the I/O thread: listeners, and the connections that they bring. There is
+ * one thread in a process, started by the first user and ended by the last.
+ */
+import { Worker } from 'node:worker_threads'
+import { errnoName, SysError } from '../errors.ts'
+import { shim } from '../native/shim.ts'
+import type { Framing, SocketEvent, SocketItem, SocketRequest } from './socket-worker.ts'
+
+const EFD_NONBLOCK_CLOEXEC = 0o2004000
+
+/** What a listener's owner is told. */
+export interface SocketHandlers {
+  opened(connection: number): void
+  /** `fds` belong to the receiver. Each item is answered for by `answered`, else no more come. */
+  received(connection: number, item: SocketItem, fds: number[]): void
+  closed(connection: number): void
+}
+
+let shared: SocketThread | undefined
+let users = 0
+
+export class SocketThread {
+  readonly #eventFd: number
+  readonly #worker: Worker
+  readonly #exited: Promise<void>
+  readonly #handlers = new Map<number, SocketHandlers>()
+  readonly #listenerOf = new Map<number, number>()
+  readonly #ignored = new Map<number, () => void>()
+  #nextListener = 1
+
+  private constructor() {
+    this.#eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
+    if (this.#eventFd < 0) {
+      throw new SysError('OUT_OF_RESOURCES', `eventfd: ${errnoName(this.#eventFd)}`, {
+        syscall: 'eventfd',
+        errno: -this.#eventFd,
+      })
+    }
+    const workerData = { eventFd: this.#eventFd }
+    this.#worker = new Worker(new URL('./socket-worker.js', import.meta.url), { workerData })
+    this.#worker.on('message', (event: SocketEvent) => this.#receive(event))
+    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()))
+  }
+
+  /** The process's I/O thread; give it back with `release`. */
+  static acquire(): SocketThread {
+    shared ??= new SocketThread()
+    users++
+    return shared
+  }
+
+  /** After all of the user's listeners were ignored. */
+  async release(): Promise<void> {
+    if (--users > 0) return
+    shared = undefined
+    this.#request({ type: 'close' })
+    await this.#exited
+    shim.close(this.#eventFd)
+  }
+
+  /** A group of connections, with a listening socket (which stays the caller's) or without (-1). */
+  listen(fd: number, framing: Framing, handlers: SocketHandlers): number {
+    const listener = this.#nextListener++
+    this.#handlers.set(listener, handlers)
+    if (fd >= 0) this.#request({ type: 'listen', listener, fd, framing })
+    return listener
+  }
+
+  /** A connected socket joins the group; it belongs to the I/O thread from now on. */
+  adopt(listener: number, fd: number, framing: Framing): void {
+    this.#request({ type: 'adopt', listener, fd, framing })
+  }
+
+  /** Ends the listener's connections; when it resolves, nothing touches its socket any more. */
+  async ignore(listener: number): Promise<void> {
+    const done = new Promise<void>((resolve) => this.#ignored.set(listener, resolve))
+    this.#request({ type: 'ignore', listener })
+    await done
+    this.#handlers.delete(listener)
+  }
+
+  send(connection: number, data: Uint8Array): void {
+    this.#request({ type: 'send', connection, data })
+  }
+
+  answered(connection: number): void {
+    this.#request({ type: 'answered', connection })
+  }
+
+  /** Ends a connection when everything sent has been taken. */
+  hangUp(connection: number): void {
+    this.#request({ type: 'hang-up', connection })
+  }
+
+  #request(request: SocketRequest): void {
+    this.#worker.postMessage(request)
+    shim.eventfdWrite(this.#eventFd)
+  }
+
+  #receive(event: SocketEvent): void {
+    switch (event.type) {
+      case 'open':
+        this.#listenerOf.set(event.connection, event.listener)
+        this.#handlers.get(event.listener)?.opened(event.connection)
+        return
+      case 'item': {
+        const handlers = this.#handlersOf(event.connection)
+        if (handlers === undefined) for (const fd of event.fds) shim.close(fd)
+        else handlers.received(event.connection, event.item, event.fds)
+        return
+      }
+      case 'close':
+        this.#handlersOf(event.connection)?.closed(event.connection)
+        this.#listenerOf.delete(event.connection)
+        return
+      case 'ignored':
+        this.#ignored.get(event.listener)?.()
+        this.#ignored.delete(event.listener)
+    }
+  }
+
+  #handlersOf(connection: number): SocketHandlers | undefined {
+    return this.#handlers.get(this.#listenerOf.get(connection) ?? -1)
+  }
+}

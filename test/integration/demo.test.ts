@@ -1,0 +1,123 @@
+/** The demo: the main job on real devices, as root, as an ordinary user, and where something lacks. */
+import { chmodSync, cpSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { expect, test } from 'vitest'
+import { CLI, IO, Lab, ROOT } from '../support/lab.ts'
+import type { Background } from '../support/processes.ts'
+import { sh } from '../support/processes.ts'
+
+interface Summary {
+  readonly frames: number
+  readonly bytes: number
+  readonly lost: number
+  readonly ping: { readonly sent: number; readonly received: number }
+  readonly tcp: { readonly sent: number; readonly received: number }
+  readonly capture: { readonly frames: number; readonly dropped: number }
+}
+
+function demo(lab: Lab, file: string, ...more: string[]): Background {
+  const args = ['demo', '--io', IO, '--seconds', '1', '--capture', file, ...more]
+  return lab.background(process.execPath, [CLI, ...args])
+}
+
+const interfaces = (): string => sh('ip', '-br', 'link')
+
+test('forwards pings and a TCP transfer without loss, and leaves a capture of all of it', async () => {
+  await using lab = new Lab()
+  const before = interfaces()
+  const file = join(lab.directory, 'demo.pcapng')
+  const run = demo(lab, file, '--json')
+  expect(await run.exited, run.stderr).toBe(0)
+  const summary = JSON.parse(run.stdout) as Summary
+  expect(summary.lost).toBe(0)
+  expect(summary.ping.received).toBe(summary.ping.sent)
+  expect(summary.tcp.received).toBe(summary.tcp.sent)
+  expect(summary.tcp.received).toBeGreaterThan(1e6)
+  expect(summary.capture.dropped).toBe(0)
+
+  const echoes = sh('tshark', '-r', file, '-Y', 'icmp.type == 8', '-T', 'fields', '-e', 'frame.len')
+  // Each is in the capture where it came in and where it went out.
+  expect(echoes.trim().split('\n')).toHaveLength(2 * summary.ping.sent)
+  expect(sh('capinfos', '-c', '-M', file)).toContain(` ${summary.capture.frames}`)
+  expect(interfaces()).toBe(before)
+})
+
+test('says in plain lines what it does, where there is no terminal', async () => {
+  await using lab = new Lab()
+  const file = join(lab.directory, 'demo.pcapng')
+  const run = demo(lab, file)
+  expect(await run.exited, run.stderr).toBe(0)
+  for (const line of [
+    /^switch: started, io (io_uring-multishot|read-write)/m,
+    /^ping: 5 of 5 answered/m,
+    /^ {2}a: rx .* frames/m,
+    /^frames lost {7}0; pings lost 0$/m,
+    /^capture .*demo\.pcapng \(\d+ frames, 0 dropped\)$/m,
+  ]) {
+    expect(run.stdout).toMatch(line)
+  }
+  expect(run.stdout).not.toContain('\u001b')
+})
+
+/** What an installed package is, where any user can read it; returns its command line. */
+function installFor(lab: Lab): string {
+  const home = join(lab.directory, 'package')
+  const modules = sh('npm', '--prefix', ROOT, 'ls', '--omit=dev', '--all', '--parseable')
+  const paths = ['dist', 'package.json', 'native-shim/build']
+  for (const path of modules.trim().split('\n').slice(1)) paths.push(relative(ROOT, path))
+  for (const path of paths) cpSync(join(ROOT, path), join(home, path), { recursive: true })
+  chmodSync(lab.directory, 0o777)
+  return join(home, 'dist/cli/main.js')
+}
+
+test('works as an ordinary user, in a user namespace of its own', async () => {
+  await using lab = new Lab()
+  const cli = installFor(lab)
+  const file = join(lab.directory, 'user.pcapng')
+  const as = ['--reuid', '65534', '--regid', '65534', '--clear-groups', '--bounding-set=-all']
+  const command = [process.execPath, cli, 'demo', '--io', IO, '--seconds', '1', '--json']
+  const run = lab.background('setpriv', [...as, ...command, '--capture', file])
+  expect(await run.exited, run.stderr).toBe(0)
+  const summary = JSON.parse(run.stdout) as Summary
+  expect(summary.lost).toBe(0)
+  expect(summary.tcp.received).toBe(summary.tcp.sent)
+  expect(sh('capinfos', '-t', file)).toContain('pcapng')
+})
+
+/** A directory with these programs only; what is in `scripts` is written there. */
+function pathOf(lab: Lab, programs: string[], scripts: Record<string, string> = {}): string {
+  const bin = join(lab.directory, 'bin')
+  mkdirSync(bin)
+  for (const program of programs) {
+    scripts[program] ??= `exec ${sh('sh', '-c', `command -v ${program}`).trim()} "$@"`
+  }
+  for (const [name, script] of Object.entries(scripts)) {
+    writeFileSync(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+  }
+  chmodSync(lab.directory, 0o777)
+  return bin
+}
+
+test('a missing program is exit 77, named, with its package', async () => {
+  await using lab = new Lab()
+  const path = pathOf(lab, ['unshare', 'ip'])
+  const run = lab.background(process.execPath, [CLI, 'demo'], { PATH: path })
+  expect(await run.exited).toBe(77)
+  expect(run.stderr).toBe('framepump: "ping" is missing (apt-get install iputils-ping)\n')
+})
+
+test('forbidden user namespaces are exit 77, with the system’s own words', async () => {
+  await using lab = new Lab()
+  const cli = installFor(lab)
+  const path = pathOf(lab, ['ip', 'ping'], {
+    unshare: 'echo "unshare: unshare failed: Operation not permitted" >&2; exit 1',
+  })
+  const as = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
+  const run = lab.background('setpriv', [...as, process.execPath, cli, 'demo'], {
+    PATH: `${path}:${process.env['PATH']}`,
+  })
+  expect(await run.exited).toBe(77)
+  expect(run.stderr).toMatch(
+    /^framepump: user namespaces are forbidden: unshare: .*Operation not permitted \(run it as root/,
+  )
+})
