@@ -3,6 +3,7 @@
 # build, Node 24, the package, a short bench. Ends with one line: N passed, N failed, N skipped.
 # In CI a skipped test and a suite without tests are failures.
 set -uo pipefail
+export NO_COLOR=1
 cd "$(dirname "$0")/.."
 
 results=$(mktemp -d)

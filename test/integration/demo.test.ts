@@ -27,7 +27,7 @@ test('forwards pings and a TCP transfer without loss, and leaves a capture of al
   const before = interfaces()
   const file = join(lab.directory, 'demo.pcapng')
   const run = demo(lab, file, '--json')
-  expect(await run.exited, run.stderr).toBe(0)
+  expect({ exit: await run.exited, stderr: run.stderr }).toMatchObject({ exit: 0 })
   const summary = JSON.parse(run.stdout) as Summary
   expect(summary.lost).toBe(0)
   expect(summary.ping.received).toBe(summary.ping.sent)
@@ -46,7 +46,7 @@ test('says in plain lines what it does, where there is no terminal', async () =>
   await using lab = new Lab()
   const file = join(lab.directory, 'demo.pcapng')
   const run = demo(lab, file)
-  expect(await run.exited, run.stderr).toBe(0)
+  expect({ exit: await run.exited, stderr: run.stderr }).toMatchObject({ exit: 0 })
   for (const line of [
     /^switch: started, io (io_uring-multishot|read-write)/m,
     /^ping: 5 of 5 answered/m,
@@ -77,7 +77,7 @@ test('works as an ordinary user, in a user namespace of its own', async () => {
   const as = ['--reuid', '65534', '--regid', '65534', '--clear-groups', '--bounding-set=-all']
   const command = [process.execPath, cli, 'demo', '--io', IO, '--seconds', '1', '--json']
   const run = lab.background('setpriv', [...as, ...command, '--capture', file])
-  expect(await run.exited, run.stderr).toBe(0)
+  expect({ exit: await run.exited, stderr: run.stderr }).toMatchObject({ exit: 0 })
   const summary = JSON.parse(run.stdout) as Summary
   expect(summary.lost).toBe(0)
   expect(summary.tcp.received).toBe(summary.tcp.sent)
