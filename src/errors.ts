@@ -63,6 +63,20 @@ export class SysError extends FramepumpError {
   }
 }
 
+/** A vhost-user peer broke the protocol. `isFatal`: its connection ends. */
+export class ProtocolError extends FramepumpError {
+  readonly isFatal: boolean
+
+  constructor(
+    code: string,
+    message: string,
+    options: FramepumpErrorOptions & { readonly isFatal?: boolean } = {},
+  ) {
+    super(code, message, options)
+    this.isFatal = options.isFatal ?? true
+  }
+}
+
 /** The API was used in a state that does not allow it. */
 export class StateError extends FramepumpError {}
 

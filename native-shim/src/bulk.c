@@ -144,8 +144,41 @@ static napi_value checksum_rows(napi_env env, napi_callback_info info)
 	return result_int(env, count);
 }
 
+/* Sets the bits of pages in a bitmap that another process reads and clears meanwhile. */
+static napi_value mark_dirty(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 4);
+	int32_t log = arg_int(&call, 0);
+	int32_t window = arg_int(&call, 1);
+	int32_t offset = arg_int(&call, 2);
+	int32_t count = arg_int(&call, 3);
+	if (!call.ok)
+		return NULL;
+	const int32_t *table = window_table(window, offset, count, 2);
+	if (table == NULL)
+		return result_int(env, -EFAULT);
+	for (int32_t k = 0; k < count; k++) {
+		int32_t row[2];
+		memcpy(row, table + 2 * k, sizeof row);
+		uint32_t first = (uint32_t)row[0];
+		if (row[1] < 1 || (uint64_t)first + (uint32_t)row[1] > UINT32_MAX)
+			return result_int(env, k);
+		uint32_t last = first + (uint32_t)row[1] - 1;
+		int32_t length = (int32_t)(last / 8 - first / 8 + 1);
+		uint8_t *bytes = window_range_writable(log, (int32_t)(first / 8), length);
+		if (bytes == NULL)
+			return result_int(env, k);
+		for (uint32_t page = first; page <= last; page++)
+			__atomic_fetch_or(bytes + (page / 8 - first / 8), (uint8_t)(1u << page % 8),
+				__ATOMIC_RELAXED);
+	}
+	return result_int(env, count);
+}
+
 void register_bulk(napi_env env, napi_value exports)
 {
+	export_function(env, exports, "markDirty", mark_dirty);
 	export_function(env, exports, "copyRows", copy_rows);
 	export_function(env, exports, "gatherRows", gather_rows);
 	export_function(env, exports, "checksumRows", checksum_rows);

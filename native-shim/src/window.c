@@ -28,6 +28,8 @@ struct window {
 };
 
 static struct window windows[WINDOWS_MAX];
+/* Part of the table: faults of all windows together, so that a glance tells whether there were any. */
+static _Atomic int32_t all_faults;
 static struct sigaction previous_sigbus;
 static pthread_once_t sigbus_once = PTHREAD_ONCE_INIT;
 
@@ -90,6 +92,7 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 		if (mapped == MAP_FAILED)
 			break;
 		atomic_fetch_add(&window->faults, 1);
+		atomic_fetch_add(&all_faults, 1);
 		return;
 	}
 	if (previous_sigbus.sa_flags & SA_SIGINFO) {
@@ -268,8 +271,18 @@ static napi_value window_faults(napi_env env, napi_callback_info info)
 	return result_int(env, window == NULL ? -EBADF : atomic_exchange(&window->faults, 0));
 }
 
+static napi_value window_fault_counter(napi_env env, napi_callback_info info)
+{
+	(void)info;
+	napi_value buffer;
+	napi_status status = napi_create_external_arraybuffer(env, &all_faults, sizeof all_faults, NULL,
+		NULL, &buffer);
+	return status == napi_ok ? buffer : result_int(env, -EOPNOTSUPP);
+}
+
 void register_window(napi_env env, napi_value exports)
 {
+	export_function(env, exports, "windowFaultCounter", window_fault_counter);
 	export_function(env, exports, "windowMap", window_map);
 	export_function(env, exports, "windowBuffer", window_buffer);
 	export_function(env, exports, "windowDetach", window_detach);

@@ -2,6 +2,7 @@
 export const EPOLL_CTL_ADD = 1
 export const EPOLL_CTL_DEL = 2
 export const EPOLL_CTL_MOD = 3
+export const EPOLLET = -0x8000_0000
 export const POLLIN = 1
 export const POLLOUT = 4
 export const POLLERR = 8

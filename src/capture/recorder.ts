@@ -145,7 +145,7 @@ export class Recorder {
       } else {
         this.#writeRecord(offset, captured, original, words)
       }
-      copies.add(burst.window[k], burst.offset[k], this.#window.id, data, captured)
+      copies.addFrame(burst, k, this.#window.id, data, captured)
       head = (head + length) | 0
       room -= length
       taken++

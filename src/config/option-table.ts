@@ -53,6 +53,13 @@ export const OPTION_TABLE: Readonly<
     group: { kind: 'string' },
     up: { kind: 'boolean' },
   },
+  'vhost-user': {
+    id: ID,
+    path: { kind: 'string' },
+    server: { kind: 'boolean' },
+    queues: { kind: 'integer', range: [1, 128] },
+    mtu: MTU,
+  },
   pcap: {
     id: ID,
     replay: { kind: 'string' },
@@ -64,7 +71,7 @@ export const OPTION_TABLE: Readonly<
 }
 
 /** Types of interfaces.md that a later version brings. */
-export const PLANNED_TYPES: readonly string[] = ['vhost-user', 'virtio-net']
+export const PLANNED_TYPES: readonly string[] = ['virtio-net']
 
 /** The known word nearest to a misspelt one, if it is near at all. */
 export function nearest(word: string, known: readonly string[]): string | undefined {

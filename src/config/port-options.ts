@@ -4,11 +4,13 @@
  */
 import { IFNAME_LENGTH_MAX } from '../abi/if-tun.ts'
 import { ConfigError } from '../errors.ts'
-import type { PcapOptions, PortOptions, TapOptions } from '../port/options.ts'
+import type { PcapOptions, PortOptions, TapOptions, VhostUserOptions } from '../port/options.ts'
 import type { OptionRule } from './option-table.ts'
 import { nearest, OPTION_TABLE, PLANNED_TYPES } from './option-table.ts'
 
 const FDS_MAX = 1024
+/** sizeof sun_path, less its end. */
+const SOCKET_PATH_MAX = 107
 const ID_SYNTAX = /^[A-Za-z][-A-Za-z0-9._]{0,62}$/
 
 const fail = (path: string, message: string, hint?: string): never => {
@@ -138,6 +140,7 @@ export function validatePortOptions(options: PortOptions, path: string = ''): vo
   }
   if (options.type === 'tap') validateTap(options, at)
   else if (options.type === 'pcap') validatePcap(options, at)
+  else if (options.type === 'vhost-user') validateVhostUser(options, at)
 }
 
 type At = (key: string) => string
@@ -149,6 +152,15 @@ function validatePcap(options: PcapOptions, at: At): void {
   }
   if (record !== undefined && (options.pace !== undefined || options.loop !== undefined)) {
     fail(at('record'), 'pace= and loop= are only valid with replay=')
+  }
+}
+
+function validateVhostUser(options: VhostUserOptions, at: At): void {
+  const { path } = options
+  if (path === undefined || path === '') fail(at('path'), `Parameter 'path' is missing`)
+  const bytes = Buffer.byteLength(path)
+  if (bytes > SOCKET_PATH_MAX) {
+    fail(at('path'), `the path is ${bytes} bytes long, a socket's has at most ${SOCKET_PATH_MAX}`)
   }
 }
 

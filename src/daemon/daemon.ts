@@ -142,7 +142,7 @@ export class Daemon {
       this.#server.sendEvent('PORT_LINK_CHANGED', {
         id: info.id,
         state: info.state,
-        up: info.state === 'open',
+        up: info.state === 'open' || info.state === 'connected',
       })
     })
     events.on('engine-failed', (error: Error) => {
@@ -160,13 +160,14 @@ export class Daemon {
 }
 
 function switchOptions(config: Config): Parameters<typeof createSwitch>[0] {
-  const { pace, io, macAgingS, macTableSize, groupAddresses } = config
+  const { pace, io, macAgingS, macTableSize, groupAddresses, stateDir } = config
   return {
     ...(pace === undefined ? {} : { pace }),
     ...(io === undefined ? {} : { io }),
     ...(macAgingS === undefined ? {} : { macAgingS }),
     ...(macTableSize === undefined ? {} : { macTableSize }),
     ...(groupAddresses === undefined ? {} : { groupAddresses }),
+    ...(stateDir === undefined ? {} : { stateDirectory: stateDir }),
   }
 }
 

@@ -33,6 +33,7 @@ export class FrameReader {
   /** Starts a burst of frames that were read with so many bytes of vnet_hdr. @hot */
   begin(burst: Burst, vnetHdrLength: number): void {
     burst.count = 0
+    burst.furtherTotal = 0
     this.#burst = burst
     this.#vnetHdrLength = vnetHdrLength
   }

@@ -5,7 +5,7 @@
  * A burst is read into the same slots each time and written before the next is read, so the slots
  * stay in the cache and no slot has to be tracked.
  */
-import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, POLLIN } from '../abi/epoll.ts'
+import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, POLLIN } from '../abi/epoll.ts'
 import { EAGAIN, EBADF, EBADFD } from '../abi/errno.ts'
 import { errnoName, SysError } from '../errors.ts'
 import type { Burst } from '../mem/burst.ts'
@@ -26,18 +26,20 @@ import type { IoTier, TapQueue, TierEvents } from './tier.ts'
 const BURST_SIZE = 64
 /** Ready descriptors told by one epoll_wait; the others wait for the next. */
 const EVENTS_MAX = 256
-/** Frames that wait for one write call. */
+/** Frames, and their segments, that wait for one write call. */
 const WRITES_MAX = 1024
+const SEGMENTS_MAX = 2048
 
 /** Layout of the window of tables, in bytes. */
 const READ_TABLE = 0
 const EVENT_TABLE: number = READ_TABLE + BURST_SIZE * READ_ROW_INTS * 4
 const WRITE_TABLE: number = EVENT_TABLE + EVENTS_MAX * EPOLL_ROW_INTS * 4
 const SEGMENT_TABLE: number = WRITE_TABLE + WRITES_MAX * WRITE_ROW_INTS * 4
-const TABLES_LENGTH: number = SEGMENT_TABLE + WRITES_MAX * 2 * SEGMENT_INTS * 4
+const TABLES_LENGTH: number = SEGMENT_TABLE + SEGMENTS_MAX * SEGMENT_INTS * 4
 
-/** epoll data of the control eventfd; queues use their number. */
+/** epoll data of the control eventfd, and of those that only wake; queues use their number. */
 const EVENT_FD_DATA = -1
+const WAKE_DATA = -2
 
 const RETRY_MS = 20
 
@@ -121,6 +123,15 @@ export class ReadWriteTier implements IoTier {
     }
   }
 
+  watch(eventFd: number): void {
+    // Edge-triggered: nobody reads it, each write is told once.
+    shim.epollCtl(this.#epoll, EPOLL_CTL_ADD, eventFd, POLLIN | EPOLLET, WAKE_DATA)
+  }
+
+  unwatch(eventFd: number): void {
+    shim.epollCtl(this.#epoll, EPOLL_CTL_DEL, eventFd, 0, 0)
+  }
+
   /** @hot */
   nextBurst(burst: Burst): TapQueue | null {
     // The slots of the burst before this one are about to be overwritten.
@@ -152,7 +163,7 @@ export class ReadWriteTier implements IoTier {
 
   /** @hot */
   write(fd: number, port: number, window: number, offset: number, length: number): void {
-    if (this.#writes === WRITES_MAX) this.flush()
+    if (this.#writes === WRITES_MAX || this.#segments === SEGMENTS_MAX) this.flush()
     this.#addWrite(fd, port, length, 1)
     this.#addSegment(window, offset, length)
   }
@@ -168,10 +179,33 @@ export class ReadWriteTier implements IoTier {
     offset: number,
     length: number,
   ): void {
-    if (this.#writes === WRITES_MAX) this.flush()
+    if (this.#writes === WRITES_MAX || this.#segments + 2 > SEGMENTS_MAX) this.flush()
     this.#addWrite(fd, port, headLength + length, 2)
     this.#addSegment(headWindow, headOffset, headLength)
     this.#addSegment(window, offset, length)
+  }
+
+  /** @hot */
+  writeScattered(
+    fd: number,
+    port: number,
+    headWindow: number,
+    headOffset: number,
+    headLength: number,
+    burst: Burst,
+    k: number,
+  ): void {
+    const count = burst.furtherCount[k]
+    const heads = headLength === 0 ? 0 : 1
+    if (this.#writes === WRITES_MAX || this.#segments + heads + 1 + count > SEGMENTS_MAX)
+      this.flush()
+    this.#addWrite(fd, port, headLength + burst.length[k], heads + 1 + count)
+    if (heads !== 0) this.#addSegment(headWindow, headOffset, headLength)
+    this.#addSegment(burst.window[k], burst.offset[k], burst.firstLength[k])
+    const first = burst.furtherFirst[k]
+    for (let at = first; at < first + count; at++) {
+      this.#addSegment(burst.furtherWindow[at], burst.furtherOffset[at], burst.furtherLength[at])
+    }
   }
 
   /** @hot */
@@ -216,7 +250,8 @@ export class ReadWriteTier implements IoTier {
   endTurn(waitUs: number): void {
     this.flush()
     if (waitUs === 0) {
-      this.#wait(0)
+      // Without a TAP there is nothing to look for: what wakes a sleep needs no look while awake.
+      if (this.#reading > 0) this.#wait(0)
       return
     }
     const timeoutMs = waitUs < 0 ? -1 : Math.ceil(waitUs / 1000)
@@ -226,6 +261,7 @@ export class ReadWriteTier implements IoTier {
 
   /** Each spin is a system call. @hot */
   spin(): boolean {
+    if (this.#reading === 0) return false
     this.#wait(0)
     return this.#readyCount > 0
   }
@@ -249,7 +285,7 @@ export class ReadWriteTier implements IoTier {
     for (let k = 0; k < rows; k++) {
       const data = this.#rows[EVENT_TABLE / 4 + k * EPOLL_ROW_INTS + 1]
       if (data === EVENT_FD_DATA) shim.eventfdRead(this.#eventFd)
-      else this.#ready[count++] = data
+      else if (data !== WAKE_DATA) this.#ready[count++] = data
     }
     this.#readyCount = count
     this.#readyAt = 0

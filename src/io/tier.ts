@@ -54,6 +54,12 @@ export interface IoTier {
   /** Ends all reads (what was read is still delivered); done when `isReading` is false. */
   pause(): void
   resume(): void
+  /**
+   * Wakes the engine out of its sleep whenever this eventfd is written, which nobody reads; until
+   * `unwatch`, before which it is not closed.
+   */
+  watch(eventFd: number): void
+  unwatch(eventFd: number): void
   /** A read of any queue may still complete. */
   readonly isReading: boolean
   /** Fills the burst with the next frames of one queue; null: nothing more in this turn. */
@@ -73,6 +79,16 @@ export interface IoTier {
     window: number,
     offset: number,
     length: number,
+  ): void
+  /** Frame k of the burst, whose segments lie in several places, behind a header (length 0: none). @hot */
+  writeScattered(
+    fd: number,
+    port: number,
+    headWindow: number,
+    headOffset: number,
+    headLength: number,
+    burst: Burst,
+    k: number,
   ): void
   /** Everything written so far has been given to the kernel. @hot */
   flush(): void

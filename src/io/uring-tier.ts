@@ -40,11 +40,11 @@ const SQ_ENTRIES = 1024
 const CQ_ENTRIES = 4096
 /** TAP queues of one engine. */
 const QUEUES_MAX = 4096
-/** Pairs of iovecs for frames whose vnet_hdr is elsewhere. */
-const IOVEC_PAIRS = 1024
-const IOVEC_PAIR_WORDS = 8
+/** Iovecs that wait for a flush: for frames whose vnet_hdr is elsewhere, or in several segments. */
+const IOVECS = 2048
+const IOVEC_WORDS = 4
 
-/** Kinds of completion, in the low bits of user_data; the rest is a queue or port number. */
+/** Kinds of completion, in the low bits of user_data; the rest is a queue, a port, or an eventfd. */
 const KIND_READ = 0
 const KIND_WRITE = 1
 const KIND_EVENT = 2
@@ -53,7 +53,7 @@ const KIND_BITS = 2
 const KIND_MASK = 3
 
 const WRITE_FRAME = IORING_OP_WRITE | (IOSQE_CQE_SKIP_SUCCESS << 8)
-const WRITE_FRAME_IN_TWO = IORING_OP_WRITEV | (IOSQE_CQE_SKIP_SUCCESS << 8)
+const WRITE_GATHERED = IORING_OP_WRITEV | (IOSQE_CQE_SKIP_SUCCESS << 8)
 const READ_FRAMES = IORING_OP_READ_MULTISHOT | (IOSQE_BUFFER_SELECT << 8)
 
 const TWO_32 = 4294967296
@@ -77,12 +77,14 @@ export class UringTier implements IoTier {
   /** Numbers of queues whose read has to be started again. */
   readonly #rearm: Int32Array = new Int32Array(QUEUES_MAX)
   #rearmCount = 0
+  readonly #watched = new Set<number>()
   #mustRetry = false
   #reading = 0
   #isPaused = false
-  readonly #iovecs: Window
+  readonly #iovecWindow: Window
   readonly #iovecWords: Int32Array
-  #iovecPairs = 0
+  /** Iovecs in use. */
+  #iovecs = 0
 
   constructor(eventFd: number, events: TierEvents) {
     this.#events = events
@@ -91,9 +93,9 @@ export class UringTier implements IoTier {
     this.#pool = new FramePool(POOL_SLOTS)
     this.#free = new BufferRing(this.#uring.fd, this.#pool)
     this.#reader = new FrameReader(this.#pool)
-    this.#iovecs = Window.map(IOVEC_PAIRS * IOVEC_PAIR_WORDS * 4)
-    this.#iovecWords = new Int32Array(this.#iovecs.buffer)
-    this.#watchEventFd()
+    this.#iovecWindow = Window.map(IOVECS * IOVEC_WORDS * 4)
+    this.#iovecWords = new Int32Array(this.#iovecWindow.buffer)
+    this.watch(eventFd)
   }
 
   get isReading(): boolean {
@@ -127,6 +129,19 @@ export class UringTier implements IoTier {
     for (const queue of this.#queues) {
       if (queue !== null && !queue.isReading && queue.failure === 0) this.#startRead(queue)
     }
+  }
+
+  watch(eventFd: number): void {
+    this.#watched.add(eventFd)
+    this.#poll(eventFd)
+  }
+
+  unwatch(eventFd: number): void {
+    this.#watched.delete(eventFd)
+    const userData = KIND_EVENT | (eventFd << KIND_BITS)
+    this.#uring.push(IORING_OP_ASYNC_CANCEL, -1, userData, 0, 0, KIND_CANCEL, 0, 0)
+    // The kernel has to see it before the descriptor's number can be another's.
+    this.#uring.submit()
   }
 
   /** @hot */
@@ -197,26 +212,60 @@ export class UringTier implements IoTier {
     offset: number,
     length: number,
   ): void {
-    if (this.#iovecPairs === IOVEC_PAIRS) this.flush()
+    if (this.#iovecs + 2 > IOVECS) this.flush()
+    const at = this.#iovecs
+    this.#addIovec(headWindow, headOffset, headLength)
+    this.#addIovec(window, offset, length)
+    this.#pushGathered(fd, port, at, headLength + length)
+  }
+
+  /** @hot */
+  writeScattered(
+    fd: number,
+    port: number,
+    headWindow: number,
+    headOffset: number,
+    headLength: number,
+    burst: Burst,
+    k: number,
+  ): void {
+    const count = burst.furtherCount[k]
+    if (this.#iovecs + 2 + count > IOVECS) this.flush()
+    const at = this.#iovecs
+    if (headLength !== 0) this.#addIovec(headWindow, headOffset, headLength)
+    this.#addIovec(burst.window[k], burst.offset[k], burst.firstLength[k])
+    const first = burst.furtherFirst[k]
+    for (let part = first; part < first + count; part++) {
+      this.#addIovec(
+        burst.furtherWindow[part],
+        burst.furtherOffset[part],
+        burst.furtherLength[part],
+      )
+    }
+    this.#pushGathered(fd, port, at, headLength + burst.length[k])
+  }
+
+  /** A struct iovec: u64 address, u64 length. @hot */
+  #addIovec(window: number, offset: number, length: number): void {
     const words = this.#iovecWords
-    const at = this.#iovecPairs * IOVEC_PAIR_WORDS
-    this.#iovecPairs++
-    const head = windowAddresses[headWindow] + headOffset
-    const body = windowAddresses[window] + offset
-    words[at] = head | 0
-    words[at + 1] = (head / TWO_32) | 0
-    words[at + 2] = headLength
-    words[at + 4] = body | 0
-    words[at + 5] = (body / TWO_32) | 0
-    words[at + 6] = length
+    const at = this.#iovecs * IOVEC_WORDS
+    this.#iovecs++
+    const address = windowAddresses[window] + offset
+    words[at] = address | 0
+    words[at + 1] = (address / TWO_32) | 0
+    words[at + 2] = length
+  }
+
+  /** A write of the iovecs from number `first` on. @hot */
+  #pushGathered(fd: number, port: number, first: number, length: number): void {
     this.#uring.push(
-      WRITE_FRAME_IN_TWO,
+      WRITE_GATHERED,
       fd,
-      windowAddresses[this.#iovecs.id] + at * 4,
-      2,
+      windowAddresses[this.#iovecWindow.id] + first * IOVEC_WORDS * 4,
+      this.#iovecs - first,
       RWF_NOWAIT,
       KIND_WRITE | (port << KIND_BITS),
-      headLength + length,
+      length,
       0,
     )
   }
@@ -224,7 +273,7 @@ export class UringTier implements IoTier {
   /** @hot */
   flush(): void {
     if (this.#uring.pending > 0) this.#uring.submit()
-    this.#iovecPairs = 0
+    this.#iovecs = 0
   }
 
   /** @hot */
@@ -241,7 +290,7 @@ export class UringTier implements IoTier {
       uring.enter(1, isBounded ? RETRY_US : waitUs)
     }
     if (uring.pending > 0) uring.submit()
-    this.#iovecPairs = 0
+    this.#iovecs = 0
     this.#offerTaken()
   }
 
@@ -270,7 +319,7 @@ export class UringTier implements IoTier {
     this.#free.close()
     this.#uring.close()
     this.#pool.close()
-    this.#iovecs.unmap()
+    this.#iovecWindow.unmap()
   }
 
   #startRead(queue: TapQueue): void {
@@ -321,19 +370,22 @@ export class UringTier implements IoTier {
     if (kind === KIND_WRITE) {
       if (result < 0) this.#events.writeFailed(userData >>> KIND_BITS, length, -result)
     } else if (kind === KIND_EVENT) {
-      shim.eventfdRead(this.#eventFd)
-      if ((flags & IORING_CQE_F_MORE) === 0) this.#watchEventFd()
+      const eventFd = userData >>> KIND_BITS
+      // Only ours is read: of the others each write wakes, whatever was written before.
+      if (eventFd === this.#eventFd) shim.eventfdRead(eventFd)
+      const hasEnded = (flags & IORING_CQE_F_MORE) === 0
+      if (hasEnded && result !== -ECANCELED && this.#watched.has(eventFd)) this.#poll(eventFd)
     }
   }
 
-  #watchEventFd(): void {
+  #poll(eventFd: number): void {
     this.#uring.push(
       IORING_OP_POLL_ADD,
-      this.#eventFd,
+      eventFd,
       0,
       IORING_POLL_ADD_MULTI,
       POLLIN,
-      KIND_EVENT,
+      KIND_EVENT | (eventFd << KIND_BITS),
       0,
       0,
     )

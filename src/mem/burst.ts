@@ -5,8 +5,17 @@
  *
  *     window[k] @ offset[k] - headLength[k]          offset[k]
  *                 | vnet_hdr (0 or headLength bytes) | L2 bytes, length[k] ... |
+ *
+ * A frame from a guest may lie in several segments. Then `furtherTotal` is not 0, and for every
+ * frame of the burst the first segment is firstLength[k] bytes at offset[k], the others are
+ * furtherCount[k] entries of furtherWindow, -Offset and -Length from furtherFirst[k] on.
  */
 export const BURST_SIZE_MAX = 256
+
+/** Segments of one frame beyond the first. Linux guests make up to 19, one per page and more. */
+export const FURTHER_PER_FRAME_MAX = 62
+/** Segments beyond the first of all frames of a burst; a burst ends early rather than exceed it. */
+export const FURTHER_MAX = 4096
 
 /** Int32 words of `heads` per frame: the first 16 L2 bytes. */
 export const HEAD_WORDS = 4
@@ -32,4 +41,18 @@ export class Burst {
   readonly csumOffset: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** TUN_F_* bits that an egress must be able to take for this frame; 0 for a plain one. */
   readonly needs: Int32Array = new Int32Array(BURST_SIZE_MAX)
+
+  /** Further segments of all frames together; 0: every frame is one segment. */
+  furtherTotal = 0
+  readonly firstLength: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  readonly furtherFirst: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  readonly furtherCount: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  readonly furtherWindow: Int32Array = new Int32Array(FURTHER_MAX)
+  readonly furtherOffset: Int32Array = new Int32Array(FURTHER_MAX)
+  readonly furtherLength: Int32Array = new Int32Array(FURTHER_MAX)
+
+  /** Frame k lies in more than one segment. @hot */
+  isScattered(k: number): boolean {
+    return this.furtherTotal !== 0 && this.furtherCount[k] !== 0
+  }
 }

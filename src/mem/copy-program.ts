@@ -3,6 +3,7 @@
  * TypeScript and run by one shim call, which checks each row against its windows.
  */
 import { COPY_ROW_INTS, shim } from '../native/shim.ts'
+import type { Burst } from './burst.ts'
 import { Window } from './window.ts'
 
 /** Rows that wait at most before they are run. */
@@ -38,6 +39,34 @@ export class CopyProgram {
     table[row + 3] = destinationOffset
     table[row + 4] = length
     this.#rows++
+  }
+
+  /**
+   * Adds the copies of the first `length` bytes of frame k, wherever its segments lie.
+   * @hot
+   */
+  addFrame(
+    burst: Burst,
+    k: number,
+    destinationWindow: number,
+    destinationOffset: number,
+    length: number,
+  ): void {
+    if (!burst.isScattered(k)) {
+      this.add(burst.window[k], burst.offset[k], destinationWindow, destinationOffset, length)
+      return
+    }
+    const first = burst.firstLength[k]
+    let done = first < length ? first : length
+    this.add(burst.window[k], burst.offset[k], destinationWindow, destinationOffset, done)
+    const end = burst.furtherFirst[k] + burst.furtherCount[k]
+    for (let at = burst.furtherFirst[k]; at < end && done < length; at++) {
+      const left = length - done
+      const part = burst.furtherLength[at] < left ? burst.furtherLength[at] : left
+      const to = destinationOffset + done
+      this.add(burst.furtherWindow[at], burst.furtherOffset[at], destinationWindow, to, part)
+      done += part
+    }
   }
 
   /**

@@ -30,6 +30,7 @@ export const READ_ROW_INTS = 4
 export const WRITE_ROW_INTS = 4
 export const SEGMENT_INTS = 3
 export const EPOLL_ROW_INTS = 2
+export const DIRTY_ROW_INTS = 2
 
 export interface Shim {
   // --- windows: mapped memory, numbered for the whole process -------------------------------
@@ -53,6 +54,8 @@ export interface Shim {
   windowLength(window: number): number
   /** Pages that SIGBUS replaced since the last call (the file behind the window was truncated). */
   windowFaults(window: number): number
+  /** An ArrayBuffer of one int32 for the calling thread: pages replaced so far, of all windows. */
+  windowFaultCounter(): ArrayBuffer | number
 
   // --- bulk memory: tables in a window, filled in TypeScript --------------------------------
   /** Rows (source window, source offset, destination window, destination offset, length).
@@ -71,6 +74,10 @@ export interface Shim {
   /** Rows (window, offset, length, initial, result): result is the folded 16-bit ones' complement
    *  sum (not inverted) in network order of the bytes plus `initial`. RFC 1071. */
   checksumRows(tableWindow: number, tableOffset: number, rowCount: number): number
+  /** Rows (first page, pages >= 1): sets the bits of these pages in the bitmap that the log window
+   *  is (page p: bit p % 8 of byte p / 8) by an atomic OR. Returns the rows done; fewer than asked:
+   *  the row at that index left the window. */
+  markDirty(logWindow: number, tableWindow: number, tableOffset: number, rowCount: number): number
 
   // --- frames through descriptors ------------------------------------------------------------
   /** read(2) per row (window, offset, capacity, result) until EAGAIN, an error or the last row;

@@ -20,6 +20,8 @@ const ZERO_HEADER_LENGTH = 12
 
 export class MemoryEnginePort implements PolledPort {
   readonly index: number
+  readonly rxQueues = 1
+  readonly rxQueue = 0
   readonly txOffloads = 0
 
   readonly #inward: MemoryRing
@@ -75,6 +77,7 @@ export class MemoryEnginePort implements PolledPort {
       burst.heads[head + 3] = this.#words[word + 3]!
     }
     burst.count = count
+    burst.furtherTotal = 0
     this.#taken = (this.#taken + count) | 0
     return count
   }
@@ -99,7 +102,7 @@ export class MemoryEnginePort implements PolledPort {
     for (let at = first; at < first + taken; at++) {
       const k = list[at]
       const length = burst.length[k]
-      this.#copies.add(burst.window[k], burst.offset[k], window, ring.offset(this.#written), length)
+      this.#copies.addFrame(burst, k, window, ring.offset(this.#written), length)
       ring.setLength(this.#written, length)
       this.#written = (this.#written + 1) | 0
       bytes += length

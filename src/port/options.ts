@@ -57,9 +57,19 @@ export interface PcapOptions extends CommonOptions {
   readonly loop?: number
 }
 
+export interface VhostUserOptions extends CommonOptions {
+  readonly type: 'vhost-user'
+  /** Unix socket of the front-end's and ours. */
+  readonly path: string
+  /** True (default): we listen on the path; false: the front-end does, and we connect. */
+  readonly server?: boolean
+  /** Queue pairs at most, 1..128; default 1. */
+  readonly queues?: number
+}
+
 export interface MemoryOptions extends CommonOptions {
   readonly type: 'memory'
 }
 
-export type PortOptions = TapOptions | PcapOptions | MemoryOptions
+export type PortOptions = TapOptions | PcapOptions | VhostUserOptions | MemoryOptions
 export type PortType = PortOptions['type']

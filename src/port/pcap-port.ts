@@ -26,6 +26,8 @@ export interface ReplayFile {
 
 export class ReplayPort implements PolledPort {
   readonly index: number
+  readonly rxQueues = 1
+  readonly rxQueue = 0
   readonly txOffloads: number = OFFLOADS_ALL
   readonly #file: ReplayFile
   readonly #window: Window
@@ -81,6 +83,7 @@ export class ReplayPort implements PolledPort {
       if (this.#at === total) this.#nextLoop()
     }
     burst.count = count
+    burst.furtherTotal = 0
     return count
   }
 

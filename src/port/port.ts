@@ -13,6 +13,10 @@ export const PORTS_MAX = 1024
 export interface EnginePort {
   /** Number of the port in the engine, 0..PORTS_MAX - 1. */
   readonly index: number
+  /** It is on a link (queue to queue) or back on the switch. */
+  setWired?(isWired: boolean): void
+  /** Pages of its memory were lost since the last call: the port cannot go on. */
+  hasFaulted?(): boolean
   /** TUN_F_* bits that the port can be given. */
   readonly txOffloads: number
   /**
@@ -29,12 +33,25 @@ export interface EnginePort {
 }
 
 export interface PolledPort extends EnginePort {
-  /** Fills the burst with the next frames that entered by this port; returns their count. @hot */
+  /** Rx queues: so often `receive` is asked in a turn. */
+  readonly rxQueues: number
+  /** The rx queue of which the last `receive` gave frames. */
+  readonly rxQueue: number
+  /**
+   * Fills the burst with the next frames that entered by this port; returns their count. Each call
+   * asks the next rx queue.
+   * @hot
+   */
   receive(burst: Burst): number
   /** The frames of the last `receive` have been delivered: their memory may be used again. @hot */
   release(): void
-  /** Microseconds until `receive` will have something; -1: only when the sender wakes the engine. */
+  /**
+   * Called before the engine sleeps: asks the senders for a wake-up. Returns the microseconds until
+   * `receive` will have something; -1: when a sender wakes the engine.
+   */
   waitUs(nowUs: number): number
+  /** The engine is awake again: senders need not wake it. @hot */
+  wake?(): void
 }
 
 export function isPolled(port: EnginePort): port is PolledPort {

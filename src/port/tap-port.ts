@@ -69,7 +69,9 @@ export class TapPort implements EnginePort {
       const k = list[at]
       const length = lengths[k]
       bytes += length
-      if (headLength === 0) {
+      if (burst.isScattered(k)) {
+        this.#writeScattered(fd, burst, k)
+      } else if (headLength === 0) {
         tier.write(fd, port, windows[k], offsets[k], length)
       } else if (headLengths[k] === headLength) {
         // The header stands before the frame as this TAP wants it: it passes unchanged.
@@ -85,6 +87,28 @@ export class TapPort implements EnginePort {
 
   /** Spells the header anew, for a frame that has none or one of another length. @hot */
   #writeWithHeader(fd: number, burst: Burst, k: number): void {
+    const offset = this.#spellHeader(burst, k)
+    this.#tier.writeWithHeader(
+      fd,
+      this.index,
+      this.#headers.id,
+      offset,
+      this.vnetHdrLength,
+      burst.window[k],
+      burst.offset[k],
+      burst.length[k],
+    )
+  }
+
+  /** @hot */
+  #writeScattered(fd: number, burst: Burst, k: number): void {
+    const headLength = this.vnetHdrLength
+    const offset = headLength === 0 ? 0 : this.#spellHeader(burst, k)
+    this.#tier.writeScattered(fd, this.index, this.#headers.id, offset, headLength, burst, k)
+  }
+
+  /** Writes frame k's vnet_hdr; returns its offset in the window of headers. @hot */
+  #spellHeader(burst: Burst, k: number): number {
     if (this.#headerCount === HEADERS_MAX) {
       // None of the headers written so far is still needed after this.
       this.#tier.flush()
@@ -97,16 +121,7 @@ export class TapPort implements EnginePort {
     words[offset >> 2] = burst.gso[k]!
     words[(offset >> 2) + 1] = burst.gsoSize[k]!
     words[(offset >> 2) + 2] = burst.csumOffset[k]!
-    this.#tier.writeWithHeader(
-      fd,
-      this.index,
-      this.#headers.id,
-      offset,
-      this.vnetHdrLength,
-      burst.window[k],
-      burst.offset[k],
-      burst.length[k],
-    )
+    return offset
   }
 
   /** @hot */

@@ -36,6 +36,8 @@ export const COUNTERS = {
   rx_drop_group_address: 15,
   /** No other port could be given the frame. */
   rx_drop_no_port: 16,
+  /** Longer than the guest's receive buffer, and it takes no merged ones. */
+  tx_drop_buffer: 17,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

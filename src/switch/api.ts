@@ -24,9 +24,12 @@ export interface SwitchOptions {
   /** Entries of the MAC table, 16..1048576; default 8192. */
   readonly macTableSize?: number
   readonly groupAddresses?: GroupAddresses
+  /** Where what must survive a restart is kept: features that guests acked. Absent: nowhere. */
+  readonly stateDirectory?: string
 }
 
-export type PortState = 'open' | 'down' | 'failed'
+/** `connected` and `disconnected`: whether a guest's rings run. */
+export type PortState = 'open' | 'connected' | 'disconnected' | 'down' | 'failed'
 
 /** Names of offloads, as ethtool-like words; `csum` gates the rest. */
 export type OffloadName = 'csum' | 'tso4' | 'tso6' | 'ecn' | 'ufo' | 'uso4' | 'uso6'
@@ -43,7 +46,7 @@ export interface PortInfo {
   readonly ifname?: string
   /** Namespace the device lives in: name or path when known, else `net:[inode]`. */
   readonly netns?: string
-  /** File of a pcap port. */
+  /** File of a pcap port, socket of a vhost-user port. */
   readonly path?: string
   readonly queues: number
   /** rx: what the port may hand to the switch; tx: what it can be given. */

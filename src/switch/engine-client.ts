@@ -31,6 +31,7 @@ export class EngineClient {
   constructor(
     settings: EngineSettings,
     onPortFailed: (port: number, errno: number) => void,
+    onQueueBroken: (port: number, queue: number, reason: string) => void,
     onFailed: (error: Error) => void,
   ) {
     this.#eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
@@ -56,7 +57,9 @@ export class EngineClient {
     this.#worker = new Worker(new URL('./engine-worker.js', import.meta.url), { workerData: data })
     this.#worker.on('message', (message: EngineReply) => {
       if (message.type === 'port-failed') onPortFailed(message.port, message.errno)
-      else this.#settle(message)
+      else if (message.type === 'queue-broken') {
+        onQueueBroken(message.port, message.queue, message.reason)
+      } else this.#settle(message)
     })
     this.#worker.on('error', (error) => {
       this.#fail(error)

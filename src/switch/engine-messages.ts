@@ -2,6 +2,8 @@
 import type { CaptureRingHandle } from '../capture/ring.ts'
 import type { MemoryRingHandle } from '../port/memory-ring.ts'
 import type { ReplayFile } from '../port/pcap-port.ts'
+import type { GuestRegion } from '../mem/guest-memory.ts'
+import type { VirtioNegotiated, VirtioQueueSetup } from '../port/virtio-port.ts'
 import type { IoTierName, Pace } from './api.ts'
 
 export interface EngineWorkerData {
@@ -26,6 +28,19 @@ export type PortDescription =
     }
   | { readonly kind: 'replay'; readonly file: ReplayFile }
   | { readonly kind: 'record'; readonly ring: CaptureRingHandle; readonly block: Uint8Array }
+  | { readonly kind: 'virtio' }
+
+/** What the engine's port of a guest is asked between two turns; see port/virtio-port.ts. */
+export type VirtioCall =
+  | { readonly do: 'negotiate'; readonly negotiated: VirtioNegotiated }
+  | { readonly do: 'memory'; readonly regions: readonly GuestRegion[] }
+  | { readonly do: 'start'; readonly queue: number; readonly setup: VirtioQueueSetup }
+  | { readonly do: 'stop'; readonly queue: number }
+  | { readonly do: 'enable'; readonly queue: number; readonly isEnabled: boolean }
+  | { readonly do: 'call' | 'kick'; readonly queue: number; readonly fd: number }
+  | { readonly do: 'queue-log'; readonly queue: number; readonly logAddress: number }
+  | { readonly do: 'log'; readonly window: number }
+  | { readonly do: 'reset' }
 
 export interface CaptureInterface {
   readonly port: number
@@ -37,6 +52,9 @@ export type EngineRequest =
   | { op: 'add-port'; port: number; mtu: number; txOffloads: number; description: PortDescription }
   | { op: 'remove-port'; port: number }
   | { op: 'set-link'; port: number; isUp: boolean }
+  | { op: 'virtio'; port: number; call: VirtioCall }
+  /** A frame enters the switch as if the port had sent it. */
+  | { op: 'inject'; port: number; frame: Uint8Array }
   | { op: 'wire'; a: number; b: number }
   | { op: 'unwire'; a: number; b: number }
   | { op: 'pause' }
@@ -56,3 +74,9 @@ export type EngineReply =
       readonly error?: string
     }
   | { readonly type: 'port-failed'; readonly port: number; readonly errno: number }
+  | {
+      readonly type: 'queue-broken'
+      readonly port: number
+      readonly queue: number
+      readonly reason: string
+    }

@@ -10,8 +10,9 @@ import { RecordPort, ReplayPort } from '../port/pcap-port.ts'
 import type { EnginePort } from '../port/port.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { TapPort } from '../port/tap-port.ts'
+import { VirtioPort } from '../port/virtio-port.ts'
 import { KernelClock } from './clock.ts'
-import type { EngineReply, EngineRequest, EngineWorkerData } from './engine-messages.ts'
+import type { EngineReply, EngineRequest, EngineWorkerData, VirtioCall } from './engine-messages.ts'
 import { Engine } from './engine.ts'
 
 const data = workerData as EngineWorkerData
@@ -59,6 +60,10 @@ function makePort(request: EngineRequest & { op: 'add-port' }): EnginePort {
       )
     case 'replay':
       return new ReplayPort(index, description.file, clock)
+    case 'virtio':
+      return new VirtioPort(index, engine.tier, engine.copies, counters, {
+        queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),
+      })
     case 'record': {
       const recorder = new Recorder(description.ring, PORTS_MAX)
       recorder.addInterface(index, 0, description.block)
@@ -77,6 +82,13 @@ function handle(request: EngineRequest): unknown {
     }
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
+    case 'virtio': {
+      const port = engine.forwarder.port(request.port)
+      if (!(port instanceof VirtioPort)) throw new Error('not a virtio port')
+      return callVirtio(port, request.call)
+    }
+    case 'inject':
+      return engine.inject(request.port, request.frame)
     case 'wire':
       return engine.forwarder.wire(request.a, request.b)
     case 'unwire':
@@ -106,6 +118,32 @@ function handle(request: EngineRequest): unknown {
       return engine.publishCounters()
     case 'close':
       return undefined
+  }
+}
+
+function callVirtio(port: VirtioPort, call: VirtioCall): unknown {
+  switch (call.do) {
+    case 'negotiate':
+      port.negotiate(call.negotiated)
+      return engine.forwarder.setTxOffloads(port.index, port.txOffloads)
+    case 'memory':
+      return port.setMemory(call.regions)
+    case 'start':
+      return port.startQueue(call.queue, call.setup)
+    case 'stop':
+      return port.stopQueue(call.queue)
+    case 'enable':
+      return port.enableQueue(call.queue, call.isEnabled)
+    case 'call':
+      return port.setCall(call.queue, call.fd)
+    case 'kick':
+      return port.setKick(call.queue, call.fd)
+    case 'queue-log':
+      return port.setQueueLog(call.queue, call.logAddress)
+    case 'log':
+      return port.setLog(call.window)
+    case 'reset':
+      return port.reset()
   }
 }
 

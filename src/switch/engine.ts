@@ -11,11 +11,13 @@
 import type { Recorder } from '../capture/recorder.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
+import { Window } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
 import { isPolled } from '../port/port.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import { EAGAIN, EBADF, EBADFD, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
+import { EAGAIN, EBADF, EBADFD, EFAULT, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
 import type { Pace } from './api.ts'
 import type { Clock } from './clock.ts'
 import { Forwarder } from './forward.ts'
@@ -34,6 +36,8 @@ export const ENGINE_MAC_MOVES = 3
 export const ENGINE_MAC_FULL = 4
 export const ENGINE_COUNTERS = 8
 
+/** Bytes for a frame of our own. */
+const FRAME_SPACE = 2048
 const TICK_US = 20_000
 const SWEEP_INTERVAL_US = 1_000_000
 /**
@@ -75,6 +79,9 @@ export class Engine implements TierEvents {
   readonly #macTable: MacTable
   readonly #recorders: Recorder[] = []
   readonly #polled: PolledPort[] = []
+  /** Pages that windows have lost, of the whole process; and how many we know of. */
+  readonly #faults: Int32Array
+  #faultsSeen = 0
   #isPaused = false
   /** Turns without a frame, one after another. */
   #spins = 0
@@ -92,6 +99,8 @@ export class Engine implements TierEvents {
     this.#macTable = new MacTable(options.macTableSize, options.macSeed)
     this.forwarder = new Forwarder(this.#macTable, options.counters, options.dropsReservedGroups)
     this.#tier = makeTier(this)
+    this.#faults = new Int32Array(shim.windowFaultCounter() as ArrayBuffer)
+    this.#faultsSeen = this.#faults[0]
     this.#clock.read()
   }
 
@@ -128,6 +137,7 @@ export class Engine implements TierEvents {
     if (waitUs !== 0) this.#engineCounters[ENGINE_SLEEPS]++
     this.#tier.endTurn(waitUs)
     Atomics.store(shared, SHARED_SLEEPING, 0)
+    if (waitUs !== 0) for (let at = 0; at < this.#polled.length; at++) this.#polled[at].wake?.()
     this.#spins = 0
     this.#clock.read()
     this.#tick()
@@ -176,15 +186,26 @@ export class Engine implements TierEvents {
     let frames = 0
     for (let at = 0; at < this.#polled.length; at++) {
       const port = this.#polled[at]
-      if (port.receive(burst) === 0) continue
-      if (framesBefore + frames === 0) this.#clock.read()
-      frames += burst.count
-      this.#forward(burst, port.index, 0)
-      // Their memory may be reused after this, so nothing may still point into it.
-      this.#tier.flush()
-      port.release()
+      for (let queues = port.rxQueues; queues > 0; queues--) {
+        if (port.receive(burst) === 0) continue
+        if (framesBefore + frames === 0) this.#clock.read()
+        frames += burst.count
+        this.#forward(burst, port.index, port.rxQueue)
+        // Their memory may be reused after this, so nothing may still point into it.
+        this.#tier.flush()
+        port.release()
+      }
     }
+    if (Atomics.load(this.#faults, 0) !== this.#faultsSeen) this.#findFaulted()
     return frames
+  }
+
+  /** Memory under a port was taken away: that port fails, the others go on. */
+  #findFaulted(): void {
+    this.#faultsSeen = Atomics.load(this.#faults, 0)
+    for (const port of this.#polled) {
+      if (port.hasFaulted?.() === true) this.#portFailed(port.index, EFAULT)
+    }
   }
 
   /** @hot */
@@ -312,6 +333,29 @@ export class Engine implements TierEvents {
     if (at >= 0) this.#polled.splice(at, 1)
     for (const recorder of this.#recorders) recorder.removeInterface(index)
     port?.close()
+  }
+
+  /** Forwards one frame as if it had come in by the port. At most 1514 bytes. */
+  inject(port: number, frame: Uint8Array): void {
+    const window = Window.map(FRAME_SPACE)
+    new Uint8Array(window.buffer).set(frame)
+    const burst = this.#burst
+    burst.count = 1
+    burst.furtherTotal = 0
+    burst.window[0] = window.id
+    burst.offset[0] = 0
+    burst.length[0] = frame.length
+    burst.headLength[0] = 0
+    burst.heads.set(new Int32Array(window.buffer, 0, 4))
+    burst.gso[0] = 0
+    burst.gsoSize[0] = 0
+    burst.csumOffset[0] = 0
+    burst.needs[0] = 0
+    this.#clock.read()
+    this.#forward(burst, port, 0)
+    this.#tier.flush()
+    this.forwarder.endTurn()
+    window.unmap()
   }
 
   pause(): void {

@@ -66,7 +66,10 @@ export class Forwarder {
 
   removePort(index: number): void {
     const peer = this.#peer[index]
-    if (peer !== NO_PORT) this.#peer[peer] = NO_PORT
+    if (peer !== NO_PORT) {
+      this.#peer[peer] = NO_PORT
+      this.#ports[peer]?.setWired?.(false)
+    }
     this.#peer[index] = NO_PORT
     this.#ports[index] = null
     this.#linkUp[index] = 0
@@ -87,10 +90,16 @@ export class Forwarder {
     if (!isUp) this.macTable.forgetPort(index)
   }
 
+  /** What a port can be given has changed: its guest has negotiated. */
+  setTxOffloads(index: number, txOffloads: number): void {
+    this.#txOffloads[index] = txOffloads
+  }
+
   /** Wires two ports to each other; they leave the switch. */
   wire(a: number, b: number): void {
     this.#peer[a] = b
     this.#peer[b] = a
+    for (const index of [a, b]) this.#ports[index]?.setWired?.(true)
     this.macTable.forgetPort(a)
     this.macTable.forgetPort(b)
     this.#listMembers()
@@ -100,6 +109,7 @@ export class Forwarder {
   unwire(a: number, b: number): void {
     this.#peer[a] = NO_PORT
     this.#peer[b] = NO_PORT
+    for (const index of [a, b]) this.#ports[index]?.setWired?.(false)
     this.#listMembers()
   }
 

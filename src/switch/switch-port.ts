@@ -16,7 +16,8 @@ import type { MemoryOptions, PcapOptions, PortOptions, TapOptions } from '../por
 import { isUsableVnetHdrLength } from '../port/tap-port.ts'
 import { OpenTap, openTap } from '../port/tap/open.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
-import type { PortDescription } from './engine-messages.ts'
+import type { PortDescription, VirtioCall } from './engine-messages.ts'
+import { VhostUserSwitchPort } from './vhost-user-port.ts'
 
 const O_CLOEXEC = 0o2000000
 
@@ -36,17 +37,40 @@ export interface OpenPort {
   readonly rxOffloads: number
   readonly description: PortDescription
   facts(): PortFacts
-  /** Asks the port to hand over frames with at most these offloads. */
-  setOffloads(wish: number): void
+  /**
+   * Asks the port to hand over frames with at most these offloads: what those can take that receive
+   * its frames now, and what also those can take that may come (`lasting`).
+   */
+  setOffloads(wish: number, lasting: number): void
   setCarrier(isUp: boolean): void
+  /** Somebody is at the other end; absent: there is no such thing. */
+  readonly isConnected?: boolean
+  /** The engine has its port: whoever waits at the other end may come. */
+  start?(engine: EngineAccess): void
+  /** Nobody comes any more; the engine still has its port. */
+  stop?(): Promise<void>
+  /** It was found that the port cannot go on. */
+  failed?(): void
+  /** The guest broke one of its queues, which stands still. */
+  queueBroken?(queue: number): void
   /** The engine has let go of it. */
   close(): Promise<void>
+}
+
+/** What a port whose guest comes and goes does to its engine's end. */
+export interface EngineAccess {
+  call(call: VirtioCall): Promise<unknown>
+  /** A frame enters the switch as if the port had sent it. */
+  inject(frame: Uint8Array): Promise<unknown>
+  /** Connection, offloads or queues have changed. */
+  changed(): void
 }
 
 export interface OpenPortContext {
   readonly given: ReadonlyMap<string, number>
   readonly log: (message: string) => void
   readonly wake: () => void
+  readonly stateDirectory: string | undefined
   /** The port cannot go on; what is left of it waits to be closed. */
   readonly failed: (reason: string) => void
 }
@@ -57,6 +81,8 @@ export async function openPort(options: PortOptions, context: OpenPortContext): 
       return openTapPort(options, context)
     case 'memory':
       return new MemorySwitchPort(options, context.wake)
+    case 'vhost-user':
+      return new VhostUserSwitchPort(options, context)
     case 'pcap':
       return options.replay === undefined
         ? new RecordSwitchPort(options, context)

@@ -37,7 +37,7 @@ import {
   ENGINE_SLEEPS,
 } from './engine.ts'
 import { checkSwitchOptions, offloadNames } from './switch-options.ts'
-import type { OpenPort } from './switch-port.ts'
+import type { EngineAccess, OpenPort } from './switch-port.ts'
 import { MemorySwitchPort, openPort } from './switch-port.ts'
 
 /** Captures at the same time: each has a ring and a thread. */
@@ -49,6 +49,8 @@ interface PortEntry {
   readonly open: OpenPort
   link: boolean
   failure: string | undefined
+  /** What its change was last told for. */
+  wasConnected: boolean | undefined
   peer: PortEntry | undefined
 }
 
@@ -71,6 +73,7 @@ class UserspaceSwitch implements Switch {
 
   readonly #engine: EngineClient
   readonly #log: (message: string) => void
+  readonly #stateDirectory: string | undefined
   readonly #ports = new Map<string, PortEntry>()
   readonly #byIndex: (PortEntry | undefined)[] = []
   readonly #captures = new Map<number, CaptureSession>()
@@ -83,6 +86,7 @@ class UserspaceSwitch implements Switch {
     this.io = tier.name
     if (tier.reason !== undefined) this.ioReason = tier.reason
     this.#log = options.log ?? (() => undefined)
+    this.#stateDirectory = options.stateDirectory
     this.#engine = new EngineClient(
       {
         io: tier.name,
@@ -92,6 +96,7 @@ class UserspaceSwitch implements Switch {
         dropsReservedGroups: options.groupAddresses === '802.1D',
       },
       (index, errno) => this.#portFailed(index, errno),
+      (index, queue, reason) => this.#queueBroken(index, queue, reason),
       (error) => {
         this.runState = 'shutdown'
         this.events.emit('engine-failed', error)
@@ -108,6 +113,7 @@ class UserspaceSwitch implements Switch {
         given,
         log: this.#log,
         wake: this.#engine.wake,
+        stateDirectory: this.#stateDirectory,
         failed: (reason) => this.#portStopped(id, reason),
       })
       const entry: PortEntry = {
@@ -116,6 +122,7 @@ class UserspaceSwitch implements Switch {
         open,
         link: true,
         failure: undefined,
+        wasConnected: open.isConnected,
         peer: undefined,
       }
       clearCounters(this.#engine.counters, index)
@@ -132,6 +139,8 @@ class UserspaceSwitch implements Switch {
           description: open.description,
         })
         for (const capture of this.#captures.values()) await this.#captureAlso(capture, entry)
+        if (open.isConnected !== undefined) await this.#setEngineLink(entry)
+        open.start?.(this.#engineAccess(entry))
       } catch (error) {
         this.#forget(entry)
         await open.close()
@@ -146,6 +155,7 @@ class UserspaceSwitch implements Switch {
   removePort(id: string): Promise<void> {
     return this.#change(async () => {
       const entry = this.#entry(id)
+      await entry.open.stop?.()
       await this.#engine.request({ op: 'remove-port', port: entry.index })
       if (entry.peer !== undefined) entry.peer.peer = undefined
       this.#forget(entry)
@@ -158,7 +168,7 @@ class UserspaceSwitch implements Switch {
     return this.#change(async () => {
       const entry = this.#entry(id)
       entry.link = up
-      await this.#engine.request({ op: 'set-link', port: entry.index, isUp: this.#isUp(entry) })
+      await this.#setEngineLink(entry)
       entry.open.setCarrier(up)
       this.events.emit('port-changed', this.#info(entry))
     })
@@ -290,6 +300,7 @@ class UserspaceSwitch implements Switch {
       if (this.runState === 'shutdown') return
       await Promise.all([...this.#captures.values()].map((capture) => capture.stop()))
       for (const entry of this.#ports.values()) {
+        await entry.open.stop?.()
         await this.#engine
           .request({ op: 'remove-port', port: entry.index })
           .catch((error: Error) => this.#log(error.message))
@@ -337,7 +348,32 @@ class UserspaceSwitch implements Switch {
   }
 
   #isUp(entry: PortEntry): boolean {
-    return entry.link && entry.failure === undefined
+    return entry.link && entry.failure === undefined && entry.open.isConnected !== false
+  }
+
+  #setEngineLink(entry: PortEntry): Promise<unknown> {
+    return this.#engine.request({ op: 'set-link', port: entry.index, isUp: this.#isUp(entry) })
+  }
+
+  #engineAccess(entry: PortEntry): EngineAccess {
+    const { index: port } = entry
+    return {
+      call: (call) => this.#engine.request({ op: 'virtio', port, call }),
+      inject: (frame) => this.#engine.request({ op: 'inject', port, frame }),
+      changed: () => this.#connectionChanged(entry),
+    }
+  }
+
+  /** A guest came or went, or negotiated anew. A guest that comes back is given another chance. */
+  #connectionChanged(entry: PortEntry): void {
+    const { isConnected } = entry.open
+    if (this.#byIndex[entry.index] !== entry) return
+    if (isConnected === false) entry.failure = undefined
+    this.#agreeOffloads()
+    this.#setEngineLink(entry).catch((error: Error) => this.#log(error.message))
+    if (isConnected === entry.wasConnected) return
+    entry.wasConnected = isConnected
+    this.events.emit('port-changed', this.#info(entry))
   }
 
   /**
@@ -351,9 +387,10 @@ class UserspaceSwitch implements Switch {
         entry.peer === undefined
           ? all.filter((other) => other !== entry && other.peer === undefined)
           : [entry.peer]
-      const wish = receivers.reduce((bits, other) => bits & other.open.txOffloads, OFFLOADS_ALL)
+      const lasting = commonOffloads(receivers)
+      const wish = commonOffloads(receivers.filter(({ open }) => open.isConnected !== false))
       if (entry.failure === undefined && entry.open.rxOffloads !== wish) {
-        entry.open.setOffloads(wish)
+        entry.open.setOffloads(wish, lasting)
       }
     }
   }
@@ -382,7 +419,18 @@ class UserspaceSwitch implements Switch {
     const entry = this.#byIndex[index]
     if (entry === undefined) return
     const { ifname } = entry.open.facts()
-    this.#fail(entry, `${strerror(errno)}: the interface ${ifname ?? ''} was deleted`)
+    const what =
+      ifname === undefined ? 'its memory was taken away' : `the interface ${ifname} was deleted`
+    this.#fail(entry, `${strerror(errno)}: ${what}`)
+    entry.open.failed?.()
+  }
+
+  #queueBroken(index: number, queue: number, reason: string): void {
+    const entry = this.#byIndex[index]
+    if (entry === undefined) return
+    this.#fail(entry, `queue ${queue} is broken: ${reason}`)
+    entry.open.queueBroken?.(queue)
+    this.#setEngineLink(entry).catch((error: Error) => this.#log(error.message))
   }
 
   /** The control plane's end of a port found that it cannot go on. */
@@ -404,7 +452,10 @@ class UserspaceSwitch implements Switch {
 
   #info(entry: PortEntry): PortInfo {
     const { options, open, failure, link, peer } = entry
-    const state: PortState = failure !== undefined ? 'failed' : link ? 'open' : 'down'
+    const connection: PortState | undefined =
+      open.isConnected === undefined ? undefined : open.isConnected ? 'connected' : 'disconnected'
+    const state: PortState =
+      failure !== undefined ? 'failed' : link ? (connection ?? 'open') : 'down'
     return {
       id: options.id,
       type: options.type,
@@ -420,6 +471,11 @@ class UserspaceSwitch implements Switch {
       counters: readCounters(this.#engine.counters, entry.index),
     }
   }
+}
+
+/** What every one of them can take. */
+function commonOffloads(receivers: readonly PortEntry[]): number {
+  return receivers.reduce((bits, { open }) => bits & open.txOffloads, OFFLOADS_ALL)
 }
 
 /** A record port is a capture itself. */

@@ -164,6 +164,8 @@ interface Injected {
 /** Hands any bytes behind any vnet_hdr to the switch, as a guest without scruples would. */
 class HostilePort implements PolledPort {
   readonly index = 0
+  readonly rxQueues = 1
+  readonly rxQueue = 0
   readonly txOffloads = 0
   waiting: Injected[] = []
   readonly #window: Window = Window.map(1 << 22)

@@ -20,6 +20,8 @@ class NoTier implements IoTier {
   removeQueue(queue: TapQueue): void {
     queue.isClosing = true
   }
+  watch(): void {}
+  unwatch(): void {}
   pause(): void {}
   resume(): void {}
   nextBurst(_burst: Burst): TapQueue | null {
@@ -27,6 +29,7 @@ class NoTier implements IoTier {
   }
   write(): void {}
   writeWithHeader(): void {}
+  writeScattered(): void {}
   flush(): void {}
   endTurn(): void {}
   spin(): boolean {

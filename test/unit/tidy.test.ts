@@ -25,7 +25,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   mem: ['errors.ts', 'native'],
   sockets: ['errors.ts', 'abi', 'mem', 'native'],
   virtio: ['errors.ts', 'abi', 'wire', 'mem', 'native'],
-  'vhost-user': ['errors.ts', 'abi'],
+  'vhost-user': ['errors.ts', 'abi', 'native', 'sockets', 'virtio'],
   io: ['errors.ts', 'abi', 'wire', 'mem', 'native'],
   capture: ['errors.ts', 'abi', 'wire', 'mem', 'native'],
   port: ['errors.ts', 'abi', 'wire', 'mem', 'native', 'stats', 'io', 'capture', 'virtio'],

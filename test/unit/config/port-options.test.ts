@@ -90,9 +90,15 @@ describe('options', () => {
     [{ type: 'constructor', id: 'a' }, 'type', 'unknown port type "constructor"'],
     [{ type: 'memory', id: 'a' }, 'type', 'port type "memory" exists in the library API only'],
     [
-      { type: 'vhost-user', id: 'a' },
+      { type: 'virtio-net', id: 'a' },
       'type',
-      'port type "vhost-user" is not supported by this version',
+      'port type "virtio-net" is not supported by this version',
+    ],
+    [{ type: 'vhost-user', id: 'a' }, 'path', `Parameter 'path' is missing`],
+    [
+      { type: 'vhost-user', id: 'a', path: `/${'x'.repeat(107)}` },
+      'path',
+      "the path is 108 bytes long, a socket's has at most 107",
     ],
     [{ type: 'tap', id: '1a' }, 'id', '"1a" is no id'],
     [{ type: 'tap', id: 'a b' }, 'id', '"a b" is no id'],

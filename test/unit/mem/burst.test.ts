@@ -1,14 +1,22 @@
 /** The parallel arrays of a burst. */
 import { expect, test } from 'vitest'
-import { Burst, BURST_SIZE_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
+import { Burst, BURST_SIZE_MAX, FURTHER_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
 
 test('an empty burst has room for the most frames in every array', () => {
-  const { count, heads, ...arrays } = new Burst()
-  expect(count).toBe(0)
+  const { count, heads, furtherTotal, ...rest } = new Burst()
+  const { furtherWindow, furtherOffset, furtherLength, ...arrays } = rest
+  expect([count, furtherTotal]).toEqual([0, 0])
+  for (const array of [furtherWindow, furtherOffset, furtherLength]) {
+    expect(array).toBeInstanceOf(Int32Array)
+    expect(array).toHaveLength(FURTHER_MAX)
+  }
   expect(HEAD_WORDS * 4).toBe(16)
   expect(heads).toHaveLength(BURST_SIZE_MAX * HEAD_WORDS)
   expect(Object.keys(arrays).toSorted()).toEqual([
     'csumOffset',
+    'firstLength',
+    'furtherCount',
+    'furtherFirst',
     'gso',
     'gsoSize',
     'headLength',

@@ -28,6 +28,8 @@ class RecordingTier implements IoTier {
     this.queues.push(queue)
   }
   removeQueue(): void {}
+  watch(): void {}
+  unwatch(): void {}
   pause(): void {}
   resume(): void {}
   nextBurst(): null {
@@ -44,6 +46,7 @@ class RecordingTier implements IoTier {
     ]
     this.writes.push({ fd, port, segments })
   }
+  writeScattered(): void {}
   flush(): void {
     this.flushes.push(this.writes.length)
   }

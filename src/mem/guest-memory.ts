@@ -1,0 +1,140 @@
+/**
+ * The memory of a guest, as the engine sees it: regions of guest-physical addresses, each mapped by
+ * windows of up to 2 GiB. A window starts every GiB and reaches to the next but one, so whatever is
+ * shorter than 1 GiB lies in one window as long as it stays in its region:
+ *
+ *     region    |------------------------------------------------|
+ *     window 0  |=============================|
+ *     window 1                 |=============================|
+ *     piece     |-- window 0 --|-- window 1 --| ...
+ *
+ * Nothing that a guest says is believed: an address that no region has is not found.
+ */
+import { Window } from './window.ts'
+
+/** One window of a region. */
+export interface GuestWindow {
+  readonly window: number
+  /** Offset in the region of the window's first usable byte. */
+  readonly regionOffset: number
+  /** Where in the window that byte is. */
+  readonly windowOffset: number
+  /** Usable bytes from there on. */
+  readonly length: number
+}
+
+/** A region as the control plane mapped it. Addresses and sizes are numbers below 2^53. */
+export interface GuestRegion {
+  readonly guestAddress: number
+  readonly size: number
+  /** Address in the driver's own address space. */
+  readonly userAddress: number
+  readonly windows: readonly GuestWindow[]
+}
+
+/** Cells of `#ends`: where the piece that was found last begins and ends. */
+const START = 0
+const END = 1
+
+export class GuestMemory {
+  /** Result of `locate`: the window, the offset in it, and the bytes from there to its end. */
+  window = 0
+  offset = 0
+  room = 0
+
+  /** With `locate`: the window as words. */
+  words: Int32Array = new Int32Array(0)
+
+  readonly #regions: readonly GuestRegion[]
+  readonly #views: ReadonlyMap<number, Window>
+  /** Pieces in the order of their addresses: first address, first address behind, window, offset. */
+  readonly #starts: Float64Array
+  readonly #limits: Float64Array
+  readonly #windows: Int32Array
+  readonly #words: readonly Int32Array[]
+  readonly #offsets: Int32Array
+  readonly #rooms: Int32Array
+  readonly #last: Float64Array = new Float64Array(2)
+  #lastPiece = 0
+
+  constructor(regions: readonly GuestRegion[]) {
+    this.#regions = regions
+    const pieces = regions
+      .flatMap((region) =>
+        region.windows.map((part, at) => ({
+          start: region.guestAddress + part.regionOffset,
+          limit:
+            region.guestAddress +
+            (region.windows[at + 1]?.regionOffset ?? part.regionOffset + part.length),
+          part,
+        })),
+      )
+      .sort((a, b) => a.start - b.start)
+    this.#starts = Float64Array.from(pieces, ({ start }) => start)
+    this.#limits = Float64Array.from(pieces, ({ limit }) => limit)
+    this.#windows = Int32Array.from(pieces, ({ part }) => part.window)
+    this.#offsets = Int32Array.from(pieces, ({ part }) => part.windowOffset)
+    this.#rooms = Int32Array.from(pieces, ({ part }) => part.length)
+    this.#views = new Map(pieces.map(({ part }) => [part.window, Window.view(part.window)]))
+    this.#words = pieces.map(({ part }) => {
+      const buffer = this.buffer(part.window)
+      return new Int32Array(buffer, 0, buffer.byteLength >> 2)
+    })
+  }
+
+  /** Numbers of all windows. */
+  get windows(): Iterable<number> {
+    return this.#views.keys()
+  }
+
+  /** This thread's view of a window of ours. */
+  buffer(window: number): ArrayBuffer {
+    return this.#views.get(window)!.buffer
+  }
+
+  /**
+   * Finds a guest-physical address: sets `window`, `offset` and `room`. False: no region has it.
+   * @hot
+   */
+  locate(address: number): boolean {
+    const last = this.#last
+    if (!(address >= last[START] && address < last[END])) {
+      if (!this.#search(address)) return false
+    }
+    const piece = this.#lastPiece
+    const inside = address - last[START]
+    this.offset = (this.#offsets[piece] + inside) | 0
+    this.room = (this.#rooms[piece] - inside) | 0
+    return true
+  }
+
+  /** @hot */
+  #search(address: number): boolean {
+    const starts = this.#starts
+    for (let piece = 0; piece < starts.length; piece++) {
+      if (address >= starts[piece] && address < this.#limits[piece]) {
+        this.#last[START] = starts[piece]
+        this.#last[END] = this.#limits[piece]
+        this.#lastPiece = piece
+        this.window = this.#windows[piece]
+        this.words = this.#words[piece]
+        return true
+      }
+    }
+    return false
+  }
+
+  /** The guest-physical address of an address of the driver's address space; -1: not in a region. */
+  guestAddress(userAddress: number): number {
+    for (const region of this.#regions) {
+      const inside = userAddress - region.userAddress
+      if (inside >= 0 && inside < region.size) return region.guestAddress + inside
+    }
+    return -1
+  }
+
+  /** Ends this thread's views. The windows are unmapped by whoever mapped them. */
+  detach(): void {
+    for (const view of this.#views.values()) view.detach()
+  }
+}

@@ -1,0 +1,410 @@
+/**
+ * A virtio-net device as the engine sees it: queue pairs in a guest's memory, polled. Who set them up
+ * (a vhost-user session, the in-process device) is the control plane's affair and asks between turns.
+ *
+ * Queue 2i is the receiveq (to the guest) of pair i, queue 2i + 1 its transmitq. A queue is started
+ * or stopped, and enabled or not, independently: started and not enabled, a receiveq is given
+ * nothing, and what is in a transmitq is read and dropped. Stopped, it is not touched.
+ */
+import type { IoTier } from '../io/tier.ts'
+import type { Burst } from '../mem/burst.ts'
+import type { CopyProgram } from '../mem/copy-program.ts'
+import type { GuestRegion } from '../mem/guest-memory.ts'
+import { GuestMemory } from '../mem/guest-memory.ts'
+import { shim } from '../native/shim.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import { BROKEN_TEXT } from '../virtio/chain.ts'
+import type { DeviceQueue } from '../virtio/device-queue.ts'
+import { DirtyLog } from '../virtio/dirty-log.ts'
+import { DELIVERED, FrameSink, NO_BUFFER } from '../virtio/frame-sink.ts'
+import { FrameSource } from '../virtio/frame-source.ts'
+import { attachQueue } from '../virtio/queue-layout.ts'
+import type { PolledPort } from './port.ts'
+
+/** Queue pairs of one device. */
+export const QUEUE_PAIRS_MAX = 128
+
+/** What was negotiated, as far as frames are concerned. */
+export interface VirtioNegotiated {
+  readonly headerLength: number
+  readonly isMergeable: boolean
+  readonly isPacked: boolean
+  readonly hasEventIdx: boolean
+  readonly hasIndirect: boolean
+  readonly isInOrder: boolean
+  /** TUN_F_* bits that the driver can be given, and that it may use. */
+  readonly txOffloads: number
+  readonly rxOffloads: number
+}
+
+/** A queue to start. Addresses are the driver's (`isUser`) or guest-physical; -1 is none. */
+export interface VirtioQueueSetup {
+  readonly size: number
+  readonly descriptorAddress: number
+  readonly availAddress: number
+  readonly usedAddress: number
+  readonly logAddress: number
+  readonly base: number
+  readonly kickFd: number
+  readonly callFd: number
+}
+
+/** What the port tells the engine's owner. */
+export interface VirtioPortEvents {
+  /** A driver broke its queue. */
+  queueBroken(port: number, queue: number, reason: string): void
+}
+
+const PLAIN: VirtioNegotiated = {
+  headerLength: 12,
+  isMergeable: false,
+  isPacked: false,
+  hasEventIdx: false,
+  hasIndirect: false,
+  isInOrder: false,
+  txOffloads: 0,
+  rxOffloads: 0,
+}
+
+/** One started queue. */
+class Ring {
+  readonly setup: VirtioQueueSetup
+  queue: DeviceQueue | null
+  kickFd: number
+  callFd: number
+  logAddress: number
+  /** Where the queue stood when its memory went away. */
+  base: number
+  isToldBroken = false
+  /** Has something to publish at the end of the turn. */
+  isTouched = false
+
+  constructor(setup: VirtioQueueSetup, queue: DeviceQueue | null) {
+    this.setup = setup
+    this.queue = queue
+    this.kickFd = setup.kickFd
+    this.callFd = setup.callFd
+    this.logAddress = setup.logAddress
+    this.base = setup.base
+  }
+}
+
+export class VirtioPort implements PolledPort {
+  readonly index: number
+  txOffloads = 0
+  rxQueue = 0
+
+  readonly #tier: IoTier
+  readonly #counters: Float64Array
+  readonly #counterBase: number
+  readonly #events: VirtioPortEvents
+  readonly #source: FrameSource = new FrameSource()
+  readonly #sink: FrameSink
+  #negotiated: VirtioNegotiated = PLAIN
+  #memory: GuestMemory = new GuestMemory([])
+  #log: DirtyLog | null = null
+  /** By queue index; null: stopped. */
+  readonly #rings: (Ring | null)[] = Array.from({ length: 2 * QUEUE_PAIRS_MAX }, () => null)
+  readonly #isEnabled: Uint8Array = new Uint8Array(2 * QUEUE_PAIRS_MAX)
+  /** Pairs whose receiveq takes frames, and started transmitqs: what the data plane goes through. */
+  readonly #receiveqs: Ring[] = []
+  readonly #transmitqs: Ring[] = []
+  readonly #transmitqPair: Int32Array = new Int32Array(QUEUE_PAIRS_MAX)
+  #nextTransmitq = 0
+  #filled: Ring | null = null
+
+  constructor(
+    index: number,
+    tier: IoTier,
+    copies: CopyProgram,
+    counters: Float64Array,
+    events: VirtioPortEvents,
+  ) {
+    this.index = index
+    this.#tier = tier
+    this.#sink = new FrameSink(copies)
+    this.#counters = counters
+    this.#counterBase = index * COUNTERS_STRIDE
+    this.#events = events
+  }
+
+  get rxQueues(): number {
+    return this.#transmitqs.length
+  }
+
+  // --- data plane -------------------------------------------------------------------------------
+
+  /** @hot */
+  receive(burst: Burst): number {
+    burst.count = 0
+    const count = this.#transmitqs.length
+    if (count === 0) return 0
+    if (++this.#nextTransmitq >= count) this.#nextTransmitq = 0
+    const ring = this.#transmitqs[this.#nextTransmitq]
+    const queue = ring.queue
+    if (queue === null) return 0
+    if (this.#source.fill(queue, burst) === 0) {
+      if (queue.broken !== 0) this.#tellBroken(ring)
+      return 0
+    }
+    this.#filled = ring
+    const pair = this.#transmitqPair[this.#nextTransmitq]
+    this.rxQueue = pair
+    const source = this.#source
+    const base = this.#counterBase
+    if ((source.malformed | source.unknownType | source.oversize) !== 0) {
+      this.#counters[base + COUNTERS.rx_drop_malformed] += source.malformed
+      this.#counters[base + COUNTERS.rx_drop_gso_type] += source.unknownType
+      this.#counters[base + COUNTERS.rx_drop_oversize] += source.oversize
+    }
+    if (this.#isEnabled[2 * pair + 1] === 0) {
+      this.#counters[base + COUNTERS.rx_drop_link_down] += burst.count
+      burst.count = 0
+    }
+    if (burst.count === 0) this.release()
+    return burst.count
+  }
+
+  /** @hot */
+  release(): void {
+    const ring = this.#filled
+    if (ring === null || ring.queue === null) return
+    this.#filled = null
+    const mustCall = this.#source.giveBack(ring.queue)
+    if (this.#log !== null) this.#logUsed(ring)
+    if (mustCall && ring.callFd >= 0) shim.eventfdWrite(ring.callFd)
+    if (ring.queue.broken !== 0) this.#tellBroken(ring)
+  }
+
+  /** @hot */
+  waitUs(): number {
+    let isWaiting = false
+    for (let at = 0; at < this.#transmitqs.length; at++) {
+      const ring = this.#transmitqs[at]
+      if (ring.queue === null) continue
+      if (ring.queue.enableKick()) isWaiting = true
+      if (this.#log !== null) this.#logUsed(ring)
+    }
+    return isWaiting ? 0 : -1
+  }
+
+  /** @hot */
+  wake(): void {
+    for (let at = 0; at < this.#transmitqs.length; at++) {
+      const ring = this.#transmitqs[at]
+      if (ring.queue === null) continue
+      ring.queue.disableKick()
+      if (this.#log !== null) this.#logUsed(ring)
+    }
+  }
+
+  /** @hot */
+  transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
+    const pairs = this.#receiveqs.length
+    const base = this.#counterBase
+    if (pairs === 0) {
+      this.#counters[base + COUNTERS.tx_drop_link_down] += count
+      return
+    }
+    const ring = this.#receiveqs[queue < pairs ? queue : queue % pairs]
+    this.#deliver(ring, burst, list, first, count)
+  }
+
+  /** @hot */
+  #deliver(ring: Ring, burst: Burst, list: Int32Array, first: number, count: number): void {
+    const target = ring.queue
+    const base = this.#counterBase
+    const counters = this.#counters
+    if (target === null) {
+      counters[base + COUNTERS.tx_drop_link_down] += count
+      return
+    }
+    const sink = this.#sink
+    const memory = this.#memory
+    let frames = 0
+    let bytes = 0
+    let tooLong = 0
+    for (let at = first; at < first + count; at++) {
+      const k = list[at]
+      const result = sink.deliver(target, memory, burst, k)
+      if (result === DELIVERED) {
+        frames++
+        bytes += burst.length[k]
+      } else if (result !== NO_BUFFER) tooLong++
+    }
+    ring.isTouched = true
+    counters[base + COUNTERS.tx_frames] += frames
+    counters[base + COUNTERS.tx_bytes] += bytes
+    counters[base + COUNTERS.tx_drop_buffer] += tooLong
+    counters[base + COUNTERS.tx_drop_full] += count - frames - tooLong
+  }
+
+  /** The copies have run: the driver may see them. @hot */
+  endTurn(): void {
+    for (let at = 0; at < this.#receiveqs.length; at++) {
+      const ring = this.#receiveqs[at]
+      if (!ring.isTouched) continue
+      ring.isTouched = false
+      const queue = ring.queue
+      if (queue === null) continue
+      const mustCall = queue.publish()
+      if (this.#log !== null) this.#logUsed(ring)
+      if (mustCall && ring.callFd >= 0) shim.eventfdWrite(ring.callFd)
+      if (queue.broken !== 0) this.#tellBroken(ring)
+    }
+  }
+
+  /**
+   * Logs after the writing: a page that is copied between the two is dirty once more. The whole used
+   * ring is logged, a page or two: what was put lies anywhere in it.
+   * @hot
+   */
+  #logUsed(ring: Ring): void {
+    const log = this.#log!
+    if (ring.logAddress >= 0) log.note(ring.logAddress, ring.queue!.usedLength)
+    log.mark()
+  }
+
+  #tellBroken(ring: Ring): void {
+    if (ring.isToldBroken) return
+    ring.isToldBroken = true
+    this.#events.queueBroken(
+      this.index,
+      this.#rings.indexOf(ring),
+      BROKEN_TEXT[ring.queue!.broken] ?? 'unknown',
+    )
+  }
+
+  // --- control plane, between turns ---------------------------------------------------------------
+
+  negotiate(negotiated: VirtioNegotiated): void {
+    this.#negotiated = negotiated
+    this.txOffloads = negotiated.txOffloads
+    this.#source.headerLength = negotiated.headerLength
+    this.#source.offloads = negotiated.rxOffloads
+    this.#sink.headerLength = negotiated.headerLength
+    this.#sink.isMergeable = negotiated.isMergeable
+    this.#sink.offloads = negotiated.txOffloads
+  }
+
+  /** Another memory; queues that run go on in it, where it still has them. Old views are detached. */
+  setMemory(regions: readonly GuestRegion[]): void {
+    const old = this.#memory
+    this.#memory = new GuestMemory(regions)
+    for (const ring of this.#rings) {
+      if (ring === null) continue
+      ring.base = ring.queue?.base() ?? ring.base
+      ring.queue = this.#attach({ ...ring.setup, base: ring.base })
+    }
+    old.detach()
+  }
+
+  #attach(setup: VirtioQueueSetup): DeviceQueue | null {
+    const queue = attachQueue(this.#memory, setup, this.#negotiated)
+    queue?.disableKick()
+    return queue
+  }
+
+  /** False: its rings do not lie in the memory. The descriptors are ours from now on. */
+  startQueue(index: number, setup: VirtioQueueSetup): boolean {
+    this.stopQueue(index)
+    const queue = this.#attach(setup)
+    if (queue === null) {
+      closeFd(setup.kickFd)
+      closeFd(setup.callFd)
+      return false
+    }
+    this.#rings[index] = new Ring(setup, queue)
+    if (setup.kickFd >= 0) this.#tier.watch(setup.kickFd)
+    this.#list()
+    return true
+  }
+
+  /** Ends every access to the queue; returns where it stands. */
+  stopQueue(index: number): number {
+    const ring = this.#rings[index]
+    if (ring === null) return 0
+    this.#rings[index] = null
+    this.#list()
+    if (ring.kickFd >= 0) this.#tier.unwatch(ring.kickFd)
+    closeFd(ring.kickFd)
+    closeFd(ring.callFd)
+    return ring.queue?.base() ?? ring.base
+  }
+
+  enableQueue(index: number, isEnabled: boolean): void {
+    this.#isEnabled[index] = isEnabled ? 1 : 0
+    this.#list()
+  }
+
+  setCall(index: number, fd: number): void {
+    const ring = this.#rings[index]
+    if (ring === null) {
+      closeFd(fd)
+      return
+    }
+    closeFd(ring.callFd)
+    ring.callFd = fd
+  }
+
+  setKick(index: number, fd: number): void {
+    const ring = this.#rings[index]
+    if (ring === null) {
+      closeFd(fd)
+      return
+    }
+    if (ring.kickFd >= 0) this.#tier.unwatch(ring.kickFd)
+    closeFd(ring.kickFd)
+    ring.kickFd = fd
+    if (fd >= 0) this.#tier.watch(fd)
+  }
+
+  setQueueLog(index: number, logAddress: number): void {
+    const ring = this.#rings[index]
+    if (ring !== null) ring.logAddress = logAddress
+  }
+
+  /** Number of the window over the dirty bitmap; -1: nothing is logged any more. */
+  setLog(window: number): void {
+    this.#log?.close()
+    this.#log = window < 0 ? null : new DirtyLog(window)
+    this.#sink.log = this.#log
+  }
+
+  #list(): void {
+    this.#receiveqs.length = 0
+    this.#transmitqs.length = 0
+    for (let pair = 0; pair < QUEUE_PAIRS_MAX; pair++) {
+      const receiveq = this.#rings[2 * pair]
+      const transmitq = this.#rings[2 * pair + 1]
+      if (receiveq !== null && this.#isEnabled[2 * pair] !== 0) this.#receiveqs.push(receiveq)
+      if (transmitq === null) continue
+      this.#transmitqPair[this.#transmitqs.length] = pair
+      this.#transmitqs.push(transmitq)
+    }
+  }
+
+  hasFaulted(): boolean {
+    for (const window of this.#memory.windows) if (shim.windowFaults(window) > 0) return true
+    return false
+  }
+
+  /** Nobody owns it: no queue, no memory, nothing negotiated. */
+  reset(): void {
+    for (let index = 0; index < this.#rings.length; index++) this.stopQueue(index)
+    this.#isEnabled.fill(0)
+    this.setMemory([])
+    this.setLog(-1)
+    this.negotiate(PLAIN)
+  }
+
+  close(): void {
+    this.reset()
+    this.#source.close()
+    this.#sink.close()
+  }
+}
+
+function closeFd(fd: number): void {
+  if (fd >= 0) shim.close(fd)
+}

@@ -1,0 +1,246 @@
+/**
+ * The device behind one vhost-user connection: it keeps what the front-end said, and passes it on to
+ * the engine's port while it owns that. A second front-end of the same port (a guest that migrates
+ * from one QEMU to another) has a device of its own, which waits until the first one's rings stop.
+ *
+ *     VhostUserSession -> GuestDevice -> (owner only) engine: VirtioPort
+ */
+import { errnoName, ProtocolError } from '../errors.ts'
+import type { GuestRegion } from '../mem/guest-memory.ts'
+import { shim } from '../native/shim.ts'
+import type { VirtioNegotiated } from '../port/virtio-port.ts'
+import {
+  VHOST_F_LOG_ALL,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+} from '../abi/virtio-features.ts'
+import type { MemoryRegion, QueueSetup, VhostUserDevice } from '../vhost-user/device.ts'
+import { guestOffloads, has, headerLength, rxOffloads, txOffloads } from '../virtio/features.ts'
+import type { VirtioCall } from './engine-messages.ts'
+import { mapRegion, unmapRegions } from './guest-mapping.ts'
+
+/** Who decides which device owns the port, and carries out what it says. */
+export interface DeviceHost {
+  /** Has the engine's port do something between two turns. */
+  call(call: VirtioCall): Promise<unknown>
+  /** This device wants to run a queue; true: it is the owner from now on. */
+  claim(device: GuestDevice): Promise<boolean>
+  /** Queues of this device started or stopped, or its features changed. */
+  changed(device: GuestDevice): Promise<void>
+  sendRarp(mac: Uint8Array): Promise<void>
+  canTakeMtu(mtu: number): boolean
+}
+
+export function negotiatedOf(features: bigint): VirtioNegotiated {
+  return {
+    headerLength: headerLength(features),
+    isMergeable: has(features, VIRTIO_NET_F_MRG_RXBUF),
+    isPacked: has(features, VIRTIO_F_RING_PACKED),
+    hasEventIdx: has(features, VIRTIO_RING_F_EVENT_IDX),
+    hasIndirect: has(features, VIRTIO_RING_F_INDIRECT_DESC),
+    isInOrder: has(features, VIRTIO_F_IN_ORDER),
+    txOffloads: txOffloads(guestOffloads(features)),
+    rxOffloads: rxOffloads(features),
+  }
+}
+
+export class GuestDevice implements VhostUserDevice {
+  features = 0n
+  readonly #host: DeviceHost
+  #isOwner = false
+  #regions: readonly GuestRegion[] = []
+  /** Queues that run; those of a device that waits are started when it becomes the owner. */
+  readonly #queues = new Map<number, QueueSetup>()
+  readonly #enabled = new Set<number>()
+  #logWindow = -1
+
+  constructor(host: DeviceHost) {
+    this.#host = host
+  }
+
+  /** The bitmap may be there before and after the migration. */
+  get #activeLog(): number {
+    return has(this.features, VHOST_F_LOG_ALL) ? this.#logWindow : -1
+  }
+
+  get isRunning(): boolean {
+    return this.#queues.size > 0
+  }
+
+  get enabledPairs(): number {
+    return [...this.#enabled].filter((index) => index % 2 === 0).length
+  }
+
+  /** Takes the engine's port over and brings it to where this device is. */
+  async attach(): Promise<void> {
+    this.#isOwner = true
+    await this.#call({ do: 'negotiate', negotiated: negotiatedOf(this.features) })
+    await this.#call({ do: 'memory', regions: this.#regions })
+    await this.#call({ do: 'log', window: this.#activeLog })
+    for (const queue of this.#enabled) await this.#call({ do: 'enable', queue, isEnabled: true })
+    for (const [queue, setup] of this.#queues) await this.#start(queue, setup)
+  }
+
+  /** Leaves the engine's port empty; no queue of this device runs. */
+  async detach(): Promise<void> {
+    if (!this.#isOwner) return
+    await this.#call({ do: 'reset' })
+    this.#isOwner = false
+  }
+
+  async #call(call: VirtioCall): Promise<unknown> {
+    return this.#isOwner ? this.#host.call(call) : undefined
+  }
+
+  async setFeatures(features: bigint): Promise<void> {
+    this.features = features
+    await this.#call({ do: 'negotiate', negotiated: negotiatedOf(features) })
+    await this.#call({ do: 'log', window: this.#activeLog })
+    if (this.#isOwner) await this.#host.changed(this)
+  }
+
+  async setMemory(regions: readonly MemoryRegion[]): Promise<void> {
+    const mapped: GuestRegion[] = []
+    try {
+      for (const region of regions) mapped.push(mapRegion(region))
+    } catch (error) {
+      unmapRegions(mapped)
+      // The one that failed has been closed, those behind it have not.
+      for (const { fd } of regions.slice(mapped.length + 1)) shim.close(fd)
+      throw error
+    }
+    await this.#replaceMemory(mapped, this.#regions)
+  }
+
+  async addMemory(region: MemoryRegion): Promise<void> {
+    await this.#replaceMemory([...this.#regions, mapRegion(region)], [])
+  }
+
+  async removeMemory(region: Omit<MemoryRegion, 'fd' | 'mmapOffset'>): Promise<void> {
+    const isIt = (own: GuestRegion): boolean =>
+      own.guestAddress === region.guestAddress &&
+      own.userAddress === region.userAddress &&
+      own.size === region.size
+    const gone = this.#regions.filter(isIt)
+    if (gone.length === 0) {
+      throw new ProtocolError('VHOST_USER_PROTOCOL', 'no such memory region', { isFatal: false })
+    }
+    await this.#replaceMemory(
+      this.#regions.filter((own) => !isIt(own)),
+      gone,
+    )
+  }
+
+  /** The engine lets go of the old memory first; then it is unmapped, at once. */
+  async #replaceMemory(
+    regions: readonly GuestRegion[],
+    gone: readonly GuestRegion[],
+  ): Promise<void> {
+    this.#regions = regions
+    await this.#call({ do: 'memory', regions })
+    unmapRegions(gone)
+  }
+
+  async startQueue(index: number, setup: QueueSetup): Promise<void> {
+    const isOwner = this.#isOwner || (await this.#host.claim(this))
+    this.#queues.set(index, setup)
+    if (isOwner) await this.#start(index, setup)
+    await this.#host.changed(this)
+  }
+
+  async #start(queue: number, setup: QueueSetup): Promise<void> {
+    if ((await this.#call({ do: 'start', queue, setup })) === true) return
+    this.#queues.delete(queue)
+    throw new ProtocolError(
+      'VHOST_USER_PROTOCOL',
+      `the rings of queue ${queue} are not in the guest's memory`,
+    )
+  }
+
+  async stopQueue(index: number): Promise<number> {
+    const setup = this.#queues.get(index)
+    if (setup === undefined) return 0
+    this.#queues.delete(index)
+    let base = setup.base
+    if (this.#isOwner) base = (await this.#call({ do: 'stop', queue: index })) as number
+    else for (const fd of [setup.kickFd, setup.callFd]) if (fd >= 0) shim.close(fd)
+    await this.#host.changed(this)
+    return base
+  }
+
+  async enableQueue(index: number, isEnabled: boolean): Promise<void> {
+    if (isEnabled) this.#enabled.add(index)
+    else this.#enabled.delete(index)
+    await this.#call({ do: 'enable', queue: index, isEnabled })
+    if (this.#isOwner) await this.#host.changed(this)
+  }
+
+  async setCall(index: number, fd: number): Promise<void> {
+    const setup = this.#queues.get(index)
+    if (this.#isOwner && setup !== undefined) {
+      await this.#call({ do: 'call', queue: index, fd })
+      return
+    }
+    if (setup === undefined) {
+      if (fd >= 0) shim.close(fd)
+      return
+    }
+    if (setup.callFd >= 0) shim.close(setup.callFd)
+    this.#queues.set(index, { ...setup, callFd: fd })
+  }
+
+  async setKick(index: number, fd: number): Promise<void> {
+    const setup = this.#queues.get(index)
+    if (this.#isOwner && setup !== undefined) {
+      await this.#call({ do: 'kick', queue: index, fd })
+    } else if (setup !== undefined) {
+      if (setup.kickFd >= 0) shim.close(setup.kickFd)
+      this.#queues.set(index, { ...setup, kickFd: fd })
+    } else if (fd >= 0) shim.close(fd)
+  }
+
+  async setQueueLog(index: number, logAddress: number): Promise<void> {
+    const setup = this.#queues.get(index)
+    if (setup !== undefined) this.#queues.set(index, { ...setup, logAddress })
+    await this.#call({ do: 'queue-log', queue: index, logAddress })
+  }
+
+  async setLog(log: {
+    readonly fd: number
+    readonly size: number
+    readonly offset: number
+  }): Promise<void> {
+    const { fd, size, offset } = log
+    const window = shim.windowMap(fd, size, offset, 0)
+    shim.close(fd)
+    if (window < 0) {
+      throw new ProtocolError('VHOST_USER_MEMORY', `dirty log: mmap: ${errnoName(window)}`)
+    }
+    await this.#replaceLog(window)
+  }
+
+  async #replaceLog(window: number): Promise<void> {
+    const old = this.#logWindow
+    this.#logWindow = window
+    await this.#call({ do: 'log', window: this.#activeLog })
+    if (old >= 0) shim.windowUnmap(old)
+  }
+
+  sendRarp(mac: Uint8Array): Promise<void> {
+    return this.#host.sendRarp(mac)
+  }
+
+  setMtu(mtu: number): boolean {
+    return this.#host.canTakeMtu(mtu)
+  }
+
+  async close(): Promise<void> {
+    for (const index of this.#queues.keys()) await this.stopQueue(index)
+    await this.#replaceMemory([], this.#regions)
+    await this.#replaceLog(-1)
+    await this.detach()
+  }
+}

@@ -1,0 +1,260 @@
+/**
+ * A vhost-user port as the control plane keeps it: its socket, the devices of the front-ends that are
+ * connected, and which of them owns the engine's port.
+ */
+import {
+  featureMask,
+  VHOST_F_LOG_ALL,
+  VHOST_USER_F_PROTOCOL_FEATURES,
+  VIRTIO_F_ANY_LAYOUT,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_VERSION_1,
+  VIRTIO_NET_F_CSUM,
+  VIRTIO_NET_F_CTRL_VQ,
+  VIRTIO_NET_F_GUEST_ANNOUNCE,
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_GUEST_TSO4,
+  VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+  VIRTIO_NET_F_HOST_ECN,
+  VIRTIO_NET_F_HOST_TSO4,
+  VIRTIO_NET_F_HOST_TSO6,
+  VIRTIO_NET_F_HOST_USO,
+  VIRTIO_NET_F_MQ,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_MTU,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+} from '../abi/virtio-features.ts'
+import {
+  TUN_F_CSUM,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_TSO_ECN,
+  TUN_F_USO4,
+  TUN_F_USO6,
+} from '../abi/if-tun.ts'
+import { ConfigError } from '../errors.ts'
+import { shim } from '../native/shim.ts'
+import type { VhostUserOptions } from '../port/options.ts'
+import type { AckedState } from '../vhost-user/acked-store.ts'
+import { loadAcked, offeredFeatures, storeAcked } from '../vhost-user/acked-store.ts'
+import { VhostUserListener } from '../vhost-user/listener.ts'
+import { VhostUserSession } from '../vhost-user/session.ts'
+import { rarpFrame } from '../wire/rarp.ts'
+import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
+import type { PortDescription, VirtioCall } from './engine-messages.ts'
+import type { DeviceHost } from './guest-device.ts'
+import { GuestDevice, negotiatedOf } from './guest-device.ts'
+import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
+
+const MTU_MAX = 65535
+const MEMORY_SLOTS = 509
+
+/** What the data plane can do for any guest. */
+const PLAIN_FEATURES: bigint = featureMask(
+  VIRTIO_F_VERSION_1,
+  VIRTIO_F_ANY_LAYOUT,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_RING_F_INDIRECT_DESC,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_MTU,
+  VIRTIO_NET_F_GUEST_ANNOUNCE,
+  VIRTIO_NET_F_CTRL_VQ,
+  VHOST_F_LOG_ALL,
+  VHOST_USER_F_PROTOCOL_FEATURES,
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_TSO4,
+  VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+)
+
+/** What a guest may leave undone, as long as everybody who gets its frames can take that. */
+const HOST_FEATURES: readonly (readonly [offloads: number, bit: number])[] = [
+  [TUN_F_CSUM, VIRTIO_NET_F_CSUM],
+  [TUN_F_TSO4, VIRTIO_NET_F_HOST_TSO4],
+  [TUN_F_TSO6, VIRTIO_NET_F_HOST_TSO6],
+  [TUN_F_TSO_ECN, VIRTIO_NET_F_HOST_ECN],
+  [TUN_F_USO4 | TUN_F_USO6, VIRTIO_NET_F_HOST_USO],
+]
+
+const MQ_MASK: bigint = featureMask(VIRTIO_NET_F_MQ)
+const SERVABLE: bigint =
+  PLAIN_FEATURES | MQ_MASK | featureMask(...HOST_FEATURES.map(([, bit]) => bit))
+
+export class VhostUserSwitchPort implements OpenPort, DeviceHost {
+  readonly description: PortDescription = { kind: 'virtio' }
+  readonly queues: number
+  readonly #options: VhostUserOptions
+  readonly #context: OpenPortContext
+  readonly #listener: VhostUserListener
+  readonly #acked: AckedState
+  #engine: EngineAccess | undefined
+  readonly #sessions = new Map<GuestDevice, VhostUserSession>()
+  #owner: GuestDevice | undefined
+  /** TUN_F_* bits that all receivers of the guest's frames can take for sure. */
+  #wish = 0
+
+  constructor(options: VhostUserOptions, context: OpenPortContext) {
+    this.#options = options
+    this.#context = context
+    this.queues = options.queues ?? 1
+    this.#acked = loadAcked(context.stateDirectory, options.id)
+    // An acked feature that cannot be offered again is told now, not when the guest comes.
+    this.#offered()
+    if (this.#acked.queuePairs > this.queues) {
+      throw new ConfigError(
+        'VHOST_USER_ACKED',
+        `the guest of port ${options.id} has ${this.#acked.queuePairs} queue pairs`,
+        { path: 'queues', hint: `give queues=${this.#acked.queuePairs} or more` },
+      )
+    }
+    this.#listener = new VhostUserListener({
+      path: options.path,
+      isServer: options.server ?? true,
+      makeSession: () => this.#makeSession(),
+      log: (message) => context.log(`vhost-user ${options.id}: ${message}`),
+    })
+  }
+
+  start(engine: EngineAccess): void {
+    this.#engine = engine
+    this.#listener.start()
+  }
+
+  #makeSession(): VhostUserSession {
+    const device = new GuestDevice(this)
+    const session = new VhostUserSession({
+      device,
+      offered: () => this.#offered(),
+      queuePairsMax: this.queues,
+      memorySlots: Math.max(MEMORY_SLOTS, this.#acked.slots),
+      acked: (features) => this.#storeAcked(features),
+      ended: () => void this.#sessions.delete(device),
+      closeFd: (fd) => void shim.close(fd),
+      signalFd: (fd) => void shim.eventfdWrite(fd),
+      log: (message) => this.#context.log(`vhost-user ${this.#options.id}: ${message}`),
+    })
+    this.#sessions.set(device, session)
+    return session
+  }
+
+  /** What a front-end is offered now. Throws ConfigError when it acked what cannot be served. */
+  #offered(): bigint {
+    let configured = PLAIN_FEATURES
+    if (this.queues > 1) configured |= MQ_MASK
+    for (const [offloads, bit] of HOST_FEATURES) {
+      if ((this.#wish & offloads) === offloads) configured |= featureMask(bit)
+    }
+    return offeredFeatures(SERVABLE, configured, this.#acked.features)
+  }
+
+  #storeAcked(features: bigint): void {
+    const { stateDirectory } = this.#context
+    if (stateDirectory === undefined) return
+    const { queues } = this
+    storeAcked(stateDirectory, this.#options.id, {
+      features,
+      queuePairs: queues,
+      slots: MEMORY_SLOTS,
+    })
+  }
+
+  // --- what the devices ask ---------------------------------------------------------------------
+
+  call(call: VirtioCall): Promise<unknown> {
+    return this.#engine!.call(call)
+  }
+
+  async claim(device: GuestDevice): Promise<boolean> {
+    if (this.#owner === device) return true
+    if (this.#owner?.isRunning === true) {
+      this.#context.log(`vhost-user ${this.#options.id}: a second front-end waits`)
+      return false
+    }
+    await this.#owner?.detach()
+    this.#owner = device
+    await device.attach()
+    return true
+  }
+
+  async changed(device: GuestDevice): Promise<void> {
+    if (this.#owner === device && !device.isRunning) await this.#handOver(device)
+    this.#engine!.changed()
+  }
+
+  /** The owner's rings have stopped: a device that waits with rings of its own takes over. */
+  async #handOver(from: GuestDevice): Promise<void> {
+    for (const next of this.#sessions.keys()) {
+      if (next === from || !next.isRunning) continue
+      await from.detach()
+      this.#owner = next
+      await next.attach()
+      this.#context.log(`vhost-user ${this.#options.id}: the waiting front-end took over`)
+      return
+    }
+  }
+
+  async sendRarp(mac: Uint8Array): Promise<void> {
+    await this.#engine!.inject(rarpFrame(mac))
+  }
+
+  canTakeMtu(mtu: number): boolean {
+    return mtu <= (this.#options.mtu ?? MTU_MAX)
+  }
+
+  // --- what the switch asks ---------------------------------------------------------------------
+
+  get isConnected(): boolean {
+    return this.#owner?.isRunning === true
+  }
+
+  get #negotiated(): ReturnType<typeof negotiatedOf> | undefined {
+    return this.isConnected ? negotiatedOf(this.#owner!.features) : undefined
+  }
+
+  get vnetHdrLength(): number {
+    return this.#negotiated?.headerLength ?? 0
+  }
+
+  get txOffloads(): number {
+    return (this.#negotiated?.txOffloads ?? 0) & OFFLOADS_ALL
+  }
+
+  get rxOffloads(): number {
+    return (this.#negotiated?.rxOffloads ?? 0) & OFFLOADS_ALL
+  }
+
+  facts(): PortFacts {
+    return { path: this.#options.path }
+  }
+
+  setOffloads(_wish: number, lasting: number): void {
+    this.#wish = lasting
+  }
+
+  setCarrier(): void {
+    // A vhost-user front-end has no way to be told: its frames are dropped and counted.
+  }
+
+  failed(): void {
+    this.#listener.hangUp()
+  }
+
+  queueBroken(queue: number): void {
+    if (this.#owner !== undefined) this.#sessions.get(this.#owner)?.queueBroken(queue)
+  }
+
+  stop(): Promise<void> {
+    return this.#listener.close()
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve()
+  }
+}

@@ -1,0 +1,202 @@
+/**
+ * The socket of a vhost-user port: listens on a path, or connects to it again and again, and gives
+ * every connection a session. The bytes and descriptors are the I/O thread's (sockets/).
+ */
+import { lstatSync, unlinkSync } from 'node:fs'
+import { ECONNREFUSED, ENOENT } from '../abi/errno.ts'
+import { strerror } from '../abi/strerror.ts'
+import { ProtocolError, StateError, SysError } from '../errors.ts'
+import { shim } from '../native/shim.ts'
+import type { MessageItem } from '../sockets/message-stream.ts'
+import { SocketThread } from '../sockets/socket-thread.ts'
+import type { VhostUserSession } from './session.ts'
+
+const SOCK_STREAM = 1
+const BACKLOG = 16
+/** A front-end that is not there is tried for ever, at first often. */
+const RECONNECT_MS_MIN = 50
+const RECONNECT_MS_MAX = 2000
+
+export interface ListenerOptions {
+  readonly path: string
+  /** True: we listen on the path; false: the front-end does, and we connect. */
+  readonly isServer: boolean
+  readonly makeSession: () => VhostUserSession
+  readonly log: (message: string) => void
+}
+
+interface Connection {
+  readonly session: VhostUserSession
+  /** The end of the queue of its messages. */
+  last: Promise<void>
+  isBroken: boolean
+}
+
+export class VhostUserListener {
+  readonly #options: ListenerOptions
+  readonly #listenFd: number
+  readonly #inode: number
+  readonly #connections = new Map<number, Connection>()
+  #sockets: SocketThread | undefined
+  #group = -1
+  #timer: NodeJS.Timeout | undefined
+  #waitMs = RECONNECT_MS_MIN
+  #isClosed = false
+
+  /** Binds the path; throws when somebody else answers on it. */
+  constructor(options: ListenerOptions) {
+    this.#options = options
+    this.#listenFd = options.isServer ? bindPath(options.path) : -1
+    this.#inode = options.isServer ? lstatSync(options.path).ino : -1
+  }
+
+  /** From now on there are sessions. */
+  start(): void {
+    this.#sockets = SocketThread.acquire()
+    this.#group = this.#sockets.listen(this.#listenFd, 'vhost-user', {
+      opened: (connection) => this.#opened(connection),
+      received: (connection, item, fds) => this.#received(connection, item as MessageItem, fds),
+      closed: (connection) => this.#closed(connection),
+    })
+    if (!this.#options.isServer) this.#connect()
+  }
+
+  #connect(): void {
+    if (this.#isClosed) return
+    const fd = shim.socketUnix(SOCK_STREAM)
+    const result = fd < 0 ? fd : shim.connectUnix(fd, this.#options.path)
+    if (result === 0) {
+      this.#waitMs = RECONNECT_MS_MIN
+      this.#sockets!.adopt(this.#group, fd, 'vhost-user')
+      return
+    }
+    if (fd >= 0) shim.close(fd)
+    this.#connectLater()
+  }
+
+  #connectLater(): void {
+    this.#timer = setTimeout(() => this.#connect(), this.#waitMs)
+    this.#waitMs = Math.min(2 * this.#waitMs, RECONNECT_MS_MAX)
+  }
+
+  #opened(connection: number): void {
+    const session = this.#options.makeSession()
+    this.#connections.set(connection, { session, last: Promise.resolve(), isBroken: false })
+  }
+
+  #received(number: number, item: MessageItem, fds: number[]): void {
+    const connection = this.#connections.get(number)
+    if (connection === undefined) {
+      for (const fd of fds) shim.close(fd)
+      return
+    }
+    connection.last = connection.last
+      .then(() => this.#handle(number, connection, item, fds))
+      .finally(() => this.#sockets!.answered(number))
+  }
+
+  async #handle(
+    number: number,
+    connection: Connection,
+    item: MessageItem,
+    fds: number[],
+  ): Promise<void> {
+    if (connection.isBroken) {
+      for (const fd of fds) shim.close(fd)
+      return
+    }
+    try {
+      if (item.error !== undefined) {
+        for (const fd of fds) shim.close(fd)
+        throw new ProtocolError('VHOST_USER_PROTOCOL', item.error)
+      }
+      const reply = await connection.session.handle(item.message, fds)
+      if (reply !== null) this.#sockets!.send(number, reply)
+    } catch (error) {
+      // Whatever went wrong, it went wrong with this peer.
+      this.#options.log(`front-end hung up on: ${(error as Error).message}`)
+      connection.isBroken = true
+      this.#sockets!.hangUp(number)
+    }
+  }
+
+  #closed(number: number): void {
+    const connection = this.#connections.get(number)
+    this.#connections.delete(number)
+    if (connection === undefined) return
+    connection.last = connection.last.then(() => this.#end(connection.session))
+    this.#ending.add(connection.last)
+    void connection.last.finally(() => {
+      this.#ending.delete(connection.last)
+      if (!this.#options.isServer && !this.#isClosed) this.#connectLater()
+    })
+  }
+
+  readonly #ending = new Set<Promise<void>>()
+
+  async #end(session: VhostUserSession): Promise<void> {
+    try {
+      await session.close()
+    } catch (error) {
+      this.#options.log((error as Error).message)
+    }
+  }
+
+  /** Ends every connection because of what happened to the port. */
+  hangUp(): void {
+    for (const number of this.#connections.keys()) this.#sockets?.hangUp(number)
+  }
+
+  /** Ends all sessions, removes the socket file if it is still ours. */
+  async close(): Promise<void> {
+    this.#isClosed = true
+    clearTimeout(this.#timer)
+    if (this.#sockets !== undefined) {
+      await this.#sockets.ignore(this.#group)
+      await Promise.all(this.#ending)
+      await this.#sockets.release()
+    }
+    if (this.#listenFd < 0) return
+    shim.close(this.#listenFd)
+    try {
+      if (lstatSync(this.#options.path).ino === this.#inode) unlinkSync(this.#options.path)
+    } catch {
+      // Somebody removed it before.
+    }
+  }
+}
+
+/** A listening socket on the path; a stale file is replaced, a live one respected. */
+function bindPath(path: string): number {
+  refuseWhenAnswered(path)
+  const fd = shim.socketUnix(SOCK_STREAM)
+  const bound = shim.bindUnix(fd, path)
+  const result = bound < 0 ? bound : shim.listen(fd, BACKLOG)
+  if (result >= 0) return fd
+  shim.close(fd)
+  throw new SysError('VHOST_USER_SOCKET', `vhost-user socket ${path}: ${strerror(-result)}`, {
+    syscall: bound < 0 ? 'bind' : 'listen',
+    errno: -result,
+    path,
+    hint: result === -ENOENT ? 'make its directory first' : undefined,
+  })
+}
+
+function refuseWhenAnswered(path: string): void {
+  let isSocket: boolean
+  try {
+    isSocket = lstatSync(path).isSocket()
+  } catch {
+    return
+  }
+  if (!isSocket) throw new StateError('VHOST_USER_SOCKET', `${path} exists and is no socket`)
+  const probe = shim.socketUnix(SOCK_STREAM)
+  const result = shim.connectUnix(probe, path)
+  shim.close(probe)
+  if (result === -ECONNREFUSED) unlinkSync(path)
+  else if (result !== -ENOENT) {
+    throw new StateError('VHOST_USER_SOCKET', `somebody else listens on ${path}`, {
+      hint: 'end it, or give another path=',
+    })
+  }
+}

@@ -1,0 +1,52 @@
+/** What a front-end has said about one virtqueue so far. */
+import type { QueueSetup } from './device.ts'
+
+export class Vring {
+  /** 0: not said yet. */
+  size = 0
+  base = 0
+  descriptorAddress = -1
+  availAddress = -1
+  usedAddress = -1
+  logAddress = -1
+  /** Descriptors that came before the queue started; it takes them over. -1: none. */
+  kickFd = -1
+  callFd = -1
+  /** Ours until the connection ends. */
+  errFd = -1
+  /** The front-end has kicked it into life, and it has not been stopped since. */
+  isWanted = false
+  /** The device runs it. */
+  isStarted = false
+
+  get isComplete(): boolean {
+    return this.isWanted && this.size > 0 && this.descriptorAddress >= 0
+  }
+
+  /** Hands the descriptors over. */
+  takeSetup(): QueueSetup {
+    const { size, descriptorAddress, availAddress, usedAddress, logAddress, base } = this
+    const { kickFd, callFd } = this
+    this.kickFd = -1
+    this.callFd = -1
+    return {
+      size,
+      descriptorAddress,
+      availAddress,
+      usedAddress,
+      logAddress,
+      base,
+      kickFd,
+      callFd,
+    }
+  }
+
+  /** Descriptors that are ours; they are no longer kept here. */
+  takeFds(): number[] {
+    const fds = [this.kickFd, this.callFd, this.errFd].filter((fd) => fd >= 0)
+    this.kickFd = -1
+    this.callFd = -1
+    this.errFd = -1
+    return fds
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * One descriptor chain, translated: segments in windows of the guest's memory, the readable ones
+ * first. There is one per port; a queue fills it and it is used up before the next is taken.
+ */
+import type { GuestMemory } from '../mem/guest-memory.ts'
+
+/** Segments of one chain. A chain that has more breaks its queue. */
+export const CHAIN_SEGMENTS_MAX = 1024
+
+export class Chain {
+  /** Segments in use; the first `readable` are for the device to read, the others to write. */
+  count = 0
+  readable = 0
+  /** Bytes of each kind; may exceed 2^32. */
+  readableLength = 0
+  writableLength = 0
+  /** What `put` needs: the head (split) or buffer id (packed), and the ring entries taken (packed). */
+  id = 0
+  entries = 0
+  readonly window: Int32Array = new Int32Array(CHAIN_SEGMENTS_MAX)
+  readonly offset: Int32Array = new Int32Array(CHAIN_SEGMENTS_MAX)
+  readonly length: Int32Array = new Int32Array(CHAIN_SEGMENTS_MAX)
+  /** Guest-physical address, for the dirty log. */
+  readonly address: Float64Array = new Float64Array(CHAIN_SEGMENTS_MAX)
+
+  /** @hot */
+  clear(): void {
+    this.count = 0
+    this.readable = 0
+    this.readableLength = 0
+    this.writableLength = 0
+  }
+
+  /**
+   * Appends a buffer of `length` bytes at a guest address, as one segment for each piece of memory
+   * it lies in. Returns 0 or the reason (a BROKEN_* of device-queue.ts) why it cannot be.
+   * @hot
+   */
+  add(memory: GuestMemory, address: number, length: number, isWritable: boolean): number {
+    if (isWritable) this.writableLength += length
+    else if (this.count > this.readable) return BROKEN_ORDER
+    else this.readableLength += length
+    let left = length
+    let from = address
+    while (left > 0) {
+      if (this.count === CHAIN_SEGMENTS_MAX) return BROKEN_CHAIN_LENGTH
+      if (!memory.locate(from)) return BROKEN_ADDRESS
+      const part = left < memory.room ? left : memory.room
+      const at = this.count
+      this.window[at] = memory.window
+      this.offset[at] = memory.offset
+      this.length[at] = part
+      this.address[at] = from
+      this.count = at + 1
+      if (!isWritable) this.readable = at + 1
+      left -= part
+      from += part
+    }
+    return 0
+  }
+}
+
+/** Why a queue is broken: what its driver did. 0: it is not. */
+export const BROKEN_INDEX = 1
+export const BROKEN_AVAIL_STEP = 2
+export const BROKEN_LOOP = 3
+export const BROKEN_CHAIN_LENGTH = 4
+export const BROKEN_ADDRESS = 5
+export const BROKEN_INDIRECT = 6
+export const BROKEN_ORDER = 7
+export const BROKEN_EMPTY = 8
+
+export const BROKEN_TEXT: readonly string[] = [
+  '',
+  'descriptor index beyond the table',
+  'avail idx jumped by more than the queue has',
+  'descriptor chain longer than the queue, or a loop',
+  'descriptor chain of too many segments',
+  'buffer outside the guest’s memory',
+  'malformed indirect table',
+  'readable buffer behind a writable one',
+  'chain without a buffer of the right kind',
+]

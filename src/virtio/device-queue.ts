@@ -1,0 +1,77 @@
+/**
+ * The device side of a virtqueue, split or packed: takes descriptor chains that the driver made
+ * available, and puts them back used. Both kinds have this face; the port (port/virtio-port.ts) does
+ * not know which it has.
+ *
+ *     take -> take -> ...  put -> put -> ...  publish
+ *
+ * What is put becomes visible to the driver with `publish`, in the order of `put`. A driver that
+ * breaks the rules breaks its queue: `broken` says why, and nothing is taken any more.
+ * Source: VIRTIO 1.3 §2.6 to §2.8.
+ */
+import type { GuestMemory } from '../mem/guest-memory.ts'
+import type { Chain } from './chain.ts'
+
+export interface DeviceQueue {
+  readonly size: number
+  /** Bytes from the used ring's (packed: the ring's) start that we write, for the dirty log. */
+  readonly usedLength: number
+  /** A BROKEN_* of chain.ts, 0: it works. Set by the queue and by who finds a chain unusable. */
+  broken: number
+  /** The driver has made something available that was not taken yet; reads shared memory. @hot */
+  hasChain(): boolean
+  /** Takes the next chain. False: there is none, or it broke the queue. @hot */
+  take(chain: Chain): boolean
+  /** Gives the last `chains` taken chains back untouched; none of them was put. @hot */
+  untake(chains: number): void
+  /** A taken chain is used, `length` bytes were written into it. @hot */
+  put(id: number, entries: number, length: number): void
+  /** Makes what was put visible. True: the driver asks to be called. @hot */
+  publish(): boolean
+  /** Asks the driver to kick for the next chain. True: there is one already. @hot */
+  enableKick(): boolean
+  /** The driver need not kick: the queue is polled. @hot */
+  disableKick(): void
+  /** Where the queue stands, as GET_VRING_BASE tells it; every taken chain has been put. */
+  base(): number
+}
+
+/** A ring in memory: guest-physical addresses of its three parts. */
+export interface RingSetup {
+  readonly size: number
+  readonly descriptorAddress: number
+  readonly availAddress: number
+  readonly usedAddress: number
+  readonly base: number
+  readonly hasEventIdx: boolean
+  readonly hasIndirect: boolean
+}
+
+/** Words and half words of a part of a ring, and where it starts in them. */
+export interface RingPart {
+  readonly words: Int32Array
+  readonly halfWords: Uint16Array
+  readonly wordAt: number
+  readonly halfWordAt: number
+}
+
+/**
+ * The typed arrays of a part of a ring. Null: not in one region of the memory, or not aligned.
+ * Alignment is checked for what is read: 4 bytes, and 2 for the avail ring.
+ */
+export function ringPart(
+  memory: GuestMemory,
+  address: number,
+  length: number,
+  alignment: number,
+): RingPart | null {
+  if (!memory.locate(address) || memory.room < length) return null
+  if (memory.offset % alignment !== 0) return null
+  const buffer = memory.buffer(memory.window)
+  return {
+    words: memory.words,
+    halfWords: new Uint16Array(buffer, 0, buffer.byteLength >> 1),
+    wordAt: memory.offset >> 2,
+    halfWordAt: memory.offset >> 1,
+  }
+}

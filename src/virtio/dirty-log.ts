@@ -1,0 +1,59 @@
+/**
+ * The dirty log of a live migration: a bitmap in memory of the front-end, a bit for each 4 KiB page
+ * of guest memory, which it reads and clears while we set bits. vhost-user, "Migration".
+ *
+ * What was written is noted burst by burst and marked before the driver learns of it.
+ */
+import { Window } from '../mem/window.ts'
+import { DIRTY_ROW_INTS, shim } from '../native/shim.ts'
+
+const ROWS_MAX = 1024
+export const LOG_PAGE_LENGTH = 4096
+
+export class DirtyLog {
+  readonly #bitmap: Window
+  readonly #table: Window
+  readonly #rows: Int32Array
+  #count = 0
+
+  /** `window` maps the bitmap. */
+  constructor(window: number) {
+    this.#bitmap = Window.view(window)
+    this.#table = Window.map(ROWS_MAX * DIRTY_ROW_INTS * 4)
+    this.#rows = new Int32Array(this.#table.buffer)
+  }
+
+  /** Notes that `length` bytes at a guest-physical address were written. @hot */
+  note(address: number, length: number): void {
+    if (length <= 0) return
+    if (this.#count === ROWS_MAX) this.mark()
+    const first = Math.floor(address / LOG_PAGE_LENGTH)
+    const last = Math.floor((address + length - 1) / LOG_PAGE_LENGTH)
+    const row = this.#count * DIRTY_ROW_INTS
+    this.#rows[row] = first
+    this.#rows[row + 1] = last - first + 1
+    this.#count++
+  }
+
+  /** Sets the bits of what was noted. Pages beyond the bitmap are the front-end's mistake. @hot */
+  mark(): void {
+    let first = 0
+    while (first < this.#count) {
+      const done = shim.markDirty(
+        this.#bitmap.id,
+        this.#table.id,
+        first * DIRTY_ROW_INTS * 4,
+        this.#count - first,
+      )
+      // A row that does not fit is left out, the others are not lost with it.
+      first += (done < 0 ? 0 : done) + 1
+    }
+    this.#count = 0
+  }
+
+  /** Ends this thread's view of the bitmap. */
+  close(): void {
+    this.#bitmap.detach()
+    this.#table.unmap()
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * From a burst into a receiveq: one copy of each frame into the buffers that the driver offers,
+ * behind a vnet_hdr spelt from what the switch knows of the frame. With mergeable buffers a frame
+ * takes as many chains as it needs, and num_buffers says how many.
+ *
+ * Copies are rows of the engine's program: the driver learns of them (publish) after it has run.
+ * Source: VIRTIO 1.3 §5.1.6.3, §5.1.6.4.
+ */
+import type { Burst } from '../mem/burst.ts'
+import type { CopyProgram } from '../mem/copy-program.ts'
+import type { GuestMemory } from '../mem/guest-memory.ts'
+import { Window } from '../mem/window.ts'
+import { BROKEN_EMPTY, Chain } from './chain.ts'
+import type { DeviceQueue } from './device-queue.ts'
+import type { DirtyLog } from './dirty-log.ts'
+
+/** Results of `deliver`. */
+export const DELIVERED = 0
+/** The driver offers no buffer, or too few for this frame. */
+export const NO_BUFFER = 1
+/** Longer than a buffer, and the driver takes no merged ones. */
+export const TOO_LONG = 2
+
+/** Buffers of one frame, in chains and in segments: 64 KiB in buffers of 256 bytes and more. */
+const TARGETS_MAX = 1024
+/** vnet_hdrs between two runs of the copy program: a burst has at most 256. */
+const HEADERS = 1024
+const HEADER_STRIDE = 32
+
+export class FrameSink {
+  /** 10, 12, 20 or 24 bytes. */
+  headerLength = 12
+  isMergeable = false
+  /** TUN_F_* bits that the driver takes; 0: its headers are all zero but num_buffers. */
+  offloads = 0
+  /** Set while the guest migrates. */
+  log: DirtyLog | null = null
+
+  readonly #copies: CopyProgram
+  readonly #chain: Chain = new Chain()
+  readonly #headers: Window
+  readonly #headerWords: Int32Array
+  #header = 0
+  /** Where the bytes of one frame go: segments, and the chains they are of. */
+  readonly #window: Int32Array = new Int32Array(TARGETS_MAX)
+  readonly #offset: Int32Array = new Int32Array(TARGETS_MAX)
+  readonly #length: Int32Array = new Int32Array(TARGETS_MAX)
+  readonly #address: Float64Array = new Float64Array(TARGETS_MAX)
+  #targets = 0
+  readonly #ids: Int32Array = new Int32Array(TARGETS_MAX)
+  readonly #entries: Int32Array = new Int32Array(TARGETS_MAX)
+  readonly #capacities: Float64Array = new Float64Array(TARGETS_MAX)
+  /** Where the next byte goes: a target, and bytes of it that are filled. */
+  #target = 0
+  #filled = 0
+
+  constructor(copies: CopyProgram) {
+    this.#copies = copies
+    this.#headers = Window.map(HEADERS * HEADER_STRIDE)
+    this.#headerWords = new Int32Array(this.#headers.buffer)
+  }
+
+  /** Frame k of the burst into the next buffers of the queue. @hot */
+  deliver(queue: DeviceQueue, memory: GuestMemory, burst: Burst, k: number): number {
+    const chain = this.#chain
+    if (!queue.take(chain)) return NO_BUFFER
+    const total = this.headerLength + burst.length[k]
+    const segment = chain.readable
+    if (
+      chain.count === segment + 1 &&
+      chain.length[segment] >= total &&
+      (chain.offset[segment] & 3) === 0 &&
+      this.headerLength === 12
+    ) {
+      // The common case: one buffer takes it all. Its header is written at once, which also brings
+      // the first line of the buffer into the cache before the copy needs it.
+      this.#writeHeader(memory.words, chain.offset[segment] >> 2, burst, k)
+      const to = chain.offset[segment] + 12
+      this.#copies.addFrame(burst, k, chain.window[segment], to, burst.length[k])
+      if (this.log !== null) this.log.note(chain.address[segment], total)
+      queue.put(chain.id, chain.entries, total)
+      return DELIVERED
+    }
+    return this.#deliverScattered(queue, burst, k, total)
+  }
+
+  /** num_buffers is 1. @hot */
+  #writeHeader(words: Int32Array, at: number, burst: Burst, k: number): void {
+    const isPlain = this.offloads === 0
+    words[at] = isPlain ? 0 : burst.gso[k]
+    words[at + 1] = isPlain ? 0 : burst.gsoSize[k]
+    words[at + 2] = (isPlain ? 0 : burst.csumOffset[k]) | (1 << 16)
+  }
+
+  /** The chain that was taken is the first of those that the frame needs. @hot */
+  #deliverScattered(queue: DeviceQueue, burst: Burst, k: number, total: number): number {
+    const chain = this.#chain
+    this.#targets = 0
+    let chains = 0
+    let capacity = 0
+    for (;;) {
+      if (chain.writableLength === 0) {
+        queue.broken = BROKEN_EMPTY
+        return NO_BUFFER
+      }
+      this.#ids[chains] = chain.id
+      this.#entries[chains] = chain.entries
+      this.#capacities[chains] = chain.writableLength
+      chains++
+      const hasRoom = this.#addTargets()
+      capacity += chain.writableLength
+      if (hasRoom && capacity >= total) break
+      if (!hasRoom || !this.isMergeable || chains === TARGETS_MAX) {
+        queue.untake(chains)
+        return TOO_LONG
+      }
+      if (!queue.take(chain)) {
+        queue.untake(chains)
+        return NO_BUFFER
+      }
+    }
+    this.#copyHeader(burst, k, chains)
+    this.#copyFrame(burst, k)
+    let left = total
+    for (let at = 0; at < chains; at++) {
+      const used = left < this.#capacities[at] ? left : this.#capacities[at]
+      queue.put(this.#ids[at], this.#entries[at], used)
+      left -= used
+    }
+    return DELIVERED
+  }
+
+  /** The writable segments of the chain become targets; false: there are too many. @hot */
+  #addTargets(): boolean {
+    const chain = this.#chain
+    for (let at = chain.readable; at < chain.count; at++) {
+      if (this.#targets === TARGETS_MAX) return false
+      const target = this.#targets++
+      this.#window[target] = chain.window[at]
+      this.#offset[target] = chain.offset[at]
+      this.#length[target] = chain.length[at]
+      this.#address[target] = chain.address[at]
+    }
+    return true
+  }
+
+  /** @hot */
+  #copyHeader(burst: Burst, k: number, buffers: number): void {
+    const offset = this.#header * HEADER_STRIDE
+    this.#header = (this.#header + 1) & (HEADERS - 1)
+    const words = this.#headerWords
+    const at = offset >> 2
+    const isPlain = this.offloads === 0
+    // Words 3.. (hash, tunnel) stay zero: no hash is reported, no tunnel offloaded.
+    words[at] = isPlain ? 0 : burst.gso[k]
+    words[at + 1] = isPlain ? 0 : burst.gsoSize[k]
+    words[at + 2] = (isPlain ? 0 : burst.csumOffset[k]) | (buffers << 16)
+    this.#target = 0
+    this.#filled = 0
+    this.#copy(this.#headers.id, offset, this.headerLength)
+  }
+
+  /** @hot */
+  #copyFrame(burst: Burst, k: number): void {
+    if (!burst.isScattered(k)) {
+      this.#copy(burst.window[k], burst.offset[k], burst.length[k])
+      return
+    }
+    this.#copy(burst.window[k], burst.offset[k], burst.firstLength[k])
+    const end = burst.furtherFirst[k] + burst.furtherCount[k]
+    for (let at = burst.furtherFirst[k]; at < end; at++) {
+      this.#copy(burst.furtherWindow[at], burst.furtherOffset[at], burst.furtherLength[at])
+    }
+  }
+
+  /** Copies to where the last copy ended; there is room. @hot */
+  #copy(window: number, offset: number, length: number): void {
+    let done = 0
+    while (done < length) {
+      const target = this.#target
+      const room = this.#length[target] - this.#filled
+      const part = length - done < room ? length - done : room
+      const to = this.#offset[target] + this.#filled
+      this.#copies.add(window, offset + done, this.#window[target], to, part)
+      if (this.log !== null) this.log.note(this.#address[target] + this.#filled, part)
+      done += part
+      this.#filled += part
+      if (this.#filled === this.#length[target]) {
+        this.#target = target + 1
+        this.#filled = 0
+      }
+    }
+  }
+
+  close(): void {
+    this.#headers.unmap()
+  }
+}
