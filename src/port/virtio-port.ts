@@ -254,14 +254,10 @@ export class VirtioPort implements PolledPort {
     }
   }
 
-  /**
-   * Logs after the writing: a page that is copied between the two is dirty once more. The whole used
-   * ring is logged, a page or two: what was put lies anywhere in it.
-   * @hot
-   */
+  /** Logs after the writing: a page that is copied between the two is dirty once more. @hot */
   #logUsed(ring: Ring): void {
     const log = this.#log!
-    if (ring.logAddress >= 0) log.note(ring.logAddress, ring.queue!.usedLength)
+    if (ring.logAddress >= 0) ring.queue!.logWritten(log, ring.logAddress)
     log.mark()
   }
 

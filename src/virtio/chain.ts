@@ -73,7 +73,7 @@ export const BROKEN_EMPTY = 8
 export const BROKEN_TEXT: readonly string[] = [
   '',
   'descriptor index beyond the table',
-  'avail idx jumped by more than the queue has',
+  'more chains made available than the queue has',
   'descriptor chain longer than the queue, or a loop',
   'descriptor chain of too many segments',
   'buffer outside the guest’s memory',

@@ -11,11 +11,10 @@
  */
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
+import type { DirtyLog } from './dirty-log.ts'
 
 export interface DeviceQueue {
   readonly size: number
-  /** Bytes from the used ring's (packed: the ring's) start that we write, for the dirty log. */
-  readonly usedLength: number
   /** A BROKEN_* of chain.ts, 0: it works. Set by the queue and by who finds a chain unusable. */
   broken: number
   /** The driver has made something available that was not taken yet; reads shared memory. @hot */
@@ -32,6 +31,13 @@ export interface DeviceQueue {
   enableKick(): boolean
   /** The driver need not kick: the queue is polled. @hot */
   disableKick(): void
+  /**
+   * Notes the parts of the ring that we write. A split queue takes the address of its used ring
+   * from the front-end, which may name another page for it; what a packed one writes is two parts,
+   * of which it knows the guest-physical addresses itself.
+   * @hot
+   */
+  logWritten(log: DirtyLog, usedAddress: number): void
   /** Where the queue stands, as GET_VRING_BASE tells it; every taken chain has been put. */
   base(): number
 }

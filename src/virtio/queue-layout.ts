@@ -1,6 +1,7 @@
 /** Which kind of queue, and where its parts are: from what the driver said to a DeviceQueue. */
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import type { DeviceQueue, RingSetup } from './device-queue.ts'
+import { PackedQueue } from './packed-queue.ts'
 import { SplitQueue } from './split-queue.ts'
 
 export interface QueueKind {
@@ -10,7 +11,8 @@ export interface QueueKind {
 }
 
 /**
- * Null: a part of the ring is not in the memory, or not aligned. Addresses in `setup` are the
+ * Null: a part of the ring is not in the memory, or not aligned, or a packed ring has no entry that
+ * the base names. Addresses in `setup` are the
  * driver's own.
  */
 export function attachQueue(
@@ -33,5 +35,5 @@ export function attachQueue(
     hasEventIdx,
     hasIndirect,
   }
-  return SplitQueue.attach(ring, memory)
+  return kind.isPacked ? PackedQueue.attach(ring, memory) : SplitQueue.attach(ring, memory)
 }

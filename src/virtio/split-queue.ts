@@ -31,6 +31,7 @@ import type { GuestMemory } from '../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import {
   BROKEN_AVAIL_STEP,
+  BROKEN_CHAIN_LENGTH,
   BROKEN_EMPTY,
   BROKEN_INDEX,
   BROKEN_INDIRECT,
@@ -39,6 +40,7 @@ import {
 } from './chain.ts'
 import type { DeviceQueue, RingPart, RingSetup } from './device-queue.ts'
 import { ringPart } from './device-queue.ts'
+import type { DirtyLog } from './dirty-log.ts'
 
 const TWO_32 = 4294967296
 /** Descriptors of an indirect table: Linux makes them longer than a small queue. */
@@ -51,7 +53,6 @@ function usedRingLength(size: number): number {
 
 export class SplitQueue implements DeviceQueue {
   readonly size: number
-  readonly usedLength: number
   broken = 0
 
   readonly #memory: GuestMemory
@@ -76,7 +77,6 @@ export class SplitQueue implements DeviceQueue {
   private constructor(setup: RingSetup, memory: GuestMemory, parts: readonly RingPart[]) {
     const [descriptors, avail, used] = parts
     this.size = setup.size
-    this.usedLength = usedRingLength(setup.size)
     this.#mask = setup.size - 1
     this.#memory = memory
     this.#hasEventIdx = setup.hasEventIdx
@@ -106,12 +106,11 @@ export class SplitQueue implements DeviceQueue {
 
   /** @hot */
   hasChain(): boolean {
-    return this.#waiting > 0 || this.#look()
+    return this.broken === 0 && (this.#waiting > 0 || this.#look())
   }
 
   /** Reads the driver's index. @hot */
   #look(): boolean {
-    if (this.broken !== 0) return false
     const index = Atomics.load(this.#avail, this.#availAt + AVAIL_IDX)
     const waiting = (index - this.#next) & 0xffff
     if (waiting > this.size) {
@@ -124,12 +123,11 @@ export class SplitQueue implements DeviceQueue {
 
   /** @hot */
   take(chain: Chain): boolean {
-    if (this.#waiting === 0 && !this.#look()) return false
+    if (!this.hasChain()) return false
     const head = this.#avail[this.#availAt + AVAIL_RING + (this.#next & this.#mask)]
     const broken = head < this.size ? this.#walk(chain, head) : BROKEN_INDEX
     if (broken !== 0) {
       this.broken = broken
-      this.#waiting = 0
       return false
     }
     chain.id = head
@@ -146,6 +144,8 @@ export class SplitQueue implements DeviceQueue {
     let index = head
     for (let steps = 0; ; steps++) {
       if (steps === this.size) return BROKEN_LOOP
+      // Descriptors of no bytes make no segments, but take time.
+      if (steps === CHAIN_SEGMENTS_MAX) return BROKEN_CHAIN_LENGTH
       const at = this.#descriptorsAt + index * DESC_WORDS
       const address = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
       const length = words[at + DESC_LEN] >>> 0
@@ -235,6 +235,11 @@ export class SplitQueue implements DeviceQueue {
     if (!this.#hasEventIdx) {
       Atomics.store(this.#used, this.#usedAt + USED_FLAGS, VIRTQ_USED_F_NO_NOTIFY)
     }
+  }
+
+  /** The whole used ring, a page or two: what was put lies anywhere in it. @hot */
+  logWritten(log: DirtyLog, usedAddress: number): void {
+    log.note(usedAddress, usedRingLength(this.size))
   }
 
   base(): number {
