@@ -7,7 +7,8 @@
 import { Window } from '../mem/window.ts'
 import { DIRTY_ROW_INTS, shim } from '../native/shim.ts'
 
-const ROWS_MAX = 1024
+/** Pieces that are noted between two `mark`s: some bursts of TCP-sized frames in small buffers. */
+const ROWS_MAX = 16384
 export const LOG_PAGE_LENGTH = 4096
 
 export class DirtyLog {
@@ -26,12 +27,19 @@ export class DirtyLog {
   /** Notes that `length` bytes at a guest-physical address were written. @hot */
   note(address: number, length: number): void {
     if (length <= 0) return
-    if (this.#count === ROWS_MAX) this.mark()
-    const first = Math.floor(address / LOG_PAGE_LENGTH)
-    const last = Math.floor((address + length - 1) / LOG_PAGE_LENGTH)
+    const rows = this.#rows
+    let first = Math.floor(address / LOG_PAGE_LENGTH)
+    let last = Math.floor((address + length - 1) / LOG_PAGE_LENGTH)
+    if (this.#count === ROWS_MAX) {
+      // Not the time to mark, the copies have yet to run: the last row grows to have both.
+      const full = --this.#count * DIRTY_ROW_INTS
+      const lastOfFull = rows[full] + rows[full + 1] - 1
+      if (rows[full] < first) first = rows[full]
+      if (lastOfFull > last) last = lastOfFull
+    }
     const row = this.#count * DIRTY_ROW_INTS
-    this.#rows[row] = first
-    this.#rows[row + 1] = last - first + 1
+    rows[row] = first
+    rows[row + 1] = last - first + 1
     this.#count++
   }
 

@@ -101,6 +101,7 @@ export class FrameSink {
     for (;;) {
       if (chain.writableLength === 0) {
         queue.broken = BROKEN_EMPTY
+        queue.untake(chains + 1)
         return NO_BUFFER
       }
       this.#ids[chains] = chain.id

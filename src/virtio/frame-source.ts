@@ -39,7 +39,8 @@ export class FrameSource {
   readonly #heads: Window
   readonly #headWords: Int32Array
   #rowCount = 0
-  /** For headers that are cut into several segments. */
+  /** What is cut into several segments is put together here first, and gathered from here. */
+  readonly #whole: Window
   readonly #pieces: CopyProgram = new CopyProgram()
 
   constructor() {
@@ -47,6 +48,7 @@ export class FrameSource {
     this.#rows = new Int32Array(this.#table.buffer)
     this.#heads = Window.map(2 * BURST_SIZE_MAX * HEAD_LENGTH)
     this.#headWords = new Int32Array(this.#heads.buffer)
+    this.#whole = Window.map(2 * BURST_SIZE_MAX * HEAD_LENGTH)
   }
 
   /**
@@ -116,11 +118,11 @@ export class FrameSource {
     // A header that was checked may stand for itself; what it says is read once more by the kernel.
     burst.headLength[k] = segment === 0 && this.offloads !== 0 ? this.headerLength : 0
     if (this.offloads !== 0) {
-      this.#addRow(chain.window[0], chain.offset[0])
       if (chain.length[0] < this.headerLength) this.#addPieces(0, 0)
+      else this.#addRow(chain.window[0], chain.offset[0])
     }
-    this.#addRow(burst.window[k], burst.offset[k])
     if (first < HEAD_LENGTH && more > 0) this.#addPieces(segment, skip)
+    else this.#addRow(burst.window[k], burst.offset[k])
     return more
   }
 
@@ -132,25 +134,26 @@ export class FrameSource {
     this.#rowCount++
   }
 
-  /** What the last row gathers lies in several segments, from `skip` bytes into `segment` on. @hot */
+  /** A row for what lies in several segments, from `skip` bytes into `segment` on. @hot */
   #addPieces(segment: number, skip: number): void {
     const chain = this.#chain
-    const to = (this.#rowCount - 1) * HEAD_LENGTH
+    const to = this.#rowCount * HEAD_LENGTH
     let done = 0
     let from = skip
     for (let at = segment; at < chain.readable && done < HEAD_LENGTH; at++) {
       const rest = chain.length[at] - from
       const part = rest < HEAD_LENGTH - done ? rest : HEAD_LENGTH - done
-      this.#pieces.add(chain.window[at], chain.offset[at] + from, this.#heads.id, to + done, part)
+      this.#pieces.add(chain.window[at], chain.offset[at] + from, this.#whole.id, to + done, part)
       done += part
       from = 0
     }
+    this.#addRow(this.#whole.id, to)
   }
 
   /** @hot */
   #readHeads(burst: Burst): void {
-    shim.gatherRows(this.#table.id, 0, this.#rowCount, this.#heads.id, 0)
     this.#pieces.run()
+    shim.gatherRows(this.#table.id, 0, this.#rowCount, this.#heads.id, 0)
     const words = this.#headWords
     const heads = burst.heads
     const count = burst.count
@@ -215,6 +218,7 @@ export class FrameSource {
   close(): void {
     this.#table.unmap()
     this.#heads.unmap()
+    this.#whole.unmap()
     this.#pieces.close()
   }
 }
