@@ -8,8 +8,10 @@ import { cpus, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
-import type { Peer } from './topology.ts'
-import { Bed, compile, PEERS, ROOT, sleep } from './topology.ts'
+import type { GuestPeer } from './guests.ts'
+import { GuestBed } from './guests.ts'
+import type { TapPeer } from './topology.ts'
+import { Bed, compile, ROOT, sleep, TAP_PEERS } from './topology.ts'
 
 interface Figure {
   readonly row: string
@@ -29,7 +31,13 @@ interface Scale {
 const FULL: Scale = { rounds: 5, seconds: 3, memorySeconds: [2, 40], idleSeconds: 10 }
 const QUICK: Scale = { rounds: 2, seconds: 1, memorySeconds: [1, 2], idleSeconds: 3 }
 
-type Row = (scale: Scale, peers: readonly Peer[], report: Report) => Promise<void>
+/** A row on its bed. The last peer is the reference of the others. */
+interface Row<P extends string = string> {
+  readonly peers: readonly P[]
+  run(scale: Scale, peers: readonly P[], report: Report): Promise<void>
+}
+
+const tapRow = (run: Row<TapPeer>['run']): Row<TapPeer> => ({ peers: TAP_PEERS, run })
 
 class Report {
   readonly figures: Figure[] = []
@@ -43,20 +51,21 @@ class Report {
   }
 }
 
-const ROWS: Readonly<Record<string, Row>> = {
-  'tap-60': (scale, peers, report) => frameRow('tap-60', 60, scale, peers, report),
-  'tap-1514': (scale, peers, report) => frameRow('tap-1514', 1514, scale, peers, report),
-  'tap-tcp': async (scale, peers, report) => {
+const ROWS: Readonly<Record<string, Row<TapPeer> | Row<GuestPeer>>> = {
+  'tap-60': frameRow('tap-60', 60),
+  'tap-1514': frameRow('tap-1514', 1514),
+  'tap-tcp': tapRow(async (scale, peers, report) => {
     await inTurn(scale, peers, async (peer) => {
       await withBed(peer, true, async (bed) => {
         report.add('tap-tcp', peer, 'Gbit/s', await bed.tcp(scale.seconds))
       })
     })
-  },
-  'capture-128': (scale, peers, report) => captureRow('capture-128', 128, scale, peers, report),
-  'capture-full': (scale, peers, report) =>
-    captureRow('capture-full', 262144, scale, peers, report),
-  idle: async (scale, peers, report) => {
+  }),
+  'capture-128': tapRow((...on) => captureRow('capture-128', 128, ...on)),
+  'capture-full': tapRow((...on) => captureRow('capture-full', 262144, ...on)),
+  'vhost-64': guestRow('vhost-64', 64),
+  'vhost-1514': guestRow('vhost-1514', 1514),
+  idle: tapRow(async (scale, peers, report) => {
     for (const peer of peers.filter((name) => name !== 'c-reference')) {
       await withBed(peer, true, async (bed) => {
         await sleep(1000)
@@ -71,8 +80,8 @@ const ROWS: Readonly<Record<string, Row>> = {
         report.add('idle', peer, 'MB resident', bed.residentMb())
       })
     }
-  },
-  memory: async (scale, peers, report) => {
+  }),
+  memory: tapRow(async (scale, peers, report) => {
     for (const peer of peers.filter((name) => name !== 'c-reference')) {
       await withBed(peer, false, async (bed) => {
         bed.frames(60, scale.memorySeconds[0])
@@ -82,19 +91,19 @@ const ROWS: Readonly<Record<string, Row>> = {
         report.add('memory', peer, 'MB grown', bed.residentMb() - resident)
       })
     }
-  },
+  }),
 }
 
-async function inTurn(
+async function inTurn<P extends string>(
   scale: Scale,
-  peers: readonly Peer[],
-  run: (peer: Peer) => Promise<void>,
+  peers: readonly P[],
+  run: (peer: P) => Promise<void>,
 ): Promise<void> {
   for (let round = 0; round < scale.rounds; round++) for (const peer of peers) await run(peer)
 }
 
 async function withBed(
-  peer: Peer,
+  peer: TapPeer,
   hasVnetHdr: boolean,
   use: (bed: Bed) => Promise<void>,
 ): Promise<void> {
@@ -106,20 +115,32 @@ async function withBed(
   }
 }
 
-async function frameRow(
-  row: string,
-  length: number,
-  scale: Scale,
-  peers: readonly Peer[],
-  report: Report,
-): Promise<void> {
-  await inTurn(scale, peers, (peer) =>
-    withBed(peer, false, async (bed) => {
-      const { mpps, cpuNs } = bed.frames(length, scale.seconds)
-      report.add(row, peer, 'Mpps', mpps)
-      report.add(row, peer, 'ns CPU/frame', cpuNs)
-    }),
+function frameRow(row: string, length: number): Row<TapPeer> {
+  return tapRow((scale, peers, report) =>
+    inTurn(scale, peers, (peer) =>
+      withBed(peer, false, async (bed) => {
+        const { mpps, cpuNs } = bed.frames(length, scale.seconds)
+        report.add(row, peer, 'Mpps', mpps)
+        report.add(row, peer, 'ns CPU/frame', cpuNs)
+      }),
+    ),
   )
+}
+
+/** Both directions at once between two guests. */
+function guestRow(row: string, length: number): Row<GuestPeer> {
+  return {
+    peers: ['framepump', 'ovs-dpdk', 'testpmd'],
+    run: (scale, peers, report) =>
+      inTurn(scale, peers, async (peer) => {
+        const bed = await GuestBed.make(peer)
+        try {
+          report.add(row, peer, 'Mpps each way', await bed.frames(length, scale.seconds))
+        } finally {
+          await bed.close()
+        }
+      }),
+  }
 }
 
 /** TCP without and with a capture of everything, alternating; and what the capture lost. */
@@ -127,7 +148,7 @@ async function captureRow(
   row: string,
   snapLength: number,
   scale: Scale,
-  peers: readonly Peer[],
+  peers: readonly TapPeer[],
   report: Report,
 ): Promise<void> {
   const file = join(tmpdir(), `framepump-bench-${process.pid}.pcapng`)
@@ -171,9 +192,10 @@ const median = (values: readonly number[]): number => {
 
 /** Median of the ratios round by round, to the reference of the same round. */
 function ratioToReference(figure: Figure, figures: readonly Figure[]): number | undefined {
+  // capture-128-off is measured by the row capture-128.
+  const name = ROWS[figure.row.replace(/-off$/, '')].peers.at(-1)
   const reference = figures.find(
-    (other) =>
-      other.row === figure.row && other.unit === figure.unit && other.peer === 'c-reference',
+    (other) => other.row === figure.row && other.unit === figure.unit && other.peer === name,
   )
   if (reference === undefined || reference === figure || !/bit|pps|ns/.test(figure.unit))
     return undefined
@@ -182,7 +204,7 @@ function ratioToReference(figure: Figure, figures: readonly Figure[]): number | 
 
 function print(figures: readonly Figure[]): void {
   const table = new Table({
-    head: ['row', 'peer', 'median', 'min', 'max', 'unit', 'x c-reference'],
+    head: ['row', 'peer', 'median', 'min', 'max', 'unit', 'x reference'],
     style: { head: [] },
   })
   for (const figure of figures) {
@@ -224,13 +246,21 @@ function choose<T extends string>(
 }
 
 const rows = choose(options.rows, Object.keys(ROWS), 'row')
-const peers = choose(options.peers, PEERS, 'peer')
+const everyPeer = [...new Set(Object.values(ROWS).flatMap((row): readonly string[] => row.peers))]
+const chosenPeers = choose(options.peers, everyPeer, 'peer')
 const scale = options.quick ? QUICK : FULL
 const report = new Report()
+const runRow = (row: Row): Promise<void> =>
+  row.run(
+    scale,
+    row.peers.filter((peer) => chosenPeers.includes(peer)),
+    report,
+  )
+
 compile()
 for (const row of rows) {
   process.stderr.write(`${row} ...\n`)
-  await ROWS[row](scale, peers, report)
+  await runRow(ROWS[row])
 }
 print(report.figures)
 if (options.json !== undefined) {

@@ -13,10 +13,10 @@ import { fileURLToPath } from 'node:url'
 /** The checkout; this file runs from bench/results/js/bench. */
 export const ROOT: string = fileURLToPath(new URL('../../../..', import.meta.url))
 const BIN: string = join(ROOT, 'bench/results/bin')
-const CLI: string = join(ROOT, 'dist/cli/main.js')
+export const CLI: string = join(ROOT, 'dist/cli/main.js')
 
-export type Peer = 'io_uring-multishot' | 'read-write' | 'c-reference'
-export const PEERS: readonly Peer[] = ['io_uring-multishot', 'read-write', 'c-reference']
+export type TapPeer = 'io_uring-multishot' | 'read-write' | 'c-reference'
+export const TAP_PEERS: readonly TapPeer[] = ['io_uring-multishot', 'read-write', 'c-reference']
 
 export function sh(program: string, ...args: string[]): string {
   const result = spawnSync(program, args, { encoding: 'utf8' })
@@ -69,7 +69,7 @@ export class Bed {
     child.stderr!.setEncoding('utf8').on('data', collect)
   }
 
-  static async make(peer: Peer, hasVnetHdr: boolean, capture?: CaptureChoice): Promise<Bed> {
+  static async make(peer: TapPeer, hasVnetHdr: boolean, capture?: CaptureChoice): Promise<Bed> {
     const netns = [`fpb${process.pid}a`, `fpb${process.pid}b`] as const
     for (const name of netns) {
       sh('ip', 'netns', 'add', name)

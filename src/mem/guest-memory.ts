@@ -32,9 +32,11 @@ export interface GuestRegion {
   readonly windows: readonly GuestWindow[]
 }
 
-/** Cells of `#ends`: where the piece that was found last begins and ends. */
-const START = 0
-const END = 1
+/** Cells of `piece`. */
+export const PIECE_START = 0
+export const PIECE_LIMIT = 1
+/** Added to a guest-physical address in the piece: its offset in the window. */
+export const PIECE_SHIFT = 2
 
 export class GuestMemory {
   /** Result of `locate`: the window, the offset in it, and the bytes from there to its end. */
@@ -44,6 +46,10 @@ export class GuestMemory {
 
   /** With `locate`: the window as words. */
   words: Int32Array = new Int32Array(0)
+  /** With `locate`: the piece that has the address; empty before the first one. */
+  readonly piece: Float64Array = new Float64Array(3)
+  /** The windows as words, by number of the window. */
+  readonly wordsByWindow: Int32Array[] = []
 
   readonly #regions: readonly GuestRegion[]
   readonly #views: ReadonlyMap<number, Window>
@@ -54,7 +60,6 @@ export class GuestMemory {
   readonly #words: readonly Int32Array[]
   readonly #offsets: Int32Array
   readonly #rooms: Int32Array
-  readonly #last: Float64Array = new Float64Array(2)
   #lastPiece = 0
 
   constructor(regions: readonly GuestRegion[]) {
@@ -80,6 +85,7 @@ export class GuestMemory {
       const buffer = this.buffer(part.window)
       return new Int32Array(buffer, 0, buffer.byteLength >> 2)
     })
+    for (const [at, { part }] of pieces.entries()) this.wordsByWindow[part.window] = this.#words[at]
   }
 
   /** Numbers of all windows. */
@@ -97,12 +103,12 @@ export class GuestMemory {
    * @hot
    */
   locate(address: number): boolean {
-    const last = this.#last
-    if (!(address >= last[START] && address < last[END])) {
+    const last = this.piece
+    if (!(address >= last[PIECE_START] && address < last[PIECE_LIMIT])) {
       if (!this.#search(address)) return false
     }
     const piece = this.#lastPiece
-    const inside = address - last[START]
+    const inside = address - last[PIECE_START]
     this.offset = (this.#offsets[piece] + inside) | 0
     this.room = (this.#rooms[piece] - inside) | 0
     return true
@@ -113,8 +119,9 @@ export class GuestMemory {
     const starts = this.#starts
     for (let piece = 0; piece < starts.length; piece++) {
       if (address >= starts[piece] && address < this.#limits[piece]) {
-        this.#last[START] = starts[piece]
-        this.#last[END] = this.#limits[piece]
+        this.piece[PIECE_START] = starts[piece]
+        this.piece[PIECE_LIMIT] = this.#limits[piece]
+        this.piece[PIECE_SHIFT] = this.#offsets[piece] - starts[piece]
         this.#lastPiece = piece
         this.window = this.#windows[piece]
         this.words = this.#words[piece]

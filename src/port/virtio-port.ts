@@ -16,7 +16,7 @@ import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { BROKEN_TEXT } from '../virtio/chain.ts'
 import type { DeviceQueue } from '../virtio/device-queue.ts'
 import { DirtyLog } from '../virtio/dirty-log.ts'
-import { DELIVERED, FrameSink, NO_BUFFER } from '../virtio/frame-sink.ts'
+import { FrameSink } from '../virtio/frame-sink.ts'
 import { FrameSource } from '../virtio/frame-source.ts'
 import { attachQueue } from '../virtio/queue-layout.ts'
 import type { PolledPort } from './port.ts'
@@ -220,23 +220,12 @@ export class VirtioPort implements PolledPort {
       return
     }
     const sink = this.#sink
-    const memory = this.#memory
-    let frames = 0
-    let bytes = 0
-    let tooLong = 0
-    for (let at = first; at < first + count; at++) {
-      const k = list[at]
-      const result = sink.deliver(target, memory, burst, k)
-      if (result === DELIVERED) {
-        frames++
-        bytes += burst.length[k]
-      } else if (result !== NO_BUFFER) tooLong++
-    }
+    sink.deliverAll(target, this.#memory, burst, list, first, count)
     ring.isTouched = true
-    counters[base + COUNTERS.tx_frames] += frames
-    counters[base + COUNTERS.tx_bytes] += bytes
-    counters[base + COUNTERS.tx_drop_buffer] += tooLong
-    counters[base + COUNTERS.tx_drop_full] += count - frames - tooLong
+    counters[base + COUNTERS.tx_frames] += sink.frames
+    counters[base + COUNTERS.tx_bytes] += sink.bytes
+    counters[base + COUNTERS.tx_drop_buffer] += sink.tooLong
+    counters[base + COUNTERS.tx_drop_full] += count - sink.frames - sink.tooLong
   }
 
   /** The copies have run: the driver may see them. @hot */

@@ -12,6 +12,7 @@
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import type { DirtyLog } from './dirty-log.ts'
+import type { PlainChains } from './plain-chains.ts'
 
 export interface DeviceQueue {
   readonly size: number
@@ -21,6 +22,13 @@ export interface DeviceQueue {
   hasChain(): boolean
   /** Takes the next chain. False: there is none, or it broke the queue. @hot */
   take(chain: Chain): boolean
+  /**
+   * Takes up to `most` (at most BURST_SIZE_MAX) chains that are a single buffer, writable or not,
+   * in one piece of memory. Returns how many there were before the first that is another kind or is
+   * wrong, which is left to `take`.
+   * @hot
+   */
+  takePlain(chains: PlainChains, isWritable: boolean, most: number): number
   /** Gives the last `chains` taken chains back untouched; none of them was put. @hot */
   untake(chains: number): void
   /** A taken chain is used, `length` bytes were written into it. @hot */

@@ -6,6 +6,7 @@
  * Copies are rows of the engine's program: the driver learns of them (publish) after it has run.
  * Source: VIRTIO 1.3 §5.1.6.3, §5.1.6.4.
  */
+import { VNET_HDR_MRG_LENGTH } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
@@ -13,6 +14,7 @@ import { Window } from '../mem/window.ts'
 import { BROKEN_EMPTY, Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
 import type { DirtyLog } from './dirty-log.ts'
+import { PlainChains } from './plain-chains.ts'
 
 /** Results of `deliver`. */
 export const DELIVERED = 0
@@ -26,6 +28,8 @@ const TARGETS_MAX = 1024
 /** vnet_hdrs between two runs of the copy program: a burst has at most 256. */
 const HEADERS = 1024
 const HEADER_STRIDE = 32
+/** num_buffers 1, behind csum_offset. */
+const ONE_BUFFER: number = 1 << 16
 
 export class FrameSink {
   /** 10, 12, 20 or 24 bytes. */
@@ -35,9 +39,14 @@ export class FrameSink {
   offloads = 0
   /** Set while the guest migrates. */
   log: DirtyLog | null = null
+  /** Of the last `deliverAll`: frames and their L2 bytes that were delivered, and those TOO_LONG. */
+  frames = 0
+  bytes = 0
+  tooLong = 0
 
   readonly #copies: CopyProgram
   readonly #chain: Chain = new Chain()
+  readonly #plain: PlainChains = new PlainChains()
   readonly #headers: Window
   readonly #headerWords: Int32Array
   #header = 0
@@ -60,36 +69,89 @@ export class FrameSink {
     this.#headerWords = new Int32Array(this.#headers.buffer)
   }
 
-  /** Frame k of the burst into the next buffers of the queue. @hot */
-  deliver(queue: DeviceQueue, memory: GuestMemory, burst: Burst, k: number): number {
+  /**
+   * Frames list[first .. first + count) of the burst into the queue, in that order; afterwards
+   * `frames`, `bytes` and `tooLong` say what became of them, the rest found no buffer.
+   * @hot
+   */
+  deliverAll(
+    queue: DeviceQueue,
+    memory: GuestMemory,
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+  ): void {
+    this.frames = 0
+    this.bytes = 0
+    this.tooLong = 0
+    const end = first + count
+    let at = first
+    while (at < end) {
+      if (this.headerLength === VNET_HDR_MRG_LENGTH) {
+        at += this.#deliverPlain(queue, memory, burst, list, at, end - at)
+        if (at === end) return
+      }
+      const k = list[at]
+      const result = this.deliver(queue, burst, k)
+      if (result === DELIVERED) {
+        this.frames++
+        this.bytes += burst.length[k]
+      } else if (result === TOO_LONG) this.tooLong++
+      else if (!queue.hasChain()) return
+      at++
+    }
+  }
+
+  /**
+   * The first of those frames, as long as each finds a single buffer that takes it all; returns how
+   * many. Headers are written at once, which also brings the first line of the buffers into the
+   * cache before the copies need it.
+   * @hot
+   */
+  #deliverPlain(
+    queue: DeviceQueue,
+    memory: GuestMemory,
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+  ): number {
+    const plain = this.#plain
+    const chains = queue.takePlain(plain, true, count)
+    const isPlain = this.offloads === 0
+    const copies = this.#copies
+    let bytes = 0
+    let n = 0
+    for (; n < chains; n++) {
+      const k = list[first + n]
+      const length = burst.length[k]
+      const total = VNET_HDR_MRG_LENGTH + length
+      const offset = plain.offset[n]
+      if (plain.length[n] < total || (offset & 3) !== 0) break
+      const window = plain.window[n]
+      const words = memory.wordsByWindow[window]
+      const at = offset >> 2
+      words[at] = isPlain ? 0 : burst.gso[k]
+      words[at + 1] = isPlain ? 0 : burst.gsoSize[k]
+      words[at + 2] = (isPlain ? 0 : burst.csumOffset[k]) | ONE_BUFFER
+      copies.addFrame(burst, k, window, offset + VNET_HDR_MRG_LENGTH, length)
+      if (this.log !== null) this.log.note(plain.address[n], total)
+      queue.put(plain.id[n], 1, total)
+      bytes += length
+    }
+    if (n < chains) queue.untake(chains - n)
+    this.frames += n
+    this.bytes += bytes
+    return n
+  }
+
+  /** Frame k of the burst into the next buffers of the queue, however they are cut. @hot */
+  deliver(queue: DeviceQueue, burst: Burst, k: number): number {
     const chain = this.#chain
     if (!queue.take(chain)) return NO_BUFFER
     const total = this.headerLength + burst.length[k]
-    const segment = chain.readable
-    if (
-      chain.count === segment + 1 &&
-      chain.length[segment] >= total &&
-      (chain.offset[segment] & 3) === 0 &&
-      this.headerLength === 12
-    ) {
-      // The common case: one buffer takes it all. Its header is written at once, which also brings
-      // the first line of the buffer into the cache before the copy needs it.
-      this.#writeHeader(memory.words, chain.offset[segment] >> 2, burst, k)
-      const to = chain.offset[segment] + 12
-      this.#copies.addFrame(burst, k, chain.window[segment], to, burst.length[k])
-      if (this.log !== null) this.log.note(chain.address[segment], total)
-      queue.put(chain.id, chain.entries, total)
-      return DELIVERED
-    }
     return this.#deliverScattered(queue, burst, k, total)
-  }
-
-  /** num_buffers is 1. @hot */
-  #writeHeader(words: Int32Array, at: number, burst: Burst, k: number): void {
-    const isPlain = this.offloads === 0
-    words[at] = isPlain ? 0 : burst.gso[k]
-    words[at + 1] = isPlain ? 0 : burst.gsoSize[k]
-    words[at + 2] = (isPlain ? 0 : burst.csumOffset[k]) | (1 << 16)
   }
 
   /** The chain that was taken is the first of those that the frame needs. @hot */

@@ -14,6 +14,7 @@ import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import { NEEDS_MALFORMED, offloadNeeds } from '../wire/vnet-hdr.ts'
 import { Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
+import { PlainChains } from './plain-chains.ts'
 
 /** 64 KiB of payload behind an Ethernet header and two VLAN tags. */
 const FRAME_LENGTH_MAX: number = 65535 + ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
@@ -31,6 +32,7 @@ export class FrameSource {
   offloads = 0
 
   readonly #chain: Chain = new Chain()
+  readonly #plain: PlainChains = new PlainChains()
   readonly #ids: Int32Array = new Int32Array(BURST_SIZE_MAX)
   readonly #entries: Int32Array = new Int32Array(BURST_SIZE_MAX)
   #taken = 0
@@ -62,8 +64,9 @@ export class FrameSource {
     this.unknownType = 0
     this.oversize = 0
     this.#rowCount = 0
-    let taken = 0
-    let count = 0
+    burst.count = 0
+    let taken = this.#fillPlain(queue, burst, 0)
+    let count = burst.count
     let further = 0
     while (
       taken < BURST_SIZE_MAX &&
@@ -84,12 +87,46 @@ export class FrameSource {
           count++
         }
       }
+      burst.count = count
+      taken += this.#fillPlain(queue, burst, taken)
+      count = burst.count
     }
     this.#taken = taken
     burst.count = count
     burst.furtherTotal = further
     if (count > 0) this.#readHeads(burst)
     return taken
+  }
+
+  /** Chains of one buffer each, as many as follow one another; `taken` were taken before. @hot */
+  #fillPlain(queue: DeviceQueue, burst: Burst, taken: number): number {
+    const plain = this.#plain
+    const chains = queue.takePlain(plain, false, BURST_SIZE_MAX - taken)
+    const { headerLength } = this
+    const hasHeaders = this.offloads !== 0
+    const headLength = hasHeaders ? headerLength : 0
+    let k = burst.count
+    for (let n = 0; n < chains; n++) {
+      this.#ids[taken + n] = plain.id[n]
+      this.#entries[taken + n] = 1
+      const length = plain.length[n] - headerLength
+      if (length < ETHER_HEADER_LENGTH) this.malformed++
+      else if (length > FRAME_LENGTH_MAX) this.oversize++
+      else {
+        const window = plain.window[n]
+        const offset = plain.offset[n]
+        burst.window[k] = window
+        burst.offset[k] = offset + headerLength
+        burst.length[k] = length
+        burst.headLength[k] = headLength
+        burst.furtherCount[k] = 0
+        k++
+        if (hasHeaders) this.#addRow(window, offset)
+        this.#addRow(window, offset + headerLength)
+      }
+    }
+    burst.count = k
+    return chains
   }
 
   /** Frame k of the burst is the chain's; returns its further segments, -1: too many. @hot */
@@ -162,12 +199,10 @@ export class FrameSource {
       return
     }
     for (let word = 0; word < count * HEAD_WORDS; word++) heads[word] = words[word]
-    for (let k = 0; k < count; k++) {
-      burst.gso[k] = 0
-      burst.gsoSize[k] = 0
-      burst.csumOffset[k] = 0
-      burst.needs[k] = 0
-    }
+    burst.gso.fill(0, 0, count)
+    burst.gsoSize.fill(0, 0, count)
+    burst.csumOffset.fill(0, 0, count)
+    burst.needs.fill(0, 0, count)
   }
 
   /** Reads the vnet_hdrs as well; frames whose header is wrong leave the burst. @hot */

@@ -34,6 +34,7 @@ import {
   VIRTQ_DESC_F_WRITE,
 } from '../abi/virtio-ring.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
+import { PIECE_LIMIT } from '../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import {
   BROKEN_AVAIL_STEP,
@@ -46,9 +47,11 @@ import {
 import type { DeviceQueue, RingPart, RingSetup } from './device-queue.ts'
 import { ringPart } from './device-queue.ts'
 import type { DirtyLog } from './dirty-log.ts'
+import type { PlainChains } from './plain-chains.ts'
 import { EVENT_OFFSET_MASK, EVENT_WRAP_BIT, isNotified } from './packed-event.ts'
 
 const TWO_32 = 4294967296
+const NOT_PLAIN: number = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_WRITE | VIRTQ_DESC_F_INDIRECT
 const AVAIL_MASK: number = 1 << VIRTQ_DESC_F_AVAIL_BIT
 const USED_MASK: number = 1 << VIRTQ_DESC_F_USED_BIT
 /** A descriptor and its flags, in u16. */
@@ -149,7 +152,37 @@ export class PackedQueue implements DeviceQueue {
       this.broken = broken
       return false
     }
-    const entries = chain.entries
+    this.#advance(chain.entries)
+    return true
+  }
+
+  /** @hot */
+  takePlain(chains: PlainChains, isWritable: boolean, most: number): number {
+    const kind = isWritable ? VIRTQ_DESC_F_WRITE : 0
+    const words = this.#words
+    const memory = this.#memory
+    const { piece } = memory
+    const { window, offset, length, address, id } = chains
+    let n = 0
+    for (; n < most && this.hasChain(); n++) {
+      const at = this.#wordsAt + this.#next * DESC_WORDS
+      const from = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
+      const bytes = words[at + DESC_LEN]
+      const idFlags = words[at + PACKED_DESC_ID_FLAGS]
+      if (((idFlags >>> 16) & NOT_PLAIN) !== kind || bytes <= 0) break
+      if (!memory.locate(from) || from + bytes > piece[PIECE_LIMIT]) break
+      window[n] = memory.window
+      offset[n] = memory.offset
+      length[n] = bytes
+      address[n] = from
+      id[n] = idFlags & 0xffff
+      this.#advance(1)
+    }
+    return n
+  }
+
+  /** A chain of so many entries has been taken. @hot */
+  #advance(entries: number): void {
     this.#takenEntries[this.#taken & this.#takenMask] = entries
     this.#taken = (this.#taken + 1) & 0xffff
     this.#outstanding += entries
@@ -159,7 +192,6 @@ export class PackedQueue implements DeviceQueue {
       this.#wrap ^= 1
     }
     this.#next = next
-    return true
   }
 
   /** Translates the chain that begins at `#next`; 0 or what is wrong with it. @hot */

@@ -28,6 +28,7 @@ import {
   VIRTQ_USED_F_NO_NOTIFY,
 } from '../abi/virtio-ring.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
+import { PIECE_LIMIT, PIECE_SHIFT, PIECE_START } from '../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import {
   BROKEN_AVAIL_STEP,
@@ -41,8 +42,10 @@ import {
 import type { DeviceQueue, RingPart, RingSetup } from './device-queue.ts'
 import { ringPart } from './device-queue.ts'
 import type { DirtyLog } from './dirty-log.ts'
+import type { PlainChains } from './plain-chains.ts'
 
 const TWO_32 = 4294967296
+const NOT_PLAIN: number = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_WRITE | VIRTQ_DESC_F_INDIRECT
 /** Descriptors of an indirect table: Linux makes them longer than a small queue. */
 const INDIRECT_MAX = CHAIN_SEGMENTS_MAX
 
@@ -135,6 +138,50 @@ export class SplitQueue implements DeviceQueue {
     this.#next = (this.#next + 1) & 0xffff
     this.#waiting--
     return true
+  }
+
+  /** @hot */
+  takePlain(chains: PlainChains, isWritable: boolean, most: number): number {
+    if (this.broken !== 0 || (this.#waiting < most && !this.#look())) return 0
+    const available = this.#waiting < most ? this.#waiting : most
+    const kind = isWritable ? VIRTQ_DESC_F_WRITE : 0
+    const words = this.#descriptors
+    const descriptorsAt = this.#descriptorsAt
+    const avail = this.#avail
+    const ringAt = this.#availAt + AVAIL_RING
+    const { size } = this
+    const mask = this.#mask
+    const first = this.#next
+    const memory = this.#memory
+    const { piece } = memory
+    const { window, offset, length, address, id } = chains
+    let start = piece[PIECE_START]
+    let limit = piece[PIECE_LIMIT]
+    let shift = piece[PIECE_SHIFT]
+    let n = 0
+    for (; n < available; n++) {
+      const head = avail[ringAt + ((first + n) & mask)]
+      if (head >= size) break
+      const at = descriptorsAt + head * DESC_WORDS
+      const from = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
+      const bytes = words[at + DESC_LEN]
+      if ((words[at + DESC_FLAGS_NEXT] & NOT_PLAIN) !== kind || bytes <= 0) break
+      if (!(from >= start && from + bytes <= limit)) {
+        if (!memory.locate(from)) break
+        start = piece[PIECE_START]
+        limit = piece[PIECE_LIMIT]
+        shift = piece[PIECE_SHIFT]
+        if (from + bytes > limit) break
+      }
+      window[n] = memory.window
+      offset[n] = (from + shift) | 0
+      length[n] = bytes
+      address[n] = from
+      id[n] = head
+    }
+    this.#next = (first + n) & 0xffff
+    this.#waiting -= n
+    return n
   }
 
   /** Translates the chain that begins at `head`; 0 or what is wrong with it. @hot */

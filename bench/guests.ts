@@ -1,0 +1,210 @@
+/**
+ * Two vhost-user ports on a switch, and a testpmd that is both guests and passes every frame on from
+ * one to the other, so that as many frames as the rings hold go round for ever.
+ *
+ *     [switch, CPU 0]  s0 --vhost-user-- virtio-user 0 [testpmd, io mode, CPU 1]
+ *                      s1 --vhost-user-- virtio-user 1
+ */
+import type { ChildProcess } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { CLI, sh, sleep } from './topology.ts'
+
+export type GuestPeer = 'framepump' | 'testpmd' | 'ovs-dpdk'
+
+const HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
+/** 256 MB for the guests, and as much for a switch that is DPDK itself, with room for its rounding. */
+const HUGE_PAGES_NEEDED = 600
+const OVS_DPDK = '/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk'
+const MACS = ['00:01:02:03:04:05', '00:01:02:03:04:06']
+const TESTPMD_RINGS = ['--txd=1024', '--rxd=1024', '--total-num-mbufs=16384', '--nb-cores=1']
+
+/** A testpmd at its prompt. */
+class Testpmd {
+  readonly child: ChildProcess
+  output = ''
+
+  constructor(cpu: number, name: string, devices: readonly string[], args: readonly string[]) {
+    const eal = ['--lcores', `0@${cpu},1@${cpu}`, '--no-pci', '--in-memory', '-m', '256']
+    const vdevs = devices.map((device) => `--vdev=${device}`)
+    const all = [...eal, '--single-file-segments', `--file-prefix=fpb${process.pid}${name}`]
+    // What it prints would stay in its buffer: we are no terminal.
+    const command = ['-oL', 'dpdk-testpmd', ...all, ...vdevs, '--', '-i', ...TESTPMD_RINGS, ...args]
+    this.child = spawn('stdbuf', command, { stdio: ['pipe', 'pipe', 'pipe'] })
+    const collect = (text: string): void => {
+      this.output += text
+    }
+    this.child.stdout!.setEncoding('utf8').on('data', collect)
+    this.child.stderr!.setEncoding('utf8').on('data', collect)
+  }
+
+  /** Waits until something stands in the output, which is forgotten then. */
+  async expect(pattern: RegExp): Promise<RegExpExecArray> {
+    for (let tries = 0; ; tries++) {
+      const match = pattern.exec(this.output)
+      if (match !== null) {
+        this.output = ''
+        return match
+      }
+      if (tries > 1500 || this.child.exitCode !== null) throw new Error(`testpmd: ${this.output}`)
+      await sleep(10)
+    }
+  }
+
+  /** Gives a command and waits for what it prints. */
+  async command(line: string, pattern: RegExp): Promise<RegExpExecArray> {
+    this.output = ''
+    this.child.stdin!.write(`${line}\n`)
+    return this.expect(pattern)
+  }
+
+  async close(): Promise<void> {
+    await end(this.child, () => this.child.stdin!.write('stop\nquit\n'))
+  }
+}
+
+async function end(child: ChildProcess, ask: () => unknown): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = new Promise((resolve) => child.once('close', resolve))
+  const late = setTimeout(() => child.kill('SIGKILL'), 10_000)
+  ask()
+  await exited
+  clearTimeout(late)
+}
+
+export class GuestBed {
+  readonly #directory: string
+  readonly #hugePagesBefore: string
+  readonly #switches: ChildProcess[] = []
+  #testpmdSwitch: Testpmd | undefined
+  #guests: Testpmd | undefined
+
+  private constructor() {
+    this.#directory = `/tmp/framepump-bench-${process.pid}-guests`
+    mkdirSync(this.#directory, { recursive: true })
+    this.#hugePagesBefore = readFileSync(HUGE_PAGES, 'utf8')
+    if (Number(this.#hugePagesBefore) < HUGE_PAGES_NEEDED) {
+      writeFileSync(HUGE_PAGES, String(HUGE_PAGES_NEEDED))
+    }
+  }
+
+  static async make(peer: GuestPeer): Promise<GuestBed> {
+    const bed = new GuestBed()
+    try {
+      if (peer === 'framepump') await bed.#startFramepump()
+      else if (peer === 'testpmd') await bed.#startTestpmd()
+      else await bed.#startOvs()
+      await bed.#startGuests(peer === 'ovs-dpdk')
+      return bed
+    } catch (error) {
+      await bed.close()
+      throw error
+    }
+  }
+
+  #path(name: string): string {
+    return join(this.#directory, name)
+  }
+
+  async #startFramepump(): Promise<void> {
+    const ports = [0, 1].flatMap((k) => [
+      '--port',
+      `vhost-user,id=g${k},path=${this.#path(`s${k}`)}`,
+    ])
+    const control = ['--control', this.#path('control.sock')]
+    const command = [process.execPath, CLI, 'run', ...control, ...ports]
+    const child = spawn('taskset', ['-c', '0', ...command], { stdio: ['ignore', 'ignore', 'pipe'] })
+    this.#switches.push(child)
+    let told = ''
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (told += text))
+    for (let tries = 0; !told.includes('ready'); tries++) {
+      if (tries > 500 || child.exitCode !== null) throw new Error(`framepump: ${told}`)
+      await sleep(20)
+    }
+  }
+
+  async #startTestpmd(): Promise<void> {
+    const devices = [0, 1].map((k) => `net_vhost${k},iface=${this.#path(`s${k}`)},queues=1`)
+    const args = ['--forward-mode=io', '--auto-start']
+    this.#testpmdSwitch = new Testpmd(0, 'switch', devices, args)
+    await this.#testpmdSwitch.expect(/testpmd> /)
+  }
+
+  /** A private instance; two ports of one bridge, which learns (actions=NORMAL). */
+  async #startOvs(): Promise<void> {
+    const env = {
+      ...process.env,
+      OVS_RUNDIR: this.#directory,
+      OVS_DBDIR: this.#directory,
+      OVS_LOGDIR: this.#directory,
+    }
+    const socket = `unix:${this.#path('db.sock')}`
+    const database = this.#path('conf.db')
+    rmSync(database, { force: true })
+    sh('ovsdb-tool', 'create', database, '/usr/share/openvswitch/vswitch.ovsschema')
+    const start = (cpu: string, program: string, ...args: string[]): void => {
+      const command = ['-c', cpu, program, ...args]
+      this.#switches.push(spawn('taskset', command, { env, stdio: 'ignore' }))
+    }
+    start('0', 'ovsdb-server', database, `--remote=p${socket}`)
+    const vsctl = (...args: string[]): string => sh('ovs-vsctl', `--db=${socket}`, ...args)
+    for (let tries = 0; ; tries++) {
+      try {
+        vsctl('--no-wait', 'init')
+        break
+      } catch (error) {
+        if (tries > 100) throw error
+        await sleep(50)
+      }
+    }
+    const config = ['dpdk-init=true', 'dpdk-socket-mem=384', 'dpdk-lcore-mask=0x1']
+    const all = [...config, 'pmd-cpu-mask=0x1'].map((item) => `other_config:${item}`)
+    vsctl('--no-wait', 'set', 'Open_vSwitch', '.', ...all)
+    start('0', OVS_DPDK, socket)
+    vsctl('add-br', 'br0', '--', 'set', 'bridge', 'br0', 'datapath_type=netdev')
+    for (const k of [0, 1]) {
+      const options = `options:vhost-server-path=${this.#path(`s${k}`)}`
+      const type = 'type=dpdkvhostuserclient'
+      vsctl('add-port', 'br0', `vh${k}`, '--', 'set', 'interface', `vh${k}`, type, options)
+    }
+  }
+
+  /** `isServer`: the guests listen and the switch connects. */
+  async #startGuests(isServer: boolean): Promise<void> {
+    const devices = MACS.map((mac, k) => {
+      const path = this.#path(`s${k}`)
+      return `net_virtio_user${k},mac=${mac},path=${path},mrg_rxbuf=1,server=${isServer ? 1 : 0}`
+    })
+    this.#guests = new Testpmd(1, 'guests', devices, [])
+    await this.#guests.expect(/testpmd> /)
+  }
+
+  /** Lets frames of a length go round; million frames per second and direction, at the guests. */
+  async frames(length: number, seconds: number): Promise<number> {
+    const guests = this.#guests!
+    await guests.command('set fwd io', /mode\s+testpmd> /)
+    await guests.command(`set txpkts ${length}`, /txpkts \d+\s+testpmd> /)
+    await guests.command('start tx_first 16', /packet forwarding[^]*testpmd> /)
+    await sleep(1000)
+    const [before, start] = [await this.#received(), performance.now()]
+    await sleep(seconds * 1000)
+    const frames = (await this.#received()) - before
+    return frames / 2 / ((performance.now() - start) / 1000) / 1e6
+  }
+
+  /** Frames that both guests have received. */
+  async #received(): Promise<number> {
+    const pattern = /RX-packets: (\d+)[^]*RX-packets: (\d+)[^]*Tx-pps/
+    const [, first, second] = await this.#guests!.command('show port stats all', pattern)
+    return Number(first) + Number(second)
+  }
+
+  async close(): Promise<void> {
+    await this.#guests?.close()
+    await this.#testpmdSwitch?.close()
+    for (const child of this.#switches.toReversed()) await end(child, () => child.kill('SIGTERM'))
+    writeFileSync(HUGE_PAGES, this.#hugePagesBefore)
+    rmSync(this.#directory, { recursive: true, force: true })
+  }
+}
