@@ -8,6 +8,7 @@
  */
 import type { IoTier } from '../io/tier.ts'
 import type { Burst } from '../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
@@ -16,6 +17,7 @@ import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { BROKEN_TEXT } from '../virtio/chain.ts'
 import type { DeviceQueue } from '../virtio/device-queue.ts'
 import { DirtyLog } from '../virtio/dirty-log.ts'
+import { FlowSteering } from '../virtio/flow-steering.ts'
 import { FrameSink } from '../virtio/frame-sink.ts'
 import { FrameSource } from '../virtio/frame-source.ts'
 import { attachQueue } from '../virtio/queue-layout.ts'
@@ -111,6 +113,8 @@ export class VirtioPort implements PolledPort {
   readonly #transmitqs: Ring[] = []
   readonly #transmitqPair: Int32Array = new Int32Array(QUEUE_PAIRS_MAX)
   #nextTransmitq = 0
+  #isWired = false
+  readonly #steering: FlowSteering = new FlowSteering(QUEUE_PAIRS_MAX)
   #filled: Ring | null = null
 
   constructor(
@@ -206,8 +210,25 @@ export class VirtioPort implements PolledPort {
       this.#counters[base + COUNTERS.tx_drop_link_down] += count
       return
     }
+    if (pairs > 1 && !this.#isWired) {
+      this.#steer(burst, list, first, count)
+      return
+    }
     const ring = this.#receiveqs[queue < pairs ? queue : queue % pairs]
     this.#deliver(ring, burst, list, first, count)
+  }
+
+  /** @hot */
+  #steer(burst: Burst, list: Int32Array, first: number, count: number): void {
+    const steering = this.#steering
+    const pairs = this.#receiveqs.length
+    steering.steer(burst, list, first, count, pairs)
+    for (let pair = 0; pair < pairs; pair++) {
+      const listed = steering.listLength[pair]
+      if (listed === 0) continue
+      steering.listLength[pair] = 0
+      this.#deliver(this.#receiveqs[pair], burst, steering.lists, pair * BURST_SIZE_MAX, listed)
+    }
   }
 
   /** @hot */
@@ -261,6 +282,10 @@ export class VirtioPort implements PolledPort {
   }
 
   // --- control plane, between turns ---------------------------------------------------------------
+
+  setWired(isWired: boolean): void {
+    this.#isWired = isWired
+  }
 
   negotiate(negotiated: VirtioNegotiated): void {
     this.#negotiated = negotiated
@@ -387,6 +412,7 @@ export class VirtioPort implements PolledPort {
     this.reset()
     this.#source.close()
     this.#sink.close()
+    this.#steering.close()
   }
 }
 
