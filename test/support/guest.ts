@@ -25,7 +25,7 @@ export interface Guest {
 const closers: (() => void)[] = []
 
 afterEach(() => {
-  for (const close of closers.splice(0).reverse()) close()
+  for (const close of closers.splice(0).toReversed()) close()
 })
 
 /** Runs at the end of the test, last first. */

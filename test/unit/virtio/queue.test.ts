@@ -542,8 +542,14 @@ function setFlags(guest: Guest, isPacked: boolean, descriptor: number, flags: nu
 
 test('every reason for which a queue breaks has a text', () => {
   const reasons = [
-    ...[BROKEN_INDEX, BROKEN_AVAIL_STEP, BROKEN_LOOP, BROKEN_CHAIN_LENGTH, BROKEN_ADDRESS],
-    ...[BROKEN_INDIRECT, BROKEN_ORDER, BROKEN_EMPTY],
+    BROKEN_INDEX,
+    BROKEN_AVAIL_STEP,
+    BROKEN_LOOP,
+    BROKEN_CHAIN_LENGTH,
+    BROKEN_ADDRESS,
+    BROKEN_INDIRECT,
+    BROKEN_ORDER,
+    BROKEN_EMPTY,
   ]
   expect(new Set(reasons).size).toBe(BROKEN_TEXT.length - 1)
   for (const reason of reasons) expect(BROKEN_TEXT[reason].length).toBeGreaterThan(10)
