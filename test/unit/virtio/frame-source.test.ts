@@ -1,0 +1,317 @@
+/** Frames out of a transmitq: wherever a chain is cut, the burst describes the same frame. */
+import { describe, expect, test } from 'vitest'
+import { TUN_F_CSUM, TUN_F_TSO4 } from '../../../src/abi/if-tun.ts'
+import { Burst, FURTHER_PER_FRAME_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
+import { CopyProgram } from '../../../src/mem/copy-program.ts'
+import { Window } from '../../../src/mem/window.ts'
+import { FrameSource } from '../../../src/virtio/frame-source.ts'
+import type { Buffer, Guest, Queues } from '../../support/guest.ts'
+import { addChain, atEnd, KINDS, makeGuest, makeQueues } from '../../support/guest.ts'
+
+const MEMORY = 1 << 20
+const BUFFERS = 1 << 18
+const OUTPUT = 1 << 17
+const SIZE = 256
+const HEADER_LENGTHS = [10, 12, 20, 24] as const
+const [SPLIT] = KINDS
+
+interface Bench extends Queues {
+  readonly guest: Guest
+  readonly source: FrameSource
+  readonly burst: Burst
+  /** Bytes of the burst's frame k, copied as a port would. */
+  readonly bytesOf: (k: number) => Uint8Array
+}
+
+function setUp(kind = SPLIT): Bench {
+  const guest = makeGuest(MEMORY)
+  const source = new FrameSource()
+  const burst = new Burst()
+  const copies = new CopyProgram()
+  const output = Window.map(OUTPUT)
+  atEnd(() => {
+    source.close()
+    copies.close()
+    output.unmap()
+  })
+  const bytesOf = (k: number): Uint8Array => {
+    const bytes = new Uint8Array(output.buffer)
+    bytes.fill(0xee)
+    copies.addFrame(burst, k, output.id, 0, burst.length[k])
+    copies.run()
+    return bytes.slice(0, burst.length[k])
+  }
+  return { ...makeQueues(guest, kind, SIZE), guest, source, burst, bytesOf }
+}
+
+/** flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; the rest is not to be looked at. */
+function header(
+  length: number,
+  fields: readonly [number, number, number, number, number, number] = [0, 0, 0, 0, 0, 0],
+): Uint8Array {
+  const bytes = new Uint8Array(length).fill(0xfa)
+  const view = new DataView(bytes.buffer)
+  const [flags, type, ...rest] = fields
+  view.setUint8(0, flags)
+  view.setUint8(1, type)
+  rest.forEach((value, at) => view.setUint16(2 + 2 * at, value, true))
+  return bytes
+}
+
+function frame(length: number, seed = 0): Uint8Array {
+  return Uint8Array.from({ length }, (_, at) => (at * 7 + seed * 31 + (at >> 8)) & 0xff)
+}
+
+/** Writes the bytes into buffers of these lengths, the last takes the rest, with gaps between them. */
+function scatter(
+  guest: Guest,
+  bytes: Uint8Array,
+  cuts: readonly number[],
+  start: number,
+): Buffer[] {
+  const buffers: Buffer[] = []
+  let done = 0
+  let offset = start
+  for (const cut of [...cuts, bytes.length]) {
+    const length = Math.min(cut, bytes.length - done)
+    if (length === 0) continue
+    guest.bytes.set(bytes.subarray(done, done + length), offset)
+    buffers.push({ offset, length, isWritable: false })
+    done += length
+    offset += length + 5
+  }
+  return buffers
+}
+
+/** Makes a chain of header and frame available, cut into these lengths. */
+function send(
+  { guest, driver }: Bench,
+  head: Uint8Array,
+  body: Uint8Array,
+  cuts: readonly number[] = [],
+  start = BUFFERS,
+): number {
+  const whole = new Uint8Array([...head, ...body])
+  const id = addChain(driver, scatter(guest, whole, cuts, start))
+  expect(id).not.toBe(-1)
+  driver.publish()
+  return id
+}
+
+const headOf = (burst: Burst, k: number): Uint8Array =>
+  new Uint8Array(burst.heads.slice(k * HEAD_WORDS, (k + 1) * HEAD_WORDS).buffer)
+
+describe.each(HEADER_LENGTHS)('with a vnet_hdr of %i bytes', (headerLength) => {
+  test.each([
+    ['in one buffer', []],
+    ['with the header in a buffer of its own', [headerLength]],
+    ['with the header and a part of the addresses', [headerLength + 3]],
+    ['with the header cut', [4]],
+    ['byte by byte up to the payload', Array.from({ length: headerLength + 14 }, () => 1)],
+    ['in three parts', [headerLength + 100, 700]],
+  ])('a frame %s is described', (_, cuts) => {
+    const bench = setUp()
+    const { source, device, burst, driver, bytesOf } = bench
+    source.headerLength = headerLength
+    const body = frame(1000)
+    const id = send(bench, header(headerLength), body, cuts)
+    expect(source.fill(device, burst)).toBe(1)
+    expect(burst.count).toBe(1)
+    expect(burst.length[0]).toBe(1000)
+    expect(burst.gso[0]).toBe(0)
+    expect(burst.needs[0]).toBe(0)
+    expect(headOf(burst, 0)).toEqual(body.slice(0, 16))
+    expect(bytesOf(0)).toEqual(body)
+    expect(driver.takeUsed()).toBe(-1)
+    source.giveBack(device)
+    expect(driver.takeUsed()).toBe(id)
+    expect(driver.usedLength).toBe(0)
+  })
+
+  test.each([[[]], [[headerLength]], [[1, 1, 1, 5]], [[3, headerLength]]])(
+    'its fields are read, cut as %j',
+    (cuts) => {
+      const bench = setUp()
+      const { source, device, burst } = bench
+      source.headerLength = headerLength
+      source.offloads = TUN_F_CSUM | TUN_F_TSO4
+      send(bench, header(headerLength, [1, 1, 54, 1448, 34, 16]), frame(3000), cuts)
+      expect(source.fill(device, burst)).toBe(1)
+      expect(burst.count).toBe(1)
+      expect(burst.gso[0]).toBe(1 | (1 << 8) | (54 << 16))
+      expect(burst.gsoSize[0]).toBe(1448 | (34 << 16))
+      expect(burst.csumOffset[0]).toBe(16)
+      expect(burst.needs[0]).toBe(TUN_F_CSUM | TUN_F_TSO4)
+      // It stands right before the frame only if they are in one buffer.
+      const isBefore = cuts.length === 0
+      if (isBefore) expect(burst.headLength[0]).toBe(headerLength)
+      else expect(burst.headLength[0]).toBe(0)
+    },
+  )
+
+  test('a driver without offloads is not asked for them', () => {
+    const bench = setUp()
+    const { source, device, burst } = bench
+    source.headerLength = headerLength
+    send(bench, header(headerLength, [1, 1, 54, 1448, 34, 16]), frame(3000))
+    source.fill(device, burst)
+    expect(burst.count).toBe(1)
+    expect([burst.gso[0], burst.gsoSize[0], burst.csumOffset[0], burst.needs[0]]).toEqual([
+      0, 0, 0, 0,
+    ])
+    expect(burst.headLength[0]).toBe(0)
+  })
+
+  test.each([
+    ['of 13 bytes', 13],
+    ['of none', 0],
+  ])('a frame %s is malformed, and given back', (_, length) => {
+    const bench = setUp()
+    const { source, device, burst, driver } = bench
+    source.headerLength = headerLength
+    const id = send(bench, header(headerLength), frame(length))
+    expect(source.fill(device, burst)).toBe(1)
+    expect(burst.count).toBe(0)
+    expect(source.malformed).toBe(1)
+    source.giveBack(device)
+    expect(driver.takeUsed()).toBe(id)
+  })
+})
+
+test('a chain shorter than its header is malformed', () => {
+  const bench = setUp()
+  send(bench, frame(5), frame(0))
+  expect(bench.source.fill(bench.device, bench.burst)).toBe(1)
+  expect(bench.source.malformed).toBe(1)
+})
+
+test('a chain with nothing to read is malformed', () => {
+  const { source, device, driver, burst } = setUp()
+  addChain(driver, [{ offset: BUFFERS, length: 2000, isWritable: true }])
+  driver.publish()
+  expect(source.fill(device, burst)).toBe(1)
+  expect(source.malformed).toBe(1)
+})
+
+test('the longest frame is 64 KiB of payload behind an Ethernet header with two tags', () => {
+  const bench = setUp()
+  const { source, device, burst, bytesOf } = bench
+  const longest = frame(65535 + 14 + 8)
+  send(bench, header(12), longest, [12])
+  send(bench, header(12), frame(longest.length + 1), [12], BUFFERS + longest.length + 1000)
+  expect(source.fill(device, burst)).toBe(2)
+  expect(burst.count).toBe(1)
+  expect(source.oversize).toBe(1)
+  expect(bytesOf(0)).toEqual(longest)
+})
+
+test('a frame in more segments than a frame may have is malformed, one in as many is not', () => {
+  const bench = setUp()
+  const { source, device, burst, bytesOf } = bench
+  const cuts = (segments: number): number[] => [
+    12,
+    ...Array.from({ length: segments - 1 }, () => 9),
+  ]
+  const body = frame(1000)
+  send(bench, header(12), body, cuts(FURTHER_PER_FRAME_MAX + 1))
+  send(bench, header(12), frame(1000), cuts(FURTHER_PER_FRAME_MAX + 2), BUFFERS + 8192)
+  expect(source.fill(device, burst)).toBe(2)
+  expect(burst.count).toBe(1)
+  expect(source.malformed).toBe(1)
+  expect(burst.furtherCount[0]).toBe(FURTHER_PER_FRAME_MAX)
+  expect(bytesOf(0)).toEqual(body)
+})
+
+test.each([
+  ['that was not negotiated', [1, 1, 54, 1448, 34, 16] as const, TUN_F_CSUM, 'malformed'],
+  ['without a size', [1, 1, 54, 0, 34, 16] as const, TUN_F_CSUM | TUN_F_TSO4, 'malformed'],
+  ['whose checksum lies outside', [1, 0, 0, 0, 990, 16] as const, TUN_F_CSUM, 'malformed'],
+  ['of an unknown type', [0, 99, 54, 1448, 0, 0] as const, TUN_F_CSUM, 'unknownType'],
+])('a header with an offload %s drops its frame, and no other one', (_, wrong, offloads, count) => {
+  const bench = setUp()
+  const { source, device, burst, bytesOf, driver } = bench
+  source.offloads = offloads
+  const bodies = [0, 1, 2].map((seed) => frame(1000, seed))
+  send(bench, header(12), bodies[0], [], BUFFERS)
+  send(bench, header(12, [...wrong]), bodies[1], [20, 100], BUFFERS + 4096)
+  send(bench, header(12, [1, 0, 0, 0, 34, 6]), bodies[2], [5, 9, 300], BUFFERS + 8192)
+  expect(source.fill(device, burst)).toBe(3)
+  expect(burst.count).toBe(2)
+  expect(source[count as 'malformed' | 'unknownType']).toBe(1)
+  expect(source.malformed + source.unknownType + source.oversize).toBe(1)
+  expect(bytesOf(0)).toEqual(bodies[0])
+  expect(bytesOf(1)).toEqual(bodies[2])
+  expect(headOf(burst, 1)).toEqual(bodies[2].slice(0, 16))
+  expect(burst.needs[0]).toBe(0)
+  expect(burst.needs[1]).toBe(TUN_F_CSUM)
+  source.giveBack(device)
+  for (let at = 0; at < 3; at++) expect(driver.takeUsed()).not.toBe(-1)
+})
+
+test('heads are right however many frames of a burst are cut into bytes', () => {
+  const bench = setUp(KINDS.find((kind) => kind.isPacked && kind.tableEntries === 0))
+  const { guest, driver, source, device, burst } = bench
+  source.offloads = TUN_F_CSUM
+  // Ten frames of 25 buffers each; twelve bytes of header and twelve of the frame stand alone.
+  for (let round = 0; round < 20; round++) {
+    const seeds = Array.from({ length: 10 }, (_, at) => round * 10 + at)
+    for (const [at, seed] of seeds.entries()) {
+      const whole = new Uint8Array([
+        ...header(12, [1, 0, 0, 0, 14 + (seed % 32), 2]),
+        ...frame(60, seed),
+      ])
+      const cuts = Array.from({ length: 24 }, () => 1)
+      addChain(driver, scatter(guest, whole, cuts, BUFFERS + at * 1024))
+    }
+    driver.publish()
+    expect(source.fill(device, burst)).toBe(10)
+    expect(burst.count).toBe(10)
+    for (const [k, seed] of seeds.entries()) {
+      expect(headOf(burst, k)).toEqual(frame(60, seed).slice(0, 16))
+      expect(burst.gsoSize[k] >>> 16).toBe(14 + (seed % 32))
+    }
+    source.giveBack(device)
+    while (driver.takeUsed() !== -1);
+  }
+})
+
+test('heads are right when the pieces of one burst are more than a copy program holds', () => {
+  const guest = makeGuest(1 << 22)
+  const kind = KINDS.find((each) => each.isPacked && each.tableEntries === 0)!
+  const { driver, device } = makeQueues(guest, kind, 8192)
+  const source = new FrameSource()
+  const burst = new Burst()
+  atEnd(() => source.close())
+  source.offloads = TUN_F_CSUM
+  for (let seed = 0; seed < 100; seed++) {
+    const whole = new Uint8Array([
+      ...header(12, [1, 0, 0, 0, 14 + (seed % 32), 2]),
+      ...frame(60, seed),
+    ])
+    const cuts = Array.from({ length: 27 }, () => 1)
+    addChain(driver, scatter(guest, whole, cuts, (1 << 20) + seed * 1024))
+  }
+  driver.publish()
+  expect(source.fill(device, burst)).toBe(100)
+  expect(burst.count).toBe(100)
+  for (let k = 0; k < 100; k++) {
+    expect(headOf(burst, k)).toEqual(frame(60, k).slice(0, 16))
+    expect(burst.gsoSize[k] >>> 16).toBe(14 + (k % 32))
+  }
+})
+
+test('what was taken before the driver broke its queue is delivered and given back', () => {
+  const bench = setUp()
+  const { source, device, burst, driver } = bench
+  const id = send(bench, header(12), frame(100))
+  driver.begin(1, false)
+  driver.add(0, 100, false)
+  driver.commit()
+  driver.publish()
+  expect(source.fill(device, burst)).toBe(1)
+  expect(burst.count).toBe(1)
+  expect(device.broken).not.toBe(0)
+  source.giveBack(device)
+  expect(driver.takeUsed()).toBe(id)
+  expect(driver.takeUsed()).toBe(-1)
+})
