@@ -4,6 +4,8 @@
  */
 import type { GuestMemory } from '../mem/guest-memory.ts'
 
+const TWO_32 = 4294967296
+
 /** Segments of one chain. A chain that has more breaks its queue. */
 export const CHAIN_SEGMENTS_MAX = 1024
 
@@ -33,15 +35,15 @@ export class Chain {
 
   /**
    * Appends a buffer of `length` bytes at a guest address, as one segment for each piece of memory
-   * it lies in. Returns 0 or the reason (a BROKEN_* of device-queue.ts) why it cannot be.
+   * it lies in. The address is in two halves: a call that is not inlined would box it. Returns 0 or the reason (a BROKEN_* of device-queue.ts) why it cannot be.
    * @hot
    */
-  add(memory: GuestMemory, address: number, length: number, isWritable: boolean): number {
+  add(memory: GuestMemory, low: number, high: number, length: number, isWritable: boolean): number {
     if (isWritable) this.writableLength += length
     else if (this.count > this.readable) return BROKEN_ORDER
     else this.readableLength += length
     let left = length
-    let from = address
+    let from = (high >>> 0) * TWO_32 + (low >>> 0)
     while (left > 0) {
       if (this.count === CHAIN_SEGMENTS_MAX) return BROKEN_CHAIN_LENGTH
       if (!memory.locate(from)) return BROKEN_ADDRESS

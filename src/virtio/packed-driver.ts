@@ -59,7 +59,8 @@ export class PackedDriver implements DriverQueue {
   readonly #driverEventAt: number
   readonly #deviceEventAt: number
   readonly #tablesAt: number
-  readonly #tablesAddress: number
+  /** Address of the table of each id: low and high half. */
+  readonly #tableAddresses: Int32Array
   /** Ids that no chain has: a stack of #idCount. */
   readonly #ids: Uint16Array
   #idCount: number
@@ -97,7 +98,13 @@ export class PackedDriver implements DriverQueue {
     this.#driverEventAt = (offset + layout.availOffset) >> 2
     this.#deviceEventAt = (offset + layout.usedOffset) >> 2
     this.#tablesAt = (offset + layout.tableOffset) >> 2
-    this.#tablesAddress = memory.guestAddress + layout.tableOffset
+    this.#tableAddresses = new Int32Array(2 * size)
+    for (let id = 0; id < size; id++) {
+      const table =
+        memory.guestAddress + layout.tableOffset + id * tableEntries * PACKED_DESC_LENGTH
+      this.#tableAddresses[2 * id] = table
+      this.#tableAddresses[2 * id + 1] = table / TWO_32
+    }
     this.#ids = Uint16Array.from({ length: size }, (_, at) => size - 1 - at)
     this.#idCount = size
     this.#entries = new Uint16Array(size)
@@ -115,8 +122,9 @@ export class PackedDriver implements DriverQueue {
     if (isInTable) {
       const table = id * this.#tableEntries
       this.#tableAt = this.#tablesAt + table * DESC_WORDS
-      const address = this.#tablesAddress + table * PACKED_DESC_LENGTH
-      this.#writeEntry(address, count * PACKED_DESC_LENGTH, VIRTQ_DESC_F_INDIRECT)
+      const low = this.#tableAddresses[2 * id]
+      const high = this.#tableAddresses[2 * id + 1]
+      this.#writeEntry(low, high, count * PACKED_DESC_LENGTH, VIRTQ_DESC_F_INDIRECT)
     }
     return true
   }
@@ -124,30 +132,32 @@ export class PackedDriver implements DriverQueue {
   /** @hot */
   add(address: number, length: number, isWritable: boolean): void {
     const left = --this.#left
+    const low = address | 0
+    const high = (address / TWO_32) | 0
     const flags = isWritable ? VIRTQ_DESC_F_WRITE : 0
     if (this.#tableAt === 0) {
-      this.#writeEntry(address, length, left > 0 ? flags | VIRTQ_DESC_F_NEXT : flags)
+      this.#writeEntry(low, high, length, left > 0 ? flags | VIRTQ_DESC_F_NEXT : flags)
       return
     }
     const at = this.#tableAt
-    this.#writeBuffer(at, address, length)
+    this.#writeBuffer(at, low, high, length)
     this.#words[at + PACKED_DESC_ID_FLAGS] = flags << 16
     this.#tableAt = at + DESC_WORDS
   }
 
   /** @hot */
-  #writeBuffer(at: number, address: number, length: number): void {
-    this.#words[at + DESC_ADDR] = address
-    this.#words[at + DESC_ADDR + 1] = address / TWO_32
+  #writeBuffer(at: number, low: number, high: number, length: number): void {
+    this.#words[at + DESC_ADDR] = low
+    this.#words[at + DESC_ADDR + 1] = high
     this.#words[at + DESC_LEN] = length
   }
 
   /** @hot */
-  #writeEntry(address: number, length: number, chainFlags: number): void {
+  #writeEntry(low: number, high: number, length: number, chainFlags: number): void {
     const entry = this.#next
     const at = this.#ringAt + entry * DESC_WORDS
     const flags = chainFlags | (this.#wrap === 0 ? USED_MASK : AVAIL_MASK)
-    this.#writeBuffer(at, address, length)
+    this.#writeBuffer(at, low, high, length)
     if (this.#unpublished === 0) {
       // Its flags wait for `publish`: a device looks at no later entry before it has seen these.
       this.#first = entry

@@ -203,16 +203,17 @@ export class PackedQueue implements DeviceQueue {
     let index = this.#next
     for (let entries = 1; ; entries++) {
       const at = this.#wordsAt + index * DESC_WORDS
-      const address = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
+      const low = words[at + DESC_ADDR]
+      const high = words[at + DESC_ADDR + 1]
       const length = words[at + DESC_LEN] >>> 0
       const idFlags = words[at + PACKED_DESC_ID_FLAGS]
       const flags = idFlags >>> 16
       let broken = 0
       if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0) {
         if (!this.#hasIndirect || (flags & VIRTQ_DESC_F_NEXT) !== 0) return BROKEN_INDIRECT
-        broken = this.#walkIndirect(chain, address, length)
+        broken = this.#walkIndirect(chain, low, high, length)
       } else {
-        broken = chain.add(this.#memory, address, length, (flags & VIRTQ_DESC_F_WRITE) !== 0)
+        broken = chain.add(this.#memory, low, high, length, (flags & VIRTQ_DESC_F_WRITE) !== 0)
       }
       if (broken !== 0) return broken
       if ((flags & VIRTQ_DESC_F_NEXT) === 0) {
@@ -232,8 +233,9 @@ export class PackedQueue implements DeviceQueue {
    * only flag that means something there.
    * @hot
    */
-  #walkIndirect(chain: Chain, tableAddress: number, length: number): number {
+  #walkIndirect(chain: Chain, tableLow: number, tableHigh: number, length: number): number {
     const memory = this.#memory
+    const tableAddress = (tableHigh >>> 0) * TWO_32 + (tableLow >>> 0)
     const size = length / DESC_LENGTH
     if (length % DESC_LENGTH !== 0 || size === 0 || size > CHAIN_SEGMENTS_MAX) {
       return BROKEN_INDIRECT
@@ -243,10 +245,11 @@ export class PackedQueue implements DeviceQueue {
     const words = memory.words
     const end = (memory.offset >> 2) + size * DESC_WORDS
     for (let at = memory.offset >> 2; at < end; at += DESC_WORDS) {
-      const address = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
+      const low = words[at + DESC_ADDR]
+      const high = words[at + DESC_ADDR + 1]
       const bytes = words[at + DESC_LEN] >>> 0
       const flags = words[at + PACKED_DESC_ID_FLAGS] >>> 16
-      const broken = chain.add(memory, address, bytes, (flags & VIRTQ_DESC_F_WRITE) !== 0)
+      const broken = chain.add(memory, low, high, bytes, (flags & VIRTQ_DESC_F_WRITE) !== 0)
       if (broken !== 0) return broken
     }
     return 0

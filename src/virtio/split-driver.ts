@@ -59,7 +59,8 @@ export class SplitDriver implements DriverQueue {
   readonly #usedAt: number
   readonly #usedWordsAt: number
   readonly #tablesAt: number
-  readonly #tablesAddress: number
+  /** Address of the table of each id: low and high half. */
+  readonly #tableAddresses: Int32Array
   readonly #next: Uint16Array
   readonly #last: Uint16Array
   /** Descriptors of the chain with this id; 0: there is none. */
@@ -98,7 +99,12 @@ export class SplitDriver implements DriverQueue {
     this.#usedAt = (offset + layout.usedOffset) >> 1
     this.#usedWordsAt = (offset + layout.usedOffset) >> 2
     this.#tablesAt = (offset + layout.tableOffset) >> 2
-    this.#tablesAddress = memory.guestAddress + layout.tableOffset
+    this.#tableAddresses = new Int32Array(2 * size)
+    for (let id = 0; id < size; id++) {
+      const table = memory.guestAddress + layout.tableOffset + id * tableEntries * DESC_LENGTH
+      this.#tableAddresses[2 * id] = table
+      this.#tableAddresses[2 * id + 1] = table / TWO_32
+    }
     this.#next = Uint16Array.from({ length: size }, (_, at) => at + 1)
     this.#last = new Uint16Array(size)
     this.#counts = new Uint16Array(size)
@@ -118,8 +124,9 @@ export class SplitDriver implements DriverQueue {
       const table = head * this.#tableEntries
       this.#tableAt = this.#tablesAt + table * DESC_WORDS
       const at = this.#descriptorsAt + head * DESC_WORDS
-      const address = this.#tablesAddress + table * DESC_LENGTH
-      this.#write(at, address, count * DESC_LENGTH, VIRTQ_DESC_F_INDIRECT, 0)
+      const low = this.#tableAddresses[2 * head]
+      const high = this.#tableAddresses[2 * head + 1]
+      this.#write(at, low, high, count * DESC_LENGTH, VIRTQ_DESC_F_INDIRECT, 0)
       this.#freeHead = this.#next[head]
       this.#tail = head
     }
@@ -129,25 +136,28 @@ export class SplitDriver implements DriverQueue {
   /** @hot */
   add(address: number, length: number, isWritable: boolean): void {
     const left = --this.#left
+    const low = address | 0
+    const high = (address / TWO_32) | 0
     const flags = (left > 0 ? VIRTQ_DESC_F_NEXT : 0) | (isWritable ? VIRTQ_DESC_F_WRITE : 0)
     if (this.#tableIndex > 0) {
-      this.#write(this.#tableAt, address, length, flags, left > 0 ? this.#tableIndex : 0)
+      this.#write(this.#tableAt, low, high, length, flags, left > 0 ? this.#tableIndex : 0)
       this.#tableAt += DESC_WORDS
       this.#tableIndex++
       return
     }
     const at = this.#freeHead
     const next = this.#next[at]
-    this.#write(this.#descriptorsAt + at * DESC_WORDS, address, length, flags, left > 0 ? next : 0)
+    const word = this.#descriptorsAt + at * DESC_WORDS
+    this.#write(word, low, high, length, flags, left > 0 ? next : 0)
     this.#freeHead = next
     this.#tail = at
   }
 
   /** @hot */
-  #write(at: number, address: number, length: number, flags: number, next: number): void {
+  #write(at: number, low: number, high: number, length: number, flags: number, next: number): void {
     const words = this.#words
-    words[at + DESC_ADDR] = address
-    words[at + DESC_ADDR + 1] = address / TWO_32
+    words[at + DESC_ADDR] = low
+    words[at + DESC_ADDR + 1] = high
     words[at + DESC_LEN] = length
     words[at + DESC_FLAGS_NEXT] = flags | (next << 16)
   }

@@ -194,15 +194,16 @@ export class SplitQueue implements DeviceQueue {
       // Descriptors of no bytes make no segments, but take time.
       if (steps === CHAIN_SEGMENTS_MAX) return BROKEN_CHAIN_LENGTH
       const at = this.#descriptorsAt + index * DESC_WORDS
-      const address = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
+      const low = words[at + DESC_ADDR]
+      const high = words[at + DESC_ADDR + 1]
       const length = words[at + DESC_LEN] >>> 0
       const flagsNext = words[at + DESC_FLAGS_NEXT]
       if ((flagsNext & VIRTQ_DESC_F_INDIRECT) !== 0) {
         if (!this.#hasIndirect || (flagsNext & VIRTQ_DESC_F_NEXT) !== 0) return BROKEN_INDIRECT
-        return this.#walkIndirect(chain, address, length)
+        return this.#walkIndirect(chain, low, high, length)
       }
       const isWritable = (flagsNext & VIRTQ_DESC_F_WRITE) !== 0
-      const broken = chain.add(this.#memory, address, length, isWritable)
+      const broken = chain.add(this.#memory, low, high, length, isWritable)
       if (broken !== 0) return broken
       if ((flagsNext & VIRTQ_DESC_F_NEXT) === 0) return chain.count === 0 ? BROKEN_EMPTY : 0
       index = flagsNext >>> 16
@@ -211,8 +212,9 @@ export class SplitQueue implements DeviceQueue {
   }
 
   /** The same in an indirect table of `length` bytes. @hot */
-  #walkIndirect(chain: Chain, tableAddress: number, length: number): number {
+  #walkIndirect(chain: Chain, tableLow: number, tableHigh: number, length: number): number {
     const memory = this.#memory
+    const tableAddress = (tableHigh >>> 0) * TWO_32 + (tableLow >>> 0)
     const size = length / DESC_LENGTH
     if (length % DESC_LENGTH !== 0 || size === 0 || size > INDIRECT_MAX) return BROKEN_INDIRECT
     if (!memory.locate(tableAddress) || memory.room < length) return BROKEN_INDIRECT
@@ -223,11 +225,12 @@ export class SplitQueue implements DeviceQueue {
     for (let steps = 0; ; steps++) {
       if (steps === size) return BROKEN_LOOP
       const at = tableAt + index * DESC_WORDS
-      const address = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
+      const low = words[at + DESC_ADDR]
+      const high = words[at + DESC_ADDR + 1]
       const bytes = words[at + DESC_LEN] >>> 0
       const flagsNext = words[at + DESC_FLAGS_NEXT]
       if ((flagsNext & VIRTQ_DESC_F_INDIRECT) !== 0) return BROKEN_INDIRECT
-      const broken = chain.add(memory, address, bytes, (flagsNext & VIRTQ_DESC_F_WRITE) !== 0)
+      const broken = chain.add(memory, low, high, bytes, (flagsNext & VIRTQ_DESC_F_WRITE) !== 0)
       if (broken !== 0) return broken
       if ((flagsNext & VIRTQ_DESC_F_NEXT) === 0) return chain.count === 0 ? BROKEN_EMPTY : 0
       index = flagsNext >>> 16
