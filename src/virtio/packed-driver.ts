@@ -159,7 +159,7 @@ export class PackedDriver implements DriverQueue {
     const flags = chainFlags | (this.#wrap === 0 ? USED_MASK : AVAIL_MASK)
     this.#writeBuffer(at, low, high, length)
     if (this.#unpublished === 0) {
-      // Its flags wait for `publish`: a device looks at no later entry before it has seen these.
+      // Its flags are written when it is published: a device looks at no later entry before it has seen these.
       this.#first = entry
       this.#firstWrap = this.#wrap
       this.#firstFlags = flags

@@ -279,7 +279,7 @@ export class PackedQueue implements DeviceQueue {
     const flags = length === 0 ? wrapFlags : wrapFlags | VIRTQ_DESC_F_WRITE
     this.#words[at + DESC_LEN] = length
     if (this.#unpublished === 0) {
-      // Its flags wait for `publish`: a driver looks at no later entry before it has seen these.
+      // Its flags are written when it is published: a driver looks at no later entry before it has seen these.
       this.#first = used
       this.#firstWrap = this.#usedWrap
       this.#firstFlags = flags
