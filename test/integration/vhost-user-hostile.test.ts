@@ -110,7 +110,7 @@ async function withEach<T>(
   const left = [...items]
   const worker = async (): Promise<void> => {
     for (let item = left.shift(); item !== undefined; item = left.shift()) {
-      const guest = lab.connect()
+      const guest = await lab.connect()
       await attack(guest, item)
       lab.kill(guest)
     }
@@ -151,7 +151,7 @@ test('messages of a wrong size end their connection', async () => {
     guest.send(request, wrong, fds)
     expect(await isServed(guest), `message ${request} of ${length} bytes`).toBe(false)
   })
-  const guest = lab.connect()
+  const guest = await lab.connect()
   guest.sendBytes(u32s(1, 1, 0xffff_ffff))
   await guest.hungUp()
 })
@@ -216,7 +216,7 @@ test('unknown messages are refused, and end the connection when no answer is wan
 
 test('a handshake may end at any byte', async () => {
   const lengths = await (async () => {
-    const guest = lab.connect()
+    const guest = await lab.connect()
     const all = handshake(guest).map(({ payload }) => 12 + payload.length)
     lab.kill(guest)
     return all
@@ -273,7 +273,7 @@ test('a thousand connections in quick succession', async () => {
 describe('while rings run', () => {
   /** A guest with buffers for frames, and frames on their way. */
   async function busyGuest(memfdFlags = 1): Promise<FrontEnd> {
-    const guest = lab.connect(memfdFlags)
+    const guest = await lab.connect(memfdFlags)
     await guest.start()
     guest.post(16)
     for (let n = 0; n < 4; n++) lab.flood()
@@ -358,7 +358,7 @@ describe('while rings run', () => {
     queue: number,
     buffer: number,
   ): Promise<void> {
-    const guest = lab.connect(memfdFlags)
+    const guest = await lab.connect(memfdFlags)
     await guest.start()
     await lab.stateIs('connected')
     guest.descriptor(queue, 0, GUEST_BASE + buffer, BUFFER_LENGTH, queue === 0 ? 2 : 0)
@@ -452,7 +452,7 @@ describe('descriptors that are something else', () => {
   ])('as memory: %s', async (_what, make) => {
     const fd = make()
     for (const request of [5, 37]) {
-      const guest = lab.connect()
+      const guest = await lab.connect()
       await guest.negotiate()
       // Both have 8 bytes before the region; ADD_MEM_REG's mean nothing.
       guest.send(request, guest.memoryTable(), [fd])
@@ -471,7 +471,7 @@ describe('descriptors that are something else', () => {
     ['read-only memory', readOnly],
     ['an eventfd that blocks', blockingEventfd],
   ])('as kick, call and err: %s', async (_what, make) => {
-    const guest = lab.connect()
+    const guest = await lab.connect()
     await guest.start()
     const fd = make()
     for (const request of [12, 13, 14]) {
@@ -493,7 +493,7 @@ describe('descriptors that are something else', () => {
   })
 
   test('as call and err: an eventfd that is full and blocks', async () => {
-    const guest = lab.connect()
+    const guest = await lab.connect()
     await guest.start()
     const fd = blockingEventfd()
     expect(writeSync(fd, u64(0xffff_ffff_ffff_fffen))).toBe(8)
@@ -512,9 +512,9 @@ describe('descriptors that are something else', () => {
 })
 
 test('a front-end that waits with rings it cannot have harms the one before it in nothing', async () => {
-  const first = lab.connect()
+  const first = await lab.connect()
   await first.start()
-  const second = lab.connect()
+  const second = await lab.connect()
   await second.negotiate()
   second.send(5, second.memoryTable(), [second.memfd])
   for (const queue of [0, 1]) {

@@ -6,6 +6,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
+import { shim } from '../../src/native/shim.ts'
 import { FrontEnd } from './front-end.ts'
 import { IO } from './lab.ts'
 import { until } from './processes.ts'
@@ -43,7 +44,7 @@ export class HostileLab {
     await lab.#good.start()
     lab.#good.post(POSTED)
     // Whatever is opened once and kept is open after a first guest.
-    const first = lab.connect()
+    const first = await lab.connect()
     await first.start()
     lab.kill(first)
     await until('the first guest is gone', () => lab.sw.port('g').state === 'disconnected')
@@ -54,8 +55,11 @@ export class HostileLab {
   }
 
   /** A front-end of the hostile port. */
-  connect(memfdFlags = 1): FrontEnd {
-    const guest = FrontEnd.connect(this.path, memfdFlags)
+  async connect(memfdFlags = 1): Promise<FrontEnd> {
+    const fd = shim.socketUnix(1)
+    // With a full backlog one has to wait.
+    await until('the port takes the connection', () => shim.connectUnix(fd, this.path) === 0)
+    const guest = new FrontEnd(fd, memfdFlags)
     this.#open.add(guest)
     return guest
   }
@@ -123,7 +127,7 @@ export class HostileLab {
   /** A guest on the hostile port finds it as good as new. */
   async expectUsable(): Promise<void> {
     await this.stateIs('disconnected')
-    const guest = this.connect()
+    const guest = await this.connect()
     await guest.start()
     await this.stateIs('connected')
     guest.transmit(frame(255, 3, 0x600d))
