@@ -100,9 +100,9 @@ export class GuestDevice implements VhostUserDevice {
   /** Leaves the engine's port empty; no queue of this device runs. */
   async detach(): Promise<void> {
     if (!this.#isOwner) return
+    await this.#call({ do: 'reset' })
     this.#isOwner = false
     this.#started.clear()
-    await this.#host.call({ do: 'reset' })
   }
 
   async #call(call: VirtioCall): Promise<unknown> {
@@ -159,7 +159,7 @@ export class GuestDevice implements VhostUserDevice {
   }
 
   async startQueue(index: number, setup: QueueSetup): Promise<void> {
-    // From here on the device runs, and nobody else becomes the owner while it waits for the engine.
+    // Before it is claimed: whoever attaches the device starts all that it has.
     this.#queues.set(index, setup)
     if (this.#isOwner) await this.#start(index, setup)
     else await this.#host.claim(this)
@@ -182,9 +182,9 @@ export class GuestDevice implements VhostUserDevice {
     if (setup === undefined) return 0
     this.#queues.delete(index)
     let base = setup.base
-    if (this.#started.delete(index))
+    if (this.#started.delete(index)) {
       base = (await this.#call({ do: 'stop', queue: index })) as number
-    else for (const fd of [setup.kickFd, setup.callFd]) if (fd >= 0) shim.close(fd)
+    } else for (const fd of [setup.kickFd, setup.callFd]) if (fd >= 0) shim.close(fd)
     await this.#host.changed(this)
     return base
   }

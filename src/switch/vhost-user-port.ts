@@ -179,11 +179,10 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     await this.#transfer(device)
   }
 
-  /** The owner changes at once, what it has to do with that follows in the engine's order. */
   async #transfer(to: GuestDevice): Promise<void> {
-    const from = this.#owner
+    await this.#owner?.detach()
     this.#owner = to
-    await Promise.all([from?.detach(), to.attach()])
+    await to.attach()
   }
 
   async changed(device: GuestDevice): Promise<void> {

@@ -27,8 +27,6 @@ export interface ListenerOptions {
 
 interface Connection {
   readonly session: VhostUserSession
-  /** The end of the queue of its messages. */
-  last: Promise<void>
   isBroken: boolean
 }
 
@@ -39,6 +37,11 @@ export class VhostUserListener {
   readonly #connections = new Map<number, Connection>()
   #sockets: SocketThread | undefined
   #group = -1
+  /**
+   * The end of the queue of messages, of all connections together: what two front-ends of a port
+   * say about the same engine's port is carried out one after the other.
+   */
+  #last: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
   #waitMs = RECONNECT_MS_MIN
   #isClosed = false
@@ -81,7 +84,7 @@ export class VhostUserListener {
 
   #opened(connection: number): void {
     const session = this.#options.makeSession()
-    this.#connections.set(connection, { session, last: Promise.resolve(), isBroken: false })
+    this.#connections.set(connection, { session, isBroken: false })
   }
 
   #received(number: number, item: MessageItem, fds: number[]): void {
@@ -90,7 +93,7 @@ export class VhostUserListener {
       for (const fd of fds) shim.close(fd)
       return
     }
-    connection.last = connection.last
+    this.#last = this.#last
       .then(() => this.#handle(number, connection, item, fds))
       .finally(() => this.#sockets!.answered(number))
   }
@@ -124,15 +127,12 @@ export class VhostUserListener {
     const connection = this.#connections.get(number)
     this.#connections.delete(number)
     if (connection === undefined) return
-    connection.last = connection.last.then(() => this.#end(connection.session))
-    this.#ending.add(connection.last)
-    void connection.last.finally(() => {
-      this.#ending.delete(connection.last)
-      if (!this.#options.isServer && !this.#isClosed) this.#connectLater()
-    })
+    this.#last = this.#last
+      .then(() => this.#end(connection.session))
+      .finally(() => {
+        if (!this.#options.isServer && !this.#isClosed) this.#connectLater()
+      })
   }
-
-  readonly #ending = new Set<Promise<void>>()
 
   async #end(session: VhostUserSession): Promise<void> {
     try {
@@ -153,7 +153,7 @@ export class VhostUserListener {
     clearTimeout(this.#timer)
     if (this.#sockets !== undefined) {
       await this.#sockets.ignore(this.#group)
-      await Promise.all(this.#ending)
+      await this.#last
       await this.#sockets.release()
     }
     if (this.#listenFd < 0) return

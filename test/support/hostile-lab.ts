@@ -2,7 +2,7 @@
  * A switch with a good guest (`w`), a memory port (`m`) and a port that a hostile front-end gets
  * (`g`). Whatever that one does, `expectUnharmed` says whether the others noticed.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
@@ -27,7 +27,7 @@ export class HostileLab {
   readonly #open = new Set<FrontEnd>()
   #received = 0
   #number = 0
-  #fds = 0
+  #fds: readonly string[] = []
   #maps = 0
 
   private constructor() {
@@ -49,7 +49,7 @@ export class HostileLab {
     lab.kill(first)
     await until('the first guest is gone', () => lab.sw.port('g').state === 'disconnected')
     await lab.passesFrames()
-    lab.#fds = fdCount()
+    lab.#fds = openFds()
     lab.#maps = guestMaps()
     return lab
   }
@@ -114,12 +114,13 @@ export class HostileLab {
     for (const guest of this.#open) this.kill(guest)
     await this.passesFrames()
     await this.stateIs('disconnected')
-    await until(`${this.#fds} descriptors are open`, () => fdCount() === this.#fds).catch(
-      (error: unknown) => {
-        const left = readdirSync('/proc/self/fd').length - this.#fds
-        throw new Error(`${left} descriptors more than before`, { cause: error })
-      },
-    )
+    let left: string[] = []
+    await until('the descriptors are those from before', () => {
+      left = extra(this.#fds, openFds())
+      return left.length === 0
+    }).catch((error: unknown) => {
+      throw new Error(`left open: ${left.join(', ')}`, { cause: error })
+    })
     await until(`${this.#maps} mappings of guests are left`, () => guestMaps() === this.#maps)
     if (this.sw.port('w').state !== 'connected') throw new Error('the good guest is gone')
   }
@@ -149,7 +150,28 @@ export class HostileLab {
   }
 }
 
-const fdCount = (): number => readdirSync('/proc/self/fd').length
+/** What is behind every descriptor of this process. */
+function openFds(): string[] {
+  return readdirSync('/proc/self/fd').map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`)
+    } catch {
+      // The one with which the directory was read.
+      return 'gone'
+    }
+  })
+}
+
+/** Those of `now` that are not in `before`, or not as often; memory and sockets by kind. */
+function extra(before: readonly string[], now: readonly string[]): string[] {
+  const kind = (name: string): string => name.replace(/\d+/g, '')
+  const rest = before.map(kind)
+  return now.filter((name) => {
+    const at = rest.indexOf(kind(name))
+    if (at >= 0) rest.splice(at, 1)
+    return at < 0
+  })
+}
 
 const guestMaps = (): number =>
   readFileSync('/proc/self/maps', 'utf8').split('framepump-test-guest').length - 1
