@@ -41,6 +41,7 @@ import { shim } from '../native/shim.ts'
 import type { VhostUserOptions } from '../port/options.ts'
 import type { AckedState } from '../vhost-user/acked-store.ts'
 import { loadAcked, offeredFeatures, storeAcked } from '../vhost-user/acked-store.ts'
+import { prepareEventFd } from '../vhost-user/event-fd.ts'
 import { VhostUserListener } from '../vhost-user/listener.ts'
 import { VhostUserSession } from '../vhost-user/session.ts'
 import { rarpFrame } from '../wire/rarp.ts'
@@ -137,6 +138,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       acked: (features) => this.#storeAcked(features),
       ended: () => void this.#sessions.delete(device),
       closeFd: (fd) => void shim.close(fd),
+      prepareEventFd,
       signalFd: (fd) => void shim.eventfdWrite(fd),
       log: (message) => this.#context.log(`vhost-user ${this.#options.id}: ${message}`),
     })

@@ -41,6 +41,8 @@ export interface SessionOptions {
   /** The connection is over and everything of it released. */
   readonly ended: () => void
   readonly closeFd: (fd: number) => void
+  /** Makes a descriptor ready for being signalled; false: it is no eventfd. */
+  readonly prepareEventFd: (fd: number) => boolean
   /** Signals an eventfd. */
   readonly signalFd: (fd: number) => void
   readonly log: (message: string) => void
@@ -314,10 +316,14 @@ export class VhostUserSession {
     vring.errFd = fd
   }
 
-  /** The ring, or the descriptor that came for it closed. */
+  /** The ring, and the descriptor that came for it ready; or that closed. */
   #vringOf(index: number, fd: number): Vring {
     try {
-      return this.#vring(index)
+      const vring = this.#vring(index)
+      if (fd >= 0 && !this.#options.prepareEventFd(fd)) {
+        throw broken(`a descriptor of queue ${index} is no eventfd`)
+      }
+      return vring
     } catch (error) {
       this.#closeFd(fd)
       throw error

@@ -86,6 +86,8 @@ export const OFFERED: bigint = (1n << 32n) | (1n << 34n) | (1n << 30n) | (1n << 
 
 /** A session on a fake device; `closed` are the descriptors that the session itself closed. */
 export class FakeConnection {
+  /** The descriptor that is no eventfd. */
+  static readonly noEventFd = 666
   readonly device = new FakeDevice()
   readonly closed: number[] = []
   readonly signalled: number[] = []
@@ -99,6 +101,7 @@ export class FakeConnection {
     acked: (features) => this.acked.push(features),
     ended: () => (this.hasEnded = true),
     closeFd: (fd) => this.closed.push(fd),
+    prepareEventFd: (fd) => fd !== FakeConnection.noEventFd,
     signalFd: (fd) => this.signalled.push(fd),
     log: () => undefined,
   })
