@@ -511,8 +511,9 @@ test('a front-end that waits with rings it cannot have harms the one before it i
   await second.negotiate()
   second.send(5, second.memoryTable(), [second.memfd])
   for (const queue of [0, 1]) {
+    second.kicks[queue] = shim.eventfd(0, 0o2004000)
     for (const request of [12, 13]) {
-      second.send(request, u64(BigInt(queue)), [second.memfd])
+      second.send(request, u64(BigInt(queue)), [second.kicks[queue]])
     }
     second.send(8, u32s(queue, RING_SIZE))
     // The last byte of the memory: it is there, and the ring is not.
