@@ -14,6 +14,8 @@ import { isGroup } from '../wire/ethernet.ts'
 /** Addresses of both kinds that the table holds together. */
 export const MAC_TABLE_ENTRIES = 64
 export const VLAN_COUNT = 4096
+/** The VLAN table as bytes. */
+export const VLAN_BYTES: number = VLAN_COUNT / 8
 
 const MAC_LENGTH = 6
 const VLAN_WORDS: number = VLAN_COUNT / 32
@@ -114,6 +116,20 @@ export class RxFilter {
     const bit = 1 << (id & 31)
     if (isAllowed) this.#vlans[id >> 5] |= bit
     else this.#vlans[id >> 5] &= ~bit
+  }
+
+  /** The table as VLAN_BYTES bytes: bit (id & 7) of byte (id >> 3). */
+  get vlans(): Uint8Array {
+    const bytes = new Uint8Array(VLAN_BYTES)
+    const view = new DataView(bytes.buffer)
+    for (let word = 0; word < VLAN_WORDS; word++) view.setInt32(4 * word, this.#vlans[word], true)
+    return bytes
+  }
+
+  /** Replaces the table by what `vlans` gave. */
+  setVlans(bytes: Uint8Array): void {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, VLAN_BYTES)
+    for (let word = 0; word < VLAN_WORDS; word++) this.#vlans[word] = view.getInt32(4 * word, true)
   }
 
   isVlanAllowed(id: number): boolean {
