@@ -185,7 +185,7 @@ export class ControlQueue {
 
   #acknowledgeAnnounce(): boolean {
     const device = this.#device
-    if (!device.has(features.VIRTIO_NET_F_GUEST_ANNOUNCE)) return false
+    // Only pending for a driver with VIRTIO_NET_F_GUEST_ANNOUNCE.
     if ((device.status & VIRTIO_NET_S_ANNOUNCE) === 0) return false
     device.status &= ~VIRTIO_NET_S_ANNOUNCE
     this.#events.announceAcknowledged(device.announceRounds)

@@ -13,7 +13,13 @@ import { guestOffloads, has } from './features.ts'
 import { Rss } from './rss.ts'
 import { RxFilter } from './rx-filter.ts'
 import type { SavedState } from './saved-state.ts'
-import { formatHex, formatMacBytes, parseSavedState, SAVED_STATE_VERSION } from './saved-state.ts'
+import {
+  ANNOUNCE_ROUNDS_MAX,
+  formatHex,
+  formatMacBytes,
+  parseSavedState,
+  SAVED_STATE_VERSION,
+} from './saved-state.ts'
 
 /** What a device is made with and no driver changes. */
 export interface DeviceLimits {
@@ -60,7 +66,7 @@ export class DeviceState {
     this.rss.configure(null)
   }
 
-  /** Takes what the driver accepted of the offered bits. All guest offloads are on then, and a
+  /** Takes what the driver accepted of the offered bits, after a reset. All guest offloads are on then, and a
    *  driver that can filter VLANs starts with none. */
   negotiate(features: bigint): void {
     this.features = features & this.limits.offered
@@ -73,11 +79,16 @@ export class DeviceState {
     return has(this.features, bit)
   }
 
-  /** The driver shall announce itself, now and `rounds` times more; its acknowledgement arms each
-   *  further round. The owner tells the driver that the config changed. */
-  requestAnnounce(rounds: number): void {
+  /**
+   * The driver shall announce itself, now and `rounds` times more (0..ANNOUNCE_ROUNDS_MAX); its
+   * acknowledgement arms each further round. The owner then tells the driver that the config
+   * changed. False: this driver cannot announce itself.
+   */
+  requestAnnounce(rounds: number): boolean {
+    if (!this.has(VIRTIO_NET_F_GUEST_ANNOUNCE)) return false
     this.status |= VIRTIO_NET_S_ANNOUNCE
-    this.announceRounds = rounds
+    this.announceRounds = Math.min(rounds, ANNOUNCE_ROUNDS_MAX)
+    return true
   }
 
   /** For a file or a stream; JSON can carry it. */

@@ -287,7 +287,8 @@ function checkKeys(
 function listOf(value: unknown, path: string, lengthMax: number): readonly unknown[] {
   if (!Array.isArray(value)) throw fault(path, `${told(value)} is no list`)
   if (value.length > lengthMax) throw fault(path, `more than ${lengthMax} entries`)
-  return value
+  // A list with holes becomes one without: `map` would skip them unchecked.
+  return Array.from(value as readonly unknown[])
 }
 
 function integerOf(value: unknown, path: string, min: number, max: number): number {

@@ -197,7 +197,7 @@ describe('announcements', () => {
   test('an acknowledgement is good once per request, and says how many are left', () => {
     const device = controlDevice()
     expectRefused(device, 3, 0)
-    device.state.requestAnnounce(2)
+    expect(device.state.requestAnnounce(2)).toBe(true)
     expect(device.state.status & VIRTIO_NET_S_ANNOUNCE).not.toBe(0)
     expect(run(device, 3, 0)).toBe(OK)
     expect(device.state.status & VIRTIO_NET_S_ANNOUNCE).toBe(0)
@@ -207,7 +207,8 @@ describe('announcements', () => {
 
   test('need GUEST_ANNOUNCE', () => {
     const device = without(bits.VIRTIO_NET_F_GUEST_ANNOUNCE)
-    device.state.requestAnnounce(1)
+    expect(device.state.requestAnnounce(1)).toBe(false)
+    expect(device.state.status & VIRTIO_NET_S_ANNOUNCE).toBe(0)
     expectRefused(device, 3, 0)
   })
 })
@@ -327,7 +328,10 @@ describe('HASH_CONFIG', () => {
 describe('guest offloads', () => {
   const { VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6 } = bits
   const set = (mask: bigint): number[] => [
-    ...[5, 0, ...le32(Number(mask & 0xffff_ffffn)), ...le32(Number(mask >> 32n))],
+    5,
+    0,
+    ...le32(Number(mask & 0xffff_ffffn)),
+    ...le32(Number(mask >> 32n)),
   ]
 
   test('can be lowered and raised within what was negotiated', () => {
