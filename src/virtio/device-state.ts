@@ -7,7 +7,11 @@
  * It belongs to one owner, who acts on it between two bursts; the filter and RSS in it are what the
  * data plane asks per frame. VIRTIO 1.3 §5.1.4 and §5.1.6.5.
  */
-import { VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_VLAN } from '../abi/virtio-features.ts'
+import {
+  VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+  VIRTIO_NET_F_CTRL_VLAN,
+  VIRTIO_NET_F_GUEST_ANNOUNCE,
+} from '../abi/virtio-features.ts'
 import { VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP } from '../abi/virtio-net.ts'
 import { guestOffloads, has } from './features.ts'
 import { Rss } from './rss.ts'
