@@ -25,6 +25,7 @@ import type {
   RunState,
   Switch,
   SwitchCounters,
+  VirtioNetPort,
   SwitchEvents,
   SwitchOptions,
 } from './api.ts'
@@ -39,6 +40,7 @@ import {
 import { checkSwitchOptions, offloadNames } from './switch-options.ts'
 import type { EngineAccess, OpenPort } from './switch-port.ts'
 import { MemorySwitchPort, openPort } from './switch-port.ts'
+import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
 /** Captures at the same time: each has a ring and a thread. */
 const CAPTURES_MAX = 16
@@ -95,11 +97,14 @@ class UserspaceSwitch implements Switch {
         macTableSize: options.macTableSize ?? 8192,
         dropsReservedGroups: options.groupAddresses === '802.1D',
       },
-      (index, errno) => this.#portFailed(index, errno),
-      (index, queue, reason) => this.#queueBroken(index, queue, reason),
-      (error) => {
-        this.runState = 'shutdown'
-        this.events.emit('engine-failed', error)
+      {
+        portFailed: (index, errno) => this.#portFailed(index, errno),
+        queueBroken: (index, queue, reason) => this.#queueBroken(index, queue, reason),
+        driverCalled: (index) => this.#byIndex[index]?.open.driverCalled?.(),
+        failed: (error) => {
+          this.runState = 'shutdown'
+          this.events.emit('engine-failed', error)
+        },
       },
     )
   }
@@ -219,6 +224,12 @@ class UserspaceSwitch implements Switch {
     const { open } = this.#entry(id)
     if (open instanceof MemorySwitchPort) return open.endpoint
     throw new StateError('NOT_A_MEMORY_PORT', `port "${id}" is not a memory port`)
+  }
+
+  virtioNetPort(id: string): VirtioNetPort {
+    const { open } = this.#entry(id)
+    if (open instanceof VirtioNetSwitchPort) return open
+    throw new StateError('VIRTIO_NET', `port "${id}" is not a virtio-net port`)
   }
 
   links(): [string, string][] {

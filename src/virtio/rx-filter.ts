@@ -25,6 +25,24 @@ const BROADCAST_LO = 0xffff
 const VLAN_TYPE_WORD = 0x0081
 const NO_VLAN = -1
 
+/** A filter as another thread can be given it. */
+export interface RxFilterSettings {
+  readonly flags: {
+    readonly promisc: boolean
+    readonly allmulti: boolean
+    readonly alluni: boolean
+    readonly nomulti: boolean
+    readonly nouni: boolean
+    readonly nobcast: boolean
+  }
+  readonly mac: Uint8Array
+  /** Null: more than the table holds. */
+  readonly unicast: readonly Uint8Array[] | null
+  readonly multicast: readonly Uint8Array[] | null
+  /** As `RxFilter.vlans`. */
+  readonly vlans: Uint8Array
+}
+
 export class RxFilter {
   promisc = true
   allmulti = false
@@ -56,6 +74,24 @@ export class RxFilter {
     this.nobcast = false
     this.setTable([], [])
     this.allowVlans(true)
+  }
+
+  get settings(): RxFilterSettings {
+    const { promisc, allmulti, alluni, nomulti, nouni, nobcast } = this
+    return {
+      flags: { promisc, allmulti, alluni, nomulti, nouni, nobcast },
+      mac: this.mac,
+      unicast: this.unicastOverflow ? null : this.unicast,
+      multicast: this.multicastOverflow ? null : this.multicast,
+      vlans: this.vlans,
+    }
+  }
+
+  apply(settings: RxFilterSettings): void {
+    Object.assign(this, settings.flags)
+    this.setMac(settings.mac)
+    this.setTable(settings.unicast, settings.multicast)
+    this.setVlans(settings.vlans)
   }
 
   /** The own address, from six bytes. */

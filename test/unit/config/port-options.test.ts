@@ -90,9 +90,9 @@ describe('options', () => {
     [{ type: 'constructor', id: 'a' }, 'type', 'unknown port type "constructor"'],
     [{ type: 'memory', id: 'a' }, 'type', 'port type "memory" exists in the library API only'],
     [
-      { type: 'virtio-net', id: 'a' },
-      'type',
-      'port type "virtio-net" is not supported by this version',
+      { type: 'virtio-net', id: 'a', driver: 'ping' },
+      'driver',
+      'driver is one of echo, sink, generate, not "ping"',
     ],
     [{ type: 'vhost-user', id: 'a' }, 'path', `Parameter 'path' is missing`],
     [
