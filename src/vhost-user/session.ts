@@ -229,7 +229,14 @@ export class VhostUserSession {
     await this.#startComplete()
   }
 
+  /**
+   * QEMU up to 7.2 adds and removes every region once per queue pair: an addition that is there and
+   * a removal of what is gone are repetitions.
+   */
   async #addMemory(row: RegionRow, fds: number[]): Promise<void> {
+    if (this.#regions.some((own) => isSameRegion(own, row) && own.mmapOffset === row.mmapOffset)) {
+      return this.#options.closeFd(oneFd(fds))
+    }
     const regions = [...this.#regions, row]
     if (regions.length > this.#options.memorySlots) throw refused('no memory slot is left')
     checkOverlaps(regions)
@@ -239,6 +246,8 @@ export class VhostUserSession {
   }
 
   async #removeMemory(row: RegionRow): Promise<void> {
+    const isThere = this.#regions.some((own) => isSameRegion(own, row))
+    if (!isThere && this.#vrings.length > 2) return
     await this.#device.removeMemory(row)
     this.#regions = this.#regions.filter((own) => own.guestAddress !== row.guestAddress)
   }
@@ -407,6 +416,9 @@ function vringFd(value: bigint, fds: number[]): { readonly index: number; readon
   if (isNone && fds.length > 0) throw broken('a descriptor that was not announced')
   return { index, fd: isNone ? -1 : oneFd(fds) }
 }
+
+const isSameRegion = (a: RegionRow, b: RegionRow): boolean =>
+  a.guestAddress === b.guestAddress && a.userAddress === b.userAddress && a.size === b.size
 
 function checkOverlaps(rows: readonly RegionRow[]): void {
   for (const [at, row] of rows.entries()) {
