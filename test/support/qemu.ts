@@ -18,7 +18,7 @@ import { basename, dirname, join } from 'node:path'
 import { ControlClient } from '../../src/control/client.ts'
 import type { Lab } from './lab.ts'
 import type { Background } from './processes.ts'
-import { sh, until } from './processes.ts'
+import { sh, until, words } from './processes.ts'
 
 const UNPACKED = process.env['FRAMEPUMP_GUEST_DIR'] ?? '/opt/framepump-guest'
 /** `kvm` is faster where it works; software emulation works everywhere. */
@@ -194,35 +194,26 @@ export function startGuest(lab: Lab, options: GuestOptions): Guest {
   const log = join(lab.directory, `guest-${count}.log`)
   const monitor = join(lab.directory, `guest-${count++}.qmp`)
   const { kernel, initramfs } = guestImage(lab)
-  const process = lab.background('setpriv', [
-    // Also when this process is killed no QEMU stays.
-    ...['--pdeathsig', 'KILL', 'qemu-system-x86_64'],
-    ...['-machine', `q35,accel=${ACCELERATOR}`, '-nodefaults', '-display', 'none'],
-    ...['-smp', String(options.cpus ?? queues), '-m', memory],
-    ...[
-      '-object',
-      `memory-backend-memfd,id=mem,size=${memory},share=on`,
-      '-numa',
-      'node,memdev=mem',
-    ],
-    ...['-kernel', kernel, '-initrd', initramfs],
-    ...['-append', `console=ttyS0 quiet panic=-1 nokaslr guest.address=${options.address}`],
-    ...[
-      '-serial',
-      `file:${log}`,
-      '-chardev',
-      'stdio,id=shell,signal=off',
-      '-serial',
-      'chardev:shell',
-    ],
-    ...['-qmp', `unix:${monitor},server=on,wait=off`],
-    ...['-chardev', `socket,id=c0,path=${options.socket}${mode}`],
-    ...['-netdev', `vhost-user,id=n0,chardev=c0,queues=${queues}`],
-    '-device',
+  const nic = [
+    `virtio-net-pci,netdev=n0,id=nic,mac=${options.mac},mq=on,romfile=`,
     // QEMU 7.2 in software emulation dies when the guest touches an MSI-X vector of a running vhost
     // device (it looks for KVM's routes): the guest then has INTx.
-    `virtio-net-pci,netdev=n0,id=nic,mac=${options.mac},mq=on,vectors=${ACCELERATOR === 'kvm' ? 2 * queues + 2 : 0},romfile=` +
-      (options.device === undefined ? '' : `,${options.device}`),
+    `vectors=${ACCELERATOR === 'kvm' ? 2 * queues + 2 : 0}`,
+    ...(options.device === undefined ? [] : [options.device]),
+  ]
+  const process = lab.background('setpriv', [
+    // Also when this process is killed no QEMU stays.
+    ...words('--pdeathsig KILL qemu-system-x86_64'),
+    ...words(`-machine q35,accel=${ACCELERATOR} -nodefaults -display none`),
+    ...words(`-smp ${options.cpus ?? queues} -m ${memory}`),
+    ...words(`-object memory-backend-memfd,id=mem,size=${memory},share=on -numa node,memdev=mem`),
+    ...words(`-kernel ${kernel} -initrd ${initramfs}`),
+    '-append',
+    `console=ttyS0 quiet panic=-1 nokaslr guest.address=${options.address}`,
+    ...words(`-serial file:${log} -chardev stdio,id=shell,signal=off -serial chardev:shell`),
+    ...words(`-qmp unix:${monitor},server=on,wait=off`),
+    ...words(`-chardev socket,id=c0,path=${options.socket}${mode}`),
+    ...words(`-netdev vhost-user,id=n0,chardev=c0,queues=${queues} -device ${nic.join(',')}`),
     ...(options.isPaused === true ? ['-S'] : []),
     ...(options.incoming === undefined ? [] : ['-incoming', `unix:${options.incoming}`]),
   ])

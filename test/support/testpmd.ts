@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import type { Lab } from './lab.ts'
 import type { Background } from './processes.ts'
-import { until } from './processes.ts'
+import { until, words } from './processes.ts'
 
 const NR_HUGEPAGES = '/proc/sys/vm/nr_hugepages'
 const PROMPT = 'testpmd> '
@@ -17,8 +17,8 @@ const COMMAND_MS = 60_000
 
 let count = 0
 
-/** Huge pages for that many testpmd at once; put back what was there with `using`. */
-export class HugePages implements Disposable {
+/** Huge pages for that many testpmd at once. */
+export class HugePages {
   readonly #before: string = readFileSync(NR_HUGEPAGES, 'utf8')
 
   constructor(processes = 1) {
@@ -33,7 +33,8 @@ export class HugePages implements Disposable {
     return Number(/HugePages_Free: *(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))![1])
   }
 
-  [Symbol.dispose](): void {
+  /** The machine has as many as before. */
+  putBack(): void {
     writeFileSync(NR_HUGEPAGES, this.#before)
   }
 }
@@ -45,8 +46,6 @@ export interface TestpmdOptions {
   readonly queues?: number
   /** More arguments of EAL: `--force-max-simd-bitwidth=512`. */
   readonly eal?: readonly string[]
-  /** More arguments of testpmd. */
-  readonly extra?: readonly string[]
 }
 
 /** Counters of one port. */
@@ -129,15 +128,13 @@ export async function startTestpmd(lab: Lab, options: TestpmdOptions): Promise<T
   const testpmd = new Testpmd(
     // Also when this process is killed no testpmd stays. Unbuffered: its tables are printed, its prompt is written.
     lab.background('setpriv', [
-      ...['--pdeathsig', 'KILL', 'stdbuf', '-o0', 'dpdk-testpmd'],
-      ...['--lcores', cores, '--no-pci', '--in-memory'],
-      ...['--single-file-segments', '-m', String(MEMORY_MB)],
+      ...words('--pdeathsig KILL stdbuf -o0 dpdk-testpmd'),
+      ...words(`--lcores ${cores} --no-pci --in-memory --single-file-segments -m ${MEMORY_MB}`),
       `--file-prefix=framepump-${process.pid}-${count++}`,
       ...devices,
       ...(options.eal ?? []),
-      ...['--', '-i', '--nb-cores=1', '--txd=1024', '--rxd=1024', '--total-num-mbufs=16384'],
-      ...[`--rxq=${queues}`, `--txq=${queues}`],
-      ...(options.extra ?? []),
+      ...words('-- -i --nb-cores=1 --txd=1024 --rxd=1024 --total-num-mbufs=16384'),
+      ...words(`--rxq=${queues} --txq=${queues}`),
     ]),
   )
   await testpmd.started()
