@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every suite: checks, unit, property, simulation, integration on each I/O tier, real guests and
-# DPDK, the sanitizer build, Node 24, the package, a short bench. Ends with one line: N passed, N failed, N skipped.
-# In CI a skipped test and a suite without tests are failures.
+# DPDK, the sanitizer build, Node 24, the package, a short bench. Ends with one line: N passed,
+# N failed, N skipped. In CI a skipped test and a suite without tests are failures.
 set -uo pipefail
 export NO_COLOR=1
 cd "$(dirname "$0")/.."
