@@ -5,12 +5,7 @@
  *     send     reserve -> (write the frame there) -> submit -> ... -> flush
  *     receive  receive -> (read the frame there) -> release -> ... -> flush
  */
-import {
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_RING_F_EVENT_IDX,
-} from '../abi/virtio-features.ts'
-import { VNET_HDR_NUM_BUFFERS } from '../abi/virtio-net.ts'
+import { VIRTIO_F_RING_PACKED, VIRTIO_RING_F_EVENT_IDX } from '../abi/virtio-features.ts'
 import type { RingSetup } from './device-queue.ts'
 import type { DriverQueue } from './driver-queue.ts'
 import { has, headerLength } from './features.ts'
@@ -29,7 +24,6 @@ import { SplitDriver } from './split-driver.ts'
 const HEADROOM = 32
 /** Longest frame that a buffer takes. */
 export const NET_FRAME_LENGTH_MAX: number = BUFFER_STRIDE - HEADROOM
-const MERGEABLE_LENGTH = 2048
 
 export interface NetDriverSetup {
   /** This thread's view of the memory. */
@@ -94,11 +88,9 @@ export class NetDriver {
 
   readonly #receiveqs: readonly Lane[]
   readonly #transmitqs: readonly Lane[]
-  readonly #bufferLength: number
   readonly #kick: (queue: number) => void
-  /** Slots of the frame that was received and is not released. */
-  readonly #held: Uint16Array = new Uint16Array(QUEUE_SIZE)
-  #heldCount = 0
+  /** Slot of the frame that was received and is not released. */
+  #held = 0
 
   constructor(setup: NetDriverSetup) {
     const { buffer, features, pairs } = setup
@@ -106,7 +98,6 @@ export class NetDriver {
     this.headerLength = headerLength(features)
     this.pairs = pairs
     this.#kick = setup.kick
-    this.#bufferLength = has(features, VIRTIO_NET_F_MRG_RXBUF) ? MERGEABLE_LENGTH : BUFFER_STRIDE
     const lane = (queue: number): Lane => new Lane(makeDriverQueue(buffer, queue, features))
     this.#receiveqs = Array.from({ length: pairs }, (_, pair) => lane(2 * pair))
     this.#transmitqs = Array.from({ length: pairs }, (_, pair) => lane(2 * pair + 1))
@@ -117,13 +108,13 @@ export class NetDriver {
     }
   }
 
-  /** Offers every free receive buffer. @hot */
+  /** Offers every free receive buffer, each as long as any frame: none is ever merged. @hot */
   #post(pair: number): void {
     const lane = this.#receiveqs[pair]
     while (lane.freeCount > 0 && lane.driver.begin(1, false)) {
       const slot = lane.free[--lane.freeCount]
       const address = MEMORY_ADDRESS + bufferOffset(2 * pair, slot)
-      lane.driver.add(address, this.#bufferLength, true)
+      lane.driver.add(address, BUFFER_STRIDE, true)
       lane.slotOf[lane.driver.commit()] = slot
     }
   }
@@ -168,42 +159,17 @@ export class NetDriver {
     if (id < 0) return false
     const slot = lane.slotOf[id]
     const offset = bufferOffset(2 * pair, slot)
-    this.#held[0] = slot
-    this.#heldCount = 1
+    this.#held = slot
     this.headerOffset = offset
     this.frameOffset = offset + this.headerLength
     this.frameLength = lane.driver.usedLength - this.headerLength
-    const buffers = this.bytes[offset + VNET_HDR_NUM_BUFFERS]
-    const more = this.bytes[offset + VNET_HDR_NUM_BUFFERS + 1]
-    if (this.headerLength > VNET_HDR_NUM_BUFFERS) this.#join(pair, buffers | (more << 8))
     return true
-  }
-
-  /**
-   * The frame goes on in further buffers. Every slot is as long as any frame, so the first takes the
-   * rest in; only its beginning had been offered.
-   * @hot
-   */
-  #join(pair: number, buffers: number): void {
-    const lane = this.#receiveqs[pair]
-    while (this.#heldCount < buffers) {
-      const id = lane.driver.takeUsed()
-      if (id < 0) return
-      const slot = lane.slotOf[id]
-      this.#held[this.#heldCount++] = slot
-      const from = bufferOffset(2 * pair, slot)
-      const room = NET_FRAME_LENGTH_MAX - this.frameLength
-      const length = lane.driver.usedLength < room ? lane.driver.usedLength : room
-      this.bytes.copyWithin(this.frameOffset + this.frameLength, from, from + length)
-      this.frameLength += length
-    }
   }
 
   /** The frame of the last `receive` has been used. @hot */
   release(pair: number): void {
     const lane = this.#receiveqs[pair]
-    for (let at = 0; at < this.#heldCount; at++) lane.free[lane.freeCount++] = this.#held[at]
-    this.#heldCount = 0
+    lane.free[lane.freeCount++] = this.#held
     this.#post(pair)
   }
 
