@@ -65,8 +65,8 @@ export interface EngineAccess {
   call(call: VirtioCall): Promise<unknown>
   /** A frame enters the switch as if the port had sent it. */
   inject(frame: Uint8Array): Promise<unknown>
-  /** Connection, offloads or queues have changed. */
-  changed(): void
+  /** Connection, offloads or queues have changed; resolves when frames pass accordingly. */
+  changed(): Promise<void>
 }
 
 export interface OpenPortContext {

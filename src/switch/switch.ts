@@ -51,7 +51,7 @@ interface PortEntry {
   readonly open: OpenPort
   link: boolean
   failure: string | undefined
-  /** What its change was last told for. */
+  /** Somebody is at the other end, as it was last told; undefined: there is no such thing. */
   wasConnected: boolean | undefined
   peer: PortEntry | undefined
 }
@@ -376,13 +376,21 @@ class UserspaceSwitch implements Switch {
   }
 
   /** A guest came or went, or negotiated anew. A guest that comes back is given another chance. */
-  #connectionChanged(entry: PortEntry): void {
-    const { isConnected } = entry.open
+  async #connectionChanged(entry: PortEntry): Promise<void> {
     if (this.#byIndex[entry.index] !== entry) return
-    if (isConnected === false) entry.failure = undefined
+    if (entry.open.isConnected === false && entry.failure !== undefined) {
+      entry.failure = undefined
+      this.#showConnection(entry)
+    }
     this.#agreeOffloads()
-    this.#setEngineLink(entry).catch((error: Error) => this.#log(error.message))
-    if (isConnected === entry.wasConnected) return
+    await this.#setEngineLink(entry)
+    this.#showConnection(entry)
+  }
+
+  /** Shows who is connected, after the engine has heard of it: frames pass now, or do not any more. */
+  #showConnection(entry: PortEntry): void {
+    const { isConnected } = entry.open
+    if (this.#byIndex[entry.index] !== entry || isConnected === entry.wasConnected) return
     entry.wasConnected = isConnected
     this.events.emit('port-changed', this.#info(entry))
   }
@@ -462,11 +470,10 @@ class UserspaceSwitch implements Switch {
   }
 
   #info(entry: PortEntry): PortInfo {
-    const { options, open, failure, link, peer } = entry
-    const connection: PortState | undefined =
-      open.isConnected === undefined ? undefined : open.isConnected ? 'connected' : 'disconnected'
-    const state: PortState =
-      failure !== undefined ? 'failed' : link ? (connection ?? 'open') : 'down'
+    const { options, open, failure, link, peer, wasConnected } = entry
+    const connection: PortState =
+      wasConnected === undefined ? 'open' : wasConnected ? 'connected' : 'disconnected'
+    const state: PortState = failure !== undefined ? 'failed' : link ? connection : 'down'
     return {
       id: options.id,
       type: options.type,

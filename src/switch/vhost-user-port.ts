@@ -126,7 +126,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   async changed(device: GuestDevice): Promise<void> {
     if (this.#owner === device && !device.isRunning) await this.#handOver(device)
-    this.#engine!.changed()
+    await this.#engine!.changed()
   }
 
   /** The owner's rings have stopped: a device that waits with rings of its own takes over. */

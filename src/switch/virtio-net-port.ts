@@ -41,6 +41,8 @@ import { HOST_MASK, hostFeatures, PLAIN_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
 const MFD_CLOEXEC = 1
+/** ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK. VIRTIO 1.3 §2.1. */
+const DEVICE_RUNS = 0x0f
 
 const DEVICE_FEATURES: bigint =
   PLAIN_FEATURES |
@@ -128,7 +130,7 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     this.#driver = undefined
     this.#control = undefined
     this.#state.reset()
-    this.#engine!.changed()
+    await this.#engine!.changed()
   }
 
   /** Queues anew, in the state that `#state` has. */
@@ -160,7 +162,6 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
         throw new StateError('VIRTIO_NET', `queue ${queue} cannot be started`)
       }
     }
-    this.#state.deviceStatus = 0x0f
   }
 
   /** What commands and saved states change. */
@@ -174,7 +175,8 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     for (let queue = 0; queue < 2 * this.queues; queue++) {
       await engine.call({ do: 'enable', queue, isEnabled: queue < 2 * pairs })
     }
-    engine.changed()
+    this.#state.deviceStatus = DEVICE_RUNS
+    await engine.changed()
   }
 
   get #running(): NetDriver {
