@@ -13,7 +13,6 @@ import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { clearCounters, readCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
-import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type {
   Capture,
   CaptureOptions,
@@ -37,6 +36,7 @@ import {
   ENGINE_MAC_MOVES,
   ENGINE_SLEEPS,
 } from './engine.ts'
+import { agreeOffloads } from './offload-agreement.ts'
 import { checkSwitchOptions, offloadNames } from './switch-options.ts'
 import type { EngineAccess, OpenPort } from './switch-port.ts'
 import { MemorySwitchPort, openPort } from './switch-port.ts'
@@ -395,23 +395,8 @@ class UserspaceSwitch implements Switch {
     this.events.emit('port-changed', this.#info(entry))
   }
 
-  /**
-   * Asks every port to hand over only what all those that may receive its frames can take: its peer
-   * on a link, the other ports of the switch elsewhere.
-   */
   #agreeOffloads(): void {
-    const all = [...this.#ports.values()]
-    for (const entry of all) {
-      const receivers =
-        entry.peer === undefined
-          ? all.filter((other) => other !== entry && other.peer === undefined)
-          : [entry.peer]
-      const lasting = commonOffloads(receivers)
-      const wish = commonOffloads(receivers.filter(({ open }) => open.isConnected !== false))
-      if (entry.failure === undefined && entry.open.rxOffloads !== wish) {
-        entry.open.setOffloads(wish, lasting)
-      }
-    }
+    agreeOffloads([...this.#ports.values()])
   }
 
   #captureInterface(
@@ -489,11 +474,6 @@ class UserspaceSwitch implements Switch {
       counters: readCounters(this.#engine.counters, entry.index),
     }
   }
-}
-
-/** What every one of them can take. */
-function commonOffloads(receivers: readonly PortEntry[]): number {
-  return receivers.reduce((bits, { open }) => bits & open.txOffloads, OFFLOADS_ALL)
 }
 
 /** A record port is a capture itself. */
