@@ -222,7 +222,9 @@ function showTable(sw: Switch): () => void {
   const isTerminal = process.stdout.isTTY
   let before: Sample = { atMs: performance.now(), ports: sw.ports() }
   let drawn = 0
+  let hasDrawn = false
   const draw = (): void => {
+    hasDrawn = true
     const now: Sample = { atMs: performance.now(), ports: sw.ports() }
     const rows = rates(before, now)
     before = now
@@ -241,7 +243,11 @@ function showTable(sw: Switch): () => void {
     }
   }
   const timer = setInterval(draw, isTerminal ? TABLE_INTERVAL_MS : 2 * TABLE_INTERVAL_MS)
-  return () => clearInterval(timer)
+  return () => {
+    clearInterval(timer)
+    // A short run has not shown anything yet.
+    if (!hasDrawn) draw()
+  }
 }
 
 function rates(before: Sample, now: Sample): string[][] {
