@@ -59,20 +59,21 @@ export class FrontEnd {
   readonly #nextUsed = [0, 0]
   #received: Uint8Array = new Uint8Array(0)
 
-  constructor(fd: number) {
+  /** `memfdFlags`: MFD_CLOEXEC, and MFD_HUGETLB for a guest in huge pages. */
+  constructor(fd: number, memfdFlags = 1) {
     this.fd = fd
-    this.memfd = shim.memfdCreate('framepump-test-guest', 1)
+    this.memfd = shim.memfdCreate('framepump-test-guest', memfdFlags)
     shim.ftruncate(this.memfd, MEMORY_LENGTH)
     this.memory = Window.map(MEMORY_LENGTH, { fd: this.memfd })
     this.view = new DataView(this.memory.buffer)
   }
 
   /** Connects to a listening back-end. */
-  static connect(path: string): FrontEnd {
+  static connect(path: string, memfdFlags = 1): FrontEnd {
     const fd = shim.socketUnix(1)
     const result = shim.connectUnix(fd, path)
     if (result < 0) throw new Error(`connect ${path}: errno ${-result}`)
-    return new FrontEnd(fd)
+    return new FrontEnd(fd, memfdFlags)
   }
 
   // --- messages -----------------------------------------------------------------------------------

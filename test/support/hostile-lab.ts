@@ -1,0 +1,151 @@
+/**
+ * A switch with a good guest (`w`), a memory port (`m`) and a port that a hostile front-end gets
+ * (`g`). Whatever that one does, `expectUnharmed` says whether the others noticed.
+ */
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
+import { FrontEnd } from './front-end.ts'
+import { IO } from './lab.ts'
+import { until } from './processes.ts'
+import { frame } from './sim.ts'
+
+const { createSwitch } = (await import('../../dist/index.js')) as {
+  createSwitch: typeof CreateSwitch
+}
+
+const POSTED = 32
+
+export class HostileLab {
+  readonly directory: string = mkdtempSync(join(tmpdir(), 'framepump-hostile-'))
+  readonly path: string = join(this.directory, 'g.sock')
+  readonly log: string[] = []
+  readonly sw: Switch
+  #good!: FrontEnd
+  readonly #open = new Set<FrontEnd>()
+  #received = 0
+  #number = 0
+  #fds = 0
+  #maps = 0
+
+  private constructor() {
+    this.sw = createSwitch({ io: IO as 'auto', log: (text) => this.log.push(text) })
+  }
+
+  static async open(queues = 1): Promise<HostileLab> {
+    const lab = new HostileLab()
+    const path = join(lab.directory, 'w.sock')
+    await lab.sw.addPort({ type: 'memory', id: 'm' })
+    await lab.sw.addPort({ type: 'vhost-user', id: 'w', path })
+    await lab.sw.addPort({ type: 'vhost-user', id: 'g', path: lab.path, queues })
+    lab.#good = FrontEnd.connect(path)
+    await lab.#good.start()
+    lab.#good.post(POSTED)
+    // Whatever is opened once and kept is open after a first guest.
+    const first = lab.connect()
+    await first.start()
+    lab.kill(first)
+    await until('the first guest is gone', () => lab.sw.port('g').state === 'disconnected')
+    await lab.passesFrames()
+    lab.#fds = fdCount()
+    lab.#maps = guestMaps()
+    return lab
+  }
+
+  /** A front-end of the hostile port. */
+  connect(memfdFlags = 1): FrontEnd {
+    const guest = FrontEnd.connect(this.path, memfdFlags)
+    this.#open.add(guest)
+    return guest
+  }
+
+  /** Ends a front-end as a killed process does. */
+  kill(guest: FrontEnd): void {
+    if (this.#open.delete(guest)) guest.close()
+  }
+
+  get state(): string {
+    return this.sw.port('g').state
+  }
+
+  stateIs(state: string): Promise<void> {
+    return until(`the port is ${state}`, () => this.state === state)
+  }
+
+  /** A frame for everybody. */
+  flood(): void {
+    this.sw.memoryPort('m').send(frame(255, 1, 0))
+  }
+
+  /** A frame from the good guest to the memory port, and one back. */
+  async passesFrames(): Promise<void> {
+    const number = ++this.#number
+    const memory = this.sw.memoryPort('m')
+    const isIt = (bytes: Uint8Array, source: number): boolean =>
+      Buffer.compare(bytes, frame(255, source, number)) === 0
+    this.#good.transmit(frame(255, 2, number))
+    await until('the good guest’s frame comes through', () => {
+      for (;;) {
+        const bytes = memory.receive()
+        if (bytes === null) return false
+        if (isIt(bytes, 2)) return true
+      }
+    })
+    await until('the good guest has its frame', async () => {
+      // Again and again: what the hostile guest sent may have used up the buffers.
+      memory.send(frame(255, 1, number))
+      while (this.#good.usedIndex(0) !== (this.#received & 0xffff)) {
+        const received = await this.#good.receive()
+        this.#received++
+        this.#good.post(1)
+        if (isIt(received.frame, 1)) return true
+      }
+      return false
+    })
+  }
+
+  /** The good guest goes on, and nothing of the hostile ones is left. */
+  async expectUnharmed(): Promise<void> {
+    for (const guest of this.#open) this.kill(guest)
+    await this.passesFrames()
+    await this.stateIs('disconnected')
+    await until(`${this.#fds} descriptors are open`, () => fdCount() === this.#fds).catch(
+      (error: unknown) => {
+        const left = readdirSync('/proc/self/fd').length - this.#fds
+        throw new Error(`${left} descriptors more than before`, { cause: error })
+      },
+    )
+    await until(`${this.#maps} mappings of guests are left`, () => guestMaps() === this.#maps)
+    if (this.sw.port('w').state !== 'connected') throw new Error('the good guest is gone')
+  }
+
+  /** A guest on the hostile port finds it as good as new. */
+  async expectUsable(): Promise<void> {
+    await this.stateIs('disconnected')
+    const guest = this.connect()
+    await guest.start()
+    await this.stateIs('connected')
+    guest.transmit(frame(255, 3, 0x600d))
+    await until('the new guest’s frame comes through', () => {
+      for (;;) {
+        const bytes = this.sw.memoryPort('m').receive()
+        if (bytes === null) return false
+        if (Buffer.compare(bytes, frame(255, 3, 0x600d)) === 0) return true
+      }
+    })
+    this.kill(guest)
+  }
+
+  async close(): Promise<void> {
+    for (const guest of this.#open) guest.close()
+    this.#good.close()
+    await this.sw.close()
+    rmSync(this.directory, { recursive: true })
+  }
+}
+
+const fdCount = (): number => readdirSync('/proc/self/fd').length
+
+const guestMaps = (): number =>
+  readFileSync('/proc/self/maps', 'utf8').split('framepump-test-guest').length - 1
