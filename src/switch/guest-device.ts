@@ -26,8 +26,8 @@ import { mapRegion, unmapRegions } from './guest-mapping.ts'
 export interface DeviceHost {
   /** Has the engine's port do something between two turns. */
   call(call: VirtioCall): Promise<unknown>
-  /** This device wants to run a queue; true: it is the owner from now on. */
-  claim(device: GuestDevice): Promise<boolean>
+  /** This device runs a queue: it is attached now, or when the owner's rings have stopped. */
+  claim(device: GuestDevice): Promise<void>
   /** Queues of this device started or stopped, or its features changed. */
   changed(device: GuestDevice): Promise<void>
   sendRarp(mac: Uint8Array): Promise<void>
@@ -54,6 +54,8 @@ export class GuestDevice implements VhostUserDevice {
   #regions: readonly GuestRegion[] = []
   /** Queues that run; those of a device that waits are started when it becomes the owner. */
   readonly #queues = new Map<number, QueueSetup>()
+  /** Those of them whose descriptors are the engine's. */
+  readonly #started = new Set<number>()
   readonly #enabled = new Set<number>()
   #logWindow = -1
 
@@ -74,21 +76,33 @@ export class GuestDevice implements VhostUserDevice {
     return [...this.#enabled].filter((index) => index % 2 === 0).length
   }
 
-  /** Takes the engine's port over and brings it to where this device is. */
+  /**
+   * Takes the engine's port over and brings it to where this device is. Queues that cannot run are
+   * no queues any more; the error is thrown when the others run.
+   */
   async attach(): Promise<void> {
     this.#isOwner = true
     await this.#call({ do: 'negotiate', negotiated: negotiatedOf(this.features) })
     await this.#call({ do: 'memory', regions: this.#regions })
     await this.#call({ do: 'log', window: this.#activeLog })
     for (const queue of this.#enabled) await this.#call({ do: 'enable', queue, isEnabled: true })
-    for (const [queue, setup] of this.#queues) await this.#start(queue, setup)
+    let failure: unknown
+    for (const [queue, setup] of this.#queues) {
+      try {
+        await this.#start(queue, setup)
+      } catch (error) {
+        failure = error
+      }
+    }
+    if (failure !== undefined) throw failure
   }
 
   /** Leaves the engine's port empty; no queue of this device runs. */
   async detach(): Promise<void> {
     if (!this.#isOwner) return
-    await this.#call({ do: 'reset' })
     this.#isOwner = false
+    this.#started.clear()
+    await this.#host.call({ do: 'reset' })
   }
 
   async #call(call: VirtioCall): Promise<unknown> {
@@ -145,14 +159,17 @@ export class GuestDevice implements VhostUserDevice {
   }
 
   async startQueue(index: number, setup: QueueSetup): Promise<void> {
-    const isOwner = this.#isOwner || (await this.#host.claim(this))
+    // From here on the device runs, and nobody else becomes the owner while it waits for the engine.
     this.#queues.set(index, setup)
-    if (isOwner) await this.#start(index, setup)
+    if (this.#isOwner) await this.#start(index, setup)
+    else await this.#host.claim(this)
     await this.#host.changed(this)
   }
 
   async #start(queue: number, setup: QueueSetup): Promise<void> {
+    this.#started.add(queue)
     if ((await this.#call({ do: 'start', queue, setup })) === true) return
+    this.#started.delete(queue)
     this.#queues.delete(queue)
     throw new ProtocolError(
       'VHOST_USER_PROTOCOL',
@@ -165,7 +182,8 @@ export class GuestDevice implements VhostUserDevice {
     if (setup === undefined) return 0
     this.#queues.delete(index)
     let base = setup.base
-    if (this.#isOwner) base = (await this.#call({ do: 'stop', queue: index })) as number
+    if (this.#started.delete(index))
+      base = (await this.#call({ do: 'stop', queue: index })) as number
     else for (const fd of [setup.kickFd, setup.callFd]) if (fd >= 0) shim.close(fd)
     await this.#host.changed(this)
     return base
@@ -180,7 +198,7 @@ export class GuestDevice implements VhostUserDevice {
 
   async setCall(index: number, fd: number): Promise<void> {
     const setup = this.#queues.get(index)
-    if (this.#isOwner && setup !== undefined) {
+    if (this.#started.has(index)) {
       await this.#call({ do: 'call', queue: index, fd })
       return
     }
@@ -194,7 +212,7 @@ export class GuestDevice implements VhostUserDevice {
 
   async setKick(index: number, fd: number): Promise<void> {
     const setup = this.#queues.get(index)
-    if (this.#isOwner && setup !== undefined) {
+    if (this.#started.has(index)) {
       await this.#call({ do: 'kick', queue: index, fd })
     } else if (setup !== undefined) {
       if (setup.kickFd >= 0) shim.close(setup.kickFd)

@@ -112,16 +112,19 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     return this.#engine!.call(call)
   }
 
-  async claim(device: GuestDevice): Promise<boolean> {
-    if (this.#owner === device) return true
+  async claim(device: GuestDevice): Promise<void> {
     if (this.#owner?.isRunning === true) {
       this.#context.log(`vhost-user ${this.#options.id}: a second front-end waits`)
-      return false
+      return
     }
-    await this.#owner?.detach()
-    this.#owner = device
-    await device.attach()
-    return true
+    await this.#transfer(device)
+  }
+
+  /** The owner changes at once, what it has to do with that follows in the engine's order. */
+  async #transfer(to: GuestDevice): Promise<void> {
+    const from = this.#owner
+    this.#owner = to
+    await Promise.all([from?.detach(), to.attach()])
   }
 
   async changed(device: GuestDevice): Promise<void> {
@@ -133,11 +136,16 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   async #handOver(from: GuestDevice): Promise<void> {
     for (const next of this.#sessions.keys()) {
       if (next === from || !next.isRunning) continue
-      await from.detach()
-      this.#owner = next
-      await next.attach()
-      this.#context.log(`vhost-user ${this.#options.id}: the waiting front-end took over`)
-      return
+      try {
+        await this.#transfer(next)
+        this.#context.log(`vhost-user ${this.#options.id}: the waiting front-end took over`)
+      } catch (error) {
+        // It is not the fault of the one that hands over.
+        this.#context.log(
+          `vhost-user ${this.#options.id}: the waiting front-end: ${(error as Error).message}`,
+        )
+      }
+      if (next.isRunning) return
     }
   }
 
