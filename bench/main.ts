@@ -63,6 +63,8 @@ const ROWS: Readonly<Record<string, Row<TapPeer> | Row<GuestPeer>>> = {
   }),
   'capture-128': tapRow((...on) => captureRow('capture-128', 128, ...on)),
   'capture-full': tapRow((...on) => captureRow('capture-full', 262144, ...on)),
+  'virtio-60': deviceRow('virtio-60', 60),
+  'virtio-64k': deviceRow('virtio-64k', 65000),
   'vhost-64': guestRow('vhost-64', 64),
   'vhost-1514': guestRow('vhost-1514', 1514),
   idle: tapRow(async (scale, peers, report) => {
@@ -125,6 +127,25 @@ function frameRow(row: string, length: number): Row<TapPeer> {
       }),
     ),
   )
+}
+
+/** From a TAP to an in-process device whose driver, in a thread of its own, forgets what it gets. */
+function deviceRow(row: string, length: number): Row<TapPeer> {
+  return {
+    peers: TAP_PEERS.filter((peer) => peer !== 'c-reference'),
+    run: (scale, peers, report) =>
+      inTurn(scale, peers, async (peer) => {
+        const bed = await Bed.make(peer, false, undefined, 'virtio-net')
+        try {
+          const { mpps, cpuNs } = bed.frames(length, scale.seconds)
+          if (length < 1000) report.add(row, peer, 'Mpps', mpps)
+          else report.add(row, peer, 'Gbit/s', mpps * length * 8e-3)
+          report.add(row, peer, 'ns CPU/frame', cpuNs)
+        } finally {
+          await bed.close()
+        }
+      }),
+  }
 }
 
 /** Both directions at once between two guests. */

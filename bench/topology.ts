@@ -46,6 +46,11 @@ export function compile(): void {
   }
 }
 
+/** Largest that the kernel allows a TAP. */
+const TAP_MTU_MAX = 65521
+/** Nobody's: its frames go to every other port, of which there is one. */
+const UNKNOWN_MAC = '02:00:00:00:00:09'
+
 export interface CaptureChoice {
   readonly file: string
   readonly snapLength: number
@@ -57,6 +62,8 @@ export class Bed {
   readonly control: string
   readonly #switch: ChildProcess
   #output = ''
+  /** Set when the far port is no TAP. */
+  #farMac: string | undefined
 
   private constructor(netns: readonly [string, string], control: string, child: ChildProcess) {
     this.netns = netns
@@ -69,7 +76,13 @@ export class Bed {
     child.stderr!.setEncoding('utf8').on('data', collect)
   }
 
-  static async make(peer: TapPeer, hasVnetHdr: boolean, capture?: CaptureChoice): Promise<Bed> {
+  /** `far` is what the second port is: a device in the switch's process counts its frames itself. */
+  static async make(
+    peer: TapPeer,
+    hasVnetHdr: boolean,
+    capture?: CaptureChoice,
+    far: 'tap' | 'virtio-net' = 'tap',
+  ): Promise<Bed> {
     const netns = [`fpb${process.pid}a`, `fpb${process.pid}b`] as const
     for (const name of netns) {
       sh('ip', 'netns', 'add', name)
@@ -84,10 +97,10 @@ export class Bed {
       )
     }
     const control = `/tmp/framepump-bench-${process.pid}/control.sock`
-    const specs = netns.flatMap((name, k) => [
-      '--port',
-      `tap,id=p${k},ifname=x0,netns=${name},vnet_hdr=${hasVnetHdr ? 'on' : 'off'}`,
-    ])
+    const tap = (k: number): string =>
+      `tap,id=p${k},ifname=x0,netns=${netns[k]},vnet_hdr=${hasVnetHdr ? 'on' : 'off'}`
+    const farPort = far === 'tap' ? tap(1) : 'virtio-net,id=p1,driver=sink'
+    const specs = ['--port', tap(0), '--port', farPort]
     const command =
       peer === 'c-reference'
         ? [
@@ -100,6 +113,11 @@ export class Bed {
     const child = spawn('taskset', ['-c', '0', ...command], { stdio: ['ignore', 'pipe', 'pipe'] })
     const bed = new Bed(netns, control, child)
     await bed.#until(() => bed.#output.includes('ready'))
+    if (far === 'virtio-net') {
+      sh('ip', '-n', netns[0], 'link', 'set', 'x0', 'mtu', String(TAP_MTU_MAX), 'up')
+      bed.#farMac = UNKNOWN_MAC
+      return bed
+    }
     netns.forEach((name, k) => {
       sh('ip', '-n', name, 'addr', 'add', `10.0.0.${k + 1}/24`, 'dev', 'x0')
       sh('ip', '-n', name, 'link', 'set', 'x0', 'up')
@@ -149,7 +167,11 @@ export class Bed {
 
   /** Frames that reached the far interface. */
   received(): number {
-    return Number(this.exec(1, 'cat', '/sys/class/net/x0/statistics/rx_packets'))
+    if (this.#farMac === undefined) {
+      return Number(this.exec(1, 'cat', '/sys/class/net/x0/statistics/rx_packets'))
+    }
+    const [far] = this.ctl('query-port-stats', 'id=p1') as { tx_frames: number }[]
+    return far.tx_frames
   }
 
   /** Seconds of CPU that the switch process has used, all threads. */
@@ -165,7 +187,7 @@ export class Bed {
 
   /** Offers frames of a length for some seconds; what arrived per second, and its price. */
   frames(length: number, seconds: number): { mpps: number; cpuNs: number } {
-    const mac = this.exec(1, 'cat', '/sys/class/net/x0/address').trim()
+    const mac = this.#farMac ?? this.exec(1, 'cat', '/sys/class/net/x0/address').trim()
     const run = (duration: number): void => {
       this.exec(
         0,

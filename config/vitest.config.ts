@@ -1,9 +1,17 @@
 import { defineConfig } from 'vitest/config'
 
-/** Suites by name; integration talks to real kernel devices, so its files run one after another. */
+/** Suites by name. */
 const suite = (name: string, extra: object = {}) => ({
   extends: true as const,
   test: { name, include: [`test/${name}/**/*.test.ts`], ...extra },
+})
+
+/** Talks to real kernel devices and whole programs: its files run one after another. */
+const serial = (testTimeout: number) => ({
+  testTimeout,
+  hookTimeout: testTimeout,
+  maxWorkers: 1,
+  fileParallelism: false,
 })
 
 export default defineConfig({
@@ -14,12 +22,8 @@ export default defineConfig({
       suite('unit'),
       suite('property', { testTimeout: 60_000 }),
       suite('sim', { testTimeout: 60_000 }),
-      suite('integration', {
-        testTimeout: 60_000,
-        hookTimeout: 60_000,
-        maxWorkers: 1,
-        fileParallelism: false,
-      }),
+      suite('integration', serial(60_000)),
+      suite('interop', serial(300_000)),
     ],
   },
 })

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every suite: checks, unit, property, simulation, integration on each I/O tier, the sanitizer
-# build, Node 24, the package, a short bench. Ends with one line: N passed, N failed, N skipped.
-# In CI a skipped test and a suite without tests are failures.
+# Runs every suite: checks, unit, property, simulation, integration on each I/O tier, real guests and
+# DPDK, the sanitizer build, Node 24, the package, a short bench. Ends with one line: N passed,
+# N failed, N skipped. In CI a skipped test and a suite without tests are failures.
 set -uo pipefail
 export NO_COLOR=1
 cd "$(dirname "$0")/.."
@@ -48,6 +48,7 @@ stage sanitizer sanitized
 for io in io_uring-multishot read-write; do
   FRAMEPUMP_TEST_IO=$io suite "integration-$io" --project integration
 done
+suite interop --project interop
 if [ -x "$node24" ]; then
   NODE=$node24 suite node24 --project unit --project property --project sim --project integration \
     test/unit test/property test/sim test/integration/switch.test.ts

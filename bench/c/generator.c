@@ -19,7 +19,7 @@ enum { BATCH = 64 };
 
 int main(int argc, char **argv)
 {
-	static unsigned char frame[2048];
+	static unsigned char frame[65600];
 	struct mmsghdr messages[BATCH];
 	unsigned mac[6];
 	if (argc != 5)

@@ -7,3 +7,4 @@ export const POLLIN = 1
 export const POLLOUT = 4
 export const POLLERR = 8
 export const POLLHUP = 16
+export const EPOLLIN = 1

@@ -4,6 +4,8 @@
  * it makes disappears with its processes.
  *
  *     [ns A: ping, TCP client]--eth0 (TAP)--[ framepump ]--eth0 (TAP)--[ns B: TCP server]
+ *                                                 |
+ *                                       virtio-net device, in process
  */
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
@@ -14,6 +16,7 @@ import { FramepumpError } from '../errors.ts'
 import type { PortInfo, Switch, SwitchOptions } from '../switch/api.ts'
 import { createSwitch } from '../switch/switch.ts'
 import { EXIT_FAILED, formatBits, formatCount, formatTable, MachineError } from './common.ts'
+import { respond } from './demo-responder.ts'
 import type { PeerAnswer, PeerOrder } from './demo-peer.ts'
 import { findProgram } from './doctor.ts'
 
@@ -27,6 +30,8 @@ export interface DemoOptions {
 const INSIDE = 'FRAMEPUMP_DEMO_INSIDE'
 const IFNAME = 'eth0'
 const ADDRESSES = ['10.99.0.1', '10.99.0.2'] as const
+const DEVICE_ADDRESS = '10.99.0.3'
+const VERSION_1: bigint = 1n << 32n
 const TCP_PORT = 5201
 const PINGS = 5
 /** Enough for the headers of every frame; whole frames would fill a disk in seconds. */
@@ -139,7 +144,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
       order: 'ping',
       address: ADDRESSES[1],
       count: PINGS,
-    })) as { sent: number; received: number; rttMs: string }
+    })) as PingResult
     say(`ping: ${ping.received} of ${ping.sent} answered, ${ping.rttMs} ms on average`)
 
     say(`tcp: ${options.seconds} s from a to b ...`)
@@ -149,9 +154,10 @@ async function runDemo(options: DemoOptions): Promise<number> {
       .order({ order: 'send', address: ADDRESSES[1], port: TCP_PORT, seconds: options.seconds })
       .finally(stopTable)) as { sent: number; received: number; seconds: number }
 
+    const virtio = await pingDevice(sw, peers[0], say)
     const ports = sw.ports()
     const written = await capture.stop()
-    return summarize(options, path, ports, ping, tcp, written)
+    return summarize(options, path, ports, { ping, tcp, virtio }, written)
   } catch (error) {
     if (!interrupted) throw error
     process.stderr.write('framepump: the demo was interrupted\n')
@@ -159,6 +165,33 @@ async function runDemo(options: DemoOptions): Promise<number> {
   } finally {
     await sw.close()
     for (const peer of peers) await peer.stop()
+  }
+}
+
+/** From TAP a to a virtio-net device in this process: through the switch, then on a link. */
+async function pingDevice(
+  sw: Switch,
+  peer: Peer,
+  say: (text: string) => void,
+): Promise<PingResult> {
+  await sw.addPort({ type: 'virtio-net', id: 'v' })
+  const device = sw.virtioNetPort('v')
+  await device.negotiate(VERSION_1)
+  const end = new AbortController()
+  const responder = respond(device, DEVICE_ADDRESS, end.signal)
+  const order = { order: 'ping', address: DEVICE_ADDRESS, count: PINGS } as const
+  say(`port v: a virtio-net device in this process, ${DEVICE_ADDRESS}`)
+  const onSwitch = (await peer.order(order)) as PingResult
+  say(`ping: ${onSwitch.received} of ${onSwitch.sent} answered through the switch`)
+  await sw.addLink('a', 'v')
+  const onLink = (await peer.order(order)) as PingResult
+  say(`ping: ${onLink.received} of ${onLink.sent} answered on a link`)
+  end.abort()
+  await responder
+  return {
+    sent: onSwitch.sent + onLink.sent,
+    received: onSwitch.received + onLink.received,
+    rttMs: onLink.rttMs,
   }
 }
 
@@ -173,6 +206,12 @@ async function addTap(sw: Switch, id: string, pid: number): Promise<void> {
   }
 }
 
+interface PingResult {
+  readonly sent: number
+  readonly received: number
+  readonly rttMs: string
+}
+
 interface Sample {
   readonly atMs: number
   readonly ports: readonly PortInfo[]
@@ -183,7 +222,9 @@ function showTable(sw: Switch): () => void {
   const isTerminal = process.stdout.isTTY
   let before: Sample = { atMs: performance.now(), ports: sw.ports() }
   let drawn = 0
+  let hasDrawn = false
   const draw = (): void => {
+    hasDrawn = true
     const now: Sample = { atMs: performance.now(), ports: sw.ports() }
     const rows = rates(before, now)
     before = now
@@ -202,7 +243,11 @@ function showTable(sw: Switch): () => void {
     }
   }
   const timer = setInterval(draw, isTerminal ? TABLE_INTERVAL_MS : 2 * TABLE_INTERVAL_MS)
-  return () => clearInterval(timer)
+  return () => {
+    clearInterval(timer)
+    // A short run has not shown anything yet.
+    if (!hasDrawn) draw()
+  }
 }
 
 function rates(before: Sample, now: Sample): string[][] {
@@ -232,16 +277,21 @@ function summarize(
   options: DemoOptions,
   path: string,
   ports: readonly PortInfo[],
-  ping: { sent: number; received: number; rttMs: string },
-  tcp: { sent: number; received: number; seconds: number },
+  results: {
+    readonly ping: PingResult
+    readonly tcp: { sent: number; received: number; seconds: number }
+    readonly virtio: PingResult
+  },
   capture: { frames: number; dropped: number; error?: string },
 ): number {
   const frames = ports.reduce((sum, port) => sum + port.counters.tx_frames, 0)
   const bytes = ports.reduce((sum, port) => sum + port.counters.tx_bytes, 0)
   const lost = ports.reduce((sum, port) => sum + dropsOf(port), 0)
-  const isComplete = tcp.received === tcp.sent && ping.received === ping.sent
+  const { ping, tcp, virtio } = results
+  const pingsLost = ping.sent - ping.received + virtio.sent - virtio.received
+  const isComplete = tcp.received === tcp.sent && pingsLost === 0
   if (options.json === true) {
-    const summary = { frames, bytes, lost, ping, tcp, capture: { path, ...capture } }
+    const summary = { frames, bytes, lost, ping, tcp, virtio, capture: { path, ...capture } }
     process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`)
   } else {
     const line = (text: string): void => void process.stdout.write(`${text}\n`)
@@ -251,7 +301,7 @@ function summarize(
     line(
       `tcp               ${formatCount(tcp.received)}B at ${formatBits(tcp.received, tcp.seconds)}`,
     )
-    line(`frames lost       ${lost}; pings lost ${ping.sent - ping.received}`)
+    line(`frames lost       ${lost}; pings lost ${pingsLost}`)
     line(`capture           ${path} (${capture.frames} frames, ${capture.dropped} dropped)`)
   }
   if (capture.error !== undefined) process.stderr.write(`framepump: capture: ${capture.error}\n`)

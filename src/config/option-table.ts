@@ -60,6 +60,12 @@ export const OPTION_TABLE: Readonly<
     queues: { kind: 'integer', range: [1, 128] },
     mtu: MTU,
   },
+  'virtio-net': {
+    id: ID,
+    driver: { kind: 'choice', values: ['echo', 'sink', 'generate'] },
+    queues: { kind: 'integer', range: [1, 16] },
+    mtu: MTU,
+  },
   pcap: {
     id: ID,
     replay: { kind: 'string' },
@@ -69,9 +75,6 @@ export const OPTION_TABLE: Readonly<
     mtu: MTU,
   },
 }
-
-/** Types of interfaces.md that a later version brings. */
-export const PLANNED_TYPES: readonly string[] = ['virtio-net']
 
 /** The known word nearest to a misspelt one, if it is near at all. */
 export function nearest(word: string, known: readonly string[]): string | undefined {

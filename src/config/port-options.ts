@@ -6,7 +6,7 @@ import { IFNAME_LENGTH_MAX } from '../abi/if-tun.ts'
 import { ConfigError } from '../errors.ts'
 import type { PcapOptions, PortOptions, TapOptions, VhostUserOptions } from '../port/options.ts'
 import type { OptionRule } from './option-table.ts'
-import { nearest, OPTION_TABLE, PLANNED_TYPES } from './option-table.ts'
+import { nearest, OPTION_TABLE } from './option-table.ts'
 
 const FDS_MAX = 1024
 /** sizeof sun_path, less its end. */
@@ -45,9 +45,6 @@ function typeNames(): string {
 }
 
 function rulesOf(type: string, path: string): Readonly<Record<string, OptionRule>> {
-  if (PLANNED_TYPES.includes(type)) {
-    return fail(path, `port type "${type}" is not supported by this version`)
-  }
   if (type === 'memory') {
     return fail(path, 'port type "memory" exists in the library API only')
   }

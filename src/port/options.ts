@@ -67,9 +67,18 @@ export interface VhostUserOptions extends CommonOptions {
   readonly queues?: number
 }
 
+export interface VirtioNetOptions extends CommonOptions {
+  readonly type: 'virtio-net'
+  /** A driver of ours; absent: the program's, by Switch.virtioNetPort. */
+  readonly driver?: 'echo' | 'sink' | 'generate'
+  /** Queue pairs, 1..16; default 1. */
+  readonly queues?: number
+}
+
 export interface MemoryOptions extends CommonOptions {
   readonly type: 'memory'
 }
 
-export type PortOptions = TapOptions | PcapOptions | VhostUserOptions | MemoryOptions
+export type PortOptions =
+  TapOptions | PcapOptions | VhostUserOptions | VirtioNetOptions | MemoryOptions
 export type PortType = PortOptions['type']

@@ -8,7 +8,7 @@
  */
 import type { IoTier } from '../io/tier.ts'
 import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
@@ -20,6 +20,10 @@ import { DirtyLog } from '../virtio/dirty-log.ts'
 import { FlowSteering } from '../virtio/flow-steering.ts'
 import { FrameSink } from '../virtio/frame-sink.ts'
 import { FrameSource } from '../virtio/frame-source.ts'
+import type { RssConfig } from '../virtio/rss.ts'
+import { Rss } from '../virtio/rss.ts'
+import type { RxFilterSettings } from '../virtio/rx-filter.ts'
+import { RxFilter, vlanOf } from '../virtio/rx-filter.ts'
 import { attachQueue } from '../virtio/queue-layout.ts'
 import type { PolledPort } from './port.ts'
 
@@ -48,13 +52,18 @@ export interface VirtioQueueSetup {
   readonly logAddress: number
   readonly base: number
   readonly kickFd: number
+  /** CALL_BY_EVENT: the engine's owner is told instead. */
   readonly callFd: number
 }
+
+export const CALL_BY_EVENT = -2
 
 /** What the port tells the engine's owner. */
 export interface VirtioPortEvents {
   /** A driver broke its queue. */
   queueBroken(port: number, queue: number, reason: string): void
+  /** The device calls a driver whose queues have CALL_BY_EVENT. */
+  driverCalled(port: number): void
 }
 
 const PLAIN: VirtioNegotiated = {
@@ -114,6 +123,10 @@ export class VirtioPort implements PolledPort {
   readonly #transmitqPair: Int32Array = new Int32Array(QUEUE_PAIRS_MAX)
   #nextTransmitq = 0
   #isWired = false
+  readonly #rss: Rss = new Rss()
+  /** What the driver of an in-process device wants to see; null: everything. */
+  #filter: RxFilter | null = null
+  readonly #wanted: Int32Array = new Int32Array(BURST_SIZE_MAX)
   readonly #steering: FlowSteering = new FlowSteering(QUEUE_PAIRS_MAX)
   #filled: Ring | null = null
 
@@ -176,7 +189,7 @@ export class VirtioPort implements PolledPort {
     this.#filled = null
     const mustCall = this.#source.giveBack(ring.queue)
     if (this.#log !== null) this.#logUsed(ring)
-    if (mustCall && ring.callFd >= 0) shim.eventfdWrite(ring.callFd)
+    if (mustCall) this.#callDriver(ring)
     if (ring.queue.broken !== 0) this.#tellBroken(ring)
   }
 
@@ -205,11 +218,33 @@ export class VirtioPort implements PolledPort {
   /** @hot */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
     const pairs = this.#receiveqs.length
-    const base = this.#counterBase
     if (pairs === 0) {
-      this.#counters[base + COUNTERS.tx_drop_link_down] += count
+      this.#counters[this.#counterBase + COUNTERS.tx_drop_link_down] += count
       return
     }
+    if (this.#filter === null) this.#spread(burst, list, first, count, queue)
+    else this.#spread(burst, this.#wanted, 0, this.#choose(burst, list, first, count), queue)
+  }
+
+  /** The frames that the driver wants, into `#wanted`; returns how many. @hot */
+  #choose(burst: Burst, list: Int32Array, first: number, count: number): number {
+    const filter = this.#filter!
+    const { heads } = burst
+    let wanted = 0
+    for (let at = first; at < first + count; at++) {
+      const head = list[at] * HEAD_WORDS
+      const lo = heads[head + 1] & 0xffff
+      if (filter.accepts(heads[head], lo, vlanOf(heads[head + 3]))) {
+        this.#wanted[wanted++] = list[at]
+      }
+    }
+    this.#counters[this.#counterBase + COUNTERS.tx_drop_filter] += count - wanted
+    return wanted
+  }
+
+  /** @hot */
+  #spread(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
+    const pairs = this.#receiveqs.length
     if (pairs > 1 && !this.#isWired) {
       this.#steer(burst, list, first, count)
       return
@@ -222,7 +257,7 @@ export class VirtioPort implements PolledPort {
   #steer(burst: Burst, list: Int32Array, first: number, count: number): void {
     const steering = this.#steering
     const pairs = this.#receiveqs.length
-    steering.steer(burst, list, first, count, pairs)
+    steering.steer(burst, list, first, count, pairs, this.#rss)
     for (let pair = 0; pair < pairs; pair++) {
       const listed = steering.listLength[pair]
       if (listed === 0) continue
@@ -259,7 +294,7 @@ export class VirtioPort implements PolledPort {
       if (queue === null) continue
       const mustCall = queue.publish()
       if (this.#log !== null) this.#logUsed(ring)
-      if (mustCall && ring.callFd >= 0) shim.eventfdWrite(ring.callFd)
+      if (mustCall) this.#callDriver(ring)
       if (queue.broken !== 0) this.#tellBroken(ring)
     }
   }
@@ -269,6 +304,12 @@ export class VirtioPort implements PolledPort {
     const log = this.#log!
     if (ring.logAddress >= 0) ring.queue!.logWritten(log, ring.logAddress)
     log.mark()
+  }
+
+  /** @hot */
+  #callDriver(ring: Ring): void {
+    if (ring.callFd >= 0) shim.eventfdWrite(ring.callFd)
+    else if (ring.callFd === CALL_BY_EVENT) this.#events.driverCalled(this.index)
   }
 
   #tellBroken(ring: Ring): void {
@@ -282,6 +323,16 @@ export class VirtioPort implements PolledPort {
   }
 
   // --- control plane, between turns ---------------------------------------------------------------
+
+  setFilter(settings: RxFilterSettings | null): void {
+    // A promiscuous driver, as each one is after a reset, costs nothing.
+    this.#filter = settings === null || settings.flags.promisc ? null : new RxFilter()
+    if (settings !== null) this.#filter?.apply(settings)
+  }
+
+  setRss(config: RssConfig | null): void {
+    this.#rss.configure(config)
+  }
 
   setWired(isWired: boolean): void {
     this.#isWired = isWired
@@ -405,6 +456,8 @@ export class VirtioPort implements PolledPort {
     this.#isEnabled.fill(0)
     this.setMemory([])
     this.setLog(-1)
+    this.setFilter(null)
+    this.setRss(null)
     this.negotiate(PLAIN)
   }
 

@@ -38,6 +38,8 @@ export const COUNTERS = {
   rx_drop_no_port: 16,
   /** Longer than the guest's receive buffer, and it takes no merged ones. */
   tx_drop_buffer: 17,
+  /** The driver of an in-process device filters it out. */
+  tx_drop_filter: 18,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

@@ -14,6 +14,14 @@ export type EngineSettings = Pick<
   'io' | 'pace' | 'macAgingS' | 'macTableSize' | 'dropsReservedGroups'
 >
 
+export interface EngineEvents {
+  portFailed(port: number, errno: number): void
+  queueBroken(port: number, queue: number, reason: string): void
+  driverCalled(port: number): void
+  /** The engine is gone. */
+  failed(error: Error): void
+}
+
 export class EngineClient {
   readonly counters: Float64Array
   readonly engineCounters: Float64Array
@@ -28,12 +36,7 @@ export class EngineClient {
   #nextId = 1
   #failure: Error | undefined
 
-  constructor(
-    settings: EngineSettings,
-    onPortFailed: (port: number, errno: number) => void,
-    onQueueBroken: (port: number, queue: number, reason: string) => void,
-    onFailed: (error: Error) => void,
-  ) {
+  constructor(settings: EngineSettings, events: EngineEvents) {
     this.#eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
     if (this.#eventFd < 0) {
       throw new SysError('OUT_OF_RESOURCES', `eventfd: ${errnoName(this.#eventFd)}`, {
@@ -56,14 +59,15 @@ export class EngineClient {
     }
     this.#worker = new Worker(new URL('./engine-worker.js', import.meta.url), { workerData: data })
     this.#worker.on('message', (message: EngineReply) => {
-      if (message.type === 'port-failed') onPortFailed(message.port, message.errno)
+      if (message.type === 'port-failed') events.portFailed(message.port, message.errno)
       else if (message.type === 'queue-broken') {
-        onQueueBroken(message.port, message.queue, message.reason)
-      } else this.#settle(message)
+        events.queueBroken(message.port, message.queue, message.reason)
+      } else if (message.type === 'driver-called') events.driverCalled(message.port)
+      else this.#settle(message)
     })
     this.#worker.on('error', (error) => {
       this.#fail(error)
-      onFailed(error)
+      events.failed(error)
     })
     this.#exited = new Promise((resolve) => {
       this.#worker.on('exit', () => {

@@ -4,6 +4,8 @@ import type { MemoryRingHandle } from '../port/memory-ring.ts'
 import type { ReplayFile } from '../port/pcap-port.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import type { VirtioNegotiated, VirtioQueueSetup } from '../port/virtio-port.ts'
+import type { RssConfig } from '../virtio/rss.ts'
+import type { RxFilterSettings } from '../virtio/rx-filter.ts'
 import type { IoTierName, Pace } from './api.ts'
 
 export interface EngineWorkerData {
@@ -40,6 +42,8 @@ export type VirtioCall =
   | { readonly do: 'call' | 'kick'; readonly queue: number; readonly fd: number }
   | { readonly do: 'queue-log'; readonly queue: number; readonly logAddress: number }
   | { readonly do: 'log'; readonly window: number }
+  | { readonly do: 'filter'; readonly filter: RxFilterSettings | null }
+  | { readonly do: 'rss'; readonly rss: RssConfig | null }
   | { readonly do: 'reset' }
 
 export interface CaptureInterface {
@@ -74,6 +78,7 @@ export type EngineReply =
       readonly error?: string
     }
   | { readonly type: 'port-failed'; readonly port: number; readonly errno: number }
+  | { readonly type: 'driver-called'; readonly port: number }
   | {
       readonly type: 'queue-broken'
       readonly port: number

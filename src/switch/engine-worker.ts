@@ -63,6 +63,7 @@ function makePort(request: EngineRequest & { op: 'add-port' }): EnginePort {
     case 'virtio':
       return new VirtioPort(index, engine.tier, engine.copies, counters, {
         queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),
+        driverCalled: (port) => send({ type: 'driver-called', port }),
       })
     case 'record': {
       const recorder = new Recorder(description.ring, PORTS_MAX)
@@ -142,6 +143,10 @@ function callVirtio(port: VirtioPort, call: VirtioCall): unknown {
       return port.setQueueLog(call.queue, call.logAddress)
     case 'log':
       return port.setLog(call.window)
+    case 'filter':
+      return port.setFilter(call.filter)
+    case 'rss':
+      return port.setRss(call.rss)
     case 'reset':
       return port.reset()
   }

@@ -5,6 +5,7 @@
 import { fstatSync, statfsSync } from 'node:fs'
 import { errnoName, ProtocolError } from '../errors.ts'
 import type { GuestRegion, GuestWindow } from '../mem/guest-memory.ts'
+import type { Window } from '../mem/window.ts'
 import { WINDOW_LENGTH_MAX } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import type { MemoryRegion } from '../vhost-user/device.ts'
@@ -78,4 +79,11 @@ function unmapWindows(windows: readonly GuestWindow[]): void {
 /** Unmaps regions whose views are all detached. */
 export function unmapRegions(regions: readonly GuestRegion[]): void {
   for (const { windows } of regions) unmapWindows(windows)
+}
+
+/** A window of ours as a region that the driver knows under the same addresses. */
+export function wholeWindow(window: Window, guestAddress: number): GuestRegion {
+  const size = shim.windowLength(window.id)
+  const windows = [{ window: window.id, regionOffset: 0, windowOffset: 0, length: size }]
+  return { guestAddress, userAddress: guestAddress, size, windows }
 }

@@ -18,6 +18,7 @@ import { OpenTap, openTap } from '../port/tap/open.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import { VhostUserSwitchPort } from './vhost-user-port.ts'
+import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
 const O_CLOEXEC = 0o2000000
 
@@ -53,6 +54,8 @@ export interface OpenPort {
   failed?(): void
   /** The guest broke one of its queues, which stands still. */
   queueBroken?(queue: number): void
+  /** The device has something for a driver that asked to be told. */
+  driverCalled?(): void
   /** The engine has let go of it. */
   close(): Promise<void>
 }
@@ -62,8 +65,8 @@ export interface EngineAccess {
   call(call: VirtioCall): Promise<unknown>
   /** A frame enters the switch as if the port had sent it. */
   inject(frame: Uint8Array): Promise<unknown>
-  /** Connection, offloads or queues have changed. */
-  changed(): void
+  /** Connection, offloads or queues have changed; resolves when frames pass accordingly. */
+  changed(): Promise<void>
 }
 
 export interface OpenPortContext {
@@ -83,6 +86,8 @@ export async function openPort(options: PortOptions, context: OpenPortContext): 
       return new MemorySwitchPort(options, context.wake)
     case 'vhost-user':
       return new VhostUserSwitchPort(options, context)
+    case 'virtio-net':
+      return new VirtioNetSwitchPort(options, context)
     case 'pcap':
       return options.replay === undefined
         ? new RecordSwitchPort(options, context)

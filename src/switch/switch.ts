@@ -13,7 +13,6 @@ import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { clearCounters, readCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
-import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type {
   Capture,
   CaptureOptions,
@@ -25,6 +24,7 @@ import type {
   RunState,
   Switch,
   SwitchCounters,
+  VirtioNetPort,
   SwitchEvents,
   SwitchOptions,
 } from './api.ts'
@@ -36,9 +36,11 @@ import {
   ENGINE_MAC_MOVES,
   ENGINE_SLEEPS,
 } from './engine.ts'
+import { agreeOffloads } from './offload-agreement.ts'
 import { checkSwitchOptions, offloadNames } from './switch-options.ts'
 import type { EngineAccess, OpenPort } from './switch-port.ts'
 import { MemorySwitchPort, openPort } from './switch-port.ts'
+import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
 /** Captures at the same time: each has a ring and a thread. */
 const CAPTURES_MAX = 16
@@ -49,7 +51,7 @@ interface PortEntry {
   readonly open: OpenPort
   link: boolean
   failure: string | undefined
-  /** What its change was last told for. */
+  /** Somebody is at the other end, as it was last told; undefined: there is no such thing. */
   wasConnected: boolean | undefined
   peer: PortEntry | undefined
 }
@@ -95,11 +97,14 @@ class UserspaceSwitch implements Switch {
         macTableSize: options.macTableSize ?? 8192,
         dropsReservedGroups: options.groupAddresses === '802.1D',
       },
-      (index, errno) => this.#portFailed(index, errno),
-      (index, queue, reason) => this.#queueBroken(index, queue, reason),
-      (error) => {
-        this.runState = 'shutdown'
-        this.events.emit('engine-failed', error)
+      {
+        portFailed: (index, errno) => this.#portFailed(index, errno),
+        queueBroken: (index, queue, reason) => this.#queueBroken(index, queue, reason),
+        driverCalled: (index) => this.#byIndex[index]?.open.driverCalled?.(),
+        failed: (error) => {
+          this.runState = 'shutdown'
+          this.events.emit('engine-failed', error)
+        },
       },
     )
   }
@@ -219,6 +224,12 @@ class UserspaceSwitch implements Switch {
     const { open } = this.#entry(id)
     if (open instanceof MemorySwitchPort) return open.endpoint
     throw new StateError('NOT_A_MEMORY_PORT', `port "${id}" is not a memory port`)
+  }
+
+  virtioNetPort(id: string): VirtioNetPort {
+    const { open } = this.#entry(id)
+    if (open instanceof VirtioNetSwitchPort) return open
+    throw new StateError('VIRTIO_NET', `port "${id}" is not a virtio-net port`)
   }
 
   links(): [string, string][] {
@@ -365,34 +376,27 @@ class UserspaceSwitch implements Switch {
   }
 
   /** A guest came or went, or negotiated anew. A guest that comes back is given another chance. */
-  #connectionChanged(entry: PortEntry): void {
-    const { isConnected } = entry.open
+  async #connectionChanged(entry: PortEntry): Promise<void> {
     if (this.#byIndex[entry.index] !== entry) return
-    if (isConnected === false) entry.failure = undefined
+    if (entry.open.isConnected === false && entry.failure !== undefined) {
+      entry.failure = undefined
+      this.#showConnection(entry)
+    }
     this.#agreeOffloads()
-    this.#setEngineLink(entry).catch((error: Error) => this.#log(error.message))
-    if (isConnected === entry.wasConnected) return
+    await this.#setEngineLink(entry)
+    this.#showConnection(entry)
+  }
+
+  /** Shows who is connected, after the engine has heard of it: frames pass now, or do not any more. */
+  #showConnection(entry: PortEntry): void {
+    const { isConnected } = entry.open
+    if (this.#byIndex[entry.index] !== entry || isConnected === entry.wasConnected) return
     entry.wasConnected = isConnected
     this.events.emit('port-changed', this.#info(entry))
   }
 
-  /**
-   * Asks every port to hand over only what all those that may receive its frames can take: its peer
-   * on a link, the other ports of the switch elsewhere.
-   */
   #agreeOffloads(): void {
-    const all = [...this.#ports.values()]
-    for (const entry of all) {
-      const receivers =
-        entry.peer === undefined
-          ? all.filter((other) => other !== entry && other.peer === undefined)
-          : [entry.peer]
-      const lasting = commonOffloads(receivers)
-      const wish = commonOffloads(receivers.filter(({ open }) => open.isConnected !== false))
-      if (entry.failure === undefined && entry.open.rxOffloads !== wish) {
-        entry.open.setOffloads(wish, lasting)
-      }
-    }
+    agreeOffloads([...this.#ports.values()])
   }
 
   #captureInterface(
@@ -451,11 +455,10 @@ class UserspaceSwitch implements Switch {
   }
 
   #info(entry: PortEntry): PortInfo {
-    const { options, open, failure, link, peer } = entry
-    const connection: PortState | undefined =
-      open.isConnected === undefined ? undefined : open.isConnected ? 'connected' : 'disconnected'
-    const state: PortState =
-      failure !== undefined ? 'failed' : link ? (connection ?? 'open') : 'down'
+    const { options, open, failure, link, peer, wasConnected } = entry
+    const connection: PortState =
+      wasConnected === undefined ? 'open' : wasConnected ? 'connected' : 'disconnected'
+    const state: PortState = failure !== undefined ? 'failed' : link ? connection : 'down'
     return {
       id: options.id,
       type: options.type,
@@ -471,11 +474,6 @@ class UserspaceSwitch implements Switch {
       counters: readCounters(this.#engine.counters, entry.index),
     }
   }
-}
-
-/** What every one of them can take. */
-function commonOffloads(receivers: readonly PortEntry[]): number {
-  return receivers.reduce((bits, { open }) => bits & open.txOffloads, OFFLOADS_ALL)
 }
 
 /** A record port is a capture itself. */

@@ -6,36 +6,8 @@ import {
   featureMask,
   VHOST_F_LOG_ALL,
   VHOST_USER_F_PROTOCOL_FEATURES,
-  VIRTIO_F_ANY_LAYOUT,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_F_VERSION_1,
-  VIRTIO_NET_F_CSUM,
-  VIRTIO_NET_F_CTRL_VQ,
-  VIRTIO_NET_F_GUEST_ANNOUNCE,
-  VIRTIO_NET_F_GUEST_CSUM,
-  VIRTIO_NET_F_GUEST_ECN,
-  VIRTIO_NET_F_GUEST_TSO4,
-  VIRTIO_NET_F_GUEST_TSO6,
-  VIRTIO_NET_F_GUEST_USO4,
-  VIRTIO_NET_F_GUEST_USO6,
-  VIRTIO_NET_F_HOST_ECN,
-  VIRTIO_NET_F_HOST_TSO4,
-  VIRTIO_NET_F_HOST_TSO6,
-  VIRTIO_NET_F_HOST_USO,
   VIRTIO_NET_F_MQ,
-  VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_NET_F_MTU,
-  VIRTIO_RING_F_EVENT_IDX,
-  VIRTIO_RING_F_INDIRECT_DESC,
 } from '../abi/virtio-features.ts'
-import {
-  TUN_F_CSUM,
-  TUN_F_TSO4,
-  TUN_F_TSO6,
-  TUN_F_TSO_ECN,
-  TUN_F_USO4,
-  TUN_F_USO6,
-} from '../abi/if-tun.ts'
 import { ConfigError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { VhostUserOptions } from '../port/options.ts'
@@ -49,44 +21,16 @@ import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
+import { HOST_MASK, hostFeatures, PLAIN_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
 const MTU_MAX = 65535
 const MEMORY_SLOTS = 509
 
-/** What the data plane can do for any guest. */
-const PLAIN_FEATURES: bigint = featureMask(
-  VIRTIO_F_VERSION_1,
-  VIRTIO_F_ANY_LAYOUT,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_RING_F_INDIRECT_DESC,
-  VIRTIO_RING_F_EVENT_IDX,
-  VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_NET_F_MTU,
-  VIRTIO_NET_F_GUEST_ANNOUNCE,
-  VIRTIO_NET_F_CTRL_VQ,
-  VHOST_F_LOG_ALL,
-  VHOST_USER_F_PROTOCOL_FEATURES,
-  VIRTIO_NET_F_GUEST_CSUM,
-  VIRTIO_NET_F_GUEST_TSO4,
-  VIRTIO_NET_F_GUEST_TSO6,
-  VIRTIO_NET_F_GUEST_ECN,
-  VIRTIO_NET_F_GUEST_USO4,
-  VIRTIO_NET_F_GUEST_USO6,
-)
-
-/** What a guest may leave undone, as long as everybody who gets its frames can take that. */
-const HOST_FEATURES: readonly (readonly [offloads: number, bit: number])[] = [
-  [TUN_F_CSUM, VIRTIO_NET_F_CSUM],
-  [TUN_F_TSO4, VIRTIO_NET_F_HOST_TSO4],
-  [TUN_F_TSO6, VIRTIO_NET_F_HOST_TSO6],
-  [TUN_F_TSO_ECN, VIRTIO_NET_F_HOST_ECN],
-  [TUN_F_USO4 | TUN_F_USO6, VIRTIO_NET_F_HOST_USO],
-]
-
+const VHOST_FEATURES: bigint =
+  PLAIN_FEATURES | featureMask(VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES)
 const MQ_MASK: bigint = featureMask(VIRTIO_NET_F_MQ)
-const SERVABLE: bigint =
-  PLAIN_FEATURES | MQ_MASK | featureMask(...HOST_FEATURES.map(([, bit]) => bit))
+const SERVABLE: bigint = VHOST_FEATURES | MQ_MASK | HOST_MASK
 
 export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly description: PortDescription = { kind: 'virtio' }
@@ -148,11 +92,8 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   /** What a front-end is offered now. Throws ConfigError when it acked what cannot be served. */
   #offered(): bigint {
-    let configured = PLAIN_FEATURES
-    if (this.queues > 1) configured |= MQ_MASK
-    for (const [offloads, bit] of HOST_FEATURES) {
-      if ((this.#wish & offloads) === offloads) configured |= featureMask(bit)
-    }
+    const multiQueue = this.queues > 1 ? MQ_MASK : 0n
+    const configured = VHOST_FEATURES | multiQueue | hostFeatures(this.#wish)
     return offeredFeatures(SERVABLE, configured, this.#acked.features)
   }
 
@@ -189,7 +130,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   async changed(device: GuestDevice): Promise<void> {
     if (this.#owner === device && !device.isRunning) await this.#handOver(device)
-    this.#engine!.changed()
+    await this.#engine!.changed()
   }
 
   /** The owner's rings have stopped: a device that waits with rings of its own takes over. */

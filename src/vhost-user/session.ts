@@ -231,7 +231,14 @@ export class VhostUserSession {
     await this.#startComplete()
   }
 
+  /**
+   * QEMU up to 7.2 adds and removes every region once per queue pair: an addition that is there and
+   * a removal of what is gone are repetitions.
+   */
   async #addMemory(row: RegionRow, fds: number[]): Promise<void> {
+    if (this.#regions.some((own) => isSameRegion(own, row) && own.mmapOffset === row.mmapOffset)) {
+      return this.#options.closeFd(oneFd(fds))
+    }
     const regions = [...this.#regions, row]
     if (regions.length > this.#options.memorySlots) throw refused('no memory slot is left')
     checkOverlaps(regions)
@@ -241,6 +248,8 @@ export class VhostUserSession {
   }
 
   async #removeMemory(row: RegionRow): Promise<void> {
+    const isThere = this.#regions.some((own) => isSameRegion(own, row))
+    if (!isThere && this.#vrings.length > 2) return
     await this.#device.removeMemory(row)
     this.#regions = this.#regions.filter((own) => own.guestAddress !== row.guestAddress)
   }
@@ -346,7 +355,7 @@ export class VhostUserSession {
     }
     // The device takes the descriptors over, whatever comes of it.
     vring.isStarted = true
-    await this.#device.startQueue(index, vring.takeSetup())
+    await this.#device.startQueue(index, vring.takeSetup(isPacked))
     if ((this.#features & PROTOCOL_FEATURES_MASK) === 0n) {
       await this.#device.enableQueue(index, true)
     }
@@ -375,7 +384,7 @@ export class VhostUserSession {
     this.#closeFd(vring.callFd)
     vring.kickFd = -1
     vring.callFd = -1
-    return vring.base
+    return Math.max(vring.base, 0)
   }
 
   #closeFd(fd: number): void {
@@ -413,6 +422,9 @@ function vringFd(value: bigint, fds: number[]): { readonly index: number; readon
   if (isNone && fds.length > 0) throw broken('a descriptor that was not announced')
   return { index, fd: isNone ? -1 : oneFd(fds) }
 }
+
+const isSameRegion = (a: RegionRow, b: RegionRow): boolean =>
+  a.guestAddress === b.guestAddress && a.userAddress === b.userAddress && a.size === b.size
 
 function checkOverlaps(rows: readonly RegionRow[]): void {
   for (const [at, row] of rows.entries()) {

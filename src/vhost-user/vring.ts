@@ -1,10 +1,12 @@
 /** What a front-end has said about one virtqueue so far. */
+import { PACKED_BASE_INITIAL } from '../virtio/packed-driver.ts'
 import type { QueueSetup } from './device.ts'
 
 export class Vring {
   /** 0: not said yet. */
   size = 0
-  base = 0
+  /** -1: not said yet, where a ring begins that nobody has used. */
+  base = -1
   descriptorAddress = -1
   availAddress = -1
   usedAddress = -1
@@ -24,8 +26,10 @@ export class Vring {
   }
 
   /** Hands the descriptors over. */
-  takeSetup(): QueueSetup {
-    const { size, descriptorAddress, availAddress, usedAddress, logAddress, base } = this
+  takeSetup(isPacked: boolean): QueueSetup {
+    const { size, descriptorAddress, availAddress, usedAddress, logAddress } = this
+    const unused = isPacked ? PACKED_BASE_INITIAL : 0
+    const base = this.base < 0 ? unused : this.base
     const { kickFd, callFd } = this
     this.kickFd = -1
     this.callFd = -1

@@ -7,6 +7,7 @@ import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
 import { flowHash } from '../wire/flow-hash.ts'
+import type { Rss } from './rss.ts'
 
 /** Bytes of a frame that are looked at: two tags, IPv6 with a few extension headers, ports. */
 const HEAD_LENGTH = 128
@@ -28,10 +29,18 @@ export class FlowSteering {
 
   /**
    * Sorts the frames list[first .. first + count) of the burst into `lists` of `queues` queues, each
-   * in the order of arrival. The caller empties `listLength`.
+   * in the order of arrival; by what the driver configured (`rss.isSteering`), else by a hash that is
+   * the same in both directions. The caller empties `listLength`.
    * @hot
    */
-  steer(burst: Burst, list: Int32Array, first: number, count: number, queues: number): void {
+  steer(
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+    queues: number,
+    rss: Rss,
+  ): void {
     for (let n = 0; n < count; n++) {
       const k = list[first + n]
       const length = burst.length[k] < HEAD_LENGTH ? burst.length[k] : HEAD_LENGTH
@@ -41,7 +50,9 @@ export class FlowSteering {
     for (let n = 0; n < count; n++) {
       const k = list[first + n]
       const length = burst.length[k] < HEAD_LENGTH ? burst.length[k] : HEAD_LENGTH
-      const queue = (flowHash(this.#bytes, n * HEAD_LENGTH, length) >>> 0) % queues
+      const queue = rss.isSteering
+        ? rss.queueFor(this.#bytes, n * HEAD_LENGTH, length, queues)
+        : (flowHash(this.#bytes, n * HEAD_LENGTH, length) >>> 0) % queues
       const listed = this.listLength[queue]
       this.lists[queue * BURST_SIZE_MAX + listed] = k
       this.listLength[queue] = listed + 1

@@ -3,7 +3,7 @@
  * enabled hash types name, the receive queue that the indirection table has for it, and what
  * virtio_net_hdr_v1_hash says about it.
  *
- * Sources: VIRTIO 1.3 §5.1.6.4.3 (which fields), §5.1.6.4.4 (report), §5.1.6.5.7 (steering).
+ * Sources: VIRTIO 1.3 §5.1.6.4 (which fields, and their report), §5.1.6.5.7 (steering).
  * Without VIRTIO_NET_F_HASH_TUNNEL only the outer headers count.
  */
 import {

@@ -14,6 +14,8 @@ import { isGroup } from '../wire/ethernet.ts'
 /** Addresses of both kinds that the table holds together. */
 export const MAC_TABLE_ENTRIES = 64
 export const VLAN_COUNT = 4096
+/** The VLAN table as bytes. */
+export const VLAN_BYTES: number = VLAN_COUNT / 8
 
 const MAC_LENGTH = 6
 const VLAN_WORDS: number = VLAN_COUNT / 32
@@ -22,6 +24,24 @@ const BROADCAST_LO = 0xffff
 /** Word 3 of a frame's head starts with these two bytes in a frame with a VLAN tag. */
 const VLAN_TYPE_WORD = 0x0081
 const NO_VLAN = -1
+
+/** A filter as another thread can be given it. */
+export interface RxFilterSettings {
+  readonly flags: {
+    readonly promisc: boolean
+    readonly allmulti: boolean
+    readonly alluni: boolean
+    readonly nomulti: boolean
+    readonly nouni: boolean
+    readonly nobcast: boolean
+  }
+  readonly mac: Uint8Array
+  /** Null: more than the table holds. */
+  readonly unicast: readonly Uint8Array[] | null
+  readonly multicast: readonly Uint8Array[] | null
+  /** As `RxFilter.vlans`. */
+  readonly vlans: Uint8Array
+}
 
 export class RxFilter {
   promisc = true
@@ -54,6 +74,24 @@ export class RxFilter {
     this.nobcast = false
     this.setTable([], [])
     this.allowVlans(true)
+  }
+
+  get settings(): RxFilterSettings {
+    const { promisc, allmulti, alluni, nomulti, nouni, nobcast } = this
+    return {
+      flags: { promisc, allmulti, alluni, nomulti, nouni, nobcast },
+      mac: this.mac,
+      unicast: this.unicastOverflow ? null : this.unicast,
+      multicast: this.multicastOverflow ? null : this.multicast,
+      vlans: this.vlans,
+    }
+  }
+
+  apply(settings: RxFilterSettings): void {
+    Object.assign(this, settings.flags)
+    this.setMac(settings.mac)
+    this.setTable(settings.unicast, settings.multicast)
+    this.setVlans(settings.vlans)
   }
 
   /** The own address, from six bytes. */
@@ -114,6 +152,20 @@ export class RxFilter {
     const bit = 1 << (id & 31)
     if (isAllowed) this.#vlans[id >> 5] |= bit
     else this.#vlans[id >> 5] &= ~bit
+  }
+
+  /** The table as VLAN_BYTES bytes: bit (id & 7) of byte (id >> 3). */
+  get vlans(): Uint8Array {
+    const bytes = new Uint8Array(VLAN_BYTES)
+    const view = new DataView(bytes.buffer)
+    for (let word = 0; word < VLAN_WORDS; word++) view.setInt32(4 * word, this.#vlans[word], true)
+    return bytes
+  }
+
+  /** Replaces the table by what `vlans` gave. */
+  setVlans(bytes: Uint8Array): void {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, VLAN_BYTES)
+    for (let word = 0; word < VLAN_WORDS; word++) this.#vlans[word] = view.getInt32(4 * word, true)
   }
 
   isVlanAllowed(id: number): boolean {

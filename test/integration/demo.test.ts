@@ -11,6 +11,7 @@ interface Summary {
   readonly bytes: number
   readonly lost: number
   readonly ping: { readonly sent: number; readonly received: number }
+  readonly virtio: { readonly sent: number; readonly received: number }
   readonly tcp: { readonly sent: number; readonly received: number }
   readonly capture: { readonly frames: number; readonly dropped: number }
 }
@@ -31,13 +32,14 @@ test('forwards pings and a TCP transfer without loss, and leaves a capture of al
   const summary = JSON.parse(run.stdout) as Summary
   expect(summary.lost).toBe(0)
   expect(summary.ping.received).toBe(summary.ping.sent)
+  expect(summary.virtio).toMatchObject({ sent: 10, received: 10 })
   expect(summary.tcp.received).toBe(summary.tcp.sent)
   expect(summary.tcp.received).toBeGreaterThan(1e6)
   expect(summary.capture.dropped).toBe(0)
 
   const echoes = sh('tshark', '-r', file, '-Y', 'icmp.type == 8', '-T', 'fields', '-e', 'frame.len')
   // Each is in the capture where it came in and where it went out.
-  expect(echoes.trim().split('\n')).toHaveLength(2 * summary.ping.sent)
+  expect(echoes.trim().split('\n')).toHaveLength(2 * (summary.ping.sent + summary.virtio.sent))
   expect(sh('capinfos', '-c', '-M', file)).toContain(` ${summary.capture.frames}`)
   expect(interfaces()).toBe(before)
 })
@@ -49,7 +51,9 @@ test('says in plain lines what it does, where there is no terminal', async () =>
   expect({ exit: await run.exited, stderr: run.stderr }).toMatchObject({ exit: 0 })
   for (const line of [
     /^switch: started, io (io_uring-multishot|read-write)/m,
-    /^ping: 5 of 5 answered/m,
+    /^ping: 5 of 5 answered, /m,
+    /^ping: 5 of 5 answered through the switch$/m,
+    /^ping: 5 of 5 answered on a link$/m,
     /^ {2}a: rx .* frames/m,
     /^frames lost {7}0; pings lost 0$/m,
     /^capture .*demo\.pcapng \(\d+ frames, 0 dropped\)$/m,

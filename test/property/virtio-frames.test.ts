@@ -158,7 +158,7 @@ test.each(
       }
       const isFit = capacity >= total
       const failure = kind.isMergeable || buffers === 0 ? NO_BUFFER : TOO_LONG
-      const result = sink.deliver(to.device, receiver.memory, burst, k)
+      const result = sink.deliver(to.device, burst, k)
       expect(result).toBe(isFit ? DELIVERED : failure)
       if (!isFit) continue
       expected.push([frame, buffers])

@@ -93,18 +93,22 @@ export class FakeConnection {
   readonly signalled: number[] = []
   readonly acked: bigint[] = []
   hasEnded = false
-  readonly session = new VhostUserSession({
-    device: this.device,
-    offered: () => OFFERED,
-    queuePairsMax: 2,
-    memorySlots: 12,
-    acked: (features) => this.acked.push(features),
-    ended: () => (this.hasEnded = true),
-    closeFd: (fd) => this.closed.push(fd),
-    prepareEventFd: (fd) => fd !== FakeConnection.noEventFd,
-    signalFd: (fd) => this.signalled.push(fd),
-    log: () => undefined,
-  })
+  readonly session: VhostUserSession
+
+  constructor(offered: bigint = OFFERED, queuePairsMax = 2, memorySlots = 12) {
+    this.session = new VhostUserSession({
+      device: this.device,
+      offered: () => offered,
+      queuePairsMax,
+      memorySlots,
+      acked: (features) => this.acked.push(features),
+      ended: () => (this.hasEnded = true),
+      closeFd: (fd) => this.closed.push(fd),
+      prepareEventFd: (fd) => fd !== FakeConnection.noEventFd,
+      signalFd: (fd) => this.signalled.push(fd),
+      log: () => undefined,
+    })
+  }
 
   handle(
     request: number,

@@ -52,11 +52,16 @@ export class Lab implements AsyncDisposable {
   }
 
   /** A daemon with these arguments, once it is ready. */
-  async daemon(...args: string[]): Promise<Daemon> {
+  daemon(...args: string[]): Promise<Daemon> {
+    return this.daemonOf(CLI, ...args)
+  }
+
+  /** The same of another build. */
+  async daemonOf(cli: string, ...args: string[]): Promise<Daemon> {
     const control = join(this.directory, `control-${count++}.sock`)
     const daemon = new Daemon(
       control,
-      this.background(process.execPath, [CLI, 'run', '--io', IO, '--control', control, ...args]),
+      this.background(process.execPath, [cli, 'run', '--io', IO, '--control', control, ...args]),
     )
     await until(
       'the daemon is ready',

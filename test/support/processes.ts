@@ -12,6 +12,9 @@ export function sh(program: string, ...args: string[]): string {
   return result.stdout
 }
 
+/** The arguments in a command line without quotes. */
+export const words = (line: string): string[] => line.split(' ')
+
 /** Waits until a condition holds, polling; fails with `what` when it does not in time. */
 export async function until(
   what: string,

@@ -90,9 +90,9 @@ describe('options', () => {
     [{ type: 'constructor', id: 'a' }, 'type', 'unknown port type "constructor"'],
     [{ type: 'memory', id: 'a' }, 'type', 'port type "memory" exists in the library API only'],
     [
-      { type: 'virtio-net', id: 'a' },
-      'type',
-      'port type "virtio-net" is not supported by this version',
+      { type: 'virtio-net', id: 'a', driver: 'ping' },
+      'driver',
+      '"driver" must be one of echo, sink, generate',
     ],
     [{ type: 'vhost-user', id: 'a' }, 'path', `Parameter 'path' is missing`],
     [
@@ -213,10 +213,11 @@ describe('interface names', () => {
 })
 
 test('every option of the table is read by its own name', () => {
-  const samples = { string: 'x', boolean: 'on', integer: '100', size: '100', script: 'no' }
+  const samples = { string: 'x', boolean: 'on', size: '100', script: 'no', choice: '', integer: '' }
   for (const [type, rules] of Object.entries(OPTION_TABLE)) {
     for (const [key, rule] of Object.entries(rules)) {
-      const value = rule.kind === 'choice' ? rule.values![0] : samples[rule.kind]
+      const choice = rule.values?.[0] ?? String(rule.range?.[0])
+      const value = ['choice', 'integer'].includes(rule.kind) ? choice : samples[rule.kind]
       // Alone an option may be in conflict with what is missing; what it is not, is unknown.
       try {
         portOptionsFromObject({ type, id: 'a', [key]: value })

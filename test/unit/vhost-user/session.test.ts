@@ -125,11 +125,24 @@ test('memory slots: counted, apart from each other, named when they go', async (
   // REM may bring a descriptor, which is only closed.
   expect(await connection.handle(38, slot(3), [113], NEED_REPLY)).toEqual(reply(38, 0n))
   expect(connection.closed).toEqual([112, 113])
-  expect(await connection.handle(38, slot(3), [], NEED_REPLY)).toEqual(reply(38, 1n))
   await expect(connection.handle(37, bytes(u64(0n), region(0x8_0000, 0)), [114])).rejects.toThrow(
     'overlap',
   )
   expect(connection.closed).toEqual([112, 113, 114])
+})
+
+test('memory slots: said once per queue pair, as QEMU 7.2 does, they count once', async () => {
+  const connection = await negotiated()
+  const slot = bytes(u64(0n), region(0x1000_0000, 0x1000_0000))
+  for (const fd of [100, 101]) {
+    expect(await connection.handle(37, slot, [fd], NEED_REPLY)).toEqual(reply(37, 0n))
+  }
+  expect(connection.closed).toEqual([101])
+  const count = connection.device.calls.length
+  for (let pair = 0; pair < 2; pair++) {
+    expect(await connection.handle(38, slot, [], NEED_REPLY)).toEqual(reply(38, 0n))
+  }
+  expect(connection.device.calls).toHaveLength(count + 1)
 })
 
 test('the features of the driver are told without the logging of a migration', async () => {

@@ -81,7 +81,7 @@ class Bench {
   }
 
   deliver(k = 0): number {
-    return this.sink.deliver(this.queues.device, this.guest.memory, this.burst, k)
+    return this.sink.deliver(this.queues.device, this.burst, k)
   }
 
   /** What the driver gets; everything that was not written to is still GUARD. */
@@ -316,10 +316,10 @@ test('a frame of more buffers than a chain has segments is dropped and they are 
     addChain(driver, [{ offset: BUFFERS + 4096 + 2 * at, length: 2, isWritable: true }])
   }
   driver.publish()
-  expect(sink.deliver(device, guest.memory, burst, 0)).toBe(TOO_LONG)
+  expect(sink.deliver(device, burst, 0)).toBe(TOO_LONG)
   expect(device.base()).toBe(0)
   burst.length[0] = 2 * 1024 - 12
-  expect(sink.deliver(device, guest.memory, burst, 0)).toBe(DELIVERED)
+  expect(sink.deliver(device, burst, 0)).toBe(DELIVERED)
 })
 
 test.each([[[2000]], [[100, 100, 900]], [[12, 4096, 4096]]])(

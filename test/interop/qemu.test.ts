@@ -1,0 +1,350 @@
+/** Real guests: QEMU with the Linux virtio-net driver, on vhost-user ports of one switch. */
+import { createHash, randomBytes } from 'node:crypto'
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { bootGuest, startGuest } from '../support/qemu.ts'
+import type { Guest, GuestOptions } from '../support/qemu.ts'
+import type { Daemon } from '../support/lab.ts'
+import { CLI, Lab, ROOT, tapSpec } from '../support/lab.ts'
+import { until } from '../support/processes.ts'
+
+const VIRTIO_F_RING_PACKED = 34
+
+/** Bytes of a transfer: many times what fits into rings and socket buffers. */
+const TRANSFER = 8_000_000
+const HOST = '10.0.0.1'
+const GUESTS = ['10.0.0.11', '10.0.0.12'] as const
+
+const socketOf = (lab: Lab, k: number): string => join(lab.directory, `guest-${k}.sock`)
+
+const portSpec = (lab: Lab, k: number, more = ''): string =>
+  `vhost-user,id=g${k},path=${socketOf(lab, k)}${more}`
+
+const guestOptions = (lab: Lab, k: number, more: Partial<GuestOptions> = {}): GuestOptions => ({
+  socket: socketOf(lab, k),
+  mac: `52:54:00:00:00:${11 + k}`,
+  address: `${GUESTS[k]}/24`,
+  ...more,
+})
+
+/** A namespace with a TAP on the switch, and the options of that port. */
+function host(lab: Lab): { netns: string; port: string } {
+  const netns = lab.netns()
+  return { netns, port: tapSpec(0, netns) }
+}
+
+const isConnected = (daemon: Daemon, id: string): Promise<void> =>
+  until(`port ${id} is connected`, async () => (await daemon.port(id))['state'] === 'connected')
+
+const isDisconnected = (daemon: Daemon, id: string): Promise<void> =>
+  until(
+    `port ${id} is disconnected`,
+    async () => (await daemon.port(id))['state'] === 'disconnected',
+  )
+
+/** A port never lost a frame for one of these reasons. */
+async function expectNoBadFrames(daemon: Daemon, ...ids: string[]): Promise<void> {
+  for (const id of ids) {
+    expect(await daemon.stats(id)).toMatchObject({
+      rx_drop_malformed: 0,
+      rx_drop_gso_type: 0,
+      tx_drop_offload: 0,
+      tx_drop_malformed: 0,
+    })
+  }
+}
+
+/** The guest serves a file of random bytes; returns its MD5. */
+async function serve(guest: Guest): Promise<string> {
+  await guest.output(
+    `mkdir -p /www && head -c ${TRANSFER} /dev/urandom >/www/data && httpd -h /www -p 80`,
+  )
+  return digestOf(await guest.output('md5sum </www/data'))
+}
+
+const digestOf = (output: string): string => /^[0-9a-f]{32}/.exec(output)?.[0] ?? output
+
+/** MD5 of what a guest receives from there by TCP. */
+async function download(guest: Guest, address: string): Promise<string> {
+  return digestOf(await guest.output(`wget -q -O - http://${address}/data | md5sum`))
+}
+
+/** A namespace of the machine serves a file of random bytes. */
+async function serveHost(lab: Lab, netns: string, length = TRANSFER): Promise<string> {
+  const data = randomBytes(length)
+  writeFileSync(join(lab.directory, 'data'), data)
+  lab.start(netns, 'busybox', 'httpd', '-f', '-p', '80', '-h', lab.directory)
+  await until('the server listens', () =>
+    lab.exec(netns, 'ss', '-Hltn', 'sport = :80').includes(':80'),
+  )
+  return createHash('md5').update(data).digest('hex')
+}
+
+function downloadHost(lab: Lab, netns: string, address: string): string {
+  const command = `busybox wget -q -O - http://${address}/data | md5sum`
+  return digestOf(lab.exec(netns, 'sh', '-c', command))
+}
+
+test('two guests with two queue pairs each ping each other and transfer both ways', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon(
+    '--port',
+    portSpec(lab, 0, ',queues=2'),
+    '--port',
+    portSpec(lab, 1, ',queues=2'),
+  )
+  expect(await daemon.port('g0')).toMatchObject({ state: 'disconnected', queues: 2 })
+  const guests = await Promise.all([
+    bootGuest(lab, guestOptions(lab, 0, { queues: 2 })),
+    bootGuest(lab, guestOptions(lab, 1, { queues: 2 })),
+  ])
+  expect(await daemon.port('g0')).toMatchObject({ state: 'connected' })
+  expect(await guests[0].ping(GUESTS[1])).toBe(3)
+  expect(await guests[1].ping(GUESTS[0])).toBe(3)
+  const served = [await serve(guests[0]), await serve(guests[1])]
+  expect(await download(guests[0], GUESTS[1])).toBe(served[1])
+  expect(await download(guests[1], GUESTS[0])).toBe(served[0])
+  // More flows than queues: with a hash over the flow both receiveqs get their share.
+  for (let flow = 0; flow < 8; flow++) await download(guests[0], GUESTS[1])
+  const statistics = await guests[0].output('ethtool -S eth0')
+  for (const queue of [0, 1]) {
+    const packets = new RegExp(`rx_queue_${queue}_packets: (\\d+)`).exec(statistics)
+    expect(Number(packets?.[1])).toBeGreaterThan(100)
+  }
+  // Fewer queues and more again, while it runs.
+  for (const pairs of [1, 2]) {
+    await guests[0].output(`ethtool -L eth0 combined ${pairs}`)
+    expect(await download(guests[0], GUESTS[1])).toBe(served[1])
+    expect(await download(guests[1], GUESTS[0])).toBe(served[0])
+  }
+  // The largest ping: fragments.
+  expect(await guests[0].output(`ping -c 2 -s 60000 ${GUESTS[1]}`)).toContain('2 packets received')
+  await expectNoBadFrames(daemon, 'g0', 'g1')
+})
+
+test.each([
+  { where: 'the switch', links: [] },
+  { where: 'a link', links: ['--link', 'p0,g0'] },
+])(
+  'on $where a guest and a TAP exchange large frames, smaller ones without offload',
+  async ({ links }) => {
+    await using lab = new Lab()
+    const { netns, port } = host(lab)
+    const daemon = await lab.daemon('--port', port, '--port', portSpec(lab, 0), ...links)
+    lab.address(netns, HOST)
+    const guest = await bootGuest(lab, guestOptions(lab, 0))
+    const fromHost = await serveHost(lab, netns)
+    const fromGuest = await serve(guest)
+    /** Mean length of the frames that a port sent and was given during the transfers. */
+    const transfer = async (on: Guest): Promise<{ rx: number; tx: number }> => {
+      const before = await daemon.stats('g0')
+      expect(await download(on, HOST)).toBe(fromHost)
+      const between = await daemon.stats('g0')
+      expect(downloadHost(lab, netns, GUESTS[0])).toBe(fromGuest)
+      const after = await daemon.stats('g0')
+      return {
+        tx:
+          (between['tx_bytes'] - before['tx_bytes']) / (between['tx_frames'] - before['tx_frames']),
+        rx: (after['rx_bytes'] - between['rx_bytes']) / (after['rx_frames'] - between['rx_frames']),
+      }
+    }
+    const large = await transfer(guest)
+    expect(large.tx).toBeGreaterThan(3000)
+    expect(large.rx).toBeGreaterThan(3000)
+    // Transmit offloads change at once, and then the kernel behind the TAP verifies the checksums.
+    await guest.output('ethtool -K eth0 tso off tx off')
+    expect((await transfer(guest)).rx).toBeLessThan(1515)
+    await expectNoBadFrames(daemon, 'p0', 'g0')
+  },
+)
+
+test('a guest that takes no offload gets complete frames from a TAP', async () => {
+  await using lab = new Lab()
+  const { netns, port } = host(lab)
+  const daemon = await lab.daemon('--port', port, '--port', portSpec(lab, 0))
+  lab.address(netns, HOST)
+  const device = 'guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off'
+  const guest = await bootGuest(lab, guestOptions(lab, 0, { device }))
+  const fromHost = await serveHost(lab, netns)
+  const before = await daemon.stats('g0')
+  expect(await download(guest, HOST)).toBe(fromHost)
+  const after = await daemon.stats('g0')
+  const frames = after['tx_frames'] - before['tx_frames']
+  expect((after['tx_bytes'] - before['tx_bytes']) / frames).toBeLessThan(1515)
+  // The guest verified every checksum itself.
+  expect(await guest.output('cat /proc/net/snmp')).toMatch(/Tcp: .* 0\n/)
+  await expectNoBadFrames(daemon, 'p0', 'g0')
+})
+
+test('links and ports go and come, the guest reboots, QEMU is killed and comes back', async () => {
+  await using lab = new Lab()
+  const { netns, port } = host(lab)
+  const daemon = await lab.daemon('--port', port, '--port', portSpec(lab, 0))
+  lab.address(netns, HOST)
+  const guest = await bootGuest(lab, guestOptions(lab, 0, { reconnect: true }))
+  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+
+  await daemon.execute('set_link', { name: 'g0', up: false })
+  expect(await daemon.port('g0')).toMatchObject({ state: 'down', link: false })
+  expect(lab.ping(netns, GUESTS[0], 1)).toBe(0)
+  await daemon.execute('set_link', { name: 'g0', up: true })
+  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+
+  await guest.qmp('set_link', { name: 'n0', up: false })
+  await isDisconnected(daemon, 'g0')
+  expect(await guest.run('cat /sys/class/net/eth0/carrier')).toMatchObject({ output: '0\n' })
+  await guest.qmp('set_link', { name: 'n0', up: true })
+  await isConnected(daemon, 'g0')
+  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+
+  await daemon.execute('netdev_del', { id: 'g0' })
+  await until('the guest has no carrier', async () => {
+    return (await guest.output('cat /sys/class/net/eth0/carrier')) === '0\n'
+  })
+  await daemon.execute('netdev_add', { type: 'vhost-user', id: 'g0', path: socketOf(lab, 0) })
+  await isConnected(daemon, 'g0')
+  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+
+  await guest.reboot()
+  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+
+  await guest.kill()
+  await isDisconnected(daemon, 'g0')
+  expect(await daemon.port('g0')).not.toHaveProperty('error')
+  const again = await bootGuest(lab, guestOptions(lab, 0))
+  await isConnected(daemon, 'g0')
+  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+  expect(await again.ping(HOST)).toBe(3)
+})
+
+test.each([
+  { who: 'framepump listens', port: '', mode: { reconnect: true } },
+  { who: 'QEMU listens', port: ',server=off', mode: { server: true } },
+])(
+  'a killed and restarted framepump has its running guest back ($who)',
+  async ({ port: more, mode }) => {
+    await using lab = new Lab()
+    const { netns, port } = host(lab)
+    const file = join(lab.directory, 'switch.yaml')
+    writeFileSync(file, `state-dir: ${join(lab.directory, 'state')}\n`)
+    const args = ['--config', file, '--port', port, '--port', portSpec(lab, 0, `${more},queues=2`)]
+    let daemon = await lab.daemon(...args)
+    lab.address(netns, HOST)
+    const guest = await bootGuest(lab, guestOptions(lab, 0, { ...mode, queues: 2 }))
+    const fromGuest = await serve(guest)
+    for (let round = 0; round < 3; round++) {
+      expect(lab.ping(netns, GUESTS[0])).toBe(3)
+      await daemon.process.stop('SIGKILL')
+      daemon = await lab.daemon(...args)
+      lab.address(netns, HOST)
+      await isConnected(daemon, 'g0')
+      await until('the guest answers again', () => lab.ping(netns, GUESTS[0], 1) === 1)
+      expect(downloadHost(lab, netns, GUESTS[0])).toBe(fromGuest)
+    }
+    expect(await guest.ping(HOST)).toBe(3)
+  },
+)
+
+test('a guest with packed rings transfers both ways, and reboots', async () => {
+  await using lab = new Lab()
+  const { netns, port } = host(lab)
+  const daemon = await lab.daemon('--port', port, '--port', portSpec(lab, 0, ',queues=2'))
+  lab.address(netns, HOST)
+  const guest = await bootGuest(lab, guestOptions(lab, 0, { queues: 2, device: 'packed=on' }))
+  const fromHost = await serveHost(lab, netns)
+  for (let boot = 0; boot < 2; boot++) {
+    if (boot > 0) await guest.reboot()
+    const features = await guest.output('cat /sys/bus/virtio/devices/virtio0/features')
+    expect(features[VIRTIO_F_RING_PACKED]).toBe('1')
+    const fromGuest = await serve(guest)
+    expect(await download(guest, HOST)).toBe(fromHost)
+    expect(downloadHost(lab, netns, GUESTS[0])).toBe(fromGuest)
+  }
+  await expectNoBadFrames(daemon, 'p0', 'g0')
+})
+
+/** The built daemon, except that it marks no page in the dirty log of a migration. */
+function buildWithoutDirtyLog(lab: Lab): string {
+  const root = join(lab.directory, 'build')
+  mkdirSync(root)
+  for (const name of readdirSync(ROOT)) {
+    if (name !== 'dist') symlinkSync(join(ROOT, name), join(root, name))
+  }
+  cpSync(join(ROOT, 'dist'), join(root, 'dist'), { recursive: true })
+  const file = join(root, 'dist/virtio/dirty-log.js')
+  const text = readFileSync(file, 'utf8')
+  const broken = text.replace('note(address, length) {', '$& return')
+  expect(broken).not.toBe(text)
+  writeFileSync(file, broken)
+  return join(root, 'dist/cli/main.js')
+}
+
+/** Migrates a guest that is being sent frames to a second QEMU; neither runs at the end. */
+async function migrate(
+  lab: Lab,
+  cli: string,
+  device: string,
+): Promise<{ netns: string; daemon: Daemon; source: Guest; target: Guest; isSame: boolean }> {
+  const { netns, port } = host(lab)
+  const daemon = await lab.daemonOf(cli, '--port', port, '--port', portSpec(lab, 0, ',queues=2'))
+  lab.address(netns, HOST)
+  const memoryMb = 160
+  const options = guestOptions(lab, 0, { queues: 2, memoryMb, device })
+  const source = await bootGuest(lab, options)
+  const incoming = join(lab.directory, 'migration.sock')
+  const target = startGuest(lab, { ...options, incoming, isPaused: true })
+  const statusOf = async (guest: Guest, query: string): Promise<string> =>
+    (await guest.qmp<{ status: string }>(query)).status
+  await until(
+    'the target waits for the migration',
+    async () => (await statusOf(target, 'query-status')) === 'inmigrate',
+  )
+  // The second front-end of the port waits; the first one goes on.
+  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+
+  const mac = options.mac.replaceAll(':', '')
+  const flood = lab.flood(netns, 1_000_000_000, 1400, mac)
+  const { tx_frames: before } = await daemon.stats('g0')
+  await source.qmp('migrate', { uri: `unix:${incoming}` })
+  const atWork = ['none', 'setup', 'active', 'device', 'pre-switchover']
+  await until(
+    'the migration is over',
+    async () => !atWork.includes(await statusOf(source, 'query-migrate')),
+    120_000,
+  )
+  expect(await statusOf(source, 'query-migrate')).toBe('completed')
+  expect((await daemon.stats('g0'))['tx_frames'] - before).toBeGreaterThan(10_000)
+  await flood.stop('SIGKILL')
+
+  const dumps = [join(lab.directory, 'source.ram'), join(lab.directory, 'target.ram')]
+  for (const [k, guest] of [source, target].entries()) {
+    await guest.qmp('pmemsave', { val: 0, size: memoryMb << 20, filename: dumps[k] })
+  }
+  const isSame = readFileSync(dumps[0]).equals(readFileSync(dumps[1]))
+  return { netns, daemon, source, target, isSame }
+}
+
+test.each(['packed=off', 'packed=on'])(
+  'a guest migrates between two QEMU processes with all its memory, under traffic (%s)',
+  async (device) => {
+    await using lab = new Lab()
+    const { netns, daemon, source, target, isSame } = await migrate(lab, CLI, device)
+    expect(isSame).toBe(true)
+    await target.qmp('cont')
+    await isConnected(daemon, 'g0')
+    expect(await target.ping(HOST)).toBe(3)
+    expect(lab.ping(netns, GUESTS[0])).toBe(3)
+    const fromHost = await serveHost(lab, netns)
+    expect(await download(target, HOST)).toBe(fromHost)
+    await source.kill()
+    expect(lab.ping(netns, GUESTS[0])).toBe(3)
+    expect(await daemon.port('g0')).toMatchObject({ state: 'connected' })
+  },
+)
+
+test('without the dirty log the memory would differ: the comparison can see it', async () => {
+  await using lab = new Lab()
+  const { isSame } = await migrate(lab, buildWithoutDirtyLog(lab), 'packed=off')
+  expect(isSame).toBe(false)
+})

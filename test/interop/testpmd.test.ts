@@ -1,0 +1,223 @@
+/** DPDK's virtio-user front-end, on every path that its driver has. */
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Daemon } from '../support/lab.ts'
+import { Lab, tapSpec } from '../support/lab.ts'
+import { sh, until, words } from '../support/processes.ts'
+import type { Testpmd } from '../support/testpmd.ts'
+import { HugePages, startTestpmd, testpmdMac } from '../support/testpmd.ts'
+
+const VIRTIO_NET_F_MRG_RXBUF = 15n
+const VIRTIO_F_RING_PACKED = 34n
+const VIRTIO_F_IN_ORDER = 35n
+
+/** Frames that a port must have received before a path counts as tried. */
+const BULK = 200_000
+const HOST = '10.0.0.1'
+
+let pages: HugePages
+beforeAll(() => {
+  pages = new HugePages()
+})
+afterAll(() => pages.putBack())
+
+interface Rig {
+  readonly daemon: Daemon
+  /** A namespace with a TAP on the switch. */
+  readonly netns: string
+  readonly sockets: readonly string[]
+  readonly state: string
+}
+
+/** A switch with a TAP and two vhost-user ports, g0 and g1. */
+async function rig(lab: Lab, options = ''): Promise<Rig> {
+  const netns = lab.netns()
+  const state = join(lab.directory, 'state')
+  const file = join(lab.directory, 'switch.yaml')
+  writeFileSync(file, `state-dir: ${state}\n`)
+  const sockets = [0, 1].map((k) => join(lab.directory, `vhost-${k}.sock`))
+  const ports = sockets.map((path, k) => `vhost-user,id=g${k},path=${path}${options}`)
+  const specs = [tapSpec(0, netns), ...ports].flatMap((port) => ['--port', port])
+  const daemon = await lab.daemon('--config', file, ...specs)
+  lab.address(netns, HOST)
+  return { daemon, netns, sockets, state }
+}
+
+const statesAre = (daemon: Daemon, state: string): Promise<void> =>
+  until(`both ports are ${state}`, async () => {
+    const ports = await Promise.all(['g0', 'g1'].map((id) => daemon.port(id)))
+    return ports.every((port) => port['state'] === state)
+  })
+
+/** Whether the driver of a port acknowledged a feature. */
+function hasAcked(rig: Rig, port: string, feature: bigint): boolean {
+  const text = readFileSync(join(rig.state, `vhost-user-${port}.json`), 'utf8')
+  const { features } = JSON.parse(text) as { features: string }
+  return ((BigInt(features) >> feature) & 1n) === 1n
+}
+
+/** testpmd answers ping on its first port; what comes back is compared by ping, byte by byte. */
+async function expectEcho(lab: Lab, rig: Rig, testpmd: Testpmd): Promise<void> {
+  await testpmd.command('set portlist 0')
+  await testpmd.command('set fwd icmpecho')
+  await testpmd.command('start')
+  for (const length of [18, 1000, 1472]) {
+    const ping = `ping -n -c 20 -i 0.01 -W 5 -s ${length} -p c3 10.0.0.99`
+    const output = lab.exec(rig.netns, ...words(ping))
+    expect(output).toContain(' 0% packet loss')
+    expect(output).not.toContain('wrong data')
+  }
+  await testpmd.command('stop')
+}
+
+/** Frames go round: whatever a port receives, testpmd sends back to it by the other one. */
+async function expectBulk(rig: Rig, testpmd: Testpmd, length: number): Promise<void> {
+  await testpmd.command('set portlist 0,1')
+  await testpmd.command(`set eth-peer 0 ${testpmdMac(1)}`)
+  await testpmd.command(`set eth-peer 1 ${testpmdMac(0)}`)
+  await testpmd.command('set fwd mac')
+  await testpmd.command(`set txpkts ${length}`)
+  const before = [await testpmd.stats(0), await testpmd.stats(1)]
+  await testpmd.command('start tx_first 4')
+  for (const port of [0, 1]) {
+    await until(
+      `port ${port} of testpmd has received ${BULK} frames`,
+      async () => (await testpmd.stats(port)).rxPackets - before[port].rxPackets > BULK,
+      60_000,
+    )
+  }
+  await testpmd.command('stop')
+  for (const port of [0, 1]) {
+    expect(await testpmd.stats(port)).toMatchObject({
+      rxErrors: 0,
+      txErrors: before[port].txErrors,
+    })
+    const { rx_drop_malformed, rx_frames, rx_bytes } = await rig.daemon.stats(`g${port}`)
+    expect(rx_drop_malformed).toBe(0)
+    expect(rx_bytes / rx_frames).toBeGreaterThan(60)
+  }
+}
+
+/** What decides which of its functions the driver uses. */
+const PATHS = [
+  'packed_vq=0,mrg_rxbuf=0,in_order=0',
+  'packed_vq=0,mrg_rxbuf=0,in_order=0,vectorized=1',
+  'packed_vq=0,mrg_rxbuf=0,in_order=1',
+  'packed_vq=0,mrg_rxbuf=1,in_order=0',
+  'packed_vq=0,mrg_rxbuf=1,in_order=1',
+  'packed_vq=1,mrg_rxbuf=0,in_order=0',
+  'packed_vq=1,mrg_rxbuf=0,in_order=1',
+  // On a CPU with AVX-512.
+  'packed_vq=1,mrg_rxbuf=0,in_order=1,vectorized=1',
+  'packed_vq=1,mrg_rxbuf=1,in_order=0',
+  'packed_vq=1,mrg_rxbuf=1,in_order=1',
+]
+
+test.each(PATHS)('frames pass with %s', async (device) => {
+  await using lab = new Lab()
+  const r = await rig(lab)
+  const testpmd = await startTestpmd(lab, {
+    devices: r.sockets.map((socket) => `path=${socket},${device}`),
+    eal: ['--force-max-simd-bitwidth=512'],
+  })
+  await statesAre(r.daemon, 'connected')
+  for (const port of ['g0', 'g1']) {
+    expect(hasAcked(r, port, VIRTIO_F_RING_PACKED)).toBe(device.includes('packed_vq=1'))
+    expect(hasAcked(r, port, VIRTIO_NET_F_MRG_RXBUF)).toBe(device.includes('mrg_rxbuf=1'))
+    expect(hasAcked(r, port, VIRTIO_F_IN_ORDER)).toBe(device.includes('in_order=1'))
+  }
+  await expectEcho(lab, r, testpmd)
+  await expectBulk(r, testpmd, 64)
+  await expectBulk(r, testpmd, 1514)
+  await testpmd.quit()
+  await statesAre(r.daemon, 'disconnected')
+})
+
+test.each([
+  { queues: 4, device: 'mrg_rxbuf=1,in_order=0' },
+  { queues: 8, device: 'mrg_rxbuf=1,in_order=1' },
+  { queues: 8, device: 'mrg_rxbuf=1,packed_vq=1' },
+])('$queues queue pairs are all used ($device)', async ({ queues, device }) => {
+  await using lab = new Lab()
+  const r = await rig(lab, `,queues=${queues}`)
+  const testpmd = await startTestpmd(lab, {
+    devices: r.sockets.map((socket) => `path=${socket},${device},queues=${queues}`),
+    queues,
+  })
+  await expectEcho(lab, r, testpmd)
+  // Many flows into the guest: each receiveq has its share of them.
+  await testpmd.command('start')
+  const pings = 'for k in $(seq 100 227); do ping -n -c 1 -W 5 10.0.0.$k; done'
+  const output = lab.exec(r.netns, 'sh', '-c', pings)
+  expect(output.match(/ 0% packet loss/g)).toHaveLength(128)
+  await testpmd.command('stop')
+  const statistics = await testpmd.command('show port xstats 0')
+  const used = Array.from({ length: queues }, (_, queue) =>
+    Number(new RegExp(`rx_q${queue}_good_packets: (\\d+)`).exec(statistics)?.[1]),
+  )
+  expect(Math.min(...used)).toBeGreaterThan(0)
+  await expectBulk(r, testpmd, 64)
+})
+
+test('ports stop and start again, with more queues and fewer', async () => {
+  await using lab = new Lab()
+  const r = await rig(lab, ',queues=4')
+  const testpmd = await startTestpmd(lab, {
+    devices: r.sockets.map((socket) => `path=${socket},mrg_rxbuf=1,queues=4`),
+    queues: 4,
+  })
+  for (const queues of [1, 2, 4, 1, 4]) {
+    // virtio-user keeps its rings while its port is stopped: it only disables queues.
+    await testpmd.command('port stop all')
+    await testpmd.command(`port config all rxq ${queues}`)
+    await testpmd.command(`port config all txq ${queues}`)
+    const output = await testpmd.command('port start all')
+    expect(output).toContain('Done')
+    await statesAre(r.daemon, 'connected')
+    await expectEcho(lab, r, testpmd)
+    await expectBulk(r, testpmd, 64)
+  }
+})
+
+test.each([
+  { who: 'framepump listens', port: '', device: '' },
+  { who: 'testpmd listens', port: ',server=off', device: ',server=1' },
+])('nothing of a testpmd stays when it ends or is killed ($who)', async ({ port, device }) => {
+  await using lab = new Lab()
+  const r = await rig(lab, port)
+  const pid = r.daemon.process.child.pid!
+  const facts = (): { files: number; maps: string[]; free: number } => ({
+    files: readdirSync(`/proc/${pid}/fd`).length,
+    maps: readFileSync(`/proc/${pid}/maps`, 'utf8')
+      .split('\n')
+      .filter((line) => /memfd|huge/.test(line)),
+    free: HugePages.free,
+  })
+  const before = facts()
+  for (let round = 0; round < 6; round++) {
+    const testpmd = await startTestpmd(lab, {
+      devices: r.sockets.map((socket) => `path=${socket},mrg_rxbuf=1${device}`),
+    })
+    await statesAre(r.daemon, 'connected')
+    await expectEcho(lab, r, testpmd)
+    expect(facts().maps.length).toBeGreaterThan(before.maps.length)
+    expect(facts().free).toBeLessThan(before.free)
+    if (round % 2 === 0) {
+      await expectBulk(r, testpmd, 64)
+      await testpmd.quit()
+    } else {
+      await testpmd.command('set portlist 0,1')
+      await testpmd.command('set fwd txonly')
+      await testpmd.command('start')
+      await testpmd.kill()
+      sh('rm', '-f', ...(device === '' ? [] : r.sockets))
+    }
+    await statesAre(r.daemon, 'disconnected')
+    await until('everything of it is gone', () => {
+      const now = facts()
+      return now.free >= before.free && now.maps.length === before.maps.length
+    })
+    await until('its descriptors are closed', () => facts().files === before.files)
+  }
+})
