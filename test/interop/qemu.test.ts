@@ -13,6 +13,7 @@ const VIRTIO_F_RING_PACKED = 34
 
 /** Bytes of a transfer: many times what fits into rings and socket buffers. */
 const TRANSFER = 8_000_000
+const ATTEMPTS = 6
 const HOST = '10.0.0.1'
 const GUESTS = ['10.0.0.11', '10.0.0.12'] as const
 
@@ -344,7 +345,12 @@ test.each(['packed=off', 'packed=on'])(
 )
 
 test('without the dirty log the memory would differ: the comparison can see it', async () => {
-  await using lab = new Lab()
-  const { isSame } = await migrate(lab, buildWithoutDirtyLog(lab), 'packed=off')
-  expect(isSame).toBe(false)
+  // What is written after the last copy of its page is missing: on a slow machine, where few frames
+  // come, that may be nothing.
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    await using lab = new Lab()
+    const { isSame } = await migrate(lab, buildWithoutDirtyLog(lab), 'packed=off')
+    if (!isSame) return
+  }
+  expect.unreachable(`the memory was the same ${ATTEMPTS} times`)
 })
