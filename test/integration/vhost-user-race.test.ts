@@ -40,10 +40,12 @@ Promise.all([import(dist + 'mem/window.js'), import(dist + 'native/shim.js')]).t
       const view = Window.view(window)
       const words = new Int32Array(view.buffer)
       const halfWords = new Uint16Array(view.buffer)
-      let state = seed
+      let state = seed | 1
       const random = (limit) => {
-        state = (Math.imul(state, 1664525) + 1013904223) | 0
-        return (state >>> 8) % limit
+        state ^= state << 13
+        state ^= state >>> 17
+        state ^= state << 5
+        return (state >>> 0) % limit
       }
       const borders = [0, memoryLength - 4096, memoryLength, 0x1000, 0x2000]
       const next = [0, 0]
