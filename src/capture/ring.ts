@@ -7,9 +7,7 @@
  * head and tail are bytes, free-running modulo 2^32. The engine stores head and never waits: what
  * does not fit is counted and lost. The writer stores tail.
  */
-import { errnoName, SysError } from '../errors.ts'
 import { Window } from '../mem/window.ts'
-import { shim } from '../native/shim.ts'
 import type { CaptureDirection, CaptureFormat } from '../switch/api.ts'
 
 export const RING_HEAD = 0
@@ -33,8 +31,6 @@ export const INTERFACES_MAX = 4096
 /** Bytes between a stalled writer and loss; at 10 Gbit/s some 50 ms. A power of two. */
 export const RING_LENGTH: number = 64 * 1024 * 1024
 
-const MFD_CLOEXEC = 1
-
 /** What another thread needs to use the ring. */
 export interface CaptureRingHandle {
   readonly window: number
@@ -51,27 +47,15 @@ export interface CaptureRingHandle {
 export function createCaptureRing(
   options: Pick<CaptureRingHandle, 'format' | 'direction' | 'snapLength' | 'countLimit'>,
 ): { readonly window: Window; readonly handle: CaptureRingHandle } {
-  const fd = shim.memfdCreate('framepump-capture', MFD_CLOEXEC)
-  if (fd < 0) {
-    throw new SysError('OUT_OF_MEMORY', `memfd_create: ${errnoName(fd)}`, { errno: -fd })
+  const window = Window.mapMemfd('framepump-capture', RING_LENGTH, { mirrored: true })
+  const handle: CaptureRingHandle = {
+    window: window.id,
+    length: RING_LENGTH,
+    control: new SharedArrayBuffer(CONTROL_WORDS * Int32Array.BYTES_PER_ELEMENT),
+    counts: new SharedArrayBuffer(
+      (COUNT_PER_INTERFACE + 2 * INTERFACES_MAX) * Float64Array.BYTES_PER_ELEMENT,
+    ),
+    ...options,
   }
-  try {
-    const sized = shim.ftruncate(fd, RING_LENGTH)
-    if (sized < 0) {
-      throw new SysError('OUT_OF_MEMORY', `ftruncate: ${errnoName(sized)}`, { errno: -sized })
-    }
-    const window = Window.map(RING_LENGTH, { fd, mirrored: true })
-    const handle: CaptureRingHandle = {
-      window: window.id,
-      length: RING_LENGTH,
-      control: new SharedArrayBuffer(CONTROL_WORDS * Int32Array.BYTES_PER_ELEMENT),
-      counts: new SharedArrayBuffer(
-        (COUNT_PER_INTERFACE + 2 * INTERFACES_MAX) * Float64Array.BYTES_PER_ELEMENT,
-      ),
-      ...options,
-    }
-    return { window, handle }
-  } finally {
-    shim.close(fd)
-  }
+  return { window, handle }
 }

@@ -2,16 +2,16 @@
  * The control socket: QMP as QEMU speaks it. Sessions negotiate with qmp_capabilities, commands of
  * one session run in order, events go to all of them. The bytes are the I/O thread's.
  */
-import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
+import { lstatSync, mkdirSync, unlinkSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { ECONNREFUSED, ENOENT } from '../abi/errno.ts'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { JsonItem } from '../sockets/json-stream.ts'
+import type { ListenErrors } from '../sockets/listen.ts'
+import { listenOn } from '../sockets/listen.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 
-const SOCK_STREAM = 1
 const BACKLOG = 64
 
 /** What a command's argument must be. */
@@ -238,50 +238,25 @@ function checkArguments(command: Command, args: Readonly<Record<string, unknown>
   }
 }
 
-/** A listening socket on the path, mode 0600; a stale file is replaced, a live one respected. */
+/** A listening socket on the path, mode 0600. */
 function bindControlSocket(path: string): number {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  refuseWhenAnswered(path)
-  const fd = shim.socketUnix(SOCK_STREAM)
-  const fail = (syscall: string, result: number): never => {
-    shim.close(fd)
-    throw new SysError('CONTROL_SOCKET', `control socket ${path}: ${strerror(-result)}`, {
-      syscall,
-      errno: -result,
-      path,
-    })
+  const errors: ListenErrors = {
+    notSocket: () => new StateError('CONTROL_IN_USE', `${path} exists and is no socket`),
+    busy: (pid) => {
+      const who = pid === null ? '' : ` (pid ${pid})`
+      return new StateError(
+        'CONTROL_IN_USE',
+        `control socket ${path} is in use by another framepump${who}`,
+        { hint: 'stop it, or give another --control path' },
+      )
+    },
+    failed: (syscall, errno) =>
+      new SysError('CONTROL_SOCKET', `control socket ${path}: ${strerror(errno)}`, {
+        syscall,
+        errno,
+        path,
+      }),
   }
-  const bound = shim.bindUnix(fd, path)
-  if (bound < 0) fail('bind', bound)
-  // Nobody can connect before listen, so nobody gets in through wider permissions.
-  chmodSync(path, 0o600)
-  const listening = shim.listen(fd, BACKLOG)
-  if (listening < 0) fail('listen', listening)
-  return fd
-}
-
-function refuseWhenAnswered(path: string): void {
-  let isSocket: boolean
-  try {
-    isSocket = lstatSync(path).isSocket()
-  } catch {
-    return
-  }
-  if (!isSocket) {
-    throw new StateError('CONTROL_IN_USE', `${path} exists and is no socket`)
-  }
-  const probe = shim.socketUnix(SOCK_STREAM)
-  const result = shim.connectUnix(probe, path)
-  const credentials = new Int32Array(3)
-  if (result === 0) shim.peerCredentials(probe, credentials)
-  shim.close(probe)
-  if (result === -ECONNREFUSED) unlinkSync(path)
-  else if (result !== -ENOENT) {
-    const who = result === 0 ? ` (pid ${credentials[0]})` : ''
-    throw new StateError(
-      'CONTROL_IN_USE',
-      `control socket ${path} is in use by another framepump${who}`,
-      { hint: 'stop it, or give another --control path' },
-    )
-  }
+  return listenOn(path, BACKLOG, errors, 0o600)
 }

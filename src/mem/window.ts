@@ -10,6 +10,8 @@ import { errnoName, SysError } from '../errors.ts'
 /** Windows stay below 2 GiB, so that every offset is an int32. */
 export const WINDOW_LENGTH_MAX = 0x7fff_f000
 
+const MFD_CLOEXEC = 1
+
 /** Windows that the shim can know at once. */
 export const WINDOWS_MAX = 4096
 
@@ -52,6 +54,19 @@ export class Window {
     return Window.view(id)
   }
 
+  /** Maps a new memfd of `length` bytes, all zero. */
+  static mapMemfd(name: string, length: number, options: { mirrored?: boolean } = {}): Window {
+    const fd = shim.memfdCreate(name, MFD_CLOEXEC)
+    if (fd < 0) throw outOfMemory('memfd_create', fd)
+    try {
+      const sized = shim.ftruncate(fd, length)
+      if (sized < 0) throw outOfMemory('ftruncate', sized)
+      return Window.map(length, { fd, ...options })
+    } finally {
+      shim.close(fd)
+    }
+  }
+
   /** A second thread's view of a window that another thread mapped. */
   static view(id: number): Window {
     const buffer = shim.windowBuffer(id)
@@ -79,3 +94,6 @@ export class Window {
     shim.windowUnmap(this.id)
   }
 }
+
+const outOfMemory = (syscall: string, result: number): SysError =>
+  new SysError('OUT_OF_MEMORY', `${syscall}: ${errnoName(result)}`, { syscall, errno: -result })

@@ -15,7 +15,8 @@ import { GuestMemory } from '../mem/guest-memory.ts'
 import { shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { BROKEN_TEXT } from '../virtio/chain.ts'
-import type { DeviceQueue } from '../virtio/device-queue.ts'
+import type { DeviceQueue, QueueSetup } from '../virtio/device-queue.ts'
+import { CALL_BY_EVENT } from '../virtio/device-queue.ts'
 import { DirtyLog } from '../virtio/dirty-log.ts'
 import { FlowSteering } from '../virtio/flow-steering.ts'
 import { FrameSink } from '../virtio/frame-sink.ts'
@@ -37,26 +38,10 @@ export interface VirtioNegotiated {
   readonly isPacked: boolean
   readonly hasEventIdx: boolean
   readonly hasIndirect: boolean
-  readonly isInOrder: boolean
   /** TUN_F_* bits that the driver can be given, and that it may use. */
   readonly txOffloads: number
   readonly rxOffloads: number
 }
-
-/** A queue to start. Addresses are the driver's (`isUser`) or guest-physical; -1 is none. */
-export interface VirtioQueueSetup {
-  readonly size: number
-  readonly descriptorAddress: number
-  readonly availAddress: number
-  readonly usedAddress: number
-  readonly logAddress: number
-  readonly base: number
-  readonly kickFd: number
-  /** CALL_BY_EVENT: the engine's owner is told instead. */
-  readonly callFd: number
-}
-
-export const CALL_BY_EVENT = -2
 
 /** What the port tells the engine's owner. */
 export interface VirtioPortEvents {
@@ -72,14 +57,13 @@ const PLAIN: VirtioNegotiated = {
   isPacked: false,
   hasEventIdx: false,
   hasIndirect: false,
-  isInOrder: false,
   txOffloads: 0,
   rxOffloads: 0,
 }
 
 /** One started queue. */
 class Ring {
-  readonly setup: VirtioQueueSetup
+  readonly setup: QueueSetup
   queue: DeviceQueue | null
   kickFd: number
   callFd: number
@@ -90,7 +74,7 @@ class Ring {
   /** Has something to publish at the end of the turn. */
   isTouched = false
 
-  constructor(setup: VirtioQueueSetup, queue: DeviceQueue | null) {
+  constructor(setup: QueueSetup, queue: DeviceQueue | null) {
     this.setup = setup
     this.queue = queue
     this.kickFd = setup.kickFd
@@ -127,7 +111,8 @@ export class VirtioPort implements PolledPort {
   /** What the driver of an in-process device wants to see; null: everything. */
   #filter: RxFilter | null = null
   readonly #wanted: Int32Array = new Int32Array(BURST_SIZE_MAX)
-  readonly #steering: FlowSteering = new FlowSteering(QUEUE_PAIRS_MAX)
+  /** Once there are several receiveqs to choose from. */
+  #steering: FlowSteering | null = null
   #filled: Ring | null = null
 
   constructor(
@@ -255,7 +240,7 @@ export class VirtioPort implements PolledPort {
 
   /** @hot */
   #steer(burst: Burst, list: Int32Array, first: number, count: number): void {
-    const steering = this.#steering
+    const steering = this.#steering!
     const pairs = this.#receiveqs.length
     steering.steer(burst, list, first, count, pairs, this.#rss)
     for (let pair = 0; pair < pairs; pair++) {
@@ -355,19 +340,20 @@ export class VirtioPort implements PolledPort {
     for (const ring of this.#rings) {
       if (ring === null) continue
       ring.base = ring.queue?.base() ?? ring.base
-      ring.queue = this.#attach({ ...ring.setup, base: ring.base })
+      // A broken one stays so until its driver starts it again.
+      ring.queue = ring.isToldBroken ? null : this.#attach({ ...ring.setup, base: ring.base })
     }
     old.detach()
   }
 
-  #attach(setup: VirtioQueueSetup): DeviceQueue | null {
+  #attach(setup: QueueSetup): DeviceQueue | null {
     const queue = attachQueue(this.#memory, setup, this.#negotiated)
     queue?.disableKick()
     return queue
   }
 
   /** False: its rings do not lie in the memory. The descriptors are ours from now on. */
-  startQueue(index: number, setup: VirtioQueueSetup): boolean {
+  startQueue(index: number, setup: QueueSetup): boolean {
     this.stopQueue(index)
     const queue = this.#attach(setup)
     if (queue === null) {
@@ -443,6 +429,7 @@ export class VirtioPort implements PolledPort {
       this.#transmitqPair[this.#transmitqs.length] = pair
       this.#transmitqs.push(transmitq)
     }
+    if (this.#receiveqs.length > 1) this.#steering ??= new FlowSteering(QUEUE_PAIRS_MAX)
   }
 
   hasFaulted(): boolean {
@@ -465,7 +452,7 @@ export class VirtioPort implements PolledPort {
     this.reset()
     this.#source.close()
     this.#sink.close()
-    this.#steering.close()
+    this.#steering?.close()
   }
 }
 

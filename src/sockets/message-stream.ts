@@ -4,10 +4,12 @@
  * one message. What is in a message is for the session (vhost-user/) to judge.
  * Source: vhost-user protocol, "Message Specification".
  */
-const HEADER_LENGTH = 12
+import { VHOST_USER_HEADER_LENGTH } from '../abi/vhost-user.ts'
+
 /** More than any message of the protocol has. */
 const PAYLOAD_LENGTH_MAX = 4096
 
+/** A message as it came; what the payload holds is not checked. */
 export interface RawMessage {
   readonly request: number
   readonly flags: number
@@ -18,15 +20,15 @@ export type MessageItem =
   { readonly message: RawMessage; readonly error?: undefined } | { readonly error: string }
 
 export class MessageStream {
-  readonly #bytes: Uint8Array = new Uint8Array(HEADER_LENGTH + PAYLOAD_LENGTH_MAX)
+  readonly #bytes: Uint8Array = new Uint8Array(VHOST_USER_HEADER_LENGTH + PAYLOAD_LENGTH_MAX)
   readonly #view: DataView = new DataView(this.#bytes.buffer)
   #length = 0
   #isBroken = false
 
   /** Bytes that may be read next: to the end of the header, then to the end of the payload. */
   get wanted(): number {
-    if (this.#length < HEADER_LENGTH) return HEADER_LENGTH - this.#length
-    return HEADER_LENGTH + this.#payloadLength - this.#length
+    if (this.#length < VHOST_USER_HEADER_LENGTH) return VHOST_USER_HEADER_LENGTH - this.#length
+    return VHOST_USER_HEADER_LENGTH + this.#payloadLength - this.#length
   }
 
   get #payloadLength(): number {
@@ -38,18 +40,21 @@ export class MessageStream {
     if (this.#isBroken) return []
     this.#bytes.set(bytes, this.#length)
     this.#length += bytes.length
-    if (this.#length < HEADER_LENGTH) return []
+    if (this.#length < VHOST_USER_HEADER_LENGTH) return []
     const payloadLength = this.#payloadLength
     if (payloadLength > PAYLOAD_LENGTH_MAX) {
       this.#isBroken = true
       return [{ error: `a message of ${payloadLength} bytes` }]
     }
-    if (this.#length < HEADER_LENGTH + payloadLength) return []
+    if (this.#length < VHOST_USER_HEADER_LENGTH + payloadLength) return []
     this.#length = 0
     const message = {
       request: this.#view.getUint32(0, true),
       flags: this.#view.getUint32(4, true),
-      payload: this.#bytes.slice(HEADER_LENGTH, HEADER_LENGTH + payloadLength),
+      payload: this.#bytes.slice(
+        VHOST_USER_HEADER_LENGTH,
+        VHOST_USER_HEADER_LENGTH + payloadLength,
+      ),
     }
     return [{ message }]
   }

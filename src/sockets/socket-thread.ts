@@ -3,11 +3,9 @@
  * one thread in a process, started by the first user and ended by the last.
  */
 import { Worker } from 'node:worker_threads'
-import { errnoName, SysError } from '../errors.ts'
+import { makeEventFd } from '../native/event-fd.ts'
 import { shim } from '../native/shim.ts'
 import type { Framing, SocketEvent, SocketItem, SocketRequest } from './socket-worker.ts'
-
-const EFD_NONBLOCK_CLOEXEC = 0o2004000
 
 /** What a listener's owner is told. */
 export interface SocketHandlers {
@@ -30,13 +28,7 @@ export class SocketThread {
   #nextListener = 1
 
   private constructor() {
-    this.#eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
-    if (this.#eventFd < 0) {
-      throw new SysError('OUT_OF_RESOURCES', `eventfd: ${errnoName(this.#eventFd)}`, {
-        syscall: 'eventfd',
-        errno: -this.#eventFd,
-      })
-    }
+    this.#eventFd = makeEventFd()
     const workerData = { eventFd: this.#eventFd }
     this.#worker = new Worker(new URL('./socket-worker.js', import.meta.url), { workerData })
     this.#worker.on('message', (event: SocketEvent) => this.#receive(event))

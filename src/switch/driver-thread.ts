@@ -1,10 +1,8 @@
 /** A driver of ours for an in-process device, in a thread of its own: the main thread's end. */
 import { Worker } from 'node:worker_threads'
-import { errnoName, SysError } from '../errors.ts'
+import { makeEventFd } from '../native/event-fd.ts'
 import { shim } from '../native/shim.ts'
 import type { DriverWorkerData } from './driver-worker.ts'
-
-const EFD_NONBLOCK_CLOEXEC = 0o2004000
 
 type DriverChoice = Pick<DriverWorkerData, 'mode' | 'window' | 'features' | 'pairs' | 'mac'>
 
@@ -25,13 +23,7 @@ export class DriverThread {
   /** Resolves when the driver has laid out its rings. */
   static async start(choice: DriverChoice): Promise<DriverThread> {
     // One to kick the engine, one for each receiveq to call the driver.
-    const fds = Array.from({ length: 1 + choice.pairs }, () =>
-      shim.eventfd(0, EFD_NONBLOCK_CLOEXEC),
-    )
-    const failed = fds.find((fd) => fd < 0)
-    if (failed !== undefined) {
-      throw new SysError('OUT_OF_RESOURCES', `eventfd: ${errnoName(failed)}`, { errno: -failed })
-    }
+    const fds = Array.from({ length: 1 + choice.pairs }, makeEventFd)
     const stop = new Int32Array(new SharedArrayBuffer(4))
     const [kickFd, ...callFds] = fds
     const workerData: DriverWorkerData = { ...choice, kickFd, callFds, stop }

@@ -1,13 +1,12 @@
 /** The control plane's end of the engine thread: requests, their replies, and waking it. */
 import { Worker } from 'node:worker_threads'
-import { errnoName, StateError, SysError } from '../errors.ts'
+import { StateError } from '../errors.ts'
+import { makeEventFd } from '../native/event-fd.ts'
 import { shim } from '../native/shim.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData } from './engine-messages.ts'
 import { ENGINE_COUNTERS, SHARED_PENDING, SHARED_SLEEPING, SHARED_WORDS } from './engine.ts'
-
-const EFD_NONBLOCK_CLOEXEC = 0o2004000
 
 export type EngineSettings = Pick<
   EngineWorkerData,
@@ -37,13 +36,7 @@ export class EngineClient {
   #failure: Error | undefined
 
   constructor(settings: EngineSettings, events: EngineEvents) {
-    this.#eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
-    if (this.#eventFd < 0) {
-      throw new SysError('OUT_OF_RESOURCES', `eventfd: ${errnoName(this.#eventFd)}`, {
-        syscall: 'eventfd',
-        errno: -this.#eventFd,
-      })
-    }
+    this.#eventFd = makeEventFd()
     const counters = allocateCounters(PORTS_MAX)
     const engineCounters = new SharedArrayBuffer(ENGINE_COUNTERS * 8)
     const shared = new SharedArrayBuffer(SHARED_WORDS * 4)

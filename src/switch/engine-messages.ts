@@ -3,7 +3,8 @@ import type { CaptureRingHandle } from '../capture/ring.ts'
 import type { MemoryRingHandle } from '../port/memory-ring.ts'
 import type { ReplayFile } from '../port/pcap-port.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
-import type { VirtioNegotiated, VirtioQueueSetup } from '../port/virtio-port.ts'
+import type { VirtioNegotiated } from '../port/virtio-port.ts'
+import type { QueueSetup } from '../virtio/device-queue.ts'
 import type { RssConfig } from '../virtio/rss.ts'
 import type { RxFilterSettings } from '../virtio/rx-filter.ts'
 import type { IoTierName, Pace } from './api.ts'
@@ -36,7 +37,7 @@ export type PortDescription =
 export type VirtioCall =
   | { readonly do: 'negotiate'; readonly negotiated: VirtioNegotiated }
   | { readonly do: 'memory'; readonly regions: readonly GuestRegion[] }
-  | { readonly do: 'start'; readonly queue: number; readonly setup: VirtioQueueSetup }
+  | { readonly do: 'start'; readonly queue: number; readonly setup: QueueSetup }
   | { readonly do: 'stop'; readonly queue: number }
   | { readonly do: 'enable'; readonly queue: number; readonly isEnabled: boolean }
   | { readonly do: 'call' | 'kick'; readonly queue: number; readonly fd: number }

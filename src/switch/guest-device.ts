@@ -11,13 +11,13 @@ import { shim } from '../native/shim.ts'
 import type { VirtioNegotiated } from '../port/virtio-port.ts'
 import {
   VHOST_F_LOG_ALL,
-  VIRTIO_F_IN_ORDER,
   VIRTIO_F_RING_PACKED,
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../abi/virtio-features.ts'
-import type { MemoryRegion, QueueSetup, VhostUserDevice } from '../vhost-user/device.ts'
+import type { MemoryRegion, VhostUserDevice } from '../vhost-user/device.ts'
+import type { QueueSetup } from '../virtio/device-queue.ts'
 import { guestOffloads, has, headerLength, rxOffloads, txOffloads } from '../virtio/features.ts'
 import type { VirtioCall } from './engine-messages.ts'
 import { mapRegion, unmapRegions } from './guest-mapping.ts'
@@ -41,7 +41,6 @@ export function negotiatedOf(features: bigint): VirtioNegotiated {
     isPacked: has(features, VIRTIO_F_RING_PACKED),
     hasEventIdx: has(features, VIRTIO_RING_F_EVENT_IDX),
     hasIndirect: has(features, VIRTIO_RING_F_INDIRECT_DESC),
-    isInOrder: has(features, VIRTIO_F_IN_ORDER),
     txOffloads: txOffloads(guestOffloads(features)),
     rxOffloads: rxOffloads(features),
   }
@@ -70,10 +69,6 @@ export class GuestDevice implements VhostUserDevice {
 
   get isRunning(): boolean {
     return this.#queues.size > 0
-  }
-
-  get enabledPairs(): number {
-    return [...this.#enabled].filter((index) => index % 2 === 0).length
   }
 
   /**

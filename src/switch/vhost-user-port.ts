@@ -38,7 +38,8 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly #options: VhostUserOptions
   readonly #context: OpenPortContext
   readonly #listener: VhostUserListener
-  readonly #acked: AckedState
+  /** Of the front-end that negotiated last, in this run or before it. */
+  #acked: AckedState
   #engine: EngineAccess | undefined
   readonly #sessions = new Map<GuestDevice, VhostUserSession>()
   #owner: GuestDevice | undefined
@@ -99,13 +100,10 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   #storeAcked(features: bigint): void {
     const { stateDirectory } = this.#context
-    if (stateDirectory === undefined) return
-    const { queues } = this
-    storeAcked(stateDirectory, this.#options.id, {
-      features,
-      queuePairs: queues,
-      slots: MEMORY_SLOTS,
-    })
+    const slots = Math.max(MEMORY_SLOTS, this.#acked.slots)
+    if (features === this.#acked.features && this.queues === this.#acked.queuePairs) return
+    this.#acked = { features, queuePairs: this.queues, slots }
+    if (stateDirectory !== undefined) storeAcked(stateDirectory, this.#options.id, this.#acked)
   }
 
   // --- what the devices ask ---------------------------------------------------------------------

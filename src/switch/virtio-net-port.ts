@@ -19,11 +19,10 @@ import {
   VIRTIO_NET_F_STATUS,
 } from '../abi/virtio-features.ts'
 import { VIRTIO_NET_OK, VIRTIO_NET_S_LINK_UP } from '../abi/virtio-net.ts'
-import { errnoName, StateError, SysError } from '../errors.ts'
+import { StateError } from '../errors.ts'
 import { Window } from '../mem/window.ts'
-import { shim } from '../native/shim.ts'
 import type { VirtioNetOptions } from '../port/options.ts'
-import { CALL_BY_EVENT } from '../port/virtio-port.ts'
+import { CALL_BY_EVENT } from '../virtio/device-queue.ts'
 import { DeviceState } from '../virtio/device-state.ts'
 import { has, refusedFeatures, txOffloads } from '../virtio/features.ts'
 import { memoryLength, MEMORY_ADDRESS } from '../virtio/net-layout.ts'
@@ -40,7 +39,6 @@ import { wholeWindow } from './guest-mapping.ts'
 import { HOST_MASK, hostFeatures, PLAIN_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
-const MFD_CLOEXEC = 1
 /** ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK. VIRTIO 1.3 §2.1. */
 const DEVICE_RUNS = 0x0f
 
@@ -78,7 +76,9 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     this.#options = options
     this.#context = context
     this.queues = options.queues ?? 1
-    this.#window = mapMemory(memoryLength(2 * this.queues + 1))
+    // A memfd, so that it could be given to somebody else as well.
+    const length = memoryLength(2 * this.queues + 1)
+    this.#window = Window.mapMemfd('framepump-virtio-net', length)
     const mac = randomBytes(6)
     // Locally administered, no group.
     mac[0] = (mac[0] & 0xfc) | 0x02
@@ -142,6 +142,7 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
       pairs: this.queues,
       kick: this.#context.wake,
     })
+    this.#driver.disableCalls()
     if (has(features, VIRTIO_NET_F_CTRL_VQ)) {
       this.#control = new ControlPath(this.#window, this.#state)
     }
@@ -242,7 +243,10 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
       const called = new Promise<void>((resolve) => this.#called.push(resolve))
       const aborted = (): void => this.driverCalled()
       signal?.addEventListener('abort', aborted, { once: true })
-      if (!this.#running.enableCalls()) await called
+      const driver = this.#running
+      if (!driver.enableCalls()) await called
+      // Each call is a message from the engine: only for who waits.
+      driver.disableCalls()
       signal?.removeEventListener('abort', aborted)
     }
   }
@@ -340,19 +344,5 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     this.#isClosed = true
     this.#window.unmap()
     return Promise.resolve()
-  }
-}
-
-/** A memfd, so that it could be given to somebody else as well. */
-function mapMemory(length: number): Window {
-  const fd = shim.memfdCreate('framepump-virtio-net', MFD_CLOEXEC)
-  const result = fd < 0 ? fd : shim.ftruncate(fd, length)
-  try {
-    if (result >= 0) return Window.map(length, { fd })
-    throw new SysError('OUT_OF_MEMORY', `memory of a device: ${errnoName(result)}`, {
-      errno: -result,
-    })
-  } finally {
-    if (fd >= 0) shim.close(fd)
   }
 }

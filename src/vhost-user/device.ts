@@ -11,6 +11,8 @@
  * call fails.
  */
 
+import type { QueueSetup } from '../virtio/device-queue.ts'
+
 /** One memory region of the guest, as SET_MEM_TABLE and ADD_MEM_REG describe it. */
 export interface MemoryRegion {
   /** Guest-physical address of its first byte. */
@@ -22,27 +24,6 @@ export interface MemoryRegion {
   /** Bytes from the start of the file behind `fd` to the region. */
   readonly mmapOffset: number
   readonly fd: number
-}
-
-/** A virtqueue that is about to run. Even indices are receiveqs, odd ones transmitqs. */
-export interface QueueSetup {
-  /** Entries: a power of two up to 32768 (packed: any number up to that). */
-  readonly size: number
-  /** Front-end addresses of descriptor table, avail ring (driver area) and used ring (device area). */
-  readonly descriptorAddress: number
-  readonly availAddress: number
-  readonly usedAddress: number
-  /** Guest-physical address at which writes to the used ring are logged; -1: they are not. */
-  readonly logAddress: number
-  /**
-   * Split: the next avail index, used index the same. Packed: avail index in bits 0-14, its wrap
-   * counter in bit 15; the used position in bits 16-31 likewise.
-   */
-  readonly base: number
-  /** eventfd on which the driver kicks; -1: it does not, the queue is polled. */
-  readonly kickFd: number
-  /** eventfd on which the driver is called; -1: it is not. */
-  readonly callFd: number
 }
 
 export interface VhostUserDevice {

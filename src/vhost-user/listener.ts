@@ -3,15 +3,16 @@
  * every connection a session. The bytes and descriptors are the I/O thread's (sockets/).
  */
 import { lstatSync, unlinkSync } from 'node:fs'
-import { ECONNREFUSED, ENOENT } from '../abi/errno.ts'
+import { ENOENT } from '../abi/errno.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ProtocolError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
+import type { ListenErrors } from '../sockets/listen.ts'
+import { listenOn, SOCK_STREAM } from '../sockets/listen.ts'
 import type { MessageItem } from '../sockets/message-stream.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 import type { VhostUserSession } from './session.ts'
 
-const SOCK_STREAM = 1
 const BACKLOG = 16
 /** A front-end that is not there is tried for ever, at first often. */
 const RECONNECT_MS_MIN = 50
@@ -49,7 +50,9 @@ export class VhostUserListener {
   /** Binds the path; throws when somebody else answers on it. */
   constructor(options: ListenerOptions) {
     this.#options = options
-    this.#listenFd = options.isServer ? bindPath(options.path) : -1
+    this.#listenFd = options.isServer
+      ? listenOn(options.path, BACKLOG, listenErrors(options.path))
+      : -1
     this.#inode = options.isServer ? lstatSync(options.path).ino : -1
   }
 
@@ -166,37 +169,19 @@ export class VhostUserListener {
   }
 }
 
-/** A listening socket on the path; a stale file is replaced, a live one respected. */
-function bindPath(path: string): number {
-  refuseWhenAnswered(path)
-  const fd = shim.socketUnix(SOCK_STREAM)
-  const bound = shim.bindUnix(fd, path)
-  const result = bound < 0 ? bound : shim.listen(fd, BACKLOG)
-  if (result >= 0) return fd
-  shim.close(fd)
-  throw new SysError('VHOST_USER_SOCKET', `vhost-user socket ${path}: ${strerror(-result)}`, {
-    syscall: bound < 0 ? 'bind' : 'listen',
-    errno: -result,
-    path,
-    hint: result === -ENOENT ? 'make its directory first' : undefined,
-  })
-}
-
-function refuseWhenAnswered(path: string): void {
-  let isSocket: boolean
-  try {
-    isSocket = lstatSync(path).isSocket()
-  } catch {
-    return
-  }
-  if (!isSocket) throw new StateError('VHOST_USER_SOCKET', `${path} exists and is no socket`)
-  const probe = shim.socketUnix(SOCK_STREAM)
-  const result = shim.connectUnix(probe, path)
-  shim.close(probe)
-  if (result === -ECONNREFUSED) unlinkSync(path)
-  else if (result !== -ENOENT) {
-    throw new StateError('VHOST_USER_SOCKET', `somebody else listens on ${path}`, {
-      hint: 'end it, or give another path=',
-    })
+function listenErrors(path: string): ListenErrors {
+  return {
+    notSocket: () => new StateError('VHOST_USER_SOCKET', `${path} exists and is no socket`),
+    busy: () =>
+      new StateError('VHOST_USER_SOCKET', `somebody else listens on ${path}`, {
+        hint: 'end it, or give another path=',
+      }),
+    failed: (syscall, errno) =>
+      new SysError('VHOST_USER_SOCKET', `vhost-user socket ${path}: ${strerror(errno)}`, {
+        syscall,
+        errno,
+        path,
+        hint: errno === ENOENT ? 'make its directory first' : undefined,
+      }),
   }
 }

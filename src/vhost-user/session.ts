@@ -17,17 +17,11 @@ import {
 import { VIRTQ_SIZE_MAX } from '../abi/virtio-ring.ts'
 import * as vhost from '../abi/vhost-user.ts'
 import { ProtocolError } from '../errors.ts'
+import type { RawMessage } from '../sockets/message-stream.ts'
 import * as codec from './codec.ts'
 import type { RegionRow } from './codec.ts'
 import type { VhostUserDevice } from './device.ts'
 import { Vring } from './vring.ts'
-
-/** A message as it came; what the payload holds is not checked yet. */
-export interface VhostUserMessage {
-  readonly request: number
-  readonly flags: number
-  readonly payload: Uint8Array
-}
 
 export interface SessionOptions {
   readonly device: VhostUserDevice
@@ -89,7 +83,7 @@ export class VhostUserSession {
    * Carries a message out; returns the reply, null when there is none. The descriptors that came
    * with it are the session's from the call on. Messages are handled one at a time.
    */
-  async handle(message: VhostUserMessage, fds: number[]): Promise<Uint8Array | null> {
+  async handle(message: RawMessage, fds: number[]): Promise<Uint8Array | null> {
     const { request, flags } = message
     const needsReply =
       (flags & vhost.VHOST_USER_NEED_REPLY_MASK) !== 0 &&
@@ -116,7 +110,7 @@ export class VhostUserSession {
   }
 
   /** The reply of a message that has one of its own. */
-  async #answer(message: VhostUserMessage, fds: number[]): Promise<Uint8Array | null> {
+  async #answer(message: RawMessage, fds: number[]): Promise<Uint8Array | null> {
     const { request, payload } = message
     switch (request) {
       case vhost.VHOST_USER_GET_FEATURES:
@@ -149,7 +143,7 @@ export class VhostUserSession {
     }
   }
 
-  async #carryOut(message: VhostUserMessage, fds: number[]): Promise<void> {
+  async #carryOut(message: RawMessage, fds: number[]): Promise<void> {
     const { request, payload } = message
     switch (request) {
       case vhost.VHOST_USER_SET_FEATURES:

@@ -50,13 +50,35 @@ export interface DeviceQueue {
   base(): number
 }
 
-/** A ring in memory: guest-physical addresses of its three parts. */
-export interface RingSetup {
+/** Where a ring is and where it stands. */
+export interface RingPlace {
+  /** Entries: a power of two up to 32768 (packed: any number up to that). */
   readonly size: number
+  /** Addresses of descriptor table, avail ring (driver area) and used ring (device area). */
   readonly descriptorAddress: number
   readonly availAddress: number
   readonly usedAddress: number
+  /**
+   * Split: the next avail index, used index the same. Packed: avail index in bits 0-14, its wrap
+   * counter in bit 15; the used position in bits 16-31 likewise.
+   */
   readonly base: number
+}
+
+/** A queue to start. Addresses are the driver's own; -1 is no descriptor. */
+export interface QueueSetup extends RingPlace {
+  /** Guest-physical address at which writes to the used ring are logged; -1: they are not. */
+  readonly logAddress: number
+  /** eventfd on which the driver kicks; -1: it does not, the queue is polled. */
+  readonly kickFd: number
+  /** eventfd on which the driver is called; -1: it is not. CALL_BY_EVENT: the engine's owner is. */
+  readonly callFd: number
+}
+
+export const CALL_BY_EVENT = -2
+
+/** A ring in memory, at guest-physical addresses. */
+export interface RingSetup extends RingPlace {
   readonly hasEventIdx: boolean
   readonly hasIndirect: boolean
 }

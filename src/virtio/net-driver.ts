@@ -6,7 +6,7 @@
  *     receive  receive -> (read the frame there) -> release -> ... -> flush
  */
 import { VIRTIO_F_RING_PACKED, VIRTIO_RING_F_EVENT_IDX } from '../abi/virtio-features.ts'
-import type { RingSetup } from './device-queue.ts'
+import type { RingPlace } from './device-queue.ts'
 import type { DriverQueue } from './driver-queue.ts'
 import { has, headerLength } from './features.ts'
 import {
@@ -60,10 +60,7 @@ export function makeDriverQueue(buffer: ArrayBuffer, queue: number, features: bi
 }
 
 /** What the device has to know of it. */
-export function ringSetup(
-  queue: number,
-  features: bigint,
-): Omit<RingSetup, 'hasEventIdx' | 'hasIndirect'> {
+export function ringSetup(queue: number, features: bigint): RingPlace {
   const isPacked = has(features, VIRTIO_F_RING_PACKED)
   const layout = ringLayout(isPacked)
   const at = MEMORY_ADDRESS + ringOffset(queue)
@@ -108,7 +105,7 @@ export class NetDriver {
     }
   }
 
-  /** Offers every free receive buffer, each as long as any frame: none is ever merged. @hot */
+  /** Offers every free receive buffer, each as long as any frame, so that none has to be merged. @hot */
   #post(pair: number): void {
     const lane = this.#receiveqs[pair]
     while (lane.freeCount > 0 && lane.driver.begin(1, false)) {

@@ -1,6 +1,6 @@
 /** Which kind of queue, and where its parts are: from what the driver said to a DeviceQueue. */
 import type { GuestMemory } from '../mem/guest-memory.ts'
-import type { DeviceQueue, RingSetup } from './device-queue.ts'
+import type { DeviceQueue, RingPlace } from './device-queue.ts'
 import { PackedQueue } from './packed-queue.ts'
 import { SplitQueue } from './split-queue.ts'
 
@@ -17,7 +17,7 @@ export interface QueueKind {
  */
 export function attachQueue(
   memory: GuestMemory,
-  setup: Omit<RingSetup, 'hasEventIdx' | 'hasIndirect'>,
+  setup: RingPlace,
   kind: QueueKind,
 ): DeviceQueue | null {
   const descriptorAddress = memory.guestAddress(setup.descriptorAddress)

@@ -25,16 +25,13 @@ const BROADCAST_LO = 0xffff
 const VLAN_TYPE_WORD = 0x0081
 const NO_VLAN = -1
 
+/** The modes of the RX commands. */
+export const RX_FLAGS = ['promisc', 'allmulti', 'alluni', 'nomulti', 'nouni', 'nobcast'] as const
+export type RxFlags = Readonly<Record<(typeof RX_FLAGS)[number], boolean>>
+
 /** A filter as another thread can be given it. */
 export interface RxFilterSettings {
-  readonly flags: {
-    readonly promisc: boolean
-    readonly allmulti: boolean
-    readonly alluni: boolean
-    readonly nomulti: boolean
-    readonly nouni: boolean
-    readonly nobcast: boolean
-  }
+  readonly flags: RxFlags
   readonly mac: Uint8Array
   /** Null: more than the table holds. */
   readonly unicast: readonly Uint8Array[] | null

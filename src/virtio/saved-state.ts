@@ -19,7 +19,8 @@ import type { DeviceLimits } from './device-state.ts'
 import { featureNames, guestOffloads, has } from './features.ts'
 import type { RssConfig } from './rss.ts'
 import { RSS_MAX_INDIRECTION_TABLE_LENGTH, RSS_MAX_KEY_SIZE, rssConfigFault } from './rss.ts'
-import { MAC_TABLE_ENTRIES, VLAN_BYTES } from './rx-filter.ts'
+import type { RxFlags } from './rx-filter.ts'
+import { MAC_TABLE_ENTRIES, RX_FLAGS, VLAN_BYTES } from './rx-filter.ts'
 
 export const SAVED_STATE_VERSION = 1
 
@@ -38,13 +39,7 @@ export interface SavedState {
   /** Null: they follow from the features. */
   readonly offloads: string | null
   readonly announceRounds: number
-  readonly filter: {
-    readonly promisc: boolean
-    readonly allmulti: boolean
-    readonly alluni: boolean
-    readonly nomulti: boolean
-    readonly nouni: boolean
-    readonly nobcast: boolean
+  readonly filter: RxFlags & {
     readonly unicast: readonly string[]
     readonly unicastOverflow: boolean
     readonly multicast: readonly string[]
@@ -75,15 +70,13 @@ export interface ParsedState {
 }
 
 interface ParsedFilter {
-  readonly flags: Readonly<Record<(typeof FLAGS)[number], boolean>>
+  readonly flags: RxFlags
   readonly unicast: readonly Uint8Array[]
   readonly unicastOverflow: boolean
   readonly multicast: readonly Uint8Array[]
   readonly multicastOverflow: boolean
   readonly vlans: Uint8Array
 }
-
-const FLAGS = ['promisc', 'allmulti', 'alluni', 'nomulti', 'nouni', 'nobcast'] as const
 
 const KEYS: readonly string[] = [
   'version',
@@ -99,7 +92,7 @@ const KEYS: readonly string[] = [
   'rss',
 ]
 const FILTER_KEYS: readonly string[] = [
-  ...FLAGS,
+  ...RX_FLAGS,
   'unicast',
   'unicastOverflow',
   'multicast',

@@ -66,6 +66,16 @@ async function addGuestPort(options: object = {}): Promise<void> {
 const stateIs = (state: string): Promise<void> =>
   until(`the port is ${state}`, () => sw.port('g').state === state)
 
+/** Its port takes the next guest as if nothing had been. */
+async function expectReplaced(guest: FrontEnd): Promise<void> {
+  kill(guest)
+  await stateIs('disconnected')
+  const next = connect()
+  await next.start()
+  next.transmit(frame(255, 1, 5))
+  expect(await sw.memoryPort('m').next()).toEqual(frame(255, 1, 5))
+}
+
 const counter = (name: string): number =>
   (sw.port('g').counters as unknown as Record<string, number>)[name]
 
@@ -333,14 +343,17 @@ test('a driver that breaks its queue fails its port, which comes back with a new
   expect(sw.port('g').error).toContain('queue 1 is broken: more chains made available')
   await until('the front-end is told', () => shim.eventfdRead(err) > 0)
   shim.close(err)
+  // Neither does another memory table mend it.
+  guest.send(5, guest.memoryTable(), [guest.memfd])
+  await guest.barrier()
+  guest.setAvailIndex(1, 1)
+  shim.eventfdWrite(guest.kicks[1])
+  await guest.barrier()
+  expect(sw.port('g').state).toBe('failed')
+  expect(guest.usedIndex(1)).toBe(0)
   sw.memoryPort('m').send(frame(1, 2, 3))
   await until('frames for it are dropped', () => counter('tx_drop_link_down') === 1)
-  kill(guest)
-  await stateIs('disconnected')
-  const next = connect()
-  await next.start()
-  next.transmit(frame(255, 1, 5))
-  expect(await sw.memoryPort('m').next()).toEqual(frame(255, 1, 5))
+  await expectReplaced(guest)
 })
 
 test('memory that is truncated under us fails that port and nothing else', async () => {
@@ -352,12 +365,7 @@ test('memory that is truncated under us fails that port and nothing else', async
   sw.memoryPort('m').send(frame(255, 2, 3))
   await guest.hungUp()
   await until('the port is not connected', () => sw.port('g').state !== 'connected')
-  kill(guest)
-  await stateIs('disconnected')
-  const next = connect()
-  await next.start()
-  next.transmit(frame(255, 1, 5))
-  expect(await sw.memoryPort('m').next()).toEqual(frame(255, 1, 5))
+  await expectReplaced(guest)
 })
 
 test('a port that connects finds its front-end whenever it comes, and again', async () => {
@@ -393,6 +401,21 @@ test('what a guest acknowledged is offered again after a restart, or the port sa
   })
   await addGuestPort({ queues: 2 })
   expect(await connect().negotiate()).toBe(offered)
+})
+
+test('a guest that reconnects is offered what it uses, whoever has come meanwhile', async () => {
+  const csum = 1n
+  await sw.removePort('m')
+  await sw.addPort({ type: 'virtio-net', id: 'v' })
+  await sw.virtioNetPort('v').negotiate(F_VERSION_1 | (1n << 1n))
+  await addGuestPort()
+  const guest = connect()
+  expect((await guest.negotiate(F_VERSION_1 | F_PROTOCOL | csum)) & csum).toBe(csum)
+  await guest.barrier()
+  // A memory port takes no frame whose checksum is not complete.
+  await sw.addPort({ type: 'memory', id: 'm' })
+  kill(guest)
+  expect((await connect().negotiate()) & csum).toBe(csum)
 })
 
 test('the socket: a stale file is replaced, a live one and a plain file are respected', async () => {
