@@ -19,5 +19,8 @@ export const IFLA_IFNAME = 3
 export const IFLA_MTU = 4
 export const IFLA_LINKINFO = 18
 export const IFLA_INFO_KIND = 1
+export const IFLA_INFO_DATA = 2
+export const IFLA_TUN_NUM_QUEUES = 8
+export const IFLA_TUN_NUM_DISABLED_QUEUES = 9
 
 export const NLMSGERR_ATTR_MSG = 1

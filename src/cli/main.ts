@@ -57,6 +57,10 @@ program
       'read-write',
     ]),
   )
+  .option(
+    '--incoming <defer>',
+    'wait for migrate-incoming before ports of a predecessor are opened',
+  )
   .option('--check', 'check the config and exit')
   .action(finish((options: RunOptions) => run(options)))
 

@@ -14,10 +14,21 @@ export interface RunOptions {
   readonly link: readonly string[]
   readonly control?: string
   readonly io?: NonNullable<SwitchOptions['io']>
+  readonly incoming?: string
   readonly check?: boolean
 }
 
 export async function run(options: RunOptions): Promise<number> {
+  const { incoming } = options
+  if (incoming !== undefined && incoming !== 'defer') {
+    throw new ConfigError(
+      'BAD_OPTION',
+      `--incoming ${incoming}: descriptors cannot be received yet`,
+      {
+        hint: 'give --incoming defer: ports are opened at migrate-incoming',
+      },
+    )
+  }
   const read = (): Config => merge(options)
   const config = read()
   if (options.check === true) {
@@ -38,6 +49,7 @@ export async function run(options: RunOptions): Promise<number> {
   const daemon = await Daemon.start({
     config,
     controlPath,
+    isIncoming: incoming !== undefined,
     version: { major: major, minor: minor, micro: micro },
     log,
     ...(options.config === undefined ? {} : { reread: read }),
@@ -45,7 +57,7 @@ export async function run(options: RunOptions): Promise<number> {
   process.on('SIGHUP', () => {
     daemon.reload().catch((error: Error) => log(`config: not reloaded error="${error.message}"`))
   })
-  process.stderr.write(`framepump: ready (control ${controlPath})\n`)
+  process.stderr.write(`framepump: ready (control ${daemon.controlPath})\n`)
   const reason = await Promise.race([daemon.ended, signalled])
   log(`switch: stopping reason=${reason === true ? 'quit' : reason === false ? 'failure' : reason}`)
   await daemon.close()

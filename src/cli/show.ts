@@ -17,8 +17,8 @@ interface View {
 const VIEWS: Readonly<Record<ShowSubject, View>> = {
   ports: {
     commands: ['query-ports'],
-    head: ['ID', 'TYPE', 'STATE', 'DEVICE', 'NETNS', 'QUEUES', 'VNET_HDR', 'PEER', 'ERROR'],
-    rows: (ports: (PortInfo & { 'vnet-hdr-length': number })[]) =>
+    head: ['ID', 'TYPE', 'STATE', 'DEVICE', 'NETNS', 'QUEUES', 'VNET_HDR', 'PEER', 'NOTE', 'ERROR'],
+    rows: (ports: (PortInfo & { 'vnet-hdr-length': number; 'not-postponed'?: string })[]) =>
       ports.map((port) => [
         port.id,
         port.type,
@@ -28,6 +28,7 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
         String(port.queues),
         port['vnet-hdr-length'] === 0 ? 'off' : 'on',
         port.peer ?? 'switch',
+        port.info ?? port['not-postponed'] ?? '',
         port.error ?? '',
       ]),
   },

@@ -18,6 +18,8 @@ export interface ControlTarget {
   readonly version: ServerVersion
   /** Applies the config file again; returns what it did. */
   reload(): Promise<unknown>
+  /** Forwarding begins, or goes on. */
+  resume(): Promise<void>
   /** Begins to end the daemon. */
   quit(): void
   sendEvent(event: string, data?: Readonly<Record<string, unknown>>): void
@@ -46,12 +48,22 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     ...(sw.ioReason === undefined ? {} : { 'io-reason': sw.ioReason }),
   }))
   add('stop', {}, async () => {
+    if (sw.runState !== 'running') return
     await sw.pause()
     target.sendEvent('STOP')
   })
   add('cont', {}, async () => {
-    await sw.resume()
+    if (sw.runState === 'running') return
+    await target.resume()
     target.sendEvent('RESUME')
+  })
+  add('migrate-incoming', { 'uri?': 'string' }, ({ uri }: { uri?: string }) => {
+    if (uri !== undefined) {
+      throw new StateError('INCOMING', `descriptors cannot be received from ${uri} yet`, {
+        hint: 'without uri the ports are opened by name',
+      })
+    }
+    return sw.migrateIncoming()
   })
   add('quit', {}, () => target.quit())
 
@@ -212,8 +224,12 @@ function closeQuietly(name: string, session: Session): void {
 
 /** PortInfo in QMP's spelling. */
 export function describePort(port: PortInfo): Record<string, unknown> {
-  const { vnetHdrLength, ...rest } = port
-  return { ...rest, 'vnet-hdr-length': vnetHdrLength }
+  const { vnetHdrLength, notPostponed, ...rest } = port
+  return {
+    ...rest,
+    ...(notPostponed === undefined ? {} : { 'not-postponed': notPostponed }),
+    'vnet-hdr-length': vnetHdrLength,
+  }
 }
 
 /** For each pair of ports that can meet: what passes unchanged, and what would be dropped. */

@@ -2,14 +2,14 @@
  * The control socket: QMP as QEMU speaks it. Sessions negotiate with qmp_capabilities, commands of
  * one session run in order, events go to all of them. The bytes are the I/O thread's.
  */
-import { lstatSync, mkdirSync, unlinkSync } from 'node:fs'
+import { lstatSync, mkdirSync, renameSync, unlinkSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { JsonItem } from '../sockets/json-stream.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
-import { listenOn } from '../sockets/listen.ts'
+import { isAnswered, listenOn } from '../sockets/listen.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 
 const BACKLOG = 64
@@ -45,7 +45,10 @@ export interface ServerVersion {
 }
 
 export class ControlServer {
-  readonly path: string
+  /** Where it listens. */
+  path: string
+  /** Where it was told to listen. */
+  readonly #wantedPath: string
   readonly #sockets: SocketThread
   readonly #listener: number
   readonly #listenFd: number
@@ -55,19 +58,38 @@ export class ControlServer {
   readonly #sessions = new Map<number, SessionState>()
   #isClosed = false
 
-  /** Binds and listens; throws when somebody else answers on the path. */
-  constructor(path: string, commands: ReadonlyMap<string, Command>, version: ServerVersion) {
-    this.path = path
+  /**
+   * Binds and listens; throws when somebody else answers on the path. An instance that is to take
+   * over (`isIncoming`) listens on `PATH.incoming` then.
+   */
+  constructor(
+    path: string,
+    commands: ReadonlyMap<string, Command>,
+    version: ServerVersion,
+    isIncoming: boolean = false,
+  ) {
+    this.#wantedPath = path
     this.#commands = commands
     this.#version = version
-    this.#listenFd = bindControlSocket(path)
-    this.#inode = lstatSync(path).ino
+    this.path = isIncoming && isAnswered(path) ? `${path}.incoming` : path
+    this.#listenFd = bindControlSocket(this.path)
+    this.#inode = lstatSync(this.path).ino
     this.#sockets = SocketThread.acquire()
     this.#listener = this.#sockets.listen(this.#listenFd, 'json', {
       opened: (connection) => this.#open(connection),
       received: (connection, item, fds) => this.#receive(connection, item as JsonItem, fds),
       closed: (connection) => this.#closed(connection),
     })
+  }
+
+  /**
+   * Moves the socket to the path that was wanted, also from under a predecessor that still answers
+   * there. Sessions go on. Throws when the file cannot be renamed.
+   */
+  takePath(): void {
+    if (this.path === this.#wantedPath) return
+    renameSync(this.path, this.#wantedPath)
+    this.path = this.#wantedPath
   }
 
   /** Tells every negotiated session. */

@@ -17,6 +17,8 @@ import type { PortOptions } from '../port/options.ts'
 export interface DaemonOptions {
   readonly config: Config
   readonly controlPath: string
+  /** It waits for the signal to take over from another instance. */
+  readonly isIncoming?: boolean
   readonly version: ServerVersion
   readonly log: (message: string) => void
   /** Reads the config anew; absent: there is no config file. */
@@ -49,18 +51,21 @@ export class Daemon {
     this.ended = new Promise((resolve) => {
       this.#end = resolve
     })
-    const { config } = options
+    const { config, isIncoming = false } = options
     if (config.stateDir !== undefined) makeStateDirectory(config.stateDir)
-    this.switch = createSwitch({ ...switchOptions(config), log: options.log })
+    const settings = { ...switchOptions(config), incoming: isIncoming }
+    this.switch = createSwitch({ ...settings, log: options.log })
     try {
       const commands = makeCommands({
         switch: this.switch,
         version: options.version,
         reload: () => this.reload(),
+        resume: () => this.#resume(),
         quit: () => this.#end(true),
         sendEvent: (event, data) => this.#server.sendEvent(event, data),
       })
-      this.#server = new ControlServer(options.controlPath, commands, options.version)
+      const { controlPath, version } = options
+      this.#server = new ControlServer(controlPath, commands, version, isIncoming)
     } catch (error) {
       void this.switch.close()
       throw error
@@ -79,6 +84,23 @@ export class Daemon {
     } catch (error) {
       await daemon.close()
       throw error
+    }
+  }
+
+  /** Where the control socket is, now. */
+  get controlPath(): string {
+    return this.#server.path
+  }
+
+  async #resume(): Promise<void> {
+    await this.switch.resume()
+    try {
+      this.#server.takePath()
+    } catch (error) {
+      // It runs, and can still be reached where it was.
+      this.#options.log(
+        `control: stays at ${this.#server.path} error="${(error as Error).message}"`,
+      )
     }
   }
 
@@ -130,7 +152,7 @@ export class Daemon {
     const { log } = this.#options
     const { events } = this.switch
     events.on('port-added', (info: PortInfo) => {
-      log(`${info.type} ${info.id}: opened ${describeFacts(info)}`)
+      log(`${info.type} ${info.id}: ${describeOpening(info)}`)
       this.#server.sendEvent('PORT_ADDED', { id: info.id })
     })
     events.on('port-removed', (id: string) => {
@@ -138,7 +160,8 @@ export class Daemon {
       this.#server.sendEvent('PORT_REMOVED', { id })
     })
     events.on('port-changed', (info: PortInfo) => {
-      log(`${info.type} ${info.id}: state=${info.state}`)
+      const error = info.error === undefined ? '' : ` error="${info.error}"`
+      log(`${info.type} ${info.id}: state=${info.state}${error}`)
       this.#server.sendEvent('PORT_LINK_CHANGED', {
         id: info.id,
         state: info.state,
@@ -178,6 +201,12 @@ function makeStateDirectory(path: string): void {
     const { code } = cause as NodeJS.ErrnoException
     throw new SysError('STATE_DIR', `state-dir ${path} cannot be made: ${code}`, { path, cause })
   }
+}
+
+function describeOpening(info: PortInfo): string {
+  if (info.state === 'postponed') return `postponed ${info.info}`
+  const reason = info.notPostponed
+  return `opened ${describeFacts(info)}${reason === undefined ? '' : ` because="${reason}"`}`
 }
 
 function describeFacts(info: PortInfo): string {

@@ -12,6 +12,7 @@
  *
  * "Absent" is always -1 (numbers) or null, never undefined.
  */
+import { openSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -236,5 +237,22 @@ function load(): Shim {
   }
 }
 
+/** Names of the calls go to a file, when one is named: what was asked of the kernel, and when. */
+function traced(loaded: Shim, path: string): Shim {
+  const fd = openSync(path, 'a')
+  const calls = Object.entries(loaded).map(
+    ([name, call]: [string, (...args: unknown[]) => unknown]) => [
+      name,
+      (...args: unknown[]) => {
+        writeSync(fd, `${name}\n`)
+        return call(...args)
+      },
+    ],
+  )
+  return Object.fromEntries(calls) as Shim
+}
+
+const tracePath = process.env['FRAMEPUMP_TRACE']
+
 /** The loaded shim. Native addons are context-aware: every thread that imports this gets its own. */
-export const shim: Shim = load()
+export const shim: Shim = tracePath === undefined ? load() : traced(load(), tracePath)

@@ -36,6 +36,15 @@ export function listenOn(
   return fd
 }
 
+/** Whether somebody answers on the path. He sees a connection that says nothing and goes. */
+export function isAnswered(path: string): boolean {
+  const fd = shim.socketUnix(SOCK_STREAM)
+  if (fd < 0) return false
+  const result = shim.connectUnix(fd, path)
+  shim.close(fd)
+  return result === 0
+}
+
 function refuseWhenAnswered(path: string, errors: ListenErrors): void {
   let isSocket: boolean
   try {

@@ -9,7 +9,7 @@ import type { SavedState } from '../virtio/saved-state.ts'
 import type { PortOptions, PortType } from '../port/options.ts'
 
 /** QEMU's RunState words. */
-export type RunState = 'running' | 'paused' | 'shutdown'
+export type RunState = 'inmigrate' | 'running' | 'paused' | 'shutdown'
 export type Pace = 'adaptive' | 'busy' | 'interrupt'
 /** Named tiers of TAP input and output. */
 export type IoTierName = 'io_uring-multishot' | 'read-write'
@@ -27,10 +27,18 @@ export interface SwitchOptions {
   readonly groupAddresses?: GroupAddresses
   /** Where what must survive a restart is kept: features that guests acked. Absent: nowhere. */
   readonly stateDirectory?: string
+  /**
+   * Started to take over from another instance: ports that it may still own are postponed until
+   * migrateIncoming(), and nothing is forwarded before resume(). Run state `inmigrate` until then.
+   */
+  readonly incoming?: boolean
 }
 
-/** `connected` and `disconnected`: whether a guest's rings run. */
-export type PortState = 'open' | 'connected' | 'disconnected' | 'down' | 'failed'
+/**
+ * `postponed`: not touched yet, another instance may own it. `connected` and `disconnected`: whether
+ * a guest's rings run.
+ */
+export type PortState = 'postponed' | 'open' | 'connected' | 'disconnected' | 'down' | 'failed'
 
 /** Names of offloads, as ethtool-like words; `csum` gates the rest. */
 export type OffloadName = 'csum' | 'tso4' | 'tso6' | 'ecn' | 'ufo' | 'uso4' | 'uso6'
@@ -41,8 +49,12 @@ export interface PortInfo {
   readonly id: string
   readonly type: PortType
   readonly state: PortState
-  /** Why the port failed. */
+  /** Why the port failed, or why a postponed one could not be opened. */
   readonly error?: string
+  /** Of a postponed port: what it is going to be. */
+  readonly info?: string
+  /** Of a switch made with `incoming`: why the port was opened at once. */
+  readonly notPostponed?: string
   /** Current name of the interface, as the kernel tells it (it may have been renamed). */
   readonly ifname?: string
   /** Namespace the device lives in: name or path when known, else `net:[inode]`. */
@@ -210,7 +222,16 @@ export interface Switch extends AsyncDisposable {
   counters(): SwitchCounters
   /** Stops reading; everything already read is delivered; frames then wait in the kernel. */
   pause(): Promise<void>
+  /**
+   * Goes on; ends `inmigrate`, for which migrateIncoming() must have been called: what has been
+   * postponed since is opened first, all of it or none.
+   */
   resume(): Promise<void>
+  /**
+   * The pre-incoming point: what has been postponed is opened, in the order in which it was added.
+   * At the first failure all of it is postponed again, and the call can be repeated.
+   */
+  migrateIncoming(): Promise<void>
   startCapture(options: CaptureOptions): Promise<Capture>
   captures(): { readonly id: number }[]
   close(): Promise<void>

@@ -6,7 +6,18 @@ import { shim } from '../native/shim.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData } from './engine-messages.ts'
-import { ENGINE_COUNTERS, SHARED_PENDING, SHARED_SLEEPING, SHARED_WORDS } from './engine.ts'
+import {
+  ENGINE_BURSTS,
+  ENGINE_COUNTERS,
+  ENGINE_MAC_ENTRIES,
+  ENGINE_MAC_FULL,
+  ENGINE_MAC_MOVES,
+  ENGINE_SLEEPS,
+  SHARED_PENDING,
+  SHARED_SLEEPING,
+  SHARED_WORDS,
+} from './engine.ts'
+import type { SwitchCounters } from './api.ts'
 
 export type EngineSettings = Pick<
   EngineWorkerData,
@@ -85,6 +96,22 @@ export class EngineClient {
       Atomics.store(this.#shared, SHARED_PENDING, 1)
       this.wake()
     })
+  }
+
+  /** Addresses as [hi, lo, port, age in seconds] rows. */
+  async macTable(): Promise<readonly (readonly [number, number, number, number])[]> {
+    return (await this.request({ op: 'mac-table' })) as [number, number, number, number][]
+  }
+
+  switchCounters(): SwitchCounters {
+    const cells = this.engineCounters
+    return {
+      mac_entries: cells[ENGINE_MAC_ENTRIES],
+      mac_moves: cells[ENGINE_MAC_MOVES],
+      mac_table_full: cells[ENGINE_MAC_FULL],
+      bursts: cells[ENGINE_BURSTS],
+      sleeps: cells[ENGINE_SLEEPS],
+    }
   }
 
   #settle(reply: EngineReply & { type: 'reply' }): void {

@@ -32,6 +32,8 @@ export type PortDescription =
   | { readonly kind: 'replay'; readonly file: ReplayFile }
   | { readonly kind: 'record'; readonly ring: CaptureRingHandle; readonly block: Uint8Array }
   | { readonly kind: 'virtio' }
+  /** Not open yet: its place on the switch or on a link. */
+  | { readonly kind: 'postponed' }
 
 /** What the engine's port of a guest is asked between two turns; see port/virtio-port.ts. */
 export type VirtioCall =
@@ -55,6 +57,8 @@ export interface CaptureInterface {
 
 export type EngineRequest =
   | { op: 'add-port'; port: number; mtu: number; txOffloads: number; description: PortDescription }
+  /** Another port in the place of this one, which is let go: wiring and MACs stay. */
+  | { op: 'replace-port'; port: number; txOffloads: number; description: PortDescription }
   | { op: 'remove-port'; port: number }
   | { op: 'set-link'; port: number; isUp: boolean }
   | { op: 'virtio'; port: number; call: VirtioCall }

@@ -2,13 +2,14 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { Recorder } from '../capture/recorder.ts'
 import { ReadWriteTier } from '../io/read-write-tier.ts'
-import type { IoTier, TierEvents } from '../io/tier.ts'
+import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
 import { MemoryEnginePort } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
 import { RecordPort, ReplayPort } from '../port/pcap-port.ts'
 import type { EnginePort } from '../port/port.ts'
 import { PORTS_MAX } from '../port/port.ts'
+import { PostponedPort } from '../port/postponed-port.ts'
 import { TapPort } from '../port/tap-port.ts'
 import { VirtioPort } from '../port/virtio-port.ts'
 import { KernelClock } from './clock.ts'
@@ -43,7 +44,7 @@ const engine = new Engine(
   makeTier,
 )
 
-function makePort(request: EngineRequest & { op: 'add-port' }): EnginePort {
+function makePort(request: EngineRequest & { op: 'add-port' | 'replace-port' }): EnginePort {
   const { port: index, description, txOffloads } = request
   switch (description.kind) {
     case 'tap': {
@@ -70,17 +71,24 @@ function makePort(request: EngineRequest & { op: 'add-port' }): EnginePort {
       recorder.addInterface(index, 0, description.block)
       return new RecordPort(index, recorder, clock, engine.copies, counters)
     }
+    case 'postponed':
+      return new PostponedPort(index, txOffloads, counters)
   }
+}
+
+function tapQueues(index: number): readonly TapQueue[] {
+  const port = engine.forwarder.port(index)
+  return port instanceof TapPort ? port.queues : []
 }
 
 function handle(request: EngineRequest): unknown {
   switch (request.op) {
     case 'add-port':
       return engine.addPort(makePort(request), request.mtu)
-    case 'remove-port': {
-      const port = engine.forwarder.port(request.port)
-      return engine.removePort(request.port, port instanceof TapPort ? port.queues : [])
-    }
+    case 'replace-port':
+      return engine.replacePort(makePort(request), tapQueues(request.port))
+    case 'remove-port':
+      return engine.removePort(request.port, tapQueues(request.port))
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
     case 'virtio': {

@@ -325,14 +325,30 @@ export class Engine implements TierEvents {
 
   /** Ends every access to the port. `queues` are those of a TAP, else none. */
   removePort(index: number, queues: readonly TapQueue[]): void {
-    for (const queue of queues) this.#tier.removeQueue(queue)
-    this.#drain(() => queues.some((queue) => queue.isReading))
+    this.#stopReading(index, queues)
     const port = this.forwarder.port(index)
     this.forwarder.removePort(index)
-    const at = this.#polled.findIndex((polled) => polled.index === index)
-    if (at >= 0) this.#polled.splice(at, 1)
     for (const recorder of this.#recorders) recorder.removeInterface(index)
     port?.close()
+  }
+
+  /**
+   * Puts the port in the place of the one with its number, which is closed as by removePort; wiring,
+   * mtu and captures stay. The new one's queues may be in the tier already: `queues` are the old's.
+   */
+  replacePort(port: EnginePort, queues: readonly TapQueue[]): void {
+    this.#stopReading(port.index, queues)
+    const old = this.forwarder.port(port.index)
+    if (isPolled(port)) this.#polled.push(port)
+    this.forwarder.replacePort(port)
+    old?.close()
+  }
+
+  #stopReading(index: number, queues: readonly TapQueue[]): void {
+    for (const queue of queues) this.#tier.removeQueue(queue)
+    this.#drain(() => queues.some((queue) => queue.isReading))
+    const at = this.#polled.findIndex((polled) => polled.index === index)
+    if (at >= 0) this.#polled.splice(at, 1)
   }
 
   /** Forwards one frame as if it had come in by the port. At most 1514 bytes. */

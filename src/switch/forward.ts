@@ -64,6 +64,14 @@ export class Forwarder {
     this.#listMembers()
   }
 
+  /** Another port with the number of one that is there: it stays where that was. */
+  replacePort(port: EnginePort): void {
+    const index = port.index
+    this.#ports[index] = port
+    this.#txOffloads[index] = port.txOffloads
+    port.setWired?.(this.#peer[index] !== NO_PORT)
+  }
+
   removePort(index: number): void {
     const peer = this.#peer[index]
     if (peer !== NO_PORT) {

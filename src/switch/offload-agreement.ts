@@ -19,7 +19,9 @@ export function agreeOffloads(all: readonly OffloadParty[]): void {
       peer === undefined
         ? all.filter((other) => other !== party && other.peer === undefined)
         : [peer]
-    const lasting = commonOffloads(receivers)
+    // What a postponed TAP takes is not known: a guest on a link to it is offered everything (F4).
+    const isOpen = peer === undefined || peer.open.description.kind !== 'postponed'
+    const lasting = isOpen ? commonOffloads(receivers) : OFFLOADS_ALL
     const wish = commonOffloads(receivers.filter((other) => other.open.isConnected !== false))
     // A port whose guest comes and goes keeps both for the next one.
     const isNews = open.rxOffloads !== wish || open.isConnected !== undefined

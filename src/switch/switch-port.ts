@@ -30,6 +30,11 @@ export interface PortFacts {
 }
 
 export interface OpenPort {
+  /**
+   * A TAP on a link to it may stay postponed. Without it, such a TAP is opened when it is wired. The
+   * switch itself accepts it, too.
+   */
+  readonly acceptsPostponedPeer: boolean
   readonly queues: number
   readonly vnetHdrLength: number
   /** TUN_F_* bits that it can be given. */
@@ -44,6 +49,8 @@ export interface OpenPort {
    */
   setOffloads(wish: number, lasting: number): void
   setCarrier(isUp: boolean): void
+  /** Looks again whether the device is what it was; throws when not. */
+  probe?(): void
   /** Somebody is at the other end; absent: there is no such thing. */
   readonly isConnected?: boolean
   /** The engine has its port: whoever waits at the other end may come. */
@@ -52,6 +59,8 @@ export interface OpenPort {
   stop?(): Promise<void>
   /** It was found that the port cannot go on. */
   failed?(): void
+  /** The guest needs what it cannot have: its queues stand still until it starts anew. */
+  stopGuest?(): Promise<void>
   /** The guest broke one of its queues, which stands still. */
   queueBroken?(queue: number): void
   /** The device has something for a driver that asked to be told. */
@@ -67,6 +76,8 @@ export interface EngineAccess {
   inject(frame: Uint8Array): Promise<unknown>
   /** Connection, offloads or queues have changed; resolves when frames pass accordingly. */
   changed(): Promise<void>
+  /** Looks again what its peer on a link is; throws when that is not what it was. */
+  probePeer(): void
 }
 
 export interface OpenPortContext {
@@ -76,6 +87,10 @@ export interface OpenPortContext {
   readonly stateDirectory: string | undefined
   /** The port cannot go on; what is left of it waits to be closed. */
   readonly failed: (reason: string) => void
+  /** It takes over from another process, and must not get at what that still has. */
+  readonly takesOver?: boolean
+  /** Told which queue is opened or set up next. */
+  readonly reached?: (queue: number) => void
 }
 
 export async function openPort(options: PortOptions, context: OpenPortContext): Promise<OpenPort> {
@@ -96,7 +111,7 @@ export async function openPort(options: PortOptions, context: OpenPortContext): 
 }
 
 async function openTapPort(options: TapOptions, context: OpenPortContext): Promise<OpenPort> {
-  const tap = await openTap(options, { shim, given: context.given, log: context.log })
+  const tap = await openTap(options, { ...context, shim })
   if (!isUsableVnetHdrLength(tap.vnetHdrLength)) {
     await tap.close()
     throw new SysError(
@@ -109,6 +124,7 @@ async function openTapPort(options: TapOptions, context: OpenPortContext): Promi
 }
 
 class TapSwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = true
   readonly queues: number
   readonly vnetHdrLength: number
   readonly txOffloads: number
@@ -140,12 +156,17 @@ class TapSwitchPort implements OpenPort {
     this.#tap.setCarrier(isUp)
   }
 
+  probe(): void {
+    this.#tap.probe()
+  }
+
   close(): Promise<void> {
     return this.#tap.close()
   }
 }
 
 export class MemorySwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = false
   readonly queues = 1
   readonly vnetHdrLength = 0
   readonly txOffloads = 0
@@ -179,6 +200,7 @@ export class MemorySwitchPort implements OpenPort {
 }
 
 class ReplaySwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = false
   readonly queues = 1
   readonly vnetHdrLength = 0
   readonly txOffloads: number = OFFLOADS_ALL
@@ -257,6 +279,7 @@ function mapFile(path: string): Window {
 }
 
 class RecordSwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = false
   readonly queues = 1
   readonly vnetHdrLength = 0
   readonly txOffloads: number = OFFLOADS_ALL

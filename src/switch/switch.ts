@@ -5,13 +5,12 @@
  * Changes run one after another, each to its end: a port is never half added.
  */
 import { EventEmitter } from 'node:events'
-import { CaptureSession } from '../capture/capture.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
 import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/port.ts'
-import { clearCounters, readCounters } from '../stats/port-counters.ts'
+import { clearCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
 import type {
   Capture,
@@ -20,7 +19,6 @@ import type {
   MacEntry,
   MemoryPort,
   PortInfo,
-  PortState,
   RunState,
   Switch,
   SwitchCounters,
@@ -28,33 +26,16 @@ import type {
   SwitchEvents,
   SwitchOptions,
 } from './api.ts'
+import { CaptureSet } from './capture-set.ts'
 import { EngineClient } from './engine-client.ts'
-import {
-  ENGINE_BURSTS,
-  ENGINE_MAC_ENTRIES,
-  ENGINE_MAC_FULL,
-  ENGINE_MAC_MOVES,
-  ENGINE_SLEEPS,
-} from './engine.ts'
+import { openAllOrNone } from './all-or-none.ts'
 import { agreeOffloads } from './offload-agreement.ts'
+import { PortEntry } from './port-entry.ts'
+import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
 import { checkSwitchOptions, offloadNames } from './switch-options.ts'
-import type { EngineAccess, OpenPort } from './switch-port.ts'
+import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
 import { MemorySwitchPort, openPort } from './switch-port.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
-
-/** Captures at the same time: each has a ring and a thread. */
-const CAPTURES_MAX = 16
-
-interface PortEntry {
-  readonly index: number
-  readonly options: PortOptions
-  readonly open: OpenPort
-  link: boolean
-  failure: string | undefined
-  /** Somebody is at the other end, as it was last told; undefined: there is no such thing. */
-  wasConnected: boolean | undefined
-  peer: PortEntry | undefined
-}
 
 export interface CreateSwitchOptions extends SwitchOptions {
   /** Told what happens that nobody asked for, one line each. Default: silent. */
@@ -71,15 +52,17 @@ class UserspaceSwitch implements Switch {
   readonly events: EventEmitter<SwitchEvents> = new EventEmitter()
   readonly io: IoTierName
   readonly ioReason?: string
-  runState: RunState = 'running'
+  runState: RunState
 
+  /** Made to take over from another instance. */
+  readonly #isIncoming: boolean
+  #isSignalled = false
   readonly #engine: EngineClient
   readonly #log: (message: string) => void
   readonly #stateDirectory: string | undefined
   readonly #ports = new Map<string, PortEntry>()
   readonly #byIndex: (PortEntry | undefined)[] = []
-  readonly #captures = new Map<number, CaptureSession>()
-  #nextCapture = 1
+  readonly #captures: CaptureSet
   /** The end of the queue of changes. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -89,6 +72,8 @@ class UserspaceSwitch implements Switch {
     if (tier.reason !== undefined) this.ioReason = tier.reason
     this.#log = options.log ?? (() => undefined)
     this.#stateDirectory = options.stateDirectory
+    this.#isIncoming = options.incoming ?? false
+    this.runState = this.#isIncoming ? 'inmigrate' : 'running'
     this.#engine = new EngineClient(
       {
         io: tier.name,
@@ -107,6 +92,9 @@ class UserspaceSwitch implements Switch {
         },
       },
     )
+    this.#captures = new CaptureSet(this.#engine)
+    // Before the first port is there. When it fails the engine is gone, and says so itself.
+    if (this.#isIncoming) this.#engine.request({ op: 'pause' }).catch(() => undefined)
   }
 
   addPort(options: PortOptions, given: ReadonlyMap<string, number> = new Map()): Promise<PortInfo> {
@@ -114,22 +102,13 @@ class UserspaceSwitch implements Switch {
       const { id } = options
       if (this.#ports.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
       const index = this.#freeIndex()
-      const open = await openPort(options, {
-        given,
-        log: this.#log,
-        wake: this.#engine.wake,
-        stateDirectory: this.#stateDirectory,
-        failed: (reason) => this.#portStopped(id, reason),
-      })
-      const entry: PortEntry = {
-        index,
-        options,
-        open,
-        link: true,
-        failure: undefined,
-        wasConnected: open.isConnected,
-        peer: undefined,
-      }
+      const postponed = postponePort(options, this.runState === 'inmigrate')
+      const isOpenedNow = typeof postponed === 'string'
+      const open: OpenPort = isOpenedNow
+        ? await openPort(options, this.#openContext(id, given))
+        : postponed
+      const reason = isOpenedNow && this.#isIncoming ? postponed : undefined
+      const entry = new PortEntry(index, options, open, reason)
       clearCounters(this.#engine.counters, index)
       this.#ports.set(id, entry)
       this.#byIndex[index] = entry
@@ -143,7 +122,7 @@ class UserspaceSwitch implements Switch {
           txOffloads: open.txOffloads,
           description: open.description,
         })
-        for (const capture of this.#captures.values()) await this.#captureAlso(capture, entry)
+        await this.#captures.add(entry)
         if (open.isConnected !== undefined) await this.#setEngineLink(entry)
         open.start?.(this.#engineAccess(entry))
       } catch (error) {
@@ -155,6 +134,16 @@ class UserspaceSwitch implements Switch {
       this.events.emit('port-added', info)
       return info
     })
+  }
+
+  #openContext(id: string, given: ReadonlyMap<string, number> = new Map()): OpenPortContext {
+    return {
+      given,
+      log: this.#log,
+      wake: this.#engine.wake,
+      stateDirectory: this.#stateDirectory,
+      failed: (reason) => this.#portStopped(id, reason),
+    }
   }
 
   removePort(id: string): Promise<void> {
@@ -190,6 +179,13 @@ class UserspaceSwitch implements Switch {
             `port "${entry.options.id}" is already wired to "${entry.peer.options.id}"`,
           )
         }
+      }
+      for (const [one, other] of [
+        [first, second],
+        [second, first],
+      ]) {
+        const isWaiting = one.open instanceof PostponedSwitchPort
+        if (isWaiting && !other.open.acceptsPostponedPeer) await this.#openPostponed(one)
       }
       await this.#engine.request({ op: 'wire', a: first.index, b: second.index })
       first.peer = second
@@ -241,12 +237,7 @@ class UserspaceSwitch implements Switch {
   }
 
   async macTable(): Promise<MacEntry[]> {
-    const rows = (await this.#engine.request({ op: 'mac-table' })) as [
-      number,
-      number,
-      number,
-      number,
-    ][]
+    const rows = await this.#engine.macTable()
     return rows.flatMap(([hi, lo, port, ageS]) => {
       const entry = this.#byIndex[port]
       return entry === undefined
@@ -256,14 +247,7 @@ class UserspaceSwitch implements Switch {
   }
 
   counters(): SwitchCounters {
-    const cells = this.#engine.engineCounters
-    return {
-      mac_entries: cells[ENGINE_MAC_ENTRIES],
-      mac_moves: cells[ENGINE_MAC_MOVES],
-      mac_table_full: cells[ENGINE_MAC_FULL],
-      bursts: cells[ENGINE_BURSTS],
-      sleeps: cells[ENGINE_SLEEPS],
-    }
+    return this.#engine.switchCounters()
   }
 
   pause(): Promise<void> {
@@ -276,40 +260,114 @@ class UserspaceSwitch implements Switch {
 
   resume(): Promise<void> {
     return this.#change(async () => {
-      if (this.runState !== 'paused') return
+      if (this.runState === 'running') return
+      if (this.runState === 'inmigrate') {
+        if (!this.#isSignalled) {
+          throw new StateError(
+            'INCOMING',
+            'ports are still postponed until the pre-incoming point',
+            {
+              hint: 'migrate-incoming first',
+            },
+          )
+        }
+        await this.#openAllPostponed()
+      }
       await this.#engine.request({ op: 'resume' })
       this.runState = 'running'
     })
   }
 
-  startCapture(options: CaptureOptions): Promise<Capture> {
+  migrateIncoming(): Promise<void> {
     return this.#change(async () => {
-      for (const id of options.ports ?? []) this.#entry(id)
-      if (this.#captures.size >= CAPTURES_MAX) {
-        throw new StateError('TOO_MANY_CAPTURES', `there are ${CAPTURES_MAX} captures already`)
+      if (this.#isSignalled) {
+        throw new StateError('INCOMING', 'The incoming migration has already been started')
       }
-      const id = this.#nextCapture++
-      const capture = new CaptureSession(id, options, async () => {
-        this.#captures.delete(id)
-        await this.#engine.request({ op: 'remove-capture', capture: id }).catch(() => undefined)
-      })
-      this.#captures.set(id, capture)
-      const interfaces = [...this.#ports.values()]
-        .filter((entry) => isCaptured(capture, entry))
-        .map((entry) => this.#captureInterface(capture, entry))
-      await this.#engine.request({ op: 'add-capture', capture: id, ring: capture.ring, interfaces })
-      return capture
+      if (!this.#isIncoming) {
+        throw new StateError('INCOMING', `'-incoming' was not specified on the command line`)
+      }
+      await this.#openAllPostponed()
+      this.#isSignalled = true
+    })
+  }
+
+  /** In the order in which they were added, which is the order of the map. */
+  async #openAllPostponed(): Promise<void> {
+    const waiting = [...this.#ports.values()].filter(
+      ({ open }) => open instanceof PostponedSwitchPort,
+    )
+    const postponed = new Map(waiting.map((entry) => [entry, entry.open]))
+    await openAllOrNone(
+      waiting,
+      (entry) => this.#openPostponed(entry),
+      (entry) => this.#postponeAgain(entry, postponed.get(entry)!),
+    )
+  }
+
+  async #openPostponed(entry: PortEntry): Promise<void> {
+    const postponed = entry.open as PostponedSwitchPort
+    const { id } = entry.options
+    const open = await postponed.open(this.#openContext(id))
+    entry.open = open
+    entry.wasConnected = open.isConnected
+    try {
+      await this.#replaceInEngine(entry)
+      if (!entry.link) open.setCarrier(false)
+      open.start?.(this.#engineAccess(entry))
+      await this.#refuseGuest(entry)
+    } catch (error) {
+      await this.#postponeAgain(entry, postponed)
+      throw error
+    }
+    this.events.emit('port-changed', this.#info(entry))
+  }
+
+  async #postponeAgain(entry: PortEntry, postponed: OpenPort): Promise<void> {
+    const { open } = entry
+    await open.stop?.()
+    entry.open = postponed
+    entry.failure = undefined
+    entry.wasConnected = undefined
+    await this.#replaceInEngine(entry)
+    await open.close()
+    this.events.emit('port-changed', this.#info(entry))
+  }
+
+  async #replaceInEngine(entry: PortEntry): Promise<void> {
+    const { index, open } = entry
+    const { txOffloads, description } = open
+    await this.#engine.request({ op: 'replace-port', port: index, txOffloads, description })
+    this.#agreeOffloads()
+    await this.#setEngineLink(entry)
+  }
+
+  /** A guest that acked, while its TAP was postponed, what that turned out not to take. */
+  async #refuseGuest(entry: PortEntry): Promise<void> {
+    const guest = entry.peer
+    if (guest?.open.stopGuest === undefined) return
+    const lacking = offloadNames(guest.open.rxOffloads & ~entry.open.txOffloads)
+    if (lacking.length === 0) return
+    await guest.open.stopGuest()
+    const reason = `its guest acked ${lacking.join(', ')}, which ${entry.options.id} cannot take`
+    this.#fail(guest, reason)
+    await this.#setEngineLink(guest)
+  }
+
+  startCapture(options: CaptureOptions): Promise<Capture> {
+    return this.#change(() => {
+      for (const id of options.ports ?? []) this.#entry(id)
+      return this.#captures.start(options, this.#ports.values())
     })
   }
 
   captures(): { readonly id: number }[] {
-    return [...this.#captures.keys()].map((id) => ({ id }))
+    return this.#captures.ids.map((id) => ({ id }))
   }
 
   close(): Promise<void> {
     return this.#change(async () => {
       if (this.runState === 'shutdown') return
-      await Promise.all([...this.#captures.values()].map((capture) => capture.stop()))
+      await this.#captures.stop()
       for (const entry of this.#ports.values()) {
         await entry.open.stop?.()
         await this.#engine
@@ -358,12 +416,8 @@ class UserspaceSwitch implements Switch {
     this.#agreeOffloads()
   }
 
-  #isUp(entry: PortEntry): boolean {
-    return entry.link && entry.failure === undefined && entry.open.isConnected !== false
-  }
-
   #setEngineLink(entry: PortEntry): Promise<unknown> {
-    return this.#engine.request({ op: 'set-link', port: entry.index, isUp: this.#isUp(entry) })
+    return this.#engine.request({ op: 'set-link', port: entry.index, isUp: entry.isUp })
   }
 
   #engineAccess(entry: PortEntry): EngineAccess {
@@ -372,6 +426,10 @@ class UserspaceSwitch implements Switch {
       call: (call) => this.#engine.request({ op: 'virtio', port, call }),
       inject: (frame) => this.#engine.request({ op: 'inject', port, frame }),
       changed: () => this.#connectionChanged(entry),
+      probePeer: () => {
+        entry.peer?.open.probe?.()
+        this.#agreeOffloads()
+      },
     }
   }
 
@@ -397,26 +455,6 @@ class UserspaceSwitch implements Switch {
 
   #agreeOffloads(): void {
     agreeOffloads([...this.#ports.values()])
-  }
-
-  #captureInterface(
-    capture: CaptureSession,
-    entry: PortEntry,
-  ): { port: number; id: number; block: Uint8Array } {
-    const { ifname, path } = entry.open.facts()
-    const what = ifname ?? path
-    const description = what === undefined ? entry.options.type : `${entry.options.type} ${what}`
-    return { port: entry.index, ...capture.describe(entry.options.id, description) }
-  }
-
-  async #captureAlso(capture: CaptureSession, entry: PortEntry): Promise<void> {
-    if (!isCaptured(capture, entry)) return
-    const description = this.#captureInterface(capture, entry)
-    await this.#engine.request({
-      op: 'add-interface',
-      capture: capture.id,
-      interface: description,
-    })
   }
 
   #portFailed(index: number, errno: number): void {
@@ -455,28 +493,6 @@ class UserspaceSwitch implements Switch {
   }
 
   #info(entry: PortEntry): PortInfo {
-    const { options, open, failure, link, peer, wasConnected } = entry
-    const connection: PortState =
-      wasConnected === undefined ? 'open' : wasConnected ? 'connected' : 'disconnected'
-    const state: PortState = failure !== undefined ? 'failed' : link ? connection : 'down'
-    return {
-      id: options.id,
-      type: options.type,
-      state,
-      ...(failure === undefined ? {} : { error: failure }),
-      ...open.facts(),
-      queues: open.queues,
-      offloads: { rx: offloadNames(open.rxOffloads), tx: offloadNames(open.txOffloads) },
-      vnetHdrLength: open.vnetHdrLength,
-      link,
-      ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
-      ...(peer === undefined ? {} : { peer: peer.options.id }),
-      counters: readCounters(this.#engine.counters, entry.index),
-    }
+    return entry.info(this.#engine.counters)
   }
-}
-
-/** A record port is a capture itself. */
-function isCaptured(capture: CaptureSession, entry: PortEntry): boolean {
-  return capture.ports === null || capture.ports.has(entry.options.id)
 }

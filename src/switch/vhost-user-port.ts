@@ -33,6 +33,7 @@ const MQ_MASK: bigint = featureMask(VIRTIO_NET_F_MQ)
 const SERVABLE: bigint = VHOST_FEATURES | MQ_MASK | HOST_MASK
 
 export class VhostUserSwitchPort implements OpenPort, DeviceHost {
+  readonly acceptsPostponedPeer = true
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
   readonly #options: VhostUserOptions
@@ -192,6 +193,10 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   failed(): void {
     this.#listener.hangUp()
+  }
+
+  async stopGuest(): Promise<void> {
+    await this.#owner?.refuse()
   }
 
   queueBroken(queue: number): void {

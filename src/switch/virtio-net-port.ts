@@ -19,7 +19,8 @@ import {
   VIRTIO_NET_F_STATUS,
 } from '../abi/virtio-features.ts'
 import { VIRTIO_NET_OK, VIRTIO_NET_S_LINK_UP } from '../abi/virtio-net.ts'
-import { StateError } from '../errors.ts'
+import { EINVAL } from '../abi/errno.ts'
+import { StateError, SysError } from '../errors.ts'
 import { Window } from '../mem/window.ts'
 import type { VirtioNetOptions } from '../port/options.ts'
 import { CALL_BY_EVENT } from '../virtio/device-queue.ts'
@@ -57,6 +58,7 @@ const MULTI_QUEUE: bigint = featureMask(VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS)
 const MTU_MASK: bigint = featureMask(VIRTIO_NET_F_MTU)
 
 export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
+  readonly acceptsPostponedPeer = true
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
   readonly #options: VirtioNetOptions
@@ -274,12 +276,28 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
 
   async loadState(saved: unknown): Promise<void> {
     this.#assertNoThread()
+    this.#probePeer()
+    const before = this.saveState()
     // Checked, and nothing changed when it is wrong, before the queues go.
     this.#state.loadState(saved)
+    const lacking = this.#state.features & HOST_MASK & ~this.offered
+    if (lacking !== 0n) {
+      this.#state.loadState(before)
+      throw cannotLoad(`its peer lacks the features 0x${lacking.toString(16)}`)
+    }
     const state = this.saveState()
     await this.reset()
     this.#state.loadState(state)
     await this.#run()
+  }
+
+  /** The peer may be open only since a moment: what is offered follows what it is now (F5). */
+  #probePeer(): void {
+    try {
+      this.#engine!.probePeer()
+    } catch (error) {
+      throw cannotLoad((error as Error).message)
+    }
   }
 
   // --- one of our drivers -------------------------------------------------------------------------
@@ -333,6 +351,10 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     else this.#state.status &= ~VIRTIO_NET_S_LINK_UP
   }
 
+  async stopGuest(): Promise<void> {
+    await this.#engine!.call({ do: 'reset' })
+  }
+
   async stop(): Promise<void> {
     this.#isClosed = true
     this.driverCalled()
@@ -345,4 +367,8 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     this.#window.unmap()
     return Promise.resolve()
   }
+}
+
+function cannotLoad(reason: string): SysError {
+  return new SysError('VIRTIO_NET', `the state cannot be loaded: ${reason}`, { errno: EINVAL })
 }

@@ -6,9 +6,12 @@ import {
   IFF_UP,
   IFINFO_LENGTH,
   IFLA_IFNAME,
+  IFLA_INFO_DATA,
   IFLA_INFO_KIND,
   IFLA_LINKINFO,
   IFLA_MTU,
+  IFLA_TUN_NUM_DISABLED_QUEUES,
+  IFLA_TUN_NUM_QUEUES,
   NLMSGERR_ATTR_MSG,
   NLMSG_ERROR,
   NLMSG_HEADER_LENGTH,
@@ -31,6 +34,8 @@ export interface LinkInfo {
   readonly mtu: number
   /** `tun`, `macvtap`, ...; empty for hardware and loopback. */
   readonly kind: string
+  /** Queues of a multi-queue TAP that processes hold, attached or not; 0 for everything else. */
+  readonly tunQueues: number
 }
 
 export type LinkShim = Pick<Shim, 'netlinkRoute' | 'sendMsg' | 'recvMsg' | 'close'>
@@ -181,14 +186,24 @@ export function parseAnswer(view: DataView): Answer {
   const attributes = readAttributes(view, NLMSG_HEADER_LENGTH + IFINFO_LENGTH)
   const mtu = attributes.get(IFLA_MTU)
   const info = attributes.get(IFLA_LINKINFO)
-  const kind = info === undefined ? undefined : readAttributes(info, 0).get(IFLA_INFO_KIND)
+  const infos = info === undefined ? undefined : readAttributes(info, 0)
+  const kind = infos?.get(IFLA_INFO_KIND)
+  const name = kind === undefined ? '' : readString(kind)
   const link: LinkInfo = {
     ifindex: view.getInt32(NLMSG_HEADER_LENGTH + 4, true),
     isUp: (view.getUint32(NLMSG_HEADER_LENGTH + 8, true) & IFF_UP) !== 0,
     mtu: mtu === undefined ? 0 : mtu.getUint32(0, true),
-    kind: kind === undefined ? '' : readString(kind),
+    kind: name,
+    tunQueues: name === 'tun' ? countTunQueues(infos!.get(IFLA_INFO_DATA)) : 0,
   }
   return { errno: 0, message: '', link }
+}
+
+function countTunQueues(data: DataView | undefined): number {
+  if (data === undefined) return 0
+  const attributes = readAttributes(data, 0)
+  const count = (type: number): number => attributes.get(type)?.getUint32(0, true) ?? 0
+  return count(IFLA_TUN_NUM_QUEUES) + count(IFLA_TUN_NUM_DISABLED_QUEUES)
 }
 
 function readAttributes(view: DataView, from: number): Map<number, DataView> {

@@ -24,6 +24,7 @@ import type { TapOptions } from '../options.ts'
 import type { LinkInfo } from './link.ts'
 import { getLink, setLinkProperties } from './link.ts'
 import { netnsName, openNetns } from './netns.ts'
+import { awaitRelease } from './release.ts'
 import { applyOffloads, probeOffloads } from './offloads.ts'
 import { isScript, runHelper, runScript } from './scripts.ts'
 
@@ -41,6 +42,10 @@ export interface OpenContext {
   /** Descriptors by name, for fd= and fds=. */
   readonly given: ReadonlyMap<string, number>
   readonly log: (message: string) => void
+  /** Another process may still have the interface: wait for it, never attach beside it. */
+  readonly takesOver?: boolean
+  /** Told which queue is opened or set up next. */
+  readonly reached?: (queue: number) => void
 }
 
 export interface TapIdentity {
@@ -104,6 +109,19 @@ export class OpenTap {
     )
   }
 
+  /**
+   * Asks the device again whether it is there and has the vnet_hdr that it was opened with. Throws
+   * SysError when not.
+   */
+  probe(): void {
+    const { flags, ifname } = identity(this.#context.shim, this.fds[0])
+    const hasVnetHdr = (flags & IFF_VNET_HDR) !== 0
+    if (hasVnetHdr === this.vnetHdrLength > 0) return
+    throw new SysError('TAP_FEATURE', `${ifname} has vnet_hdr=${hasVnetHdr ? 'on' : 'off'} now`, {
+      ifname,
+    })
+  }
+
   /** Shows the interface a carrier or none; -errno when the device is gone or cannot. */
   setCarrier(isUp: boolean): number {
     return this.#context.shim.tunSetCarrier(this.fds[0], isUp ? 1 : 0)
@@ -124,6 +142,9 @@ export class OpenTap {
 
 export async function openTap(options: TapOptions, context: OpenContext): Promise<OpenTap> {
   const { shim } = context
+  if (process.platform !== 'linux') {
+    throw new SysError('TAP_FEATURE', `tap is not supported on ${process.platform}`)
+  }
   const netnsFd = options.netns === undefined ? -1 : openNetns(shim, options.netns)
   const fds: number[] = []
   const isGiven = options.fd !== undefined || options.fds !== undefined
@@ -218,11 +239,14 @@ async function openByName(
     )
   }
   const queues = options.queues ?? 1
+  context.reached?.(0)
+  if (context.takesOver === true) await awaitRelease(shim, netnsFd, name, options)
   const macvtap = macvtapNode(shim, netnsFd, name)
   const node = macvtap ?? TUN_NODE
   const features = readFeatures(context, node)
   const flags = requestFlags(options, features, queues)
   for (let queue = 0; queue < queues; queue++) {
+    context.reached?.(queue)
     const { fd, ifname } = await setIff(shim, netnsFd, node, name, flags, options)
     fds.push(fd)
     // Further queues belong to the device that the first one named.
@@ -366,7 +390,10 @@ function configure(
     if (set < 0) log(`TUNSETVNETHDRSZ ioctl() failed: ${strerror(-set)}.`)
     vnetHdrLength = shim.tunGetVnetHdrSize(fd)
   }
-  for (const queue of fds) setSndbuf(options, shim, queue, ifname)
+  fds.forEach((queueFd, queue) => {
+    context.reached?.(queue)
+    setSndbuf(options, shim, queueFd, ifname)
+  })
   setOwnership(options, shim, fd, ifname)
   if (options.mtu !== undefined || options.up !== undefined) {
     const elsewhere = netnsFd < 0 ? otherNetns(shim, fd) : -1

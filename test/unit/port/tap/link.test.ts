@@ -166,13 +166,13 @@ describe('parseAnswer', () => {
     expect(parse(bytes)).toEqual({
       errno: 0,
       message: '',
-      link: { ifindex: 7, isUp: true, mtu: 9000, kind: 'macvtap' },
+      link: { ifindex: 7, isUp: true, mtu: 9000, kind: 'macvtap', tunQueues: 0 },
     })
   })
 
   test('of a link without attributes, that is down', () => {
     const bytes = message(RTM_NEWLINK, 0, ifinfo(1, 0x1002))
-    expect(parse(bytes).link).toEqual({ ifindex: 1, isUp: false, mtu: 0, kind: '' })
+    expect(parse(bytes).link).toEqual({ ifindex: 1, isUp: false, mtu: 0, kind: '', tunQueues: 0 })
   })
 
   test('attributes that say they are longer than the message, or shorter than a header, end it', () => {

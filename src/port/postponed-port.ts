@@ -1,0 +1,33 @@
+/**
+ * The place of a port whose set-up is postponed: it can be wired and captured, and nothing passes.
+ * Frames get here only when the control plane injects one (RARP of a guest), and are dropped.
+ */
+import type { Burst } from '../mem/burst.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import type { EnginePort } from './port.ts'
+
+export class PostponedPort implements EnginePort {
+  readonly index: number
+  readonly txOffloads: number
+  readonly #counters: Float64Array
+
+  constructor(index: number, txOffloads: number, counters: Float64Array) {
+    this.index = index
+    this.txOffloads = txOffloads
+    this.#counters = counters
+  }
+
+  /** @hot */
+  transmit(_burst: Burst, _list: Int32Array, _first: number, count: number): void {
+    this.#counters[this.index * COUNTERS_STRIDE + COUNTERS.tx_drop_link_down] += count
+  }
+
+  /** @hot */
+  endTurn(): void {
+    // It was given nothing that it kept.
+  }
+
+  close(): void {
+    // It has nothing.
+  }
+}

@@ -1,0 +1,73 @@
+/** The captures of a switch: which ports each of them is of, and the engine's end of them. */
+import { CaptureSession } from '../capture/capture.ts'
+import { StateError } from '../errors.ts'
+import type { Capture, CaptureOptions } from './api.ts'
+import type { EngineClient } from './engine-client.ts'
+import type { PortEntry } from './port-entry.ts'
+
+/** Captures at the same time: each has a ring and a thread. */
+const CAPTURES_MAX = 16
+
+export class CaptureSet {
+  readonly #engine: EngineClient
+  readonly #sessions = new Map<number, CaptureSession>()
+  #nextId = 1
+
+  constructor(engine: EngineClient) {
+    this.#engine = engine
+  }
+
+  get ids(): number[] {
+    return [...this.#sessions.keys()]
+  }
+
+  /** `ports`: all of the switch; those that the options do not name are left out. */
+  async start(options: CaptureOptions, ports: Iterable<PortEntry>): Promise<Capture> {
+    if (this.#sessions.size >= CAPTURES_MAX) {
+      throw new StateError('TOO_MANY_CAPTURES', `there are ${CAPTURES_MAX} captures already`)
+    }
+    const id = this.#nextId++
+    const capture = new CaptureSession(id, options, async () => {
+      this.#sessions.delete(id)
+      await this.#engine.request({ op: 'remove-capture', capture: id }).catch(() => undefined)
+    })
+    this.#sessions.set(id, capture)
+    const interfaces = [...ports]
+      .filter((entry) => isCaptured(capture, entry))
+      .map((entry) => describe(capture, entry))
+    await this.#engine.request({ op: 'add-capture', capture: id, ring: capture.ring, interfaces })
+    return capture
+  }
+
+  /** A port is new: captures of all ports have it, too. */
+  async add(entry: PortEntry): Promise<void> {
+    for (const capture of this.#sessions.values()) {
+      if (!isCaptured(capture, entry)) continue
+      const description = describe(capture, entry)
+      await this.#engine.request({
+        op: 'add-interface',
+        capture: capture.id,
+        interface: description,
+      })
+    }
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([...this.#sessions.values()].map((capture) => capture.stop()))
+  }
+}
+
+/** A record port is a capture itself. */
+function isCaptured(capture: CaptureSession, entry: PortEntry): boolean {
+  return capture.ports === null || capture.ports.has(entry.options.id)
+}
+
+function describe(
+  capture: CaptureSession,
+  entry: PortEntry,
+): { port: number; id: number; block: Uint8Array } {
+  const { ifname, path } = entry.open.facts()
+  const what = ifname ?? path
+  const description = what === undefined ? entry.options.type : `${entry.options.type} ${what}`
+  return { port: entry.index, ...capture.describe(entry.options.id, description) }
+}

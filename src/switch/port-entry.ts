@@ -1,0 +1,69 @@
+/** What the control plane knows of one port of the switch, and how it is shown. */
+import type { PortOptions } from '../port/options.ts'
+import { readCounters } from '../stats/port-counters.ts'
+import type { PortInfo, PortState } from './api.ts'
+import { PostponedSwitchPort } from './postponed-port.ts'
+import { offloadNames } from './switch-options.ts'
+import type { OpenPort } from './switch-port.ts'
+
+export class PortEntry {
+  readonly index: number
+  readonly options: PortOptions
+  /** A postponed one until the real one is open. */
+  open: OpenPort
+  /** In an incoming instance: why it was not postponed. */
+  readonly notPostponed: string | undefined
+  /** Administrative state (set_link). */
+  link = true
+  failure: string | undefined
+  /** Somebody is at the other end, as it was last told; undefined: there is no such thing. */
+  wasConnected: boolean | undefined
+  peer: PortEntry | undefined
+
+  constructor(
+    index: number,
+    options: PortOptions,
+    open: OpenPort,
+    notPostponed: string | undefined,
+  ) {
+    this.index = index
+    this.options = options
+    this.open = open
+    this.notPostponed = notPostponed
+    this.wasConnected = open.isConnected
+  }
+
+  get isUp(): boolean {
+    return this.link && this.failure === undefined && this.open.isConnected !== false
+  }
+
+  get #state(): PortState {
+    if (this.open instanceof PostponedSwitchPort) return 'postponed'
+    if (this.failure !== undefined) return 'failed'
+    if (!this.link) return 'down'
+    if (this.wasConnected === undefined) return 'open'
+    return this.wasConnected ? 'connected' : 'disconnected'
+  }
+
+  info(counters: Float64Array): PortInfo {
+    const { options, open, link, peer, notPostponed } = this
+    const postponed = open instanceof PostponedSwitchPort ? open : undefined
+    const error = postponed === undefined ? this.failure : postponed.error
+    return {
+      id: options.id,
+      type: options.type,
+      state: this.#state,
+      ...(error === undefined ? {} : { error }),
+      ...(postponed === undefined ? {} : { info: postponed.info }),
+      ...(notPostponed === undefined ? {} : { notPostponed }),
+      ...open.facts(),
+      queues: open.queues,
+      offloads: { rx: offloadNames(open.rxOffloads), tx: offloadNames(open.txOffloads) },
+      vnetHdrLength: open.vnetHdrLength,
+      link,
+      ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
+      ...(peer === undefined ? {} : { peer: peer.options.id }),
+      counters: readCounters(counters, this.index),
+    }
+  }
+}
