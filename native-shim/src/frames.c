@@ -12,7 +12,7 @@
 #define RWF_NOWAIT 8
 #endif
 
-enum { SEGMENTS_MAX = 64 };
+enum { SEGMENTS_MAX = 72 };
 
 /*
  * libc's read and write are cancellation points, which in a process with threads cost some 3 % of

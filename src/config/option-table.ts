@@ -23,6 +23,7 @@ export interface OptionRule {
 }
 
 const ID: OptionRule = { kind: 'string' }
+const GRO: OptionRule = { kind: 'boolean' }
 const MTU: OptionRule = { kind: 'integer', range: [68, 65535] }
 
 /** Port types that option strings and config files can name; `memory` exists in the API only. */
@@ -52,6 +53,7 @@ export const OPTION_TABLE: Readonly<
     owner: { kind: 'string' },
     group: { kind: 'string' },
     up: { kind: 'boolean' },
+    gro: GRO,
   },
   'vhost-user': {
     id: ID,
@@ -59,12 +61,14 @@ export const OPTION_TABLE: Readonly<
     server: { kind: 'boolean' },
     queues: { kind: 'integer', range: [1, 128] },
     mtu: MTU,
+    gro: GRO,
   },
   'virtio-net': {
     id: ID,
     driver: { kind: 'choice', values: ['echo', 'sink', 'generate'] },
     queues: { kind: 'integer', range: [1, 16] },
     mtu: MTU,
+    gro: GRO,
   },
   pcap: {
     id: ID,

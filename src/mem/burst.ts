@@ -55,4 +55,15 @@ export class Burst {
   isScattered(k: number): boolean {
     return this.furtherTotal !== 0 && this.furtherCount[k] !== 0
   }
+
+  /** Frame `from` takes the place of frame `to`, but for its head and its vnet_hdr. @hot */
+  move(from: number, to: number): void {
+    this.window[to] = this.window[from]
+    this.offset[to] = this.offset[from]
+    this.length[to] = this.length[from]
+    this.headLength[to] = this.headLength[from]
+    this.firstLength[to] = this.firstLength[from]
+    this.furtherFirst[to] = this.furtherFirst[from]
+    this.furtherCount[to] = this.furtherCount[from]
+  }
 }

@@ -11,7 +11,15 @@ interface CommonOptions {
   readonly mtu?: number
 }
 
-export interface TapOptions extends CommonOptions {
+interface GroOption {
+  /**
+   * Merge TCP segments that come in by this port towards ports that take TSO; default on. Without
+   * effect while the port's own frames are TSO frames already.
+   */
+  readonly gro?: boolean
+}
+
+export interface TapOptions extends CommonOptions, GroOption {
   readonly type: 'tap'
   readonly ifname?: string
   /** Name given with getfd, or a number. */
@@ -57,7 +65,7 @@ export interface PcapOptions extends CommonOptions {
   readonly loop?: number
 }
 
-export interface VhostUserOptions extends CommonOptions {
+export interface VhostUserOptions extends CommonOptions, GroOption {
   readonly type: 'vhost-user'
   /** Unix socket of the front-end's and ours. */
   readonly path: string
@@ -67,7 +75,7 @@ export interface VhostUserOptions extends CommonOptions {
   readonly queues?: number
 }
 
-export interface VirtioNetOptions extends CommonOptions {
+export interface VirtioNetOptions extends CommonOptions, GroOption {
   readonly type: 'virtio-net'
   /** A driver of ours; absent: the program's, by Switch.virtioNetPort. */
   readonly driver?: 'echo' | 'sink' | 'generate'

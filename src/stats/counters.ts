@@ -16,7 +16,7 @@ export const COUNTERS = {
   tx_drop_mtu: 5,
   /** The link or the interface is down. */
   tx_drop_link_down: 6,
-  /** The frame needs an offload (checksum, segmentation) that the port cannot take. */
+  /** The port cannot take its offload, and it cannot be done in software: its headers make no sense. */
   tx_drop_offload: 7,
   /** The kernel refused the frame or its vnet_hdr (EINVAL). */
   tx_drop_malformed: 8,
@@ -40,6 +40,12 @@ export const COUNTERS = {
   tx_drop_buffer: 17,
   /** The driver of an in-process device filters it out. */
   tx_drop_filter: 18,
+  /** Frames whose TCP, UDP or IPv4 checksum was completed for this port. */
+  tx_checksummed: 19,
+  /** TSO and USO frames that were cut into segments for it. */
+  tx_segmented: 20,
+  /** Segments that became part of the one before them for it. */
+  tx_coalesced: 21,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

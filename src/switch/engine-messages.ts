@@ -61,6 +61,7 @@ export type EngineRequest =
   | { op: 'replace-port'; port: number; txOffloads: number; description: PortDescription }
   | { op: 'remove-port'; port: number }
   | { op: 'set-link'; port: number; isUp: boolean }
+  | { op: 'set-merging'; port: number; isMerging: boolean }
   | { op: 'virtio'; port: number; call: VirtioCall }
   /** A frame enters the switch as if the port had sent it. */
   | { op: 'inject'; port: number; frame: Uint8Array }

@@ -91,6 +91,8 @@ function handle(request: EngineRequest): unknown {
       return engine.removePort(request.port, tapQueues(request.port))
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
+    case 'set-merging':
+      return engine.forwarder.setMerging(request.port, request.isMerging)
     case 'virtio': {
       const port = engine.forwarder.port(request.port)
       if (!(port instanceof VirtioPort)) throw new Error('not a virtio port')

@@ -14,6 +14,7 @@ import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
+import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
 import { isPolled } from '../port/port.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
@@ -77,6 +78,7 @@ export class Engine implements TierEvents {
   readonly #shared: Int32Array
   readonly #clock: Clock
   readonly #macTable: MacTable
+  readonly #offloads: EgressOffloads
   readonly #recorders: Recorder[] = []
   readonly #polled: PolledPort[] = []
   /** Pages that windows have lost, of the whole process; and how many we know of. */
@@ -97,7 +99,16 @@ export class Engine implements TierEvents {
     this.#shared = options.shared
     this.#clock = options.clock
     this.#macTable = new MacTable(options.macTableSize, options.macSeed)
-    this.forwarder = new Forwarder(this.#macTable, options.counters, options.dropsReservedGroups)
+    this.#offloads = new EgressOffloads(options.counters, () => {
+      this.#tier.flush()
+      this.copies.run()
+    })
+    this.forwarder = new Forwarder(
+      this.#macTable,
+      options.counters,
+      options.dropsReservedGroups,
+      this.#offloads,
+    )
     this.#tier = makeTier(this)
     this.#faults = new Int32Array(shim.windowFaultCounter() as ArrayBuffer)
     this.#faultsSeen = this.#faults[0]
@@ -229,7 +240,7 @@ export class Engine implements TierEvents {
     }
     forwarder.classify(burst, port, (this.#clock.time[0] / 1e6) | 0)
     if (recorders.length > 0) this.#recordEgress(burst)
-    forwarder.deliver(burst, queue)
+    forwarder.deliver(burst, port, queue)
     this.copies.run()
   }
 
@@ -419,6 +430,7 @@ export class Engine implements TierEvents {
 
   close(): void {
     this.#tier.close()
+    this.#offloads.close()
     this.copies.close()
   }
 }

@@ -7,8 +7,10 @@
  *
  * Ports on a link have exactly one peer and skip the table.
  */
+import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
+import type { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort } from '../port/port.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
@@ -17,6 +19,7 @@ import type { MacTable } from './mac-table.ts'
 
 const NO_PORT = -1
 /** Longest frame for a port without an mtu: more than any slot holds. */
+const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 const NO_LIMIT = 0x7fff_ffff
 /** Two tags may stand before the payload without counting against the mtu. */
 const L2_OVERHEAD: number = ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
@@ -25,6 +28,7 @@ export class Forwarder {
   readonly macTable: MacTable
   readonly #counters: Float64Array
   readonly #dropsReservedGroups: boolean
+  readonly #offloads: EgressOffloads
 
   readonly #ports: (EnginePort | null)[] = Array.from({ length: PORTS_MAX }, () => null)
   /** Ports on the switch (not on a link), for floods. */
@@ -34,6 +38,10 @@ export class Forwarder {
   readonly #peer: Int32Array = new Int32Array(PORTS_MAX).fill(NO_PORT)
   readonly #linkUp: Uint8Array = new Uint8Array(PORTS_MAX)
   readonly #txOffloads: Int32Array = new Int32Array(PORTS_MAX)
+  /** Ports whose TCP segments are merged for those that take TSO. */
+  readonly #merges: Uint8Array = new Uint8Array(PORTS_MAX)
+  /** A frame of the current burst needs what the port cannot take. */
+  readonly #isShort: Uint8Array = new Uint8Array(PORTS_MAX)
   readonly #lengthMax: Int32Array = new Int32Array(PORTS_MAX)
 
   /** Frame numbers for each egress port, BURST_SIZE_MAX per port. */
@@ -47,8 +55,14 @@ export class Forwarder {
   readonly #isTouched: Uint8Array = new Uint8Array(PORTS_MAX)
   #touchedCount = 0
 
-  constructor(macTable: MacTable, counters: Float64Array, dropsReservedGroups: boolean) {
+  constructor(
+    macTable: MacTable,
+    counters: Float64Array,
+    dropsReservedGroups: boolean,
+    offloads: EgressOffloads,
+  ) {
     this.macTable = macTable
+    this.#offloads = offloads
     this.#counters = counters
     this.#dropsReservedGroups = dropsReservedGroups
   }
@@ -81,6 +95,7 @@ export class Forwarder {
     this.#peer[index] = NO_PORT
     this.#ports[index] = null
     this.#linkUp[index] = 0
+    this.#merges[index] = 0
     this.macTable.forgetPort(index)
     this.#listMembers()
   }
@@ -101,6 +116,11 @@ export class Forwarder {
   /** What a port can be given has changed: its guest has negotiated. */
   setTxOffloads(index: number, txOffloads: number): void {
     this.#txOffloads[index] = txOffloads
+  }
+
+  /** Whether segments that come in by the port are merged: it has no TSO, and is not told otherwise. */
+  setMerging(index: number, isMerging: boolean): void {
+    this.#merges[index] = isMerging ? 1 : 0
   }
 
   /** Wires two ports to each other; they leave the switch. */
@@ -225,10 +245,7 @@ export class Forwarder {
       return
     }
     const needs = burst.needs[k]
-    if ((needs & ~this.#txOffloads[port]) !== 0) {
-      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_offload]++
-      return
-    }
+    if ((needs & ~this.#txOffloads[port]) !== 0) this.#isShort[port] = 1
     let length = burst.length[k]
     // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
     const gsoSize = burst.gsoSize[k] & 0xffff
@@ -244,19 +261,32 @@ export class Forwarder {
   }
 
   /** Gives every egress port its frames and empties the lists. @hot */
-  deliver(burst: Burst, queue: number): void {
+  deliver(burst: Burst, inPort: number, queue: number): void {
     const count = this.egressCount
     for (let at = 0; at < count; at++) {
       const port = this.egress[at]
       const listed = this.listLength[port]
       this.listLength[port] = 0
-      this.#ports[port]!.transmit(burst, this.lists, port * BURST_SIZE_MAX, listed, queue)
+      this.#transmit(port, burst, listed, inPort, queue)
       if (this.#isTouched[port] === 0) {
         this.#isTouched[port] = 1
         this.#touched[this.#touchedCount++] = port
       }
     }
     this.egressCount = 0
+  }
+
+  /** @hot */
+  #transmit(index: number, burst: Burst, count: number, inPort: number, queue: number): void {
+    const port = this.#ports[index]!
+    const first = index * BURST_SIZE_MAX
+    const takes = this.#txOffloads[index]
+    if (this.#isShort[index] !== 0) {
+      this.#isShort[index] = 0
+      this.#offloads.transmit(port, index, takes, burst, this.lists, first, count, queue)
+    } else if (this.#merges[inPort] !== 0 && (takes & TSO) !== 0 && count > 1) {
+      this.#offloads.transmitMerged(port, index, takes, burst, this.lists, first, count, queue)
+    } else port.transmit(burst, this.lists, first, count, queue)
   }
 
   /** Tells the ports that were given frames that the turn is over. @hot */

@@ -57,8 +57,6 @@ export class GuestDevice implements VhostUserDevice {
   readonly #started = new Set<number>()
   readonly #enabled = new Set<number>()
   #logWindow = -1
-  /** Its features cannot be served: its queues stand still until it negotiates anew. */
-  #isRefused = false
 
   constructor(host: DeviceHost) {
     this.#host = host
@@ -70,7 +68,7 @@ export class GuestDevice implements VhostUserDevice {
   }
 
   get isRunning(): boolean {
-    return !this.#isRefused && this.#queues.size > 0
+    return this.#queues.size > 0
   }
 
   /**
@@ -102,23 +100,12 @@ export class GuestDevice implements VhostUserDevice {
     this.#started.clear()
   }
 
-  /** Queues that have never been served stop: they stand where they stood when they started. */
-  async refuse(): Promise<void> {
-    for (const index of this.#started) {
-      // The engine closes them.
-      this.#queues.set(index, { ...this.#queues.get(index)!, kickFd: -1, callFd: -1 })
-    }
-    await this.detach()
-    this.#isRefused = true
-  }
-
   async #call(call: VirtioCall): Promise<unknown> {
     return this.#isOwner ? this.#host.call(call) : undefined
   }
 
   async setFeatures(features: bigint): Promise<void> {
     this.features = features
-    this.#isRefused = false
     await this.#call({ do: 'negotiate', negotiated: negotiatedOf(features) })
     await this.#call({ do: 'log', window: this.#activeLog })
     if (this.#isOwner) await this.#host.changed(this)
@@ -169,7 +156,6 @@ export class GuestDevice implements VhostUserDevice {
   async startQueue(index: number, setup: QueueSetup): Promise<void> {
     // Before it is claimed: whoever attaches the device starts all that it has.
     this.#queues.set(index, setup)
-    if (this.#isRefused) return
     if (this.#isOwner) await this.#start(index, setup)
     else await this.#host.claim(this)
     await this.#host.changed(this)

@@ -1,10 +1,13 @@
 /** What the control plane knows of one port of the switch, and how it is shown. */
+import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import type { PortOptions } from '../port/options.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import type { PortInfo, PortState } from './api.ts'
 import { PostponedSwitchPort } from './postponed-port.ts'
 import { offloadNames } from './switch-options.ts'
 import type { OpenPort } from './switch-port.ts'
+
+const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 
 export class PortEntry {
   readonly index: number
@@ -19,6 +22,8 @@ export class PortEntry {
   /** Somebody is at the other end, as it was last told; undefined: there is no such thing. */
   wasConnected: boolean | undefined
   peer: PortEntry | undefined
+  /** `merges`, as the engine was last told. */
+  wasMerging = false
 
   constructor(
     index: number,
@@ -35,6 +40,13 @@ export class PortEntry {
 
   get isUp(): boolean {
     return this.link && this.failure === undefined && this.open.isConnected !== false
+  }
+
+  /** Its TCP segments are merged for ports that take TSO: it has no TSO frames of its own. */
+  get merges(): boolean {
+    const { options, open } = this
+    if (options.type === 'memory' || options.type === 'pcap') return false
+    return options.gro !== false && (open.rxOffloads & TSO) === 0
   }
 
   get #state(): PortState {

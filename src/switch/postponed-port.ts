@@ -97,10 +97,6 @@ export class PostponedSwitchPort implements OpenPort {
     return this.#facts
   }
 
-  setOffloads(): void {
-    // Settings are the device's, and the device is somebody else's.
-  }
-
   setCarrier(): void {
     // The switch remembers it for the time when it is open.
   }

@@ -39,15 +39,12 @@ export interface OpenPort {
   readonly vnetHdrLength: number
   /** TUN_F_* bits that it can be given. */
   readonly txOffloads: number
-  /** TUN_F_* bits that it may hand to the switch, as last agreed. */
+  /** TUN_F_* bits that its frames may need. */
   readonly rxOffloads: number
   readonly description: PortDescription
   facts(): PortFacts
-  /**
-   * Asks the port to hand over frames with at most these offloads: what those can take that receive
-   * its frames now, and what also those can take that may come (`lasting`).
-   */
-  setOffloads(wish: number, lasting: number): void
+  /** Lets the kernel leave at most these offloads to us; absent: the sender decides. */
+  setOffloads?(wish: number): void
   setCarrier(isUp: boolean): void
   /** Looks again whether the device is what it was; throws when not. */
   probe?(): void
@@ -59,8 +56,6 @@ export interface OpenPort {
   stop?(): Promise<void>
   /** It was found that the port cannot go on. */
   failed?(): void
-  /** The guest needs what it cannot have: its queues stand still until it starts anew. */
-  stopGuest?(): Promise<void>
   /** The guest broke one of its queues, which stands still. */
   queueBroken?(queue: number): void
   /** The device has something for a driver that asked to be told. */
@@ -130,6 +125,8 @@ class TapSwitchPort implements OpenPort {
   readonly txOffloads: number
   rxOffloads = 0
   readonly #tap: OpenTap
+  /** What was asked for, of which the kernel may know less. */
+  #wish = 0
 
   constructor(tap: OpenTap) {
     this.#tap = tap
@@ -149,6 +146,8 @@ class TapSwitchPort implements OpenPort {
   }
 
   setOffloads(wish: number): void {
+    if (wish === this.#wish) return
+    this.#wish = wish
     this.rxOffloads = this.#tap.setOffloads(wish)
   }
 
@@ -183,10 +182,6 @@ export class MemorySwitchPort implements OpenPort {
 
   facts(): PortFacts {
     return {}
-  }
-
-  setOffloads(): void {
-    // Its frames have no vnet_hdr.
   }
 
   setCarrier(): void {
@@ -236,10 +231,6 @@ class ReplaySwitchPort implements OpenPort {
 
   facts(): PortFacts {
     return { path: this.#path }
-  }
-
-  setOffloads(): void {
-    // The file decides what its frames are.
   }
 
   setCarrier(): void {
@@ -304,10 +295,6 @@ class RecordSwitchPort implements OpenPort {
 
   facts(): PortFacts {
     return { path: this.#path }
-  }
-
-  setOffloads(): void {
-    // It hands over nothing.
   }
 
   setCarrier(): void {

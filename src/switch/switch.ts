@@ -32,7 +32,7 @@ import { openAllOrNone } from './all-or-none.ts'
 import { agreeOffloads } from './offload-agreement.ts'
 import { PortEntry } from './port-entry.ts'
 import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
-import { checkSwitchOptions, offloadNames } from './switch-options.ts'
+import { checkSwitchOptions } from './switch-options.ts'
 import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
 import { MemorySwitchPort, openPort } from './switch-port.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
@@ -314,7 +314,6 @@ class UserspaceSwitch implements Switch {
       await this.#replaceInEngine(entry)
       if (!entry.link) open.setCarrier(false)
       open.start?.(this.#engineAccess(entry))
-      await this.#refuseGuest(entry)
     } catch (error) {
       await this.#postponeAgain(entry, postponed)
       throw error
@@ -339,18 +338,6 @@ class UserspaceSwitch implements Switch {
     await this.#engine.request({ op: 'replace-port', port: index, txOffloads, description })
     this.#agreeOffloads()
     await this.#setEngineLink(entry)
-  }
-
-  /** A guest that acked, while its TAP was postponed, what that turned out not to take. */
-  async #refuseGuest(entry: PortEntry): Promise<void> {
-    const guest = entry.peer
-    if (guest?.open.stopGuest === undefined) return
-    const lacking = offloadNames(guest.open.rxOffloads & ~entry.open.txOffloads)
-    if (lacking.length === 0) return
-    await guest.open.stopGuest()
-    const reason = `its guest acked ${lacking.join(', ')}, which ${entry.options.id} cannot take`
-    this.#fail(guest, reason)
-    await this.#setEngineLink(guest)
   }
 
   startCapture(options: CaptureOptions): Promise<Capture> {
@@ -454,7 +441,15 @@ class UserspaceSwitch implements Switch {
   }
 
   #agreeOffloads(): void {
-    agreeOffloads([...this.#ports.values()])
+    const entries = [...this.#ports.values()]
+    agreeOffloads(entries)
+    for (const entry of entries) {
+      if (entry.merges === entry.wasMerging) continue
+      entry.wasMerging = entry.merges
+      this.#engine
+        .request({ op: 'set-merging', port: entry.index, isMerging: entry.merges })
+        .catch((error: Error) => this.#log(error.message))
+    }
   }
 
   #portFailed(index: number, errno: number): void {

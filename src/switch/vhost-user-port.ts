@@ -21,16 +21,16 @@ import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
-import { HOST_MASK, hostFeatures, PLAIN_FEATURES } from './guest-features.ts'
+import { DEVICE_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
 const MTU_MAX = 65535
 const MEMORY_SLOTS = 509
 
 const VHOST_FEATURES: bigint =
-  PLAIN_FEATURES | featureMask(VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES)
+  DEVICE_FEATURES | featureMask(VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES)
 const MQ_MASK: bigint = featureMask(VIRTIO_NET_F_MQ)
-const SERVABLE: bigint = VHOST_FEATURES | MQ_MASK | HOST_MASK
+const SERVABLE: bigint = VHOST_FEATURES | MQ_MASK
 
 export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly acceptsPostponedPeer = true
@@ -44,8 +44,6 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   #engine: EngineAccess | undefined
   readonly #sessions = new Map<GuestDevice, VhostUserSession>()
   #owner: GuestDevice | undefined
-  /** TUN_F_* bits that all receivers of the guest's frames can take for sure. */
-  #wish = 0
 
   constructor(options: VhostUserOptions, context: OpenPortContext) {
     this.#options = options
@@ -95,7 +93,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   /** What a front-end is offered now. Throws ConfigError when it acked what cannot be served. */
   #offered(): bigint {
     const multiQueue = this.queues > 1 ? MQ_MASK : 0n
-    const configured = VHOST_FEATURES | multiQueue | hostFeatures(this.#wish)
+    const configured = VHOST_FEATURES | multiQueue
     return offeredFeatures(SERVABLE, configured, this.#acked.features)
   }
 
@@ -183,20 +181,12 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     return { path: this.#options.path }
   }
 
-  setOffloads(_wish: number, lasting: number): void {
-    this.#wish = lasting
-  }
-
   setCarrier(): void {
     // A vhost-user front-end has no way to be told: its frames are dropped and counted.
   }
 
   failed(): void {
     this.#listener.hangUp()
-  }
-
-  async stopGuest(): Promise<void> {
-    await this.#owner?.refuse()
   }
 
   queueBroken(queue: number): void {

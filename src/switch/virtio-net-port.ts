@@ -37,14 +37,14 @@ import { DriverThread } from './driver-thread.ts'
 import type { PortDescription } from './engine-messages.ts'
 import { negotiatedOf } from './guest-device.ts'
 import { wholeWindow } from './guest-mapping.ts'
-import { HOST_MASK, hostFeatures, PLAIN_FEATURES } from './guest-features.ts'
+import { DEVICE_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
 /** ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK. VIRTIO 1.3 §2.1. */
 const DEVICE_RUNS = 0x0f
 
-const DEVICE_FEATURES: bigint =
-  PLAIN_FEATURES |
+const IN_PROCESS_FEATURES: bigint =
+  DEVICE_FEATURES |
   featureMask(
     VIRTIO_NET_F_MAC,
     VIRTIO_NET_F_STATUS,
@@ -69,8 +69,6 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
   #driver: NetDriver | undefined
   #control: ControlPath | undefined
   #thread: DriverThread | undefined
-  /** TUN_F_* bits that all receivers of the driver's frames can take for sure. */
-  #wish = 0
   #called: (() => void)[] = []
   #isClosed = false
 
@@ -86,7 +84,7 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     mac[0] = (mac[0] & 0xfc) | 0x02
     const multiQueue = this.queues > 1 ? MULTI_QUEUE : 0n
     const mtu = options.mtu === undefined ? MTU_MASK : 0n
-    const offered = ((DEVICE_FEATURES | multiQueue) & ~mtu) | HOST_MASK
+    const offered = (IN_PROCESS_FEATURES | multiQueue) & ~mtu
     this.#state = new DeviceState({ offered, maxPairs: this.queues, mac: new Uint8Array(mac) })
   }
 
@@ -100,7 +98,7 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
   // --- the driver's side of the API ---------------------------------------------------------------
 
   get offered(): bigint {
-    return (this.#state.limits.offered & ~HOST_MASK) | hostFeatures(this.#wish)
+    return this.#state.limits.offered
   }
 
   get features(): bigint {
@@ -277,14 +275,8 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
   async loadState(saved: unknown): Promise<void> {
     this.#assertNoThread()
     this.#probePeer()
-    const before = this.saveState()
     // Checked, and nothing changed when it is wrong, before the queues go.
     this.#state.loadState(saved)
-    const lacking = this.#state.features & HOST_MASK & ~this.offered
-    if (lacking !== 0n) {
-      this.#state.loadState(before)
-      throw cannotLoad(`its peer lacks the features 0x${lacking.toString(16)}`)
-    }
     const state = this.saveState()
     await this.reset()
     this.#state.loadState(state)
@@ -342,17 +334,9 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     return {}
   }
 
-  setOffloads(_wish: number, lasting: number): void {
-    this.#wish = lasting
-  }
-
   setCarrier(isUp: boolean): void {
     if (isUp) this.#state.status |= VIRTIO_NET_S_LINK_UP
     else this.#state.status &= ~VIRTIO_NET_S_LINK_UP
-  }
-
-  async stopGuest(): Promise<void> {
-    await this.#engine!.call({ do: 'reset' })
   }
 
   async stop(): Promise<void> {

@@ -10,10 +10,12 @@ import { BURST_SIZE_MAX, FURTHER_MAX, FURTHER_PER_FRAME_MAX, HEAD_WORDS } from '
 import { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
 import { GATHER_ROW_INTS, shim } from '../native/shim.ts'
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../abi/virtio-net.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import { NEEDS_MALFORMED, offloadNeeds } from '../wire/vnet-hdr.ts'
 import { Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
+import { GsoCheck } from './gso-check.ts'
 import { PlainChains } from './plain-chains.ts'
 
 /** 64 KiB of payload behind an Ethernet header and two VLAN tags. */
@@ -44,6 +46,7 @@ export class FrameSource {
   /** What is cut into several segments is put together here first, and gathered from here. */
   readonly #whole: Window
   readonly #pieces: CopyProgram = new CopyProgram()
+  readonly #gso: GsoCheck = new GsoCheck()
 
   constructor() {
     this.#table = Window.map(2 * BURST_SIZE_MAX * GATHER_ROW_INTS * 4)
@@ -210,13 +213,20 @@ export class FrameSource {
     const words = this.#headWords
     const heads = burst.heads
     let kept = 0
+    let hasGso = false
     for (let k = 0; k < burst.count; k++) {
       const at = 2 * k * HEAD_WORDS
-      const gso = words[at]
+      let gso = words[at]
       let gsoSize = 0
       let csumOffset = 0
       let needs = 0
       if ((gso & 0xffff) !== 0) {
+        // Of the flags a driver has but one (§5.1.6.2.1): whether data is valid others decide.
+        const flags = gso & 0xff
+        if (flags > VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+          gso &= ~0xff | VIRTIO_NET_HDR_F_NEEDS_CSUM
+          burst.headLength[k] = 0
+        }
         gsoSize = words[at + 1]
         csumOffset = words[at + 2] & 0xffff
         needs = offloadNeeds(gso, gsoSize, csumOffset, burst.length[k])
@@ -226,8 +236,9 @@ export class FrameSource {
           else this.malformed++
           continue
         }
+        if ((gso & 0xff00) !== 0) hasGso = true
       }
-      if (kept !== k) moveFrame(burst, k, kept)
+      if (kept !== k) burst.move(k, kept)
       burst.gso[kept] = gso
       burst.gsoSize[kept] = gsoSize
       burst.csumOffset[kept] = csumOffset
@@ -240,6 +251,7 @@ export class FrameSource {
       kept++
     }
     burst.count = kept
+    if (hasGso) this.malformed += this.#gso.check(burst)
   }
 
   /** Gives the chains of the last `fill` back; true: the driver asks to be called. @hot */
@@ -255,16 +267,6 @@ export class FrameSource {
     this.#heads.unmap()
     this.#whole.unmap()
     this.#pieces.close()
+    this.#gso.close()
   }
-}
-
-/** @hot */
-function moveFrame(burst: Burst, from: number, to: number): void {
-  burst.window[to] = burst.window[from]
-  burst.offset[to] = burst.offset[from]
-  burst.length[to] = burst.length[from]
-  burst.headLength[to] = burst.headLength[from]
-  burst.firstLength[to] = burst.firstLength[from]
-  burst.furtherFirst[to] = burst.furtherFirst[from]
-  burst.furtherCount[to] = burst.furtherCount[from]
 }

@@ -9,7 +9,6 @@ import {
   TUN_F_TSO4,
   TUN_F_TSO6,
   TUN_F_TSO_ECN,
-  TUN_F_UFO,
   TUN_F_USO4,
   TUN_F_USO6,
 } from '../abi/if-tun.ts'
@@ -19,14 +18,18 @@ import {
   VIRTIO_NET_HDR_GSO_NONE,
   VIRTIO_NET_HDR_GSO_TCPV4,
   VIRTIO_NET_HDR_GSO_TCPV6,
-  VIRTIO_NET_HDR_GSO_UDP,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from '../abi/virtio-net.ts'
 import { ETHER_HEADER_LENGTH } from './ethernet.ts'
+import type { Headers } from './headers.ts'
+import { IPPROTO_TCP, IPPROTO_UDP } from './headers.ts'
 
-/** Everything that a vnet_hdr without tunnels can ask for. */
+/** Everything that a vnet_hdr without tunnels can ask for; UFO is not, since the kernel gave it up. */
 export const OFFLOADS_ALL: number =
-  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_UFO | TUN_F_USO4 | TUN_F_USO6
+  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6
+
+/** A bit of `needs` that no port has: the sender left the checksum of the IPv4 header zero. */
+export const NEEDS_IPV4_CHECKSUM: number = 1 << 16
 
 /** Results of {@link offloadNeeds} that are not a set of TUN_F_* bits. */
 export const NEEDS_MALFORMED = -1
@@ -64,12 +67,24 @@ export function offloadNeeds(
       return needs | TUN_F_CSUM | TUN_F_TSO4
     case VIRTIO_NET_HDR_GSO_TCPV6:
       return needs | TUN_F_CSUM | TUN_F_TSO6
-    case VIRTIO_NET_HDR_GSO_UDP:
-      return needs | TUN_F_CSUM | TUN_F_UFO
     case VIRTIO_NET_HDR_GSO_UDP_L4:
       // The header does not tell IPv4 from IPv6; the kernel grants both bits or none.
       return needs | TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6
     default:
       return NEEDS_UNKNOWN_TYPE
+  }
+}
+
+/** Whether the gso_type says what the headers are. @hot */
+export function gsoMatches(gso: number, headers: Headers): boolean {
+  switch ((gso >>> 8) & 0xff & ~VIRTIO_NET_HDR_GSO_ECN) {
+    case VIRTIO_NET_HDR_GSO_TCPV4:
+      return headers.protocol === IPPROTO_TCP && !headers.isIpv6
+    case VIRTIO_NET_HDR_GSO_TCPV6:
+      return headers.protocol === IPPROTO_TCP && headers.isIpv6
+    case VIRTIO_NET_HDR_GSO_UDP_L4:
+      return headers.protocol === IPPROTO_UDP
+    default:
+      return false
   }
 }

@@ -172,18 +172,18 @@ describe('writeFrames', () => {
     expect(receive(otherFar).toString()).toBe('headtail')
   })
 
-  test('gathers 64 segments into one frame and refuses 65 and 0', () => {
+  test('gathers 72 segments into one frame and refuses 73 and 0', () => {
     const [near, far] = pair(SOCK_SEQPACKET)
     const source = mapWindow(PAGE)
-    for (let k = 0; k < 65; k++) source.bytes[k] = k
+    for (let k = 0; k < 73; k++) source.bytes[k] = k
     const table = mapWindow(PAGE)
-    for (let k = 0; k < 65; k++) {
-      table.ints.set([source.id, 64 - k, 1], SEGMENTS / 4 + k * SEGMENT_INTS)
+    for (let k = 0; k < 73; k++) {
+      table.ints.set([source.id, 72 - k, 1], SEGMENTS / 4 + k * SEGMENT_INTS)
     }
-    table.ints.set([near, 1, 64, -7, near, 0, 65, -7, near, 0, 0, -7, near, 0, -1, -7])
+    table.ints.set([near, 1, 72, -7, near, 0, 73, -7, near, 0, 0, -7, near, 0, -1, -7])
     expect(shim.writeFrames(table.id, 0, 4, SEGMENTS)).toBe(1)
-    expect([3, 7, 11, 15].map((k) => table.ints[k])).toEqual([64, -EFAULT, -EFAULT, -EFAULT])
-    expect([...receive(far)]).toEqual(Array.from({ length: 64 }, (_, k) => 63 - k))
+    expect([3, 7, 11, 15].map((k) => table.ints[k])).toEqual([72, -EFAULT, -EFAULT, -EFAULT])
+    expect([...receive(far)]).toEqual(Array.from({ length: 72 }, (_, k) => 71 - k))
     expect(shim.poll(far, 1, 0)).toBe(0)
   })
 

@@ -15,7 +15,8 @@ test('each counter has a cell of its own, within the stride', () => {
 })
 
 test('names say the direction, and every drop its reason', () => {
-  for (const name of COUNTER_NAMES) expect(name).toMatch(/^[rt]x_(frames|bytes|drop_[a-z_]+)$/)
+  for (const name of COUNTER_NAMES)
+    expect(name).toMatch(/^[rt]x_(frames|bytes|drop_[a-z_]+|checksummed|segmented|coalesced)$/)
 })
 
 test('every counter but the second of a pair has a line that explains it', () => {

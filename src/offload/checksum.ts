@@ -1,0 +1,53 @@
+/**
+ * Checksums that a sender left to us: of TCP or UDP, which its vnet_hdr describes, and of an IPv4
+ * header, which some senders of TSO frames leave zero (the kernel would drop such a frame).
+ */
+import type { Burst } from '../mem/burst.ts'
+import { fillIpv4Checksum, Headers, HEADERS_MAX } from '../wire/headers.ts'
+import type { FrameBuilder } from './frame-builder.ts'
+
+export class ChecksumFiller {
+  readonly #builder: FrameBuilder
+  readonly #headers: Headers = new Headers()
+
+  constructor(builder: FrameBuilder) {
+    this.#builder = builder
+  }
+
+  /**
+   * Builds frame k with its checksum complete: over everything from csum_start on, where the field
+   * holds the sum of the pseudo-header. Its headers have been copied to `at` of `bytes`. False: the
+   * field lies too far behind.
+   * @hot
+   */
+  complete(burst: Burst, k: number, bytes: Uint8Array, at: number): boolean {
+    const start = burst.gsoSize[k] >>> 16
+    const field = start + burst.csumOffset[k]
+    const headerLength = field + 2
+    if (headerLength > HEADERS_MAX || headerLength > burst.length[k]) return false
+    const builder = this.#builder
+    const to = builder.start()
+    for (let n = 0; n < headerLength; n++) builder.bytes[to + n] = bytes[at + n]
+    builder.startSum(field, start, headerLength - start, 0)
+    builder.readFrom(burst, k, headerLength)
+    if (!builder.take(burst.length[k] - headerLength)) return false
+    builder.end(headerLength, 0, 0, 0, 0)
+    return true
+  }
+
+  /** Builds frame k with the checksum of its IPv4 header, and all else as it is. @hot */
+  fillIpv4(burst: Burst, k: number, bytes: Uint8Array, at: number, needs: number): boolean {
+    const headers = this.#headers
+    const length = burst.length[k]
+    if (!headers.parse(bytes, at, length < HEADERS_MAX ? length : HEADERS_MAX)) return false
+    if (headers.isIpv6) return false
+    const builder = this.#builder
+    const to = builder.start()
+    for (let n = 0; n < headers.l4; n++) builder.bytes[to + n] = bytes[at + n]
+    fillIpv4Checksum(builder.bytes, to + headers.l3)
+    builder.readFrom(burst, k, headers.l4)
+    if (!builder.take(length - headers.l4)) return false
+    builder.end(headers.l4, burst.gso[k], burst.gsoSize[k], burst.csumOffset[k], needs)
+    return true
+  }
+}

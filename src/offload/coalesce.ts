@@ -1,0 +1,407 @@
+/**
+ * Coalescing (GRO): TCP segments of a flow that follow one another in a burst become one TSO frame
+ * for a port that takes it. Nothing is delayed: what is not in the burst is not waited for.
+ *
+ * Merged is only what the sender could have sent as one frame: the next sequence number, the same
+ * payload length but for the last, and everything else in the headers equal; after FIN or PSH comes
+ * no more. A segment whose checksum is wrong stays alone, so that its receiver sees it.
+ */
+import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../abi/if-tun.ts'
+import {
+  VIRTIO_NET_HDR_F_DATA_VALID,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_ECN,
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+} from '../abi/virtio-net.ts'
+import type { Burst } from '../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import {
+  fillIpv4Checksum,
+  fold,
+  Headers,
+  HEADERS_MAX,
+  IPPROTO_TCP,
+  IPV4_FRAGMENT,
+  IPV4_HEADER_LENGTH,
+  IPV4_ID,
+  IPV4_TOTAL_LENGTH,
+  IPV6_HEADER_LENGTH,
+  IPV6_PAYLOAD_LENGTH,
+  pseudoSum,
+  read16,
+  read32,
+  TCP_ACK,
+  TCP_CHECKSUM,
+  TCP_CWR,
+  TCP_ECE,
+  TCP_FIN,
+  TCP_FLAGS,
+  TCP_PSH,
+  TCP_SEQUENCE,
+  write16,
+} from '../wire/headers.ts'
+import { CHECKSUM_ROWS_MAX, ChecksumProgram } from './checksum-program.ts'
+import type { FrameBuilder } from './frame-builder.ts'
+import { SLICES_MAX } from './frame-builder.ts'
+import type { HeaderReader } from './header-reader.ts'
+
+/** Flows that are open at the same time; with more, the one that was opened first ends. */
+const FLOWS_MAX = 16
+const IP_LENGTH_MAX = 65535
+/** Addresses, type, smallest IP and TCP headers, and a byte. */
+const FRAME_LENGTH_MIN = 55
+/** The first bytes of the type at 12, as a little-endian word has them. */
+const TYPE_IPV4 = 0x0008
+const TYPE_IPV6 = 0xdd86
+const TYPE_VLAN = 0x0081
+const TYPE_QINQ = 0xa888
+const IPV4_DONT_FRAGMENT = 0x4000
+const NONE = -1
+
+/** What a frame may be. */
+const PASSES = 0
+/** TCP, but nothing that could be merged: it ends what is open of its flow. */
+const ENDS_FLOW = 1
+const MERGES = 2
+
+export class Coalescer {
+  readonly #builder: FrameBuilder
+  readonly #reader: HeaderReader
+  readonly #headers: Headers = new Headers()
+  readonly #checksums: ChecksumProgram = new ChecksumProgram()
+  /** By frame. */
+  readonly #kind: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
+  readonly #l3: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
+  readonly #l4: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
+  readonly #end: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
+  /** The next frame of the same merged one, or NONE. */
+  readonly #next: Int16Array = new Int16Array(BURST_SIZE_MAX)
+  readonly #isMember: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
+  /** By open flow: first and last frame, bytes of the IP packet so far, and slices. */
+  readonly #first: Int16Array = new Int16Array(FLOWS_MAX).fill(NONE)
+  readonly #last: Int16Array = new Int16Array(FLOWS_MAX)
+  readonly #length: Int32Array = new Int32Array(FLOWS_MAX)
+  readonly #slices: Int32Array = new Int32Array(FLOWS_MAX)
+  #oldest = 0
+
+  constructor(builder: FrameBuilder, reader: HeaderReader) {
+    this.#builder = builder
+    this.#reader = reader
+  }
+
+  /**
+   * Looks at the frames list[first .. first + count) that are for a port which takes `txOffloads`:
+   * afterwards `isMember` and `build` know what belongs together. Returns how many frames became
+   * part of another one.
+   * @hot
+   */
+  group(burst: Burst, list: Int32Array, first: number, count: number, txOffloads: number): number {
+    for (let at = first; at < first + count; at++) {
+      const k = list[at]
+      this.#next[k] = NONE
+      this.#isMember[k] = 0
+      this.#kind[k] = mayMerge(burst, k) ? MERGES : PASSES
+      if (this.#kind[k] === MERGES) this.#reader.add(burst, k)
+    }
+    this.#reader.run()
+    for (let at = first; at < first + count; at++) {
+      const k = list[at]
+      if (this.#kind[k] === MERGES) this.#examine(burst, k, txOffloads)
+    }
+    this.#verify(burst, list, first, count)
+    this.#first.fill(NONE)
+    let merged = 0
+    for (let at = first; at < first + count; at++) {
+      const k = list[at]
+      if (this.#kind[k] !== PASSES && this.#place(burst, k)) merged++
+    }
+    return merged
+  }
+
+  /** Frame k is part of one before it. @hot */
+  isMember(k: number): boolean {
+    return this.#isMember[k] !== 0
+  }
+
+  /** Others are part of frame k. @hot */
+  isMerged(k: number): boolean {
+    return this.#next[k] !== NONE
+  }
+
+  /** @hot */
+  #examine(burst: Burst, k: number, txOffloads: number): void {
+    const headers = this.#headers
+    const bytes = this.#reader.bytes
+    const at = k * HEADERS_MAX
+    const isTcp =
+      headers.parse(bytes, at, this.#reader.available(burst, k)) && headers.protocol === IPPROTO_TCP
+    if (!isTcp) {
+      this.#kind[k] = PASSES
+      return
+    }
+    const { l3, l4, end, isIpv6 } = headers
+    this.#l3[k] = l3
+    this.#l4[k] = l4
+    this.#end[k] = end
+    const flags = bytes[at + l4 + TCP_FLAGS]
+    const isOrdinary = (flags & ~(TCP_FIN | TCP_PSH | TCP_CWR | TCP_ECE)) === TCP_ACK
+    const hasOptions = l4 - l3 !== (isIpv6 ? IPV6_HEADER_LENGTH : IPV4_HEADER_LENGTH)
+    let needs = TUN_F_CSUM | (isIpv6 ? TUN_F_TSO6 : TUN_F_TSO4)
+    if ((flags & TCP_CWR) !== 0) needs |= TUN_F_TSO_ECN
+    const length = burst.length[k]
+    const isWhole = headers.length === length && length > end
+    const isTaken = (needs & ~txOffloads) === 0
+    if (!isOrdinary || hasOptions || !isWhole || !isTaken) this.#kind[k] = ENDS_FLOW
+  }
+
+  /** Frames whose checksum is wrong are not merged; a partial one is right by definition. @hot */
+  #verify(burst: Burst, list: Int32Array, first: number, count: number): void {
+    let from = first
+    for (let at = first; at < first + count; at++) {
+      const k = list[at]
+      if (this.#kind[k] !== MERGES || isTrusted(burst, k)) continue
+      if (this.#checksums.count + SLICES_MAX > CHECKSUM_ROWS_MAX) {
+        this.#judge(burst, list, from, at)
+        from = at
+      }
+      const headers = k * HEADERS_MAX
+      const l4 = this.#l4[k]
+      const isIpv6 = l4 - this.#l3[k] === IPV6_HEADER_LENGTH
+      const l4Length = burst.length[k] - l4
+      const pseudo = pseudoSum(this.#reader.bytes, headers + this.#l3[k], isIpv6, IPPROTO_TCP)
+      this.#checksums.start(k, pseudo + l4Length)
+      this.#addBytes(burst, k, l4)
+    }
+    this.#judge(burst, list, from, first + count)
+  }
+
+  /** The bytes of frame k from `from` on, which lies in its first segment or behind it. @hot */
+  #addBytes(burst: Burst, k: number, from: number): void {
+    const isScattered = burst.isScattered(k)
+    const firstLength = isScattered ? burst.firstLength[k] : burst.length[k]
+    let skip = from
+    if (skip < firstLength) {
+      this.#checksums.add(burst.window[k], burst.offset[k] + skip, firstLength - skip)
+      skip = 0
+    } else skip -= firstLength
+    if (!isScattered) return
+    const end = burst.furtherFirst[k] + burst.furtherCount[k]
+    for (let piece = burst.furtherFirst[k]; piece < end; piece++) {
+      const length = burst.furtherLength[piece]
+      if (skip < length) {
+        const window = burst.furtherWindow[piece]
+        this.#checksums.add(window, burst.furtherOffset[piece] + skip, length - skip)
+        skip = 0
+      } else skip -= length
+    }
+  }
+
+  /** @hot */
+  #judge(burst: Burst, list: Int32Array, from: number, to: number): void {
+    this.#checksums.run()
+    for (let at = from; at < to; at++) {
+      const k = list[at]
+      if (this.#kind[k] !== MERGES || isTrusted(burst, k)) continue
+      if (this.#checksums.sum(k) !== 0xffff) this.#kind[k] = ENDS_FLOW
+    }
+  }
+
+  /** Puts frame k where it belongs; true: it has become part of another one. @hot */
+  #place(burst: Burst, k: number): boolean {
+    const flow = this.#find(k)
+    if (this.#kind[k] === ENDS_FLOW) {
+      if (flow !== NONE) this.#first[flow] = NONE
+      return false
+    }
+    if (flow !== NONE && this.#follows(burst, flow, k)) {
+      this.#next[this.#last[flow]] = k
+      this.#isMember[k] = 1
+      this.#last[flow] = k
+      this.#length[flow] += burst.length[k] - this.#end[k]
+      this.#slices[flow] += slicesOf(burst, k)
+      this.#endAfterLast(burst, flow, k)
+      return true
+    }
+    this.#open(burst, flow === NONE ? this.#freeFlow() : flow, k)
+    return false
+  }
+
+  /** @hot */
+  #open(burst: Burst, flow: number, k: number): void {
+    this.#first[flow] = k
+    this.#last[flow] = k
+    this.#length[flow] = burst.length[k] - this.#l3[k]
+    this.#slices[flow] = slicesOf(burst, k)
+    this.#endAfterLast(burst, flow, k)
+  }
+
+  /** FIN, PSH and a shorter payload are only on the last one. @hot */
+  #endAfterLast(burst: Burst, flow: number, k: number): void {
+    const first = this.#first[flow]
+    const isShorter = burst.length[k] - this.#end[k] < burst.length[first] - this.#end[first]
+    const flags = this.#reader.bytes[k * HEADERS_MAX + this.#l4[k] + TCP_FLAGS]
+    if (isShorter || (flags & (TCP_FIN | TCP_PSH)) !== 0) this.#first[flow] = NONE
+  }
+
+  /** @hot */
+  #freeFlow(): number {
+    for (let flow = 0; flow < FLOWS_MAX; flow++) if (this.#first[flow] === NONE) return flow
+    const flow = this.#oldest
+    this.#oldest = (flow + 1) % FLOWS_MAX
+    return flow
+  }
+
+  /** The open flow that frame k is of, or NONE: same addresses, tags and ports. @hot */
+  #find(k: number): number {
+    for (let flow = 0; flow < FLOWS_MAX; flow++) {
+      const first = this.#first[flow]
+      if (first !== NONE && this.#isSameFlow(first, k)) return flow
+    }
+    return NONE
+  }
+
+  /** @hot */
+  #isSameFlow(a: number, b: number): boolean {
+    const l3 = this.#l3[a]
+    if (l3 !== this.#l3[b]) return false
+    const isIpv6 = this.#reader.bytes[a * HEADERS_MAX + l3] >>> 4 === 6
+    const addresses = l3 + (isIpv6 ? 8 : 12)
+    const length = isIpv6 ? 32 : 8
+    return (
+      this.#isEqual(a, b, 0, l3) &&
+      this.#isEqual(a, b, addresses, length) &&
+      this.#isEqualAt(a, this.#l4[a], b, this.#l4[b], 4)
+    )
+  }
+
+  /** @hot */
+  #isEqual(a: number, b: number, at: number, length: number): boolean {
+    return this.#isEqualAt(a, at, b, at, length)
+  }
+
+  /** @hot */
+  #isEqualAt(a: number, atA: number, b: number, atB: number, length: number): boolean {
+    const bytes = this.#reader.bytes
+    const fromA = a * HEADERS_MAX + atA
+    const fromB = b * HEADERS_MAX + atB
+    for (let n = 0; n < length; n++) if (bytes[fromA + n] !== bytes[fromB + n]) return false
+    return true
+  }
+
+  /** Frame k continues what is open of its flow. @hot */
+  #follows(burst: Burst, flow: number, k: number): boolean {
+    const first = this.#first[flow]
+    const last = this.#last[flow]
+    const { bytes } = this.#reader
+    const end = this.#end[k]
+    const l4 = this.#l4[k]
+    if (end !== this.#end[first] || l4 !== this.#l4[first]) return false
+    const payload = burst.length[k] - end
+    if (payload > burst.length[first] - this.#end[first]) return false
+    if (this.#length[flow] + payload > IP_LENGTH_MAX) return false
+    if (this.#slices[flow] + slicesOf(burst, k) > SLICES_MAX) return false
+    if (isPartial(burst, k) !== isPartial(burst, first)) return false
+    const tcp = k * HEADERS_MAX + l4
+    const lastTcp = last * HEADERS_MAX + l4
+    const expected = read32(bytes, lastTcp + TCP_SEQUENCE) + burst.length[last] - end
+    if (read32(bytes, tcp + TCP_SEQUENCE) !== expected >>> 0) return false
+    const flags = bytes[tcp + TCP_FLAGS]
+    const changed = flags ^ bytes[first * HEADERS_MAX + l4 + TCP_FLAGS]
+    if ((changed & ~(TCP_FIN | TCP_PSH | TCP_CWR)) !== 0 || (flags & TCP_CWR) !== 0) return false
+    return (
+      // Acknowledgement and data offset; window; urgent pointer and options.
+      this.#isEqual(first, k, l4 + 8, 5) &&
+      this.#isEqual(first, k, l4 + 14, 2) &&
+      this.#isEqual(first, k, l4 + 18, end - l4 - 18) &&
+      this.#isNextPacket(first, last, k)
+    )
+  }
+
+  /** The IP headers but addresses: equal, ids counting up, or constant and without a meaning. @hot */
+  #isNextPacket(first: number, last: number, k: number): boolean {
+    const l3 = this.#l3[k]
+    const { bytes } = this.#reader
+    const ip = k * HEADERS_MAX + l3
+    if (bytes[ip] >>> 4 === 6) {
+      return this.#isEqual(first, k, l3, 4) && this.#isEqual(first, k, l3 + 6, 2)
+    }
+    const isSame = this.#isEqual(first, k, l3, 2) && this.#isEqual(first, k, l3 + IPV4_FRAGMENT, 4)
+    if (!isSame) return false
+    const step =
+      (read16(bytes, ip + IPV4_ID) - read16(bytes, last * HEADERS_MAX + l3 + IPV4_ID)) & 0xffff
+    const isAtomic = (read16(bytes, ip + IPV4_FRAGMENT) & IPV4_DONT_FRAGMENT) !== 0
+    return step === 1 || (step === 0 && isAtomic)
+  }
+
+  /** Builds the frame that starts with frame k. @hot */
+  build(burst: Burst, k: number): void {
+    const builder = this.#builder
+    const { bytes } = this.#reader
+    const from = k * HEADERS_MAX
+    const end = this.#end[k]
+    const to = builder.start()
+    let flags = bytes[from + this.#l4[k] + TCP_FLAGS]
+    let length = end
+    for (let part = k; part !== NONE; part = this.#next[part]) {
+      builder.readFrom(burst, part, end)
+      builder.take(burst.length[part] - end)
+      length += burst.length[part] - end
+      flags |= bytes[part * HEADERS_MAX + this.#l4[k] + TCP_FLAGS] & (TCP_FIN | TCP_PSH)
+    }
+    for (let n = 0; n < end; n++) builder.bytes[to + n] = bytes[from + n]
+    this.#endHeaders(to, k, length, flags, burst.length[k] - end)
+  }
+
+  /** @hot */
+  #endHeaders(to: number, k: number, length: number, flags: number, gsoSize: number): void {
+    const { bytes } = this.#builder
+    const l3 = this.#l3[k]
+    const l4 = this.#l4[k]
+    const isIpv6 = bytes[to + l3] >>> 4 === 6
+    if (isIpv6) write16(bytes, to + l3 + IPV6_PAYLOAD_LENGTH, length - l3 - IPV6_HEADER_LENGTH)
+    else {
+      write16(bytes, to + l3 + IPV4_TOTAL_LENGTH, length - l3)
+      fillIpv4Checksum(bytes, to + l3)
+    }
+    bytes[to + l4 + TCP_FLAGS] = flags
+    const pseudo = pseudoSum(bytes, to + l3, isIpv6, IPPROTO_TCP) + length - l4
+    write16(bytes, to + l4 + TCP_CHECKSUM, fold(pseudo))
+    let type = isIpv6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4
+    let needs = TUN_F_CSUM | (isIpv6 ? TUN_F_TSO6 : TUN_F_TSO4)
+    if ((flags & TCP_CWR) !== 0) {
+      type |= VIRTIO_NET_HDR_GSO_ECN
+      needs |= TUN_F_TSO_ECN
+    }
+    const end = this.#end[k]
+    const gso = VIRTIO_NET_HDR_F_NEEDS_CSUM | (type << 8) | (end << 16)
+    this.#builder.end(end, gso, gsoSize | (l4 << 16), TCP_CHECKSUM, needs)
+  }
+
+  close(): void {
+    this.#checksums.close()
+  }
+}
+
+/** From its length and its first bytes: a whole TCP segment may be in it. @hot */
+function mayMerge(burst: Burst, k: number): boolean {
+  if (burst.length[k] < FRAME_LENGTH_MIN || (burst.gso[k] & 0xff00) !== 0) return false
+  if ((burst.needs[k] & ~TUN_F_CSUM) !== 0) return false
+  const type = burst.heads[4 * k + 3] & 0xffff
+  return type === TYPE_IPV4 || type === TYPE_IPV6 || type === TYPE_VLAN || type === TYPE_QINQ
+}
+
+/** @hot */
+function isPartial(burst: Burst, k: number): boolean {
+  return (burst.gso[k] & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0
+}
+
+/** @hot */
+function isTrusted(burst: Burst, k: number): boolean {
+  return (burst.gso[k] & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) !== 0
+}
+
+/** At most so many slices is its payload. @hot */
+function slicesOf(burst: Burst, k: number): number {
+  return burst.isScattered(k) ? 1 + burst.furtherCount[k] : 1
+}

@@ -1,0 +1,91 @@
+/**
+ * Holds the vnet_hdrs of a driver's GSO frames against the frames themselves: gso_type must be what
+ * the headers are, and hdr_len, csum_start and csum_offset are replaced by what was found. A driver
+ * may leave the checksum of an IPv4 header zero; then somebody has to fill it.
+ */
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../abi/virtio-net.ts'
+import type { Burst } from '../mem/burst.ts'
+import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
+import { CopyProgram } from '../mem/copy-program.ts'
+import { Window } from '../mem/window.ts'
+import {
+  Headers,
+  HEADERS_MAX,
+  IPPROTO_TCP,
+  IPV4_CHECKSUM,
+  read16,
+  TCP_CHECKSUM,
+  UDP_CHECKSUM,
+} from '../wire/headers.ts'
+import { gsoMatches, NEEDS_IPV4_CHECKSUM } from '../wire/vnet-hdr.ts'
+
+export class GsoCheck {
+  readonly #headers: Headers = new Headers()
+  readonly #window: Window
+  readonly #bytes: Uint8Array
+  readonly #copies: CopyProgram = new CopyProgram()
+
+  constructor() {
+    this.#window = Window.map(BURST_SIZE_MAX * HEADERS_MAX)
+    this.#bytes = new Uint8Array(this.#window.buffer)
+  }
+
+  /** Checks the burst's GSO frames; those that are wrong leave it. Returns how many did. @hot */
+  check(burst: Burst): number {
+    const count = burst.count
+    for (let k = 0; k < count; k++) {
+      if ((burst.gso[k] & 0xff00) === 0) continue
+      this.#copies.addFrame(burst, k, this.#window.id, k * HEADERS_MAX, this.#available(burst, k))
+    }
+    this.#copies.run()
+    let kept = 0
+    for (let k = 0; k < count; k++) {
+      if ((burst.gso[k] & 0xff00) !== 0 && !this.#mend(burst, k)) continue
+      if (kept !== k) moveAll(burst, k, kept)
+      kept++
+    }
+    burst.count = kept
+    return count - kept
+  }
+
+  /** @hot */
+  #available(burst: Burst, k: number): number {
+    return burst.length[k] < HEADERS_MAX ? burst.length[k] : HEADERS_MAX
+  }
+
+  /** False: the frame is not what its header says. @hot */
+  #mend(burst: Burst, k: number): boolean {
+    const headers = this.#headers
+    const at = k * HEADERS_MAX
+    if (!headers.parse(this.#bytes, at, this.#available(burst, k))) return false
+    if (!gsoMatches(burst.gso[k], headers)) return false
+    const { l3, l4, end, protocol, isIpv6 } = headers
+    const flags = (burst.gso[k] & 0xff00) | VIRTIO_NET_HDR_F_NEEDS_CSUM
+    burst.gso[k] = flags | (end << 16)
+    burst.gsoSize[k] = (burst.gsoSize[k] & 0xffff) | (l4 << 16)
+    burst.csumOffset[k] = protocol === IPPROTO_TCP ? TCP_CHECKSUM : UDP_CHECKSUM
+    // Spelt anew: what stands before the frame may be different by now.
+    burst.headLength[k] = 0
+    if (!isIpv6 && read16(this.#bytes, at + l3 + IPV4_CHECKSUM) === 0) {
+      burst.needs[k] |= NEEDS_IPV4_CHECKSUM
+    }
+    return true
+  }
+
+  close(): void {
+    this.#copies.close()
+    this.#window.unmap()
+  }
+}
+
+/** @hot */
+function moveAll(burst: Burst, from: number, to: number): void {
+  burst.move(from, to)
+  burst.gso[to] = burst.gso[from]
+  burst.gsoSize[to] = burst.gsoSize[from]
+  burst.csumOffset[to] = burst.csumOffset[from]
+  burst.needs[to] = burst.needs[from]
+  for (let word = 0; word < HEAD_WORDS; word++) {
+    burst.heads[to * HEAD_WORDS + word] = burst.heads[from * HEAD_WORDS + word]
+  }
+}
