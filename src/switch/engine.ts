@@ -385,13 +385,16 @@ export class Engine implements TierEvents {
     this.#tier.resume()
   }
 
-  /** Runs turns until `isBusy` is false; whatever was read on the way is forwarded. */
+  /**
+   * Runs turns until `isBusy` is false; whatever was read on the way is forwarded, and not only when
+   * all other ports are quiet: a turn takes every completion that is there.
+   */
   #drain(isBusy: () => boolean): void {
     for (let turns = 0; ; turns++) {
-      while (this.turn(false, 0) > 0);
+      const frames = this.turn(false, 0)
       if (!isBusy()) return
       if (turns > DRAIN_TURNS_MAX) throw new Error('a cancelled read never completed')
-      this.#tier.endTurn(DRAIN_WAIT_US)
+      if (frames === 0) this.#tier.endTurn(DRAIN_WAIT_US)
     }
   }
 
