@@ -62,6 +62,8 @@ export interface PortInfo {
   /** File of a pcap port, socket of a vhost-user port. */
   readonly path?: string
   readonly queues: number
+  /** How many of a TAP's queues are attached, when its guest does not use all of them. */
+  readonly queuesAttached?: number
   /** rx: what the port may hand to the switch; tx: what it can be given. */
   readonly offloads: { readonly rx: readonly OffloadName[]; readonly tx: readonly OffloadName[] }
   /** vnet_hdr bytes before each frame; 0: none. */

@@ -15,6 +15,7 @@ import { VirtioPort } from '../port/virtio-port.ts'
 import { KernelClock } from './clock.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData, VirtioCall } from './engine-messages.ts'
 import { Engine } from './engine.ts'
+import { shapeTap } from './tap-shape.ts'
 
 const data = workerData as EngineWorkerData
 const controlPort = parentPort!
@@ -91,6 +92,11 @@ function handle(request: EngineRequest): unknown {
       return engine.removePort(request.port, tapQueues(request.port))
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
+    case 'shape-tap': {
+      const port = engine.forwarder.port(request.port)
+      if (!(port instanceof TapPort)) throw new Error('not a TAP')
+      return shapeTap(engine, port, request.shape)
+    }
     case 'virtio': {
       const port = engine.forwarder.port(request.port)
       if (!(port instanceof VirtioPort)) throw new Error('not a virtio port')

@@ -49,6 +49,8 @@ const FEW_FRAMES = 8
 /** Reads that were cancelled answer at once; this long means that something is broken. */
 const DRAIN_TURNS_MAX = 100_000
 const DRAIN_WAIT_US = 1000
+/** A TAP queue holds 1000 frames (txqueuelen), and a turn reads 64 of them or more. */
+const READ_OUT_TURNS_MAX = 64
 /** Frames numbered by their place: the list of all frames of a burst. */
 const ALL: Int32Array = Int32Array.from({ length: BURST_SIZE_MAX }, (_, k) => k)
 
@@ -345,10 +347,35 @@ export class Engine implements TierEvents {
   }
 
   #stopReading(index: number, queues: readonly TapQueue[]): void {
-    for (const queue of queues) this.#tier.removeQueue(queue)
-    this.#drain(() => queues.some((queue) => queue.isReading))
+    this.#endReads(queues)
     const at = this.#polled.findIndex((polled) => polled.index === index)
     if (at >= 0) this.#polled.splice(at, 1)
+  }
+
+  /** What was read before has been delivered, all writes are done, and no read is under way. */
+  #endReads(queues: readonly TapQueue[]): void {
+    for (const queue of queues) if (queue.id >= 0) this.#tier.removeQueue(queue)
+    this.#drain(() => queues.some((queue) => queue.isReading))
+  }
+
+  /** Runs a change between two reads of these queues; those attached after it are read again. */
+  withoutReading(queues: readonly TapQueue[], change: () => void): void {
+    this.#endReads(queues)
+    change()
+    for (const queue of queues) {
+      if (queue.isAttached && queue.failure === 0) this.#tier.addQueue(queue)
+    }
+  }
+
+  /** Forwards what waits in the kernel, as far as a bounded number of turns goes. */
+  readOut(): void {
+    for (let turns = 0; turns < READ_OUT_TURNS_MAX; turns++) {
+      if (this.turn(false, 0) === 0 && !this.#tier.spin()) return
+    }
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused
   }
 
   /** Forwards one frame as if it had come in by the port. At most 1514 bytes. */

@@ -73,6 +73,11 @@ export class GuestDevice implements VhostUserDevice {
     return !this.#isRefused && this.#queues.size > 0
   }
 
+  /** Frames for the guest can go by it. */
+  isPairEnabled(pair: number): boolean {
+    return this.#enabled.has(2 * pair)
+  }
+
   /**
    * Takes the engine's port over and brings it to where this device is. Queues that cannot run are
    * no queues any more; the error is thrown when the others run.

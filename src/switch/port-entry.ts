@@ -48,6 +48,7 @@ export class PortEntry {
   info(counters: Float64Array): PortInfo {
     const { options, open, link, peer, notPostponed } = this
     const postponed = open instanceof PostponedSwitchPort ? open : undefined
+    const attached = open.tap?.current.attached.filter(Boolean).length ?? open.queues
     const error = postponed === undefined ? this.failure : postponed.error
     return {
       id: options.id,
@@ -58,6 +59,7 @@ export class PortEntry {
       ...(notPostponed === undefined ? {} : { notPostponed }),
       ...open.facts(),
       queues: open.queues,
+      ...(attached === open.queues ? {} : { queuesAttached: attached }),
       offloads: { rx: offloadNames(open.rxOffloads), tx: offloadNames(open.txOffloads) },
       vnetHdrLength: open.vnetHdrLength,
       link,

@@ -17,6 +17,7 @@ import { isUsableVnetHdrLength } from '../port/tap-port.ts'
 import { OpenTap, openTap } from '../port/tap/open.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
+import { FollowingTap } from './tap-follower.ts'
 import { VhostUserSwitchPort } from './vhost-user-port.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
@@ -53,6 +54,10 @@ export interface OpenPort {
   probe?(): void
   /** Somebody is at the other end; absent: there is no such thing. */
   readonly isConnected?: boolean
+  /** The guest uses this queue pair; absent: there are none. */
+  isPairEnabled?(pair: number): boolean
+  /** It is a TAP whose queues and vnet_hdr follow the guest on its link. */
+  readonly tap?: FollowingTap
   /** The engine has its port: whoever waits at the other end may come. */
   start?(engine: EngineAccess): void
   /** Nobody comes any more; the engine still has its port. */
@@ -126,21 +131,25 @@ async function openTapPort(options: TapOptions, context: OpenPortContext): Promi
 class TapSwitchPort implements OpenPort {
   readonly acceptsPostponedPeer = true
   readonly queues: number
-  readonly vnetHdrLength: number
   readonly txOffloads: number
   rxOffloads = 0
+  readonly tap: FollowingTap
   readonly #tap: OpenTap
 
   constructor(tap: OpenTap) {
     this.#tap = tap
     this.queues = tap.fds.length
-    this.vnetHdrLength = tap.vnetHdrLength
+    this.tap = new FollowingTap(tap.vnetHdrLength, tap.fds.length)
     // TUNSETOFFLOAD limits only what the kernel gives us: it takes every offload from us.
     this.txOffloads = tap.vnetHdrLength > 0 ? OFFLOADS_ALL : 0
   }
 
   get description(): PortDescription {
-    return { kind: 'tap', fds: [...this.#tap.fds], vnetHdrLength: this.vnetHdrLength }
+    return { kind: 'tap', fds: [...this.#tap.fds], vnetHdrLength: this.#tap.vnetHdrLength }
+  }
+
+  get vnetHdrLength(): number {
+    return this.tap.current.vnetHdrLength
   }
 
   facts(): PortFacts {

@@ -35,6 +35,7 @@ import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
 import { checkSwitchOptions, offloadNames } from './switch-options.ts'
 import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
 import { MemorySwitchPort, openPort } from './switch-port.ts'
+import { TapFollower } from './tap-follower.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
 export interface CreateSwitchOptions extends SwitchOptions {
@@ -63,6 +64,7 @@ class UserspaceSwitch implements Switch {
   readonly #ports = new Map<string, PortEntry>()
   readonly #byIndex: (PortEntry | undefined)[] = []
   readonly #captures: CaptureSet
+  readonly #taps: TapFollower
   /** The end of the queue of changes. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -93,6 +95,7 @@ class UserspaceSwitch implements Switch {
       },
     )
     this.#captures = new CaptureSet(this.#engine)
+    this.#taps = new TapFollower(this.#engine, this.#log)
     // Before the first port is there. When it fails the engine is gone, and says so itself.
     if (this.#isIncoming) this.#engine.request({ op: 'pause' }).catch(() => undefined)
   }
@@ -114,7 +117,7 @@ class UserspaceSwitch implements Switch {
       this.#byIndex[index] = entry
       try {
         // Before the first frame, so that none needs what this port cannot take.
-        this.#agreeOffloads()
+        void this.#agree()
         await this.#engine.request({
           op: 'add-port',
           port: index,
@@ -126,7 +129,7 @@ class UserspaceSwitch implements Switch {
         if (open.isConnected !== undefined) await this.#setEngineLink(entry)
         open.start?.(this.#engineAccess(entry))
       } catch (error) {
-        this.#forget(entry)
+        await this.#forget(entry)
         await open.close()
         throw error
       }
@@ -152,7 +155,7 @@ class UserspaceSwitch implements Switch {
       await entry.open.stop?.()
       await this.#engine.request({ op: 'remove-port', port: entry.index })
       if (entry.peer !== undefined) entry.peer.peer = undefined
-      this.#forget(entry)
+      await this.#forget(entry)
       await entry.open.close()
       this.events.emit('port-removed', id)
     })
@@ -190,7 +193,7 @@ class UserspaceSwitch implements Switch {
       await this.#engine.request({ op: 'wire', a: first.index, b: second.index })
       first.peer = second
       second.peer = first
-      this.#agreeOffloads()
+      await this.#agree()
     })
   }
 
@@ -203,7 +206,7 @@ class UserspaceSwitch implements Switch {
       first.peer = undefined
       second.peer = undefined
       // Back on the switch they may meet ports that can take less.
-      this.#agreeOffloads()
+      await this.#agree()
       await this.#engine.request({ op: 'unwire', a: first.index, b: second.index })
     })
   }
@@ -263,18 +266,14 @@ class UserspaceSwitch implements Switch {
       if (this.runState === 'running') return
       if (this.runState === 'inmigrate') {
         if (!this.#isSignalled) {
-          throw new StateError(
-            'INCOMING',
-            'ports are still postponed until the pre-incoming point',
-            {
-              hint: 'migrate-incoming first',
-            },
-          )
+          const reason = 'ports are still postponed until the pre-incoming point'
+          throw new StateError('INCOMING', reason, { hint: 'migrate-incoming first' })
         }
         await this.#openAllPostponed()
       }
       await this.#engine.request({ op: 'resume' })
       this.runState = 'running'
+      await this.#agree()
     })
   }
 
@@ -337,7 +336,7 @@ class UserspaceSwitch implements Switch {
     const { index, open } = entry
     const { txOffloads, description } = open
     await this.#engine.request({ op: 'replace-port', port: index, txOffloads, description })
-    this.#agreeOffloads()
+    await this.#agree()
     await this.#setEngineLink(entry)
   }
 
@@ -373,7 +372,7 @@ class UserspaceSwitch implements Switch {
         await this.#engine
           .request({ op: 'remove-port', port: entry.index })
           .catch((error: Error) => this.#log(error.message))
-        this.#forget(entry)
+        await this.#forget(entry)
         await entry.open.close()
       }
       this.runState = 'shutdown'
@@ -410,10 +409,10 @@ class UserspaceSwitch implements Switch {
     throw new StateError('TOO_MANY_PORTS', `a switch has at most ${PORTS_MAX} ports`)
   }
 
-  #forget(entry: PortEntry): void {
+  async #forget(entry: PortEntry): Promise<void> {
     this.#ports.delete(entry.options.id)
     this.#byIndex[entry.index] = undefined
-    this.#agreeOffloads()
+    await this.#agree()
   }
 
   #setEngineLink(entry: PortEntry): Promise<unknown> {
@@ -428,7 +427,7 @@ class UserspaceSwitch implements Switch {
       changed: () => this.#connectionChanged(entry),
       probePeer: () => {
         entry.peer?.open.probe?.()
-        this.#agreeOffloads()
+        void this.#agree()
       },
     }
   }
@@ -440,8 +439,7 @@ class UserspaceSwitch implements Switch {
       entry.failure = undefined
       this.#showConnection(entry)
     }
-    this.#agreeOffloads()
-    await this.#setEngineLink(entry)
+    await Promise.all([this.#agree(), this.#setEngineLink(entry)])
     this.#showConnection(entry)
   }
 
@@ -453,8 +451,11 @@ class UserspaceSwitch implements Switch {
     this.events.emit('port-changed', this.#info(entry))
   }
 
-  #agreeOffloads(): void {
-    agreeOffloads([...this.#ports.values()])
+  /** What depends on who is connected to whom. */
+  #agree(): Promise<void> {
+    const all = [...this.#ports.values()]
+    agreeOffloads(all)
+    return this.#taps.follow(all)
   }
 
   #portFailed(index: number, errno: number): void {

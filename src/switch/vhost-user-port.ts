@@ -167,6 +167,10 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     return this.isConnected ? negotiatedOf(this.#owner!.features) : undefined
   }
 
+  isPairEnabled(pair: number): boolean {
+    return this.#owner?.isPairEnabled(pair) === true
+  }
+
   get vnetHdrLength(): number {
     return this.#negotiated?.headerLength ?? 0
   }

@@ -101,6 +101,10 @@ export class Lab implements AsyncDisposable {
     return Number(/(\d+) received/.exec(output)?.[1] ?? 0)
   }
 
+  get packetTool(): string {
+    return packetTool()
+  }
+
   /** Receives frames of ethertype 0x88b5 until `frames` or a silence; resolves when listening. */
   async receive(netns: string, frames: number, silenceMs = 1500): Promise<Receiver> {
     const tool = packetTool()
