@@ -53,7 +53,7 @@ export interface PortInfo {
   readonly error?: string
   /** Of a postponed port: what it is going to be. */
   readonly info?: string
-  /** Of a switch made with `incoming`: why the port was opened at once. */
+  /** Of a port that was added in `inmigrate`: why it was opened at once. */
   readonly notPostponed?: string
   /** Current name of the interface, as the kernel tells it (it may have been renamed). */
   readonly ifname?: string

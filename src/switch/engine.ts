@@ -36,6 +36,8 @@ export const ENGINE_MAC_MOVES = 3
 export const ENGINE_MAC_FULL = 4
 export const ENGINE_COUNTERS = 8
 
+/** Frames of our own that wait for the end of a pause; the oldest goes. */
+const HELD_MAX = 256
 /** Bytes for a frame of our own. */
 const FRAME_SPACE = 2048
 const TICK_US = 20_000
@@ -85,6 +87,7 @@ export class Engine implements TierEvents {
   readonly #faults: Int32Array
   #faultsSeen = 0
   #isPaused = false
+  #held: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
   #spins = 0
   #nextTickUs = 0
@@ -328,6 +331,7 @@ export class Engine implements TierEvents {
   /** Ends every access to the port. `queues` are those of a TAP, else none. */
   removePort(index: number, queues: readonly TapQueue[]): void {
     this.#stopReading(index, queues)
+    this.#held = this.#held.filter((held) => held.port !== index)
     const port = this.forwarder.port(index)
     this.forwarder.removePort(index)
     for (const recorder of this.#recorders) recorder.removeInterface(index)
@@ -378,8 +382,16 @@ export class Engine implements TierEvents {
     return this.#isPaused
   }
 
-  /** Forwards one frame as if it had come in by the port. At most 1514 bytes. */
+  /**
+   * Forwards one frame as if it had come in by the port, after a pause when there is one. At most
+   * 1514 bytes.
+   */
   inject(port: number, frame: Uint8Array): void {
+    if (this.#isPaused) {
+      this.#held.push({ port, frame })
+      if (this.#held.length > HELD_MAX) this.#held.shift()
+      return
+    }
     const window = Window.map(FRAME_SPACE)
     new Uint8Array(window.buffer).set(frame)
     const burst = this.#burst
@@ -410,6 +422,7 @@ export class Engine implements TierEvents {
   resume(): void {
     this.#isPaused = false
     this.#tier.resume()
+    for (const { port, frame } of this.#held.splice(0)) this.inject(port, frame)
   }
 
   /**

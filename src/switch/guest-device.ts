@@ -107,14 +107,16 @@ export class GuestDevice implements VhostUserDevice {
     this.#started.clear()
   }
 
-  /** Queues that have never been served stop: they stand where they stood when they started. */
+  /** The queues stop where they are, until the driver negotiates anew. */
   async refuse(): Promise<void> {
+    this.#isRefused = true
     for (const index of this.#started) {
-      // The engine closes them.
-      this.#queues.set(index, { ...this.#queues.get(index)!, kickFd: -1, callFd: -1 })
+      const base = (await this.#call({ do: 'stop', queue: index })) as number
+      // The engine has closed them.
+      const closed = { kickFd: -1, callFd: -1 }
+      this.#queues.set(index, { ...this.#queues.get(index)!, ...closed, base })
     }
     await this.detach()
-    this.#isRefused = true
   }
 
   async #call(call: VirtioCall): Promise<unknown> {
@@ -123,7 +125,8 @@ export class GuestDevice implements VhostUserDevice {
 
   async setFeatures(features: bigint): Promise<void> {
     this.features = features
-    this.#isRefused = false
+    // While queues run only the logging of a migration changes.
+    if (this.#queues.size === 0) this.#isRefused = false
     await this.#call({ do: 'negotiate', negotiated: negotiatedOf(features) })
     await this.#call({ do: 'log', window: this.#activeLog })
     if (this.#isOwner) await this.#host.changed(this)

@@ -1,4 +1,5 @@
 /** What the control plane knows of one port of the switch, and how it is shown. */
+import { ConfigError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import type { PortInfo, PortState } from './api.ts'
@@ -16,6 +17,8 @@ export class PortEntry {
   /** Administrative state (set_link). */
   link = true
   failure: string | undefined
+  /** It was offered everything while its peer was postponed, and may have acked too much. */
+  mayLack = false
   /** Somebody is at the other end, as it was last told; undefined: there is no such thing. */
   wasConnected: boolean | undefined
   peer: PortEntry | undefined
@@ -31,6 +34,12 @@ export class PortEntry {
     this.open = open
     this.notPostponed = notPostponed
     this.wasConnected = open.isConnected
+  }
+
+  /** It has no peer any more. */
+  unwire(): void {
+    this.peer = undefined
+    this.mayLack = false
   }
 
   get isUp(): boolean {
@@ -67,5 +76,15 @@ export class PortEntry {
       ...(peer === undefined ? {} : { peer: peer.options.id }),
       counters: readCounters(counters, this.index),
     }
+  }
+}
+
+/** Two ports that can be put on a link: throws when they are one, or on a link already. */
+export function checkWirable(a: PortEntry, b: PortEntry): void {
+  if (a === b) throw new ConfigError('BAD_LINK', `cannot wire "${a.options.id}" to itself`)
+  for (const { options, peer } of [a, b]) {
+    if (peer === undefined) continue
+    const text = `port "${options.id}" is already wired to "${peer.options.id}"`
+    throw new ConfigError('BAD_LINK', text)
   }
 }

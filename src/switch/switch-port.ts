@@ -64,8 +64,11 @@ export interface OpenPort {
   stop?(): Promise<void>
   /** It was found that the port cannot go on. */
   failed?(): void
-  /** The guest needs what it cannot have: its queues stand still until it starts anew. */
-  stopGuest?(): Promise<void>
+  /**
+   * When the guest's frames may need other offloads than `taken`, its queues stand still until it
+   * negotiates anew; `stopped` is told before it can, and which ones.
+   */
+  stopGuest?(taken: number, stopped: (lacking: number) => void): Promise<void>
   /** The guest broke one of its queues, which stands still. */
   queueBroken?(queue: number): void
   /** The device has something for a driver that asked to be told. */
@@ -79,8 +82,11 @@ export interface EngineAccess {
   call(call: VirtioCall): Promise<unknown>
   /** A frame enters the switch as if the port had sent it. */
   inject(frame: Uint8Array): Promise<unknown>
-  /** Connection, offloads or queues have changed; resolves when frames pass accordingly. */
-  changed(): Promise<void>
+  /**
+   * Connection, offloads or queues have changed, or another guest has come in the place of the one
+   * that was there; resolves when frames pass accordingly.
+   */
+  changed(isNewGuest?: boolean): Promise<void>
   /** Looks again what its peer on a link is; throws when that is not what it was. */
   probePeer(): void
 }

@@ -30,7 +30,7 @@ import { CaptureSet } from './capture-set.ts'
 import { EngineClient } from './engine-client.ts'
 import { openAllOrNone } from './all-or-none.ts'
 import { agreeOffloads } from './offload-agreement.ts'
-import { PortEntry } from './port-entry.ts'
+import { checkWirable, PortEntry } from './port-entry.ts'
 import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
 import { checkSwitchOptions, offloadNames } from './switch-options.ts'
 import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
@@ -105,12 +105,13 @@ class UserspaceSwitch implements Switch {
       const { id } = options
       if (this.#ports.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
       const index = this.#freeIndex()
-      const postponed = postponePort(options, this.runState === 'inmigrate')
+      const isWaiting = this.runState === 'inmigrate'
+      const postponed = postponePort(options, isWaiting)
       const isOpenedNow = typeof postponed === 'string'
       const open: OpenPort = isOpenedNow
         ? await openPort(options, this.#openContext(id, given))
         : postponed
-      const reason = isOpenedNow && this.#isIncoming ? postponed : undefined
+      const reason = isOpenedNow && isWaiting ? postponed : undefined
       const entry = new PortEntry(index, options, open, reason)
       clearCounters(this.#engine.counters, index)
       this.#ports.set(id, entry)
@@ -154,7 +155,7 @@ class UserspaceSwitch implements Switch {
       const entry = this.#entry(id)
       await entry.open.stop?.()
       await this.#engine.request({ op: 'remove-port', port: entry.index })
-      if (entry.peer !== undefined) entry.peer.peer = undefined
+      entry.peer?.unwire()
       await this.#forget(entry)
       await entry.open.close()
       this.events.emit('port-removed', id)
@@ -174,15 +175,7 @@ class UserspaceSwitch implements Switch {
   addLink(a: string, b: string): Promise<void> {
     return this.#change(async () => {
       const [first, second] = [this.#entry(a), this.#entry(b)]
-      if (first === second) throw new ConfigError('BAD_LINK', `cannot wire "${a}" to itself`)
-      for (const entry of [first, second]) {
-        if (entry.peer !== undefined) {
-          throw new ConfigError(
-            'BAD_LINK',
-            `port "${entry.options.id}" is already wired to "${entry.peer.options.id}"`,
-          )
-        }
-      }
+      checkWirable(first, second)
       for (const [one, other] of [
         [first, second],
         [second, first],
@@ -203,8 +196,8 @@ class UserspaceSwitch implements Switch {
       if (first.peer !== second) {
         throw new ConfigError('BAD_LINK', `"${a}" and "${b}" are not wired to each other`)
       }
-      first.peer = undefined
-      second.peer = undefined
+      first.unwire()
+      second.unwire()
       // Back on the switch they may meet ports that can take less.
       await this.#agree()
       await this.#engine.request({ op: 'unwire', a: first.index, b: second.index })
@@ -301,6 +294,11 @@ class UserspaceSwitch implements Switch {
       (entry) => this.#openPostponed(entry),
       (entry) => this.#postponeAgain(entry, postponed.get(entry)!),
     )
+    for (const { peer } of waiting) {
+      if (peer?.open.stopGuest === undefined) continue
+      peer.mayLack = true
+      await this.#refuseGuest(peer)
+    }
   }
 
   async #openPostponed(entry: PortEntry): Promise<void> {
@@ -313,7 +311,6 @@ class UserspaceSwitch implements Switch {
       await this.#replaceInEngine(entry)
       if (!entry.link) open.setCarrier(false)
       open.start?.(this.#engineAccess(entry))
-      await this.#refuseGuest(entry)
     } catch (error) {
       await this.#postponeAgain(entry, postponed)
       throw error
@@ -340,15 +337,14 @@ class UserspaceSwitch implements Switch {
     await this.#setEngineLink(entry)
   }
 
-  /** A guest that acked, while its TAP was postponed, what that turned out not to take. */
-  async #refuseGuest(entry: PortEntry): Promise<void> {
-    const guest = entry.peer
-    if (guest?.open.stopGuest === undefined) return
-    const lacking = offloadNames(guest.open.rxOffloads & ~entry.open.txOffloads)
-    if (lacking.length === 0) return
-    await guest.open.stopGuest()
-    const reason = `its guest acked ${lacking.join(', ')}, which ${entry.options.id} cannot take`
-    this.#fail(guest, reason)
+  /** A guest that acked, as its TAP was postponed then, what that turned out not to take. */
+  async #refuseGuest(guest: PortEntry): Promise<void> {
+    const { peer } = guest
+    if (peer === undefined) return
+    await guest.open.stopGuest!(peer.open.txOffloads, (lacking) => {
+      const names = offloadNames(lacking).join(', ')
+      this.#fail(guest, `its guest acked ${names}, which ${peer.options.id} cannot take`)
+    })
     await this.#setEngineLink(guest)
   }
 
@@ -424,7 +420,7 @@ class UserspaceSwitch implements Switch {
     return {
       call: (call) => this.#engine.request({ op: 'virtio', port, call }),
       inject: (frame) => this.#engine.request({ op: 'inject', port, frame }),
-      changed: () => this.#connectionChanged(entry),
+      changed: (isNewGuest = false) => this.#connectionChanged(entry, isNewGuest),
       probePeer: () => {
         entry.peer?.open.probe?.()
         void this.#agree()
@@ -433,14 +429,17 @@ class UserspaceSwitch implements Switch {
   }
 
   /** A guest came or went, or negotiated anew. A guest that comes back is given another chance. */
-  async #connectionChanged(entry: PortEntry): Promise<void> {
+  async #connectionChanged(entry: PortEntry, isNewGuest: boolean): Promise<void> {
     if (this.#byIndex[entry.index] !== entry) return
-    if (entry.open.isConnected === false && entry.failure !== undefined) {
+    const isGone = entry.open.isConnected === false
+    if ((isGone || isNewGuest) && entry.failure !== undefined) {
       entry.failure = undefined
       this.#showConnection(entry)
     }
     await Promise.all([this.#agree(), this.#setEngineLink(entry)])
     this.#showConnection(entry)
+    if (!entry.mayLack) return
+    this.#change(() => this.#refuseGuest(entry)).catch((error: Error) => this.#log(error.message))
   }
 
   /** Shows who is connected, after the engine has heard of it: frames pass now, or do not any more. */

@@ -44,6 +44,8 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   #engine: EngineAccess | undefined
   readonly #sessions = new Map<GuestDevice, VhostUserSession>()
   #owner: GuestDevice | undefined
+  /** Since the switch was last told. */
+  #isOwnerNew = false
   /** TUN_F_* bits that all receivers of the guest's frames can take for sure. */
   #wish = 0
 
@@ -114,7 +116,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   }
 
   async claim(device: GuestDevice): Promise<void> {
-    if (this.#owner?.isRunning === true) {
+    if (this.#owner !== device && this.#owner?.isRunning === true) {
       this.#context.log(`vhost-user ${this.#options.id}: a second front-end waits`)
       return
     }
@@ -124,12 +126,15 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   async #transfer(to: GuestDevice): Promise<void> {
     await this.#owner?.detach()
     this.#owner = to
+    this.#isOwnerNew = true
     await to.attach()
   }
 
   async changed(device: GuestDevice): Promise<void> {
     if (this.#owner === device && !device.isRunning) await this.#handOver(device)
-    await this.#engine!.changed()
+    const isNewGuest = this.#isOwnerNew
+    this.#isOwnerNew = false
+    await this.#engine!.changed(isNewGuest)
   }
 
   /** The owner's rings have stopped: a device that waits with rings of its own takes over. */
@@ -199,8 +204,16 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     this.#listener.hangUp()
   }
 
-  async stopGuest(): Promise<void> {
-    await this.#owner?.refuse()
+  stopGuest(taken: number, stopped: (lacking: number) => void): Promise<void> {
+    // Between two messages: it may be about to negotiate anew.
+    return this.#listener.run(async () => {
+      const lacking = this.rxOffloads & ~taken
+      if (lacking === 0) return
+      stopped(lacking)
+      await this.#owner!.refuse()
+      // A front-end that comes anew is offered what there is.
+      this.#storeAcked(this.#acked.features & (~HOST_MASK | hostFeatures(taken)))
+    })
   }
 
   queueBroken(queue: number): void {

@@ -355,7 +355,10 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     else this.#state.status &= ~VIRTIO_NET_S_LINK_UP
   }
 
-  async stopGuest(): Promise<void> {
+  async stopGuest(taken: number, stopped: (lacking: number) => void): Promise<void> {
+    const lacking = this.rxOffloads & ~taken
+    if (lacking === 0) return
+    stopped(lacking)
     await this.#engine!.call({ do: 'reset' })
   }
 

@@ -145,6 +145,13 @@ export class VhostUserListener {
     }
   }
 
+  /** Does something between two messages. */
+  async run(action: () => Promise<void>): Promise<void> {
+    const done = this.#last.then(action)
+    this.#last = done.catch(() => undefined)
+    await done
+  }
+
   /** Ends every connection because of what happened to the port. */
   hangUp(): void {
     for (const number of this.#connections.keys()) this.#sockets?.hangUp(number)

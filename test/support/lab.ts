@@ -57,17 +57,36 @@ export class Lab implements AsyncDisposable {
   }
 
   /** The same of another build. */
-  async daemonOf(cli: string, ...args: string[]): Promise<Daemon> {
-    const control = join(this.directory, `control-${count++}.sock`)
-    const daemon = new Daemon(
-      control,
-      this.background(process.execPath, [cli, 'run', '--io', IO, '--control', control, ...args]),
-    )
-    await until(
-      'the daemon is ready',
-      () => daemon.process.stderr.includes('framepump: ready') || !daemon.process.isRunning,
-    )
-    if (!daemon.process.isRunning) throw new Error(`daemon ended: ${daemon.process.stderr}`)
+  daemonOf(cli: string, ...args: string[]): Promise<Daemon> {
+    return this.#startDaemon(cli, this.controlPath(), {}, args)
+  }
+
+  /**
+   * A daemon that is to take over from the one with this control path; it writes the names of its
+   * calls of the shim to `trace`.
+   */
+  incoming(control: string, trace: string, ...args: string[]): Promise<Daemon> {
+    const env = { FRAMEPUMP_TRACE: trace }
+    return this.#startDaemon(CLI, control, env, ['--incoming', 'defer', ...args])
+  }
+
+  /** A new one. */
+  controlPath(): string {
+    return join(this.directory, `control-${count++}.sock`)
+  }
+
+  async #startDaemon(
+    cli: string,
+    control: string,
+    env: NodeJS.ProcessEnv,
+    args: readonly string[],
+  ): Promise<Daemon> {
+    const command = [cli, 'run', '--io', IO, '--control', control, ...args]
+    const process = this.background(globalThis.process.execPath, command, env)
+    const ready = /framepump: ready \(control (.*)\)/
+    await until('the daemon is ready', () => ready.test(process.stderr) || !process.isRunning)
+    if (!process.isRunning) throw new Error(`daemon ended: ${process.stderr}`)
+    const daemon = new Daemon(ready.exec(process.stderr)![1], process)
     this.#clients.push(await daemon.connect())
     return daemon
   }
