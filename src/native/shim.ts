@@ -113,6 +113,17 @@ export interface Shim {
   eventfdWrite(fd: number): number
   /** Returns the count read (then 0 in the kernel), -EAGAIN when it was 0. */
   eventfdRead(fd: number): number
+  /** io_setup(2) for so many requests; returns the context, a number below 2^53. */
+  aioSetup(requests: number): number
+  /** io_destroy(2). */
+  aioDestroy(context: number): number
+  /**
+   * io_submit(2) of one request that completes at once and has the kernel add 1 to the eventfd. It
+   * never waits: a full counter stays as it is. -EINVAL: no eventfd; -EAGAIN: `aioReap` first.
+   */
+  aioSignal(context: number, fd: number): number
+  /** io_getevents(2): forgets up to 256 completions, does not wait for any; returns how many. */
+  aioReap(context: number): number
   epollCreate(): number
   /** op and events as in epoll_ctl(2); data comes back in epollWait. */
   epollCtl(epfd: number, op: number, fd: number, events: number, data: number): number

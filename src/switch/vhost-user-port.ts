@@ -70,6 +70,11 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   start(engine: EngineAccess): void {
     this.#engine = engine
+    if (!this.#context.signals.neverWaits) {
+      this.#context.log(
+        `vhost-user ${this.#options.id}: without AIO (sysctl fs.aio-max-nr) a hostile front-end can hold the switch up`,
+      )
+    }
     this.#listener.start()
   }
 
@@ -84,7 +89,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       ended: () => void this.#sessions.delete(device),
       closeFd: (fd) => void shim.close(fd),
       prepareEventFd,
-      signalFd: (fd) => void shim.eventfdWrite(fd),
+      signalFd: (fd) => this.#context.signals.signal(fd),
       log: (message) => this.#context.log(`vhost-user ${this.#options.id}: ${message}`),
     })
     this.#sessions.set(device, session)
