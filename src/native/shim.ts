@@ -106,6 +106,13 @@ export interface Shim {
   /** fcntl(F_GETFL) / fcntl(F_SETFL). */
   getStatusFlags(fd: number): number
   setStatusFlags(fd: number, flags: number): number
+  /** F_GET_SEALS: -EINVAL for whatever is not memory (memfd, tmpfs, hugetlbfs). Never waits. */
+  getSeals(fd: number): number
+  /**
+   * statx(2): major number of the device that holds the file, 0: none (network file systems and those
+   * of FUSE among them). Asks no server, so it never waits.
+   */
+  deviceMajor(fd: number): number
   memfdCreate(name: string, flags: number): number
   ftruncate(fd: number, length: number): number
   eventfd(initial: number, flags: number): number

@@ -438,7 +438,7 @@ export class VirtioPort implements PolledPort {
 
   hasFaulted(): boolean {
     for (const window of this.#memory.windows) if (shim.windowFaults(window) > 0) return true
-    return false
+    return this.#log?.hasFaulted() === true
   }
 
   /** Nobody owns it: no queue, no memory, nothing negotiated. */

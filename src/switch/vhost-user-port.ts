@@ -21,6 +21,7 @@ import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
+import { WindowBudget } from './guest-mapping.ts'
 import { HOST_MASK, hostFeatures, PLAIN_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
@@ -35,6 +36,7 @@ const SERVABLE: bigint = VHOST_FEATURES | MQ_MASK | HOST_MASK
 export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
+  readonly windows: WindowBudget = new WindowBudget()
   readonly #options: VhostUserOptions
   readonly #context: OpenPortContext
   readonly #listener: VhostUserListener

@@ -34,6 +34,8 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   close: [number],
   getStatusFlags: [number],
   setStatusFlags: [number, number],
+  getSeals: [number],
+  deviceMajor: [number],
   memfdCreate: [string, number],
   ftruncate: [number, number],
   eventfd: [number, number],
