@@ -21,6 +21,8 @@ export interface EngineWorkerData {
   readonly shared: SharedArrayBuffer
   /** Wakes the engine out of its sleep. */
   readonly eventFd: number
+  /** Of the EventSignals, which the engine closes at its end. */
+  readonly aioContext: number
 }
 
 export type PortDescription =

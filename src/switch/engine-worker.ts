@@ -4,6 +4,7 @@ import { Recorder } from '../capture/recorder.ts'
 import { ReadWriteTier } from '../io/read-write-tier.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
+import { EventSignals } from '../native/event-signals.ts'
 import { MemoryEnginePort } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
 import { RecordPort, ReplayPort } from '../port/pcap-port.ts'
@@ -21,6 +22,7 @@ const data = workerData as EngineWorkerData
 const controlPort = parentPort!
 const counters = new Float64Array(data.counters)
 const clock = new KernelClock()
+const signals = new EventSignals(data.aioContext)
 const recorders = new Map<number, Recorder>()
 
 function makeTier(events: TierEvents): IoTier {
@@ -63,7 +65,7 @@ function makePort(request: EngineRequest & { op: 'add-port' | 'replace-port' }):
     case 'replay':
       return new ReplayPort(index, description.file, clock)
     case 'virtio':
-      return new VirtioPort(index, engine.tier, engine.copies, counters, {
+      return new VirtioPort(index, engine.tier, engine.copies, signals, counters, {
         queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),
         driverCalled: (port) => send({ type: 'driver-called', port }),
       })
@@ -188,4 +190,5 @@ function serve(): boolean {
 
 engine.run(serve)
 engine.close()
+signals.close()
 controlPort.close()

@@ -138,7 +138,9 @@ export class Engine implements TierEvents {
     const shared = this.#shared
     // Announce first, look again, then sleep: a sender that saw "awake" has been seen by us.
     Atomics.store(shared, SHARED_SLEEPING, 1)
-    const waitUs = Atomics.load(shared, SHARED_PENDING) === 0 ? this.#polledWaitUs() : 0
+    let waitUs = Atomics.load(shared, SHARED_PENDING) === 0 ? this.#polledWaitUs() : 0
+    // Asking for kicks writes to the guests' memory as well.
+    if (this.#hasNewFaults()) waitUs = 0
     if (waitUs !== 0) this.#engineCounters[ENGINE_SLEEPS]++
     this.#tier.endTurn(waitUs)
     Atomics.store(shared, SHARED_SLEEPING, 0)
@@ -179,6 +181,7 @@ export class Engine implements TierEvents {
       this.forwarder.endTurn()
       this.#tick()
     }
+    if (this.#hasNewFaults()) this.#findFaulted()
     const isQuiet = frames === 0 ? this.#spins >= spinsMax : frames <= FEW_FRAMES
     if (maySleep && isQuiet) this.#endTurnAsleep()
     else tier.endTurn(0)
@@ -201,8 +204,12 @@ export class Engine implements TierEvents {
         port.release()
       }
     }
-    if (Atomics.load(this.#faults, 0) !== this.#faultsSeen) this.#findFaulted()
     return frames
+  }
+
+  /** @hot */
+  #hasNewFaults(): boolean {
+    return Atomics.load(this.#faults, 0) !== this.#faultsSeen
   }
 
   /** Memory under a port was taken away: that port fails, the others go on. */

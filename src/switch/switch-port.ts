@@ -9,6 +9,7 @@ import { CaptureSession } from '../capture/capture.ts'
 import { indexCapture } from '../capture/read-file.ts'
 import { ConfigError, errnoName, SysError } from '../errors.ts'
 import { WINDOW_LENGTH_MAX, Window } from '../mem/window.ts'
+import type { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { MemoryEndpoint } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
@@ -95,6 +96,8 @@ export interface OpenPortContext {
   readonly given: ReadonlyMap<string, number>
   readonly log: (message: string) => void
   readonly wake: () => void
+  /** For eventfds of a front-end. */
+  readonly signals: EventSignals
   readonly stateDirectory: string | undefined
   /** The port cannot go on; what is left of it waits to be closed. */
   readonly failed: (reason: string) => void

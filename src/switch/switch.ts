@@ -145,6 +145,7 @@ class UserspaceSwitch implements Switch {
       given,
       log: this.#log,
       wake: this.#engine.wake,
+      signals: this.#engine.signals,
       stateDirectory: this.#stateDirectory,
       failed: (reason) => this.#portStopped(id, reason),
     }

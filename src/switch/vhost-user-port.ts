@@ -21,6 +21,7 @@ import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
+import { WindowBudget } from './guest-mapping.ts'
 import { HOST_MASK, hostFeatures, PLAIN_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
@@ -36,6 +37,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly acceptsPostponedPeer = true
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
+  readonly windows: WindowBudget = new WindowBudget()
   readonly #options: VhostUserOptions
   readonly #context: OpenPortContext
   readonly #listener: VhostUserListener
@@ -73,6 +75,11 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   start(engine: EngineAccess): void {
     this.#engine = engine
+    if (!this.#context.signals.neverWaits) {
+      this.#context.log(
+        `vhost-user ${this.#options.id}: without AIO (sysctl fs.aio-max-nr) a hostile front-end can hold the switch up`,
+      )
+    }
     this.#listener.start()
   }
 
@@ -87,7 +94,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       ended: () => void this.#sessions.delete(device),
       closeFd: (fd) => void shim.close(fd),
       prepareEventFd,
-      signalFd: (fd) => void shim.eventfdWrite(fd),
+      signalFd: (fd) => this.#context.signals.signal(fd),
       log: (message) => this.#context.log(`vhost-user ${this.#options.id}: ${message}`),
     })
     this.#sessions.set(device, session)

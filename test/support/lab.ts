@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { afterAll } from 'vitest'
 import { ControlClient } from '../../src/control/client.ts'
 import { Background, sh, until } from './processes.ts'
 
@@ -209,18 +210,23 @@ export class Daemon {
   }
 }
 
-let tool: string | undefined
+let toolDirectory: string | undefined
 
-/** The compiled packet tool; one per test process. */
+// At the end of each file of tests, and not of the process: that one is killed.
+afterAll(() => {
+  if (toolDirectory !== undefined) rmSync(toolDirectory, { recursive: true, force: true })
+  toolDirectory = undefined
+})
+
+/** The compiled packet tool; one per file of tests. */
 function packetTool(): string {
-  if (tool === undefined) {
-    tool = join(mkdtempSync(join(tmpdir(), 'framepump-tool-')), 'packet-tool')
+  if (toolDirectory === undefined) {
+    toolDirectory = mkdtempSync(join(tmpdir(), 'framepump-tool-'))
     const source = join(ROOT, 'test/support/c/packet-tool.c')
+    const tool = join(toolDirectory, 'packet-tool')
     sh('cc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-o', tool, source)
-    const compiled = tool
-    process.once('exit', () => rmSync(join(compiled, '..'), { recursive: true, force: true }))
   }
-  return tool
+  return join(toolDirectory, 'packet-tool')
 }
 
 /** An Ethernet frame of ethertype 0x88b5 as hex: addresses, then a 32-bit number, then filling. */
