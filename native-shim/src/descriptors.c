@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,6 +53,27 @@ static napi_value set_status_flags(napi_env env, napi_callback_info info)
 	int fd = arg_int(&call, 0);
 	int flags = arg_int(&call, 1);
 	return call.ok ? result_errno(env, fcntl(fd, F_SETFL, flags)) : NULL;
+}
+
+static napi_value get_seals(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	int fd = arg_int(&call, 0);
+	return call.ok ? result_errno(env, fcntl(fd, F_GET_SEALS)) : NULL;
+}
+
+static napi_value device_major(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	int fd = arg_int(&call, 0);
+	if (!call.ok)
+		return NULL;
+	struct statx facts;
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &facts) == -1)
+		return result_int(env, -errno);
+	return result_int(env, (int32_t)facts.stx_dev_major);
 }
 
 static napi_value memfd(napi_env env, napi_callback_info info)
@@ -199,6 +221,8 @@ void register_descriptors(napi_env env, napi_value exports)
 	export_function(env, exports, "close", close_fd);
 	export_function(env, exports, "getStatusFlags", get_status_flags);
 	export_function(env, exports, "setStatusFlags", set_status_flags);
+	export_function(env, exports, "getSeals", get_seals);
+	export_function(env, exports, "deviceMajor", device_major);
 	export_function(env, exports, "memfdCreate", memfd);
 	export_function(env, exports, "ftruncate", truncate_fd);
 	export_function(env, exports, "eventfd", eventfd_create);

@@ -135,6 +135,7 @@ NAPI_MODULE_INIT()
 	register_window(env, exports);
 	register_bulk(env, exports);
 	register_frames(env, exports);
+	register_aio(env, exports);
 	register_descriptors(env, exports);
 	register_socket(env, exports);
 	register_netns(env, exports);

@@ -3,6 +3,7 @@ import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { errnoName, FramepumpError } from '../errors.ts'
 import { chooseTier, probeTiers } from '../io/probe.ts'
+import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { listLinks } from '../port/tap/link.ts'
 import { formatTable } from './common.ts'
@@ -21,6 +22,7 @@ export async function doctor(options: { readonly json?: boolean }): Promise<numb
     capabilities(),
     ...tiers(),
     hugePages(),
+    aio(),
     limit('Max open files', 4096, 'ulimit -n 20000, or LimitNOFILE= in the unit'),
     limit('Max locked memory', 0, ''),
     ...programs(),
@@ -108,6 +110,17 @@ function hugePages(): Finding {
   return good(
     'huge pages',
     `${field('HugePages_Free')} of ${field('HugePages_Total')} free, ${field('Hugepagesize')} kB each`,
+  )
+}
+
+function aio(): Finding {
+  const signals = EventSignals.open()
+  signals.close()
+  if (signals.neverWaits) return good('aio', 'signals to guests never wait')
+  return bad(
+    'aio',
+    `io_setup: ${errnoName(signals.context)}; a hostile guest can hold the switch up`,
+    'sysctl fs.aio-max-nr=65536; in a container allow the io_setup and io_submit calls',
   )
 }
 

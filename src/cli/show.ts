@@ -14,18 +14,29 @@ interface View {
   rows(...results: never[]): Rows
 }
 
+type ShownPort = PortInfo & {
+  readonly 'vnet-hdr-length': number
+  readonly 'not-postponed'?: string
+  readonly 'queues-attached'?: number
+}
+
+/** `2/4`: two of four are attached. */
+function shownQueues({ queues, 'queues-attached': attached }: ShownPort): string {
+  return attached === undefined ? String(queues) : `${attached}/${queues}`
+}
+
 const VIEWS: Readonly<Record<ShowSubject, View>> = {
   ports: {
     commands: ['query-ports'],
     head: ['ID', 'TYPE', 'STATE', 'DEVICE', 'NETNS', 'QUEUES', 'VNET_HDR', 'PEER', 'NOTE', 'ERROR'],
-    rows: (ports: (PortInfo & { 'vnet-hdr-length': number; 'not-postponed'?: string })[]) =>
+    rows: (ports: ShownPort[]) =>
       ports.map((port) => [
         port.id,
         port.type,
         port.state,
         port.ifname ?? port.path ?? '-',
         port.netns ?? '-',
-        String(port.queues),
+        shownQueues(port),
         port['vnet-hdr-length'] === 0 ? 'off' : 'on',
         port.peer ?? 'switch',
         port.info ?? port['not-postponed'] ?? '',

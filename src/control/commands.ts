@@ -224,10 +224,11 @@ function closeQuietly(name: string, session: Session): void {
 
 /** PortInfo in QMP's spelling. */
 export function describePort(port: PortInfo): Record<string, unknown> {
-  const { vnetHdrLength, notPostponed, ...rest } = port
+  const { vnetHdrLength, notPostponed, queuesAttached, ...rest } = port
   return {
     ...rest,
     ...(notPostponed === undefined ? {} : { 'not-postponed': notPostponed }),
+    ...(queuesAttached === undefined ? {} : { 'queues-attached': queuesAttached }),
     'vnet-hdr-length': vnetHdrLength,
   }
 }

@@ -98,6 +98,7 @@ export class ReadWriteTier implements IoTier {
     let id = this.#queues.indexOf(null)
     if (id < 0) id = this.#queues.push(null) - 1
     queue.id = id
+    queue.isClosing = false
     this.#queues[id] = queue
     if (!this.#isPaused) this.#watch(queue)
   }

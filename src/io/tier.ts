@@ -16,8 +16,10 @@ export class TapQueue {
   readonly port: number
   /** Queue number within the port. */
   readonly index: number
-  /** vnet_hdr bytes before each frame, 0: none. */
-  readonly vnetHdrLength: number
+  /** vnet_hdr bytes before each frame, 0: none. Changes only while the queue is in no tier. */
+  vnetHdrLength: number
+  /** The kernel puts frames into it and takes some; else it is in no tier. */
+  isAttached = true
   /** Number under which the tier knows it; -1 outside a tier. */
   id = -1
   /** A read may still complete: its descriptor must not be closed. */

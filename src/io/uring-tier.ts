@@ -107,6 +107,7 @@ export class UringTier implements IoTier {
     if (id < 0) id = this.#queues.push(null) - 1
     if (id >= QUEUES_MAX) throw new RangeError('too many queues')
     queue.id = id
+    queue.isClosing = false
     this.#queues[id] = queue
     if (!this.#isPaused) this.#startRead(queue)
   }

@@ -107,6 +107,13 @@ export interface Shim {
   /** fcntl(F_GETFL) / fcntl(F_SETFL). */
   getStatusFlags(fd: number): number
   setStatusFlags(fd: number, flags: number): number
+  /** F_GET_SEALS: -EINVAL for whatever is not memory (memfd, tmpfs, hugetlbfs). Never waits. */
+  getSeals(fd: number): number
+  /**
+   * statx(2): major number of the device that holds the file, 0: none (network file systems and those
+   * of FUSE among them). Asks no server, so it never waits.
+   */
+  deviceMajor(fd: number): number
   memfdCreate(name: string, flags: number): number
   ftruncate(fd: number, length: number): number
   eventfd(initial: number, flags: number): number
@@ -114,6 +121,17 @@ export interface Shim {
   eventfdWrite(fd: number): number
   /** Returns the count read (then 0 in the kernel), -EAGAIN when it was 0. */
   eventfdRead(fd: number): number
+  /** io_setup(2) for so many requests; returns the context, a number below 2^53. */
+  aioSetup(requests: number): number
+  /** io_destroy(2). */
+  aioDestroy(context: number): number
+  /**
+   * io_submit(2) of one request that completes at once and has the kernel add 1 to the eventfd. It
+   * never waits: a full counter stays as it is. -EINVAL: no eventfd; -EAGAIN: `aioReap` first.
+   */
+  aioSignal(context: number, fd: number): number
+  /** io_getevents(2): forgets up to 256 completions, does not wait for any; returns how many. */
+  aioReap(context: number): number
   epollCreate(): number
   /** op and events as in epoll_ctl(2); data comes back in epollWait. */
   epollCtl(epfd: number, op: number, fd: number, events: number, data: number): number

@@ -1,6 +1,6 @@
 /**
- * The place of a port whose set-up is postponed: it can be wired and captured, and nothing passes.
- * Frames get here only when the control plane injects one (RARP of a guest), and are dropped.
+ * The place of a port whose set-up is postponed: it can be wired and captured, and nothing passes,
+ * as the engine is paused while there is one.
  */
 import type { Burst } from '../mem/burst.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'

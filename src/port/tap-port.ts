@@ -7,8 +7,10 @@ import type { IoTier } from '../io/tier.ts'
 import { TapQueue } from '../io/tier.ts'
 import type { Burst } from '../mem/burst.ts'
 import { Window } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import type { EnginePort } from './port.ts'
+import { isAttached, setAttached, setVnetHdrLength } from './tap/queues.ts'
 
 /** vnet_hdrs that can wait for a flush; each has HEADER_STRIDE bytes. */
 const HEADERS_MAX = 1024
@@ -26,10 +28,12 @@ export class TapPort implements EnginePort {
   readonly index: number
   readonly txOffloads: number
   readonly queues: readonly TapQueue[]
-  readonly vnetHdrLength: number
+  vnetHdrLength: number
 
   readonly #tier: IoTier
+  /** By queue, where its frames are written: itself, or one that is attached in its place. */
   readonly #fds: Int32Array
+  readonly #presetLength: number
 
   readonly #counters: Float64Array
   readonly #counterBase: number
@@ -43,6 +47,7 @@ export class TapPort implements EnginePort {
     this.txOffloads = options.txOffloads
     this.#tier = tier
     this.#fds = Int32Array.from(options.fds)
+    this.#presetLength = options.vnetHdrLength
     this.vnetHdrLength = options.vnetHdrLength
     this.#counters = counters
     this.#counterBase = options.index * COUNTERS_STRIDE
@@ -51,7 +56,10 @@ export class TapPort implements EnginePort {
     this.queues = options.fds.map(
       (fd, index) => new TapQueue(fd, options.index, index, options.vnetHdrLength),
     )
-    for (const queue of this.queues) tier.addQueue(queue)
+    // Whoever gave the descriptors may have detached some.
+    for (const queue of this.queues) queue.isAttached = isAttached(shim, queue.fd)
+    this.#attachAll()
+    for (const queue of this.queues) if (queue.isAttached) tier.addQueue(queue)
   }
 
   /** @hot */
@@ -129,8 +137,44 @@ export class TapPort implements EnginePort {
     // The tier flushes by itself.
   }
 
+  /** Leaves the device as it found it: it may go on without us. */
   close(): void {
+    if (this.vnetHdrLength !== this.#presetLength) this.setVnetHdrLength(this.#presetLength)
+    this.#attachAll()
     this.#headers.unmap()
+  }
+
+  // --- control plane, between turns, while its queues are in no tier ------------------------------
+
+  /** Returns 0, or the errno with which the kernel refused it. */
+  setVnetHdrLength(length: number): number {
+    const fds = this.queues.map(({ fd }) => fd)
+    const errno = setVnetHdrLength(shim, fds, length)
+    // A device that is gone does not matter any more.
+    const inForce = errno === 0 ? length : shim.tunGetVnetHdrSize(fds[0])
+    if (inForce >= VNET_HDR_LENGTH) this.vnetHdrLength = inForce
+    for (const queue of this.queues) queue.vnetHdrLength = this.vnetHdrLength
+    return errno
+  }
+
+  /** Attaches the queue or detaches it; returns 0, or the errno with which it stays as it was. */
+  setAttached(queue: TapQueue, wanted: boolean): number {
+    const errno = setAttached(shim, queue.fd, wanted)
+    if (errno === 0) queue.isAttached = wanted
+    this.#listFds()
+    return errno
+  }
+
+  #attachAll(): void {
+    for (const queue of this.queues) if (!queue.isAttached) this.setAttached(queue, true)
+  }
+
+  #listFds(): void {
+    const attached = this.queues.filter((queue) => queue.isAttached)
+    for (const { index, fd, isAttached: isOwn } of this.queues) {
+      const instead = attached[index % attached.length]
+      this.#fds[index] = isOwn || instead === undefined ? fd : instead.fd
+    }
   }
 }
 

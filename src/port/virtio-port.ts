@@ -12,6 +12,7 @@ import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
+import type { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { BROKEN_TEXT } from '../virtio/chain.ts'
@@ -90,6 +91,7 @@ export class VirtioPort implements PolledPort {
   rxQueue = 0
 
   readonly #tier: IoTier
+  readonly #signals: EventSignals
   readonly #counters: Float64Array
   readonly #counterBase: number
   readonly #events: VirtioPortEvents
@@ -119,11 +121,13 @@ export class VirtioPort implements PolledPort {
     index: number,
     tier: IoTier,
     copies: CopyProgram,
+    signals: EventSignals,
     counters: Float64Array,
     events: VirtioPortEvents,
   ) {
     this.index = index
     this.#tier = tier
+    this.#signals = signals
     this.#sink = new FrameSink(copies)
     this.#counters = counters
     this.#counterBase = index * COUNTERS_STRIDE
@@ -293,7 +297,7 @@ export class VirtioPort implements PolledPort {
 
   /** @hot */
   #callDriver(ring: Ring): void {
-    if (ring.callFd >= 0) shim.eventfdWrite(ring.callFd)
+    if (ring.callFd >= 0) this.#signals.signal(ring.callFd)
     else if (ring.callFd === CALL_BY_EVENT) this.#events.driverCalled(this.index)
   }
 
@@ -434,7 +438,7 @@ export class VirtioPort implements PolledPort {
 
   hasFaulted(): boolean {
     for (const window of this.#memory.windows) if (shim.windowFaults(window) > 0) return true
-    return false
+    return this.#log?.hasFaulted() === true
   }
 
   /** Nobody owns it: no queue, no memory, nothing negotiated. */

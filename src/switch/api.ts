@@ -53,7 +53,7 @@ export interface PortInfo {
   readonly error?: string
   /** Of a postponed port: what it is going to be. */
   readonly info?: string
-  /** Of a switch made with `incoming`: why the port was opened at once. */
+  /** Of a port that was added in `inmigrate`: why it was opened at once. */
   readonly notPostponed?: string
   /** Current name of the interface, as the kernel tells it (it may have been renamed). */
   readonly ifname?: string
@@ -62,6 +62,8 @@ export interface PortInfo {
   /** File of a pcap port, socket of a vhost-user port. */
   readonly path?: string
   readonly queues: number
+  /** How many of a TAP's queues are attached, when its guest does not use all of them. */
+  readonly queuesAttached?: number
   /** rx: what the port may hand to the switch; tx: what it can be given. */
   readonly offloads: { readonly rx: readonly OffloadName[]; readonly tx: readonly OffloadName[] }
   /** vnet_hdr bytes before each frame; 0: none. */

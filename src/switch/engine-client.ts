@@ -2,6 +2,7 @@
 import { Worker } from 'node:worker_threads'
 import { StateError } from '../errors.ts'
 import { makeEventFd } from '../native/event-fd.ts'
+import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
@@ -35,6 +36,8 @@ export interface EngineEvents {
 export class EngineClient {
   readonly counters: Float64Array
   readonly engineCounters: Float64Array
+  /** Until `close`. */
+  readonly signals: EventSignals = EventSignals.open()
   readonly #shared: Int32Array
   readonly #eventFd: number
   readonly #worker: Worker
@@ -60,6 +63,7 @@ export class EngineClient {
       engineCounters,
       shared,
       eventFd: this.#eventFd,
+      aioContext: this.signals.context,
     }
     this.#worker = new Worker(new URL('./engine-worker.js', import.meta.url), { workerData: data })
     this.#worker.on('message', (message: EngineReply) => {

@@ -2,6 +2,7 @@
 import type { CaptureRingHandle } from '../capture/ring.ts'
 import type { MemoryRingHandle } from '../port/memory-ring.ts'
 import type { ReplayFile } from '../port/pcap-port.ts'
+import type { TapShape } from '../port/tap/queues.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import type { VirtioNegotiated } from '../port/virtio-port.ts'
 import type { QueueSetup } from '../virtio/device-queue.ts'
@@ -20,6 +21,8 @@ export interface EngineWorkerData {
   readonly shared: SharedArrayBuffer
   /** Wakes the engine out of its sleep. */
   readonly eventFd: number
+  /** Of the EventSignals, which the engine closes at its end. */
+  readonly aioContext: number
 }
 
 export type PortDescription =
@@ -62,6 +65,8 @@ export type EngineRequest =
   | { op: 'remove-port'; port: number }
   | { op: 'set-link'; port: number; isUp: boolean }
   | { op: 'set-merging'; port: number; isMerging: boolean }
+  /** Answered with a ShapedTap. */
+  | { op: 'shape-tap'; port: number; shape: TapShape }
   | { op: 'virtio'; port: number; call: VirtioCall }
   /** A frame enters the switch as if the port had sent it. */
   | { op: 'inject'; port: number; frame: Uint8Array }

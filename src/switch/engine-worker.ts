@@ -4,6 +4,7 @@ import { Recorder } from '../capture/recorder.ts'
 import { ReadWriteTier } from '../io/read-write-tier.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
+import { EventSignals } from '../native/event-signals.ts'
 import { MemoryEnginePort } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
 import { RecordPort, ReplayPort } from '../port/pcap-port.ts'
@@ -15,11 +16,13 @@ import { VirtioPort } from '../port/virtio-port.ts'
 import { KernelClock } from './clock.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData, VirtioCall } from './engine-messages.ts'
 import { Engine } from './engine.ts'
+import { shapeTap } from './tap-shape.ts'
 
 const data = workerData as EngineWorkerData
 const controlPort = parentPort!
 const counters = new Float64Array(data.counters)
 const clock = new KernelClock()
+const signals = new EventSignals(data.aioContext)
 const recorders = new Map<number, Recorder>()
 
 function makeTier(events: TierEvents): IoTier {
@@ -62,7 +65,7 @@ function makePort(request: EngineRequest & { op: 'add-port' | 'replace-port' }):
     case 'replay':
       return new ReplayPort(index, description.file, clock)
     case 'virtio':
-      return new VirtioPort(index, engine.tier, engine.copies, counters, {
+      return new VirtioPort(index, engine.tier, engine.copies, signals, counters, {
         queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),
         driverCalled: (port) => send({ type: 'driver-called', port }),
       })
@@ -93,6 +96,11 @@ function handle(request: EngineRequest): unknown {
       return engine.forwarder.setLink(request.port, request.isUp)
     case 'set-merging':
       return engine.forwarder.setMerging(request.port, request.isMerging)
+    case 'shape-tap': {
+      const port = engine.forwarder.port(request.port)
+      if (!(port instanceof TapPort)) throw new Error('not a TAP')
+      return shapeTap(engine, port, request.shape)
+    }
     case 'virtio': {
       const port = engine.forwarder.port(request.port)
       if (!(port instanceof VirtioPort)) throw new Error('not a virtio port')
@@ -184,4 +192,5 @@ function serve(): boolean {
 
 engine.run(serve)
 engine.close()
+signals.close()
 controlPort.close()

@@ -37,6 +37,8 @@ export const ENGINE_MAC_MOVES = 3
 export const ENGINE_MAC_FULL = 4
 export const ENGINE_COUNTERS = 8
 
+/** Frames of our own that wait for the end of a pause; the oldest goes. */
+const HELD_MAX = 256
 /** Bytes for a frame of our own. */
 const FRAME_SPACE = 2048
 const TICK_US = 20_000
@@ -50,6 +52,8 @@ const FEW_FRAMES = 8
 /** Reads that were cancelled answer at once; this long means that something is broken. */
 const DRAIN_TURNS_MAX = 100_000
 const DRAIN_WAIT_US = 1000
+/** A TAP queue holds 1000 frames (txqueuelen), and a turn reads 64 of them or more. */
+const READ_OUT_TURNS_MAX = 64
 /** Frames numbered by their place: the list of all frames of a burst. */
 const ALL: Int32Array = Int32Array.from({ length: BURST_SIZE_MAX }, (_, k) => k)
 
@@ -85,6 +89,7 @@ export class Engine implements TierEvents {
   readonly #faults: Int32Array
   #faultsSeen = 0
   #isPaused = false
+  #held: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
   #spins = 0
   #nextTickUs = 0
@@ -144,7 +149,9 @@ export class Engine implements TierEvents {
     const shared = this.#shared
     // Announce first, look again, then sleep: a sender that saw "awake" has been seen by us.
     Atomics.store(shared, SHARED_SLEEPING, 1)
-    const waitUs = Atomics.load(shared, SHARED_PENDING) === 0 ? this.#polledWaitUs() : 0
+    let waitUs = Atomics.load(shared, SHARED_PENDING) === 0 ? this.#polledWaitUs() : 0
+    // Asking for kicks writes to the guests' memory as well.
+    if (this.#hasNewFaults()) waitUs = 0
     if (waitUs !== 0) this.#engineCounters[ENGINE_SLEEPS]++
     this.#tier.endTurn(waitUs)
     Atomics.store(shared, SHARED_SLEEPING, 0)
@@ -185,6 +192,7 @@ export class Engine implements TierEvents {
       this.forwarder.endTurn()
       this.#tick()
     }
+    if (this.#hasNewFaults()) this.#findFaulted()
     const isQuiet = frames === 0 ? this.#spins >= spinsMax : frames <= FEW_FRAMES
     if (maySleep && isQuiet) this.#endTurnAsleep()
     else tier.endTurn(0)
@@ -207,8 +215,12 @@ export class Engine implements TierEvents {
         port.release()
       }
     }
-    if (Atomics.load(this.#faults, 0) !== this.#faultsSeen) this.#findFaulted()
     return frames
+  }
+
+  /** @hot */
+  #hasNewFaults(): boolean {
+    return Atomics.load(this.#faults, 0) !== this.#faultsSeen
   }
 
   /** Memory under a port was taken away: that port fails, the others go on. */
@@ -337,6 +349,7 @@ export class Engine implements TierEvents {
   /** Ends every access to the port. `queues` are those of a TAP, else none. */
   removePort(index: number, queues: readonly TapQueue[]): void {
     this.#stopReading(index, queues)
+    this.#held = this.#held.filter((held) => held.port !== index)
     const port = this.forwarder.port(index)
     this.forwarder.removePort(index)
     for (const recorder of this.#recorders) recorder.removeInterface(index)
@@ -356,14 +369,47 @@ export class Engine implements TierEvents {
   }
 
   #stopReading(index: number, queues: readonly TapQueue[]): void {
-    for (const queue of queues) this.#tier.removeQueue(queue)
-    this.#drain(() => queues.some((queue) => queue.isReading))
+    this.#endReads(queues)
     const at = this.#polled.findIndex((polled) => polled.index === index)
     if (at >= 0) this.#polled.splice(at, 1)
   }
 
-  /** Forwards one frame as if it had come in by the port. At most 1514 bytes. */
+  /** What was read before has been delivered, all writes are done, and no read is under way. */
+  #endReads(queues: readonly TapQueue[]): void {
+    for (const queue of queues) if (queue.id >= 0) this.#tier.removeQueue(queue)
+    this.#drain(() => queues.some((queue) => queue.isReading))
+  }
+
+  /** Runs a change between two reads of these queues; those attached after it are read again. */
+  withoutReading(queues: readonly TapQueue[], change: () => void): void {
+    this.#endReads(queues)
+    change()
+    for (const queue of queues) {
+      if (queue.isAttached && queue.failure === 0) this.#tier.addQueue(queue)
+    }
+  }
+
+  /** Forwards what waits in the kernel, as far as a bounded number of turns goes. */
+  readOut(): void {
+    for (let turns = 0; turns < READ_OUT_TURNS_MAX; turns++) {
+      if (this.turn(false, 0) === 0 && !this.#tier.spin()) return
+    }
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
+  /**
+   * Forwards one frame as if it had come in by the port, after a pause when there is one. At most
+   * 1514 bytes.
+   */
   inject(port: number, frame: Uint8Array): void {
+    if (this.#isPaused) {
+      this.#held.push({ port, frame })
+      if (this.#held.length > HELD_MAX) this.#held.shift()
+      return
+    }
     const window = Window.map(FRAME_SPACE)
     new Uint8Array(window.buffer).set(frame)
     const burst = this.#burst
@@ -394,15 +440,19 @@ export class Engine implements TierEvents {
   resume(): void {
     this.#isPaused = false
     this.#tier.resume()
+    for (const { port, frame } of this.#held.splice(0)) this.inject(port, frame)
   }
 
-  /** Runs turns until `isBusy` is false; whatever was read on the way is forwarded. */
+  /**
+   * Runs turns until `isBusy` is false; whatever was read on the way is forwarded, and not only when
+   * all other ports are quiet: a turn takes every completion that is there.
+   */
   #drain(isBusy: () => boolean): void {
     for (let turns = 0; ; turns++) {
-      while (this.turn(false, 0) > 0);
+      const frames = this.turn(false, 0)
       if (!isBusy()) return
       if (turns > DRAIN_TURNS_MAX) throw new Error('a cancelled read never completed')
-      this.#tier.endTurn(DRAIN_WAIT_US)
+      if (frames === 0) this.#tier.endTurn(DRAIN_WAIT_US)
     }
   }
 

@@ -5,7 +5,7 @@
  *
  *     VhostUserSession -> GuestDevice -> (owner only) engine: VirtioPort
  */
-import { errnoName, ProtocolError } from '../errors.ts'
+import { ProtocolError } from '../errors.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import { shim } from '../native/shim.ts'
 import type { VirtioNegotiated } from '../port/virtio-port.ts'
@@ -16,14 +16,17 @@ import {
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../abi/virtio-features.ts'
-import type { MemoryRegion, VhostUserDevice } from '../vhost-user/device.ts'
+import type { DirtyLogFile, MemoryRegion, VhostUserDevice } from '../vhost-user/device.ts'
 import type { QueueSetup } from '../virtio/device-queue.ts'
 import { guestOffloads, has, headerLength, rxOffloads, txOffloads } from '../virtio/features.ts'
 import type { VirtioCall } from './engine-messages.ts'
-import { mapRegion, unmapRegions } from './guest-mapping.ts'
+import type { WindowBudget } from './guest-mapping.ts'
+import { mapLog, mapRegion, unmapLog, unmapRegions } from './guest-mapping.ts'
 
 /** Who decides which device owns the port, and carries out what it says. */
 export interface DeviceHost {
+  /** Shared by all devices of the port. */
+  readonly windows: WindowBudget
   /** Has the engine's port do something between two turns. */
   call(call: VirtioCall): Promise<unknown>
   /** This device runs a queue: it is attached now, or when the owner's rings have stopped. */
@@ -71,6 +74,11 @@ export class GuestDevice implements VhostUserDevice {
     return this.#queues.size > 0
   }
 
+  /** Frames for the guest can go by it. */
+  isPairEnabled(pair: number): boolean {
+    return this.#enabled.has(2 * pair)
+  }
+
   /**
    * Takes the engine's port over and brings it to where this device is. Queues that cannot run are
    * no queues any more; the error is thrown when the others run.
@@ -114,9 +122,9 @@ export class GuestDevice implements VhostUserDevice {
   async setMemory(regions: readonly MemoryRegion[]): Promise<void> {
     const mapped: GuestRegion[] = []
     try {
-      for (const region of regions) mapped.push(mapRegion(region))
+      for (const region of regions) mapped.push(mapRegion(region, this.#host.windows))
     } catch (error) {
-      unmapRegions(mapped)
+      unmapRegions(mapped, this.#host.windows)
       // The one that failed has been closed, those behind it have not.
       for (const { fd } of regions.slice(mapped.length + 1)) shim.close(fd)
       throw error
@@ -125,7 +133,8 @@ export class GuestDevice implements VhostUserDevice {
   }
 
   async addMemory(region: MemoryRegion): Promise<void> {
-    await this.#replaceMemory([...this.#regions, mapRegion(region)], [])
+    const added = mapRegion(region, this.#host.windows)
+    await this.#replaceMemory([...this.#regions, added], [])
   }
 
   async removeMemory(region: Omit<MemoryRegion, 'fd' | 'mmapOffset'>): Promise<void> {
@@ -150,7 +159,7 @@ export class GuestDevice implements VhostUserDevice {
   ): Promise<void> {
     this.#regions = regions
     await this.#call({ do: 'memory', regions })
-    unmapRegions(gone)
+    unmapRegions(gone, this.#host.windows)
   }
 
   async startQueue(index: number, setup: QueueSetup): Promise<void> {
@@ -221,25 +230,15 @@ export class GuestDevice implements VhostUserDevice {
     await this.#call({ do: 'queue-log', queue: index, logAddress })
   }
 
-  async setLog(log: {
-    readonly fd: number
-    readonly size: number
-    readonly offset: number
-  }): Promise<void> {
-    const { fd, size, offset } = log
-    const window = shim.windowMap(fd, size, offset, 0)
-    shim.close(fd)
-    if (window < 0) {
-      throw new ProtocolError('VHOST_USER_MEMORY', `dirty log: mmap: ${errnoName(window)}`)
-    }
-    await this.#replaceLog(window)
+  async setLog(log: DirtyLogFile): Promise<void> {
+    await this.#replaceLog(mapLog(log, this.#host.windows))
   }
 
   async #replaceLog(window: number): Promise<void> {
     const old = this.#logWindow
     this.#logWindow = window
     await this.#call({ do: 'log', window: this.#activeLog })
-    if (old >= 0) shim.windowUnmap(old)
+    if (old >= 0) unmapLog(old, this.#host.windows)
   }
 
   sendRarp(mac: Uint8Array): Promise<void> {

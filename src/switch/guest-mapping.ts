@@ -8,17 +8,53 @@ import type { GuestRegion, GuestWindow } from '../mem/guest-memory.ts'
 import type { Window } from '../mem/window.ts'
 import { WINDOW_LENGTH_MAX } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
-import type { MemoryRegion } from '../vhost-user/device.ts'
+import type { DirtyLogFile, MemoryRegion } from '../vhost-user/device.ts'
 
 const GIBIBYTE = 2 ** 30
 const PAGE_LENGTH = 4096
 const HUGETLBFS_MAGIC = 0x958458f6
 
+/**
+ * Windows that the front-ends of one port have at once, so that none can use up those of all ports
+ * (WINDOWS_MAX): a window for each begun GiB of memory, and one for a dirty log. While a table is
+ * replaced, the old windows and the new ones count.
+ */
+export const WINDOWS_PER_PORT_MAX = 512
+
+/** What is left of WINDOWS_PER_PORT_MAX. */
+export class WindowBudget {
+  #left = WINDOWS_PER_PORT_MAX
+
+  /** False: there is none left. */
+  take(): boolean {
+    if (this.#left === 0) return false
+    this.#left--
+    return true
+  }
+
+  giveBack(count: number): void {
+    this.#left += count
+  }
+}
+
+/**
+ * Why a file is not mapped, null: it may be. A page of it that is not resident is read by whoever
+ * touches it: the engine must not wait for a server, least of all one that the guest's user runs
+ * (FUSE). Local file systems over several devices (btrfs, overlayfs) cannot be told from those.
+ * `seals` and `deviceMajor` are as the shim's functions answer.
+ */
+export function fileRefusal(seals: number, deviceMajor: number): string | null {
+  if (seals >= 0 || deviceMajor > 0) return null
+  return 'the file is neither memory (memfd, tmpfs, hugetlbfs) nor on a local disk'
+}
+
 /** Maps a region; closes its descriptor whatever happens. Throws ProtocolError, nothing left mapped. */
-export function mapRegion(region: MemoryRegion): GuestRegion {
+export function mapRegion(region: MemoryRegion, budget: WindowBudget): GuestRegion {
   const { fd, guestAddress, size, userAddress, mmapOffset } = region
   const windows: GuestWindow[] = []
   try {
+    // First of all: whatever else is asked about the file may wait for its server.
+    refuseSlow(fd)
     const end = mmapOffset + size
     const fileSize = fstatSync(fd).size
     if (fileSize < end) {
@@ -26,33 +62,63 @@ export function mapRegion(region: MemoryRegion): GuestRegion {
     }
     const pageLength = pageLengthOf(fd)
     for (let at = 0; at < size;) {
-      const part = mapWindow(fd, mmapOffset, at, end, pageLength)
+      const part = mapPart(fd, mmapOffset, at, end, pageLength, budget)
       windows.push(part)
       // Each window begins a GiB after the one before and reaches a GiB into the next.
       at += Math.min(GIBIBYTE, part.length)
     }
     return { guestAddress, size, userAddress, windows }
   } catch (error) {
-    unmapWindows(windows)
+    unmapWindows(windows, budget)
     throw error
   } finally {
     shim.close(fd)
   }
 }
 
-function mapWindow(
+/** Maps a dirty log; closes its descriptor whatever happens. Returns the window. */
+export function mapLog(log: DirtyLogFile, budget: WindowBudget): number {
+  const { fd, size, offset } = log
+  try {
+    refuseSlow(fd)
+    return mapWindow(fd, size, offset, budget)
+  } finally {
+    shim.close(fd)
+  }
+}
+
+export function unmapLog(window: number, budget: WindowBudget): void {
+  shim.windowUnmap(window)
+  budget.giveBack(1)
+}
+
+function refuseSlow(fd: number): void {
+  const reason = fileRefusal(shim.getSeals(fd), shim.deviceMajor(fd))
+  if (reason !== null) throw refused(reason)
+}
+
+function mapWindow(fd: number, length: number, offset: number, budget: WindowBudget): number {
+  if (!budget.take())
+    throw refused(`with it the port has more than ${WINDOWS_PER_PORT_MAX} windows of 1 GiB`)
+  const window = shim.windowMap(fd, length, offset, 0)
+  if (window >= 0) return window
+  budget.giveBack(1)
+  throw refused(`mmap of ${length} bytes: ${errnoName(window)}`)
+}
+
+function mapPart(
   fd: number,
   mmapOffset: number,
   regionOffset: number,
   end: number,
   pageLength: number,
+  budget: WindowBudget,
 ): GuestWindow {
   const wanted = mmapOffset + regionOffset
   const start = Math.floor(wanted / pageLength) * pageLength
   const longest = Math.floor(WINDOW_LENGTH_MAX / pageLength) * pageLength
   const length = Math.min(Math.ceil((end - start) / pageLength) * pageLength, longest)
-  const window = shim.windowMap(fd, length, start, 0)
-  if (window < 0) throw refused(`mmap of ${length} bytes: ${errnoName(window)}`)
+  const window = mapWindow(fd, length, start, budget)
   const windowOffset = wanted - start
   return {
     window,
@@ -68,17 +134,18 @@ function pageLengthOf(fd: number): number {
 }
 
 const refused = (reason: string): ProtocolError =>
-  new ProtocolError('VHOST_USER_MEMORY', `guest memory cannot be mapped: ${reason}`, {
+  new ProtocolError('VHOST_USER_MEMORY', `the front-end’s memory cannot be mapped: ${reason}`, {
     hint: 'the guest’s memory must be shared: memory-backend-memfd or -file with share=on',
   })
 
-function unmapWindows(windows: readonly GuestWindow[]): void {
+function unmapWindows(windows: readonly GuestWindow[], budget: WindowBudget): void {
   for (const { window } of windows) shim.windowUnmap(window)
+  budget.giveBack(windows.length)
 }
 
 /** Unmaps regions whose views are all detached. */
-export function unmapRegions(regions: readonly GuestRegion[]): void {
-  for (const { windows } of regions) unmapWindows(windows)
+export function unmapRegions(regions: readonly GuestRegion[], budget: WindowBudget): void {
+  for (const { windows } of regions) unmapWindows(windows, budget)
 }
 
 /** A window of ours as a region that the driver knows under the same addresses. */

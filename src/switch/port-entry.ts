@@ -1,5 +1,6 @@
 /** What the control plane knows of one port of the switch, and how it is shown. */
 import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
+import { ConfigError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import type { PortInfo, PortState } from './api.ts'
@@ -60,6 +61,7 @@ export class PortEntry {
   info(counters: Float64Array): PortInfo {
     const { options, open, link, peer, notPostponed } = this
     const postponed = open instanceof PostponedSwitchPort ? open : undefined
+    const attached = open.tap?.current.attached.filter(Boolean).length ?? open.queues
     const error = postponed === undefined ? this.failure : postponed.error
     return {
       id: options.id,
@@ -70,6 +72,7 @@ export class PortEntry {
       ...(notPostponed === undefined ? {} : { notPostponed }),
       ...open.facts(),
       queues: open.queues,
+      ...(attached === open.queues ? {} : { queuesAttached: attached }),
       offloads: { rx: offloadNames(open.rxOffloads), tx: offloadNames(open.txOffloads) },
       vnetHdrLength: open.vnetHdrLength,
       link,
@@ -77,5 +80,15 @@ export class PortEntry {
       ...(peer === undefined ? {} : { peer: peer.options.id }),
       counters: readCounters(counters, this.index),
     }
+  }
+}
+
+/** Two ports that can be put on a link: throws when they are one, or on a link already. */
+export function checkWirable(a: PortEntry, b: PortEntry): void {
+  if (a === b) throw new ConfigError('BAD_LINK', `cannot wire "${a.options.id}" to itself`)
+  for (const { options, peer } of [a, b]) {
+    if (peer === undefined) continue
+    const text = `port "${options.id}" is already wired to "${peer.options.id}"`
+    throw new ConfigError('BAD_LINK', text)
   }
 }

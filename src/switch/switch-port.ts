@@ -9,6 +9,7 @@ import { CaptureSession } from '../capture/capture.ts'
 import { indexCapture } from '../capture/read-file.ts'
 import { ConfigError, errnoName, SysError } from '../errors.ts'
 import { WINDOW_LENGTH_MAX, Window } from '../mem/window.ts'
+import type { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { MemoryEndpoint } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
@@ -17,6 +18,7 @@ import { isUsableVnetHdrLength } from '../port/tap-port.ts'
 import { OpenTap, openTap } from '../port/tap/open.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
+import { FollowingTap } from './tap-follower.ts'
 import { VhostUserSwitchPort } from './vhost-user-port.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
@@ -50,6 +52,10 @@ export interface OpenPort {
   probe?(): void
   /** Somebody is at the other end; absent: there is no such thing. */
   readonly isConnected?: boolean
+  /** The guest uses this queue pair; absent: there are none. */
+  isPairEnabled?(pair: number): boolean
+  /** It is a TAP whose queues and vnet_hdr follow the guest on its link. */
+  readonly tap?: FollowingTap
   /** The engine has its port: whoever waits at the other end may come. */
   start?(engine: EngineAccess): void
   /** Nobody comes any more; the engine still has its port. */
@@ -79,6 +85,8 @@ export interface OpenPortContext {
   readonly given: ReadonlyMap<string, number>
   readonly log: (message: string) => void
   readonly wake: () => void
+  /** For eventfds of a front-end. */
+  readonly signals: EventSignals
   readonly stateDirectory: string | undefined
   /** The port cannot go on; what is left of it waits to be closed. */
   readonly failed: (reason: string) => void
@@ -121,9 +129,9 @@ async function openTapPort(options: TapOptions, context: OpenPortContext): Promi
 class TapSwitchPort implements OpenPort {
   readonly acceptsPostponedPeer = true
   readonly queues: number
-  readonly vnetHdrLength: number
   readonly txOffloads: number
   rxOffloads = 0
+  readonly tap: FollowingTap
   readonly #tap: OpenTap
   /** What was asked for, of which the kernel may know less. */
   #wish = 0
@@ -131,13 +139,17 @@ class TapSwitchPort implements OpenPort {
   constructor(tap: OpenTap) {
     this.#tap = tap
     this.queues = tap.fds.length
-    this.vnetHdrLength = tap.vnetHdrLength
+    this.tap = new FollowingTap(tap.vnetHdrLength, tap.fds.length)
     // TUNSETOFFLOAD limits only what the kernel gives us: it takes every offload from us.
     this.txOffloads = tap.vnetHdrLength > 0 ? OFFLOADS_ALL : 0
   }
 
   get description(): PortDescription {
-    return { kind: 'tap', fds: [...this.#tap.fds], vnetHdrLength: this.vnetHdrLength }
+    return { kind: 'tap', fds: [...this.#tap.fds], vnetHdrLength: this.#tap.vnetHdrLength }
+  }
+
+  get vnetHdrLength(): number {
+    return this.tap.current.vnetHdrLength
   }
 
   facts(): PortFacts {

@@ -30,11 +30,12 @@ import { CaptureSet } from './capture-set.ts'
 import { EngineClient } from './engine-client.ts'
 import { openAllOrNone } from './all-or-none.ts'
 import { agreeOffloads } from './offload-agreement.ts'
-import { PortEntry } from './port-entry.ts'
+import { checkWirable, PortEntry } from './port-entry.ts'
 import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
 import { checkSwitchOptions } from './switch-options.ts'
 import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
 import { MemorySwitchPort, openPort } from './switch-port.ts'
+import { TapFollower } from './tap-follower.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
 export interface CreateSwitchOptions extends SwitchOptions {
@@ -63,6 +64,7 @@ class UserspaceSwitch implements Switch {
   readonly #ports = new Map<string, PortEntry>()
   readonly #byIndex: (PortEntry | undefined)[] = []
   readonly #captures: CaptureSet
+  readonly #taps: TapFollower
   /** The end of the queue of changes. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -93,6 +95,7 @@ class UserspaceSwitch implements Switch {
       },
     )
     this.#captures = new CaptureSet(this.#engine)
+    this.#taps = new TapFollower(this.#engine, this.#log)
     // Before the first port is there. When it fails the engine is gone, and says so itself.
     if (this.#isIncoming) this.#engine.request({ op: 'pause' }).catch(() => undefined)
   }
@@ -102,19 +105,20 @@ class UserspaceSwitch implements Switch {
       const { id } = options
       if (this.#ports.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
       const index = this.#freeIndex()
-      const postponed = postponePort(options, this.runState === 'inmigrate')
+      const isWaiting = this.runState === 'inmigrate'
+      const postponed = postponePort(options, isWaiting)
       const isOpenedNow = typeof postponed === 'string'
       const open: OpenPort = isOpenedNow
         ? await openPort(options, this.#openContext(id, given))
         : postponed
-      const reason = isOpenedNow && this.#isIncoming ? postponed : undefined
+      const reason = isOpenedNow && isWaiting ? postponed : undefined
       const entry = new PortEntry(index, options, open, reason)
       clearCounters(this.#engine.counters, index)
       this.#ports.set(id, entry)
       this.#byIndex[index] = entry
       try {
         // Before the first frame, so that none needs what this port cannot take.
-        this.#agreeOffloads()
+        void this.#agree()
         await this.#engine.request({
           op: 'add-port',
           port: index,
@@ -126,7 +130,7 @@ class UserspaceSwitch implements Switch {
         if (open.isConnected !== undefined) await this.#setEngineLink(entry)
         open.start?.(this.#engineAccess(entry))
       } catch (error) {
-        this.#forget(entry)
+        await this.#forget(entry)
         await open.close()
         throw error
       }
@@ -141,6 +145,7 @@ class UserspaceSwitch implements Switch {
       given,
       log: this.#log,
       wake: this.#engine.wake,
+      signals: this.#engine.signals,
       stateDirectory: this.#stateDirectory,
       failed: (reason) => this.#portStopped(id, reason),
     }
@@ -152,7 +157,7 @@ class UserspaceSwitch implements Switch {
       await entry.open.stop?.()
       await this.#engine.request({ op: 'remove-port', port: entry.index })
       if (entry.peer !== undefined) entry.peer.peer = undefined
-      this.#forget(entry)
+      await this.#forget(entry)
       await entry.open.close()
       this.events.emit('port-removed', id)
     })
@@ -171,15 +176,7 @@ class UserspaceSwitch implements Switch {
   addLink(a: string, b: string): Promise<void> {
     return this.#change(async () => {
       const [first, second] = [this.#entry(a), this.#entry(b)]
-      if (first === second) throw new ConfigError('BAD_LINK', `cannot wire "${a}" to itself`)
-      for (const entry of [first, second]) {
-        if (entry.peer !== undefined) {
-          throw new ConfigError(
-            'BAD_LINK',
-            `port "${entry.options.id}" is already wired to "${entry.peer.options.id}"`,
-          )
-        }
-      }
+      checkWirable(first, second)
       for (const [one, other] of [
         [first, second],
         [second, first],
@@ -190,7 +187,7 @@ class UserspaceSwitch implements Switch {
       await this.#engine.request({ op: 'wire', a: first.index, b: second.index })
       first.peer = second
       second.peer = first
-      this.#agreeOffloads()
+      await this.#agree()
     })
   }
 
@@ -203,7 +200,7 @@ class UserspaceSwitch implements Switch {
       first.peer = undefined
       second.peer = undefined
       // Back on the switch they may meet ports that can take less.
-      this.#agreeOffloads()
+      await this.#agree()
       await this.#engine.request({ op: 'unwire', a: first.index, b: second.index })
     })
   }
@@ -263,18 +260,14 @@ class UserspaceSwitch implements Switch {
       if (this.runState === 'running') return
       if (this.runState === 'inmigrate') {
         if (!this.#isSignalled) {
-          throw new StateError(
-            'INCOMING',
-            'ports are still postponed until the pre-incoming point',
-            {
-              hint: 'migrate-incoming first',
-            },
-          )
+          const reason = 'ports are still postponed until the pre-incoming point'
+          throw new StateError('INCOMING', reason, { hint: 'migrate-incoming first' })
         }
         await this.#openAllPostponed()
       }
       await this.#engine.request({ op: 'resume' })
       this.runState = 'running'
+      await this.#agree()
     })
   }
 
@@ -336,7 +329,7 @@ class UserspaceSwitch implements Switch {
     const { index, open } = entry
     const { txOffloads, description } = open
     await this.#engine.request({ op: 'replace-port', port: index, txOffloads, description })
-    this.#agreeOffloads()
+    await this.#agree()
     await this.#setEngineLink(entry)
   }
 
@@ -360,7 +353,7 @@ class UserspaceSwitch implements Switch {
         await this.#engine
           .request({ op: 'remove-port', port: entry.index })
           .catch((error: Error) => this.#log(error.message))
-        this.#forget(entry)
+        await this.#forget(entry)
         await entry.open.close()
       }
       this.runState = 'shutdown'
@@ -397,10 +390,10 @@ class UserspaceSwitch implements Switch {
     throw new StateError('TOO_MANY_PORTS', `a switch has at most ${PORTS_MAX} ports`)
   }
 
-  #forget(entry: PortEntry): void {
+  async #forget(entry: PortEntry): Promise<void> {
     this.#ports.delete(entry.options.id)
     this.#byIndex[entry.index] = undefined
-    this.#agreeOffloads()
+    await this.#agree()
   }
 
   #setEngineLink(entry: PortEntry): Promise<unknown> {
@@ -415,7 +408,7 @@ class UserspaceSwitch implements Switch {
       changed: () => this.#connectionChanged(entry),
       probePeer: () => {
         entry.peer?.open.probe?.()
-        this.#agreeOffloads()
+        void this.#agree()
       },
     }
   }
@@ -427,8 +420,7 @@ class UserspaceSwitch implements Switch {
       entry.failure = undefined
       this.#showConnection(entry)
     }
-    this.#agreeOffloads()
-    await this.#setEngineLink(entry)
+    await Promise.all([this.#agree(), this.#setEngineLink(entry)])
     this.#showConnection(entry)
   }
 
@@ -440,16 +432,21 @@ class UserspaceSwitch implements Switch {
     this.events.emit('port-changed', this.#info(entry))
   }
 
-  #agreeOffloads(): void {
-    const entries = [...this.#ports.values()]
-    agreeOffloads(entries)
-    for (const entry of entries) {
-      if (entry.merges === entry.wasMerging) continue
-      entry.wasMerging = entry.merges
-      this.#engine
-        .request({ op: 'set-merging', port: entry.index, isMerging: entry.merges })
-        .catch((error: Error) => this.#log(error.message))
-    }
+  /** What depends on who is connected to whom. */
+  #agree(): Promise<void> {
+    const all = [...this.#ports.values()]
+    agreeOffloads(all)
+    for (const entry of all) this.#agreeMerging(entry)
+    return this.#taps.follow(all)
+  }
+
+  #agreeMerging(entry: PortEntry): void {
+    const { index: port, merges: isMerging } = entry
+    if (isMerging === entry.wasMerging) return
+    entry.wasMerging = isMerging
+    this.#engine
+      .request({ op: 'set-merging', port, isMerging })
+      .catch((error: Error) => this.#log(error.message))
   }
 
   #portFailed(index: number, errno: number): void {

@@ -22,6 +22,7 @@ import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
 import { DEVICE_FEATURES } from './guest-features.ts'
+import { WindowBudget } from './guest-mapping.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
 const MTU_MAX = 65535
@@ -36,6 +37,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly acceptsPostponedPeer = true
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
+  readonly windows: WindowBudget = new WindowBudget()
   readonly #options: VhostUserOptions
   readonly #context: OpenPortContext
   readonly #listener: VhostUserListener
@@ -69,6 +71,11 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   start(engine: EngineAccess): void {
     this.#engine = engine
+    if (!this.#context.signals.neverWaits) {
+      this.#context.log(
+        `vhost-user ${this.#options.id}: without AIO (sysctl fs.aio-max-nr) a hostile front-end can hold the switch up`,
+      )
+    }
     this.#listener.start()
   }
 
@@ -83,7 +90,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       ended: () => void this.#sessions.delete(device),
       closeFd: (fd) => void shim.close(fd),
       prepareEventFd,
-      signalFd: (fd) => void shim.eventfdWrite(fd),
+      signalFd: (fd) => this.#context.signals.signal(fd),
       log: (message) => this.#context.log(`vhost-user ${this.#options.id}: ${message}`),
     })
     this.#sessions.set(device, session)
@@ -163,6 +170,10 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   get #negotiated(): ReturnType<typeof negotiatedOf> | undefined {
     return this.isConnected ? negotiatedOf(this.#owner!.features) : undefined
+  }
+
+  isPairEnabled(pair: number): boolean {
+    return this.#owner?.isPairEnabled(pair) === true
   }
 
   get vnetHdrLength(): number {

@@ -318,6 +318,10 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     return this.#state.deviceStatus !== 0
   }
 
+  isPairEnabled(pair: number): boolean {
+    return pair < this.#state.pairs
+  }
+
   get vnetHdrLength(): number {
     return this.isConnected ? negotiatedOf(this.#state.features).headerLength : 0
   }

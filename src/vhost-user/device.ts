@@ -26,6 +26,13 @@ export interface MemoryRegion {
   readonly fd: number
 }
 
+/** Where the dirty bitmap is: `size` bytes from `offset` of the file behind `fd`. */
+export interface DirtyLogFile {
+  readonly fd: number
+  readonly size: number
+  readonly offset: number
+}
+
 export interface VhostUserDevice {
   /**
    * The features that the driver acknowledged, VIRTIO and VHOST_F_LOG_ALL bits. While queues run
@@ -49,11 +56,7 @@ export interface VhostUserDevice {
   /** Where writes to a running queue's used ring are logged from now on; -1: they are not. */
   setQueueLog(index: number, logAddress: number): Promise<void>
   /** The dirty bitmap, one bit per 4 KiB page of guest memory; replaces the one before. */
-  setLog(log: {
-    readonly fd: number
-    readonly size: number
-    readonly offset: number
-  }): Promise<void>
+  setLog(log: DirtyLogFile): Promise<void>
   /** Tells the other ports of the switch where the guest's address is now (a broadcast RARP). */
   sendRarp(mac: Uint8Array): Promise<void>
   /** False when the device cannot take frames of that size. */

@@ -59,6 +59,11 @@ export class DirtyLog {
     this.#count = 0
   }
 
+  /** The front-end has truncated the bitmap's file since the last call: what was marked is lost. */
+  hasFaulted(): boolean {
+    return shim.windowFaults(this.#bitmap.id) > 0
+  }
+
   /** Ends this thread's view of the bitmap. */
   close(): void {
     this.#bitmap.detach()

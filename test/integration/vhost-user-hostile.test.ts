@@ -15,6 +15,7 @@ import { shim } from '../../src/native/shim.ts'
 import type { FrontEnd } from '../support/front-end.ts'
 import {
   BUFFER_LENGTH,
+  F_LOG_ALL,
   F_PROTOCOL,
   F_VERSION_1,
   GUEST_BASE,
@@ -32,6 +33,9 @@ import { randomFrom, shuffled } from '../support/random.ts'
 const NEED_REPLY = 9
 const EAGAIN = 11
 const AT_ONCE = 16
+const GIBIBYTE = 2 ** 30
+/** Has a bit for each page of the guest's memory. */
+const LOG_LENGTH = 4096
 const HUGE_PAGE = 0x20_0000
 /** MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB. */
 const MFD_HUGE = 1 | 4 | (21 << 26)
@@ -381,6 +385,57 @@ describe('while rings run', () => {
     await truncate(1, ...where)
   })
 
+  test.each([
+    ['for a used ring', 0],
+    ['for the frames', 1],
+  ])('a dirty log truncated under us: %s', async (_what, flags) => {
+    const guest = await lab.connect()
+    await guest.start(F_VERSION_1 | F_PROTOCOL | F_LOG_ALL)
+    const log = shim.memfdCreate('framepump-test-log', 1)
+    shim.ftruncate(log, LOG_LENGTH)
+    expect(await guest.askU64(6, u64s(LOG_LENGTH, 0), [log])).toBe(0n)
+    for (const queue of [0, 1]) guest.send(9, guest.ringAddress(queue, flags, GUEST_BASE))
+    await guest.barrier()
+    guest.post(16)
+    lab.flood()
+    await until('a frame comes', () => guest.usedIndex(0) >= 1)
+    expect(lab.state).toBe('connected')
+    shim.ftruncate(log, 0)
+    lab.flood()
+    await guest.hungUp()
+    shim.close(log)
+    lab.kill(guest)
+    await lab.expectUsable()
+  })
+
+  test('memory beyond what a port may have ends the connection, of all its front-ends together', async () => {
+    const guest = await busyGuest()
+    const sparse = shim.memfdCreate('framepump-test-guest', 1)
+    shim.ftruncate(sparse, 600 * GIBIBYTE)
+    const row = (gibibytes: number): Uint8Array =>
+      u64s(2 ** 40, gibibytes * GIBIBYTE, USER_BASE + 2 ** 40, 0)
+    const slot = (gibibytes: number): Uint8Array => joined(u64s(0), row(gibibytes))
+    const refusal = 'has more than 512 windows'
+    // Each window that the engine views costs it a full collection: few of them.
+    guest.send(37, slot(20), [sparse])
+    await guest.barrier()
+    const second = await lab.connect()
+    await second.negotiate()
+    second.send(5, joined(u32s(1, 0), row(500)), [sparse])
+    await second.hungUp()
+    expect(lab.log.filter((line) => line.includes(refusal))).toHaveLength(1)
+    lab.flood()
+    await guest.barrier()
+    guest.send(38, slot(20))
+    guest.send(37, slot(600), [sparse])
+    await guest.hungUp()
+    shim.close(sparse)
+    expect(lab.log.filter((line) => line.includes(refusal))).toHaveLength(2)
+    lab.kill(guest)
+    lab.kill(second)
+    await lab.expectUsable()
+  })
+
   describe('in huge pages', () => {
     let before = 0
     beforeAll(() => {
@@ -485,7 +540,10 @@ describe('descriptors that are something else', () => {
     await lab.expectUsable()
   })
 
-  test('as call and err: an eventfd that is full and blocks', async () => {
+  test.each([
+    ['blocks', false],
+    ['its sender has block once it is taken', true],
+  ])('as call and err: an eventfd that is full and %s', async (_when, isLater) => {
     const guest = await lab.connect()
     await guest.start()
     const fd = blockingEventfd()
@@ -494,6 +552,8 @@ describe('descriptors that are something else', () => {
       for (const queue of [0, 1]) guest.send(request, u64(BigInt(queue)), [fd])
     }
     await guest.barrier()
+    // The flag belongs to the open file, which is the front-end's as well.
+    if (isLater) shim.setStatusFlags(fd, shim.getStatusFlags(fd) & ~constants.O_NONBLOCK)
     guest.post(8)
     for (let n = 0; n < 4; n++) lab.flood()
     await lab.passesFrames()

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Daemon } from '../support/lab.ts'
-import { Lab, tapSpec } from '../support/lab.ts'
+import { IFNAME, Lab, tapSpec } from '../support/lab.ts'
 import { sh, until, words } from '../support/processes.ts'
 import type { Testpmd } from '../support/testpmd.ts'
 import { HugePages, startTestpmd, testpmdMac } from '../support/testpmd.ts'
@@ -178,6 +178,44 @@ test('ports stop and start again, with more queues and fewer', async () => {
     await expectEcho(lab, r, testpmd)
     await expectBulk(r, testpmd, 64)
   }
+})
+
+test('on a link the queues of a TAP follow those of testpmd', async () => {
+  await using lab = new Lab()
+  const netns = lab.netns()
+  const path = join(lab.directory, 'vhost.sock')
+  const specs = [tapSpec(0, netns, 'queues=4'), `vhost-user,id=g0,path=${path},queues=4`]
+  const ports = specs.flatMap((spec) => ['--port', spec])
+  const daemon = await lab.daemon(...ports, '--link', 'p0,g0')
+  lab.address(netns, HOST)
+  const countsAre = (attached: number): Promise<void> =>
+    until(`${attached} queues are attached`, () => {
+      const [link] = JSON.parse(sh('ip', '-n', netns, '-d', '-j', 'link', 'show', IFNAME)) as {
+        linkinfo: { info_data: { numqueues: number; numdisabled: number } }
+      }[]
+      const { numqueues, numdisabled } = link.linkinfo.info_data
+      return numqueues === attached && numdisabled === 4 - attached
+    })
+  await countsAre(4)
+  const device = `path=${path},mrg_rxbuf=1,queues=4`
+  const testpmd = await startTestpmd(lab, { devices: [device], queues: 4 })
+  for (const queues of [1, 2, 4, 3]) {
+    await testpmd.command('port stop all')
+    await testpmd.command(`port config all rxq ${queues}`)
+    await testpmd.command(`port config all txq ${queues}`)
+    expect(await testpmd.command('port start all')).toContain('Done')
+    await countsAre(queues)
+    await testpmd.command('set fwd icmpecho')
+    await testpmd.command('start')
+    const pings = 'for k in $(seq 100 131); do ping -n -c 1 -W 5 10.0.0.$k; done'
+    const output = lab.exec(netns, 'sh', '-c', pings)
+    expect(output.match(/ 0% packet loss/g)).toHaveLength(32)
+    await testpmd.command('stop')
+  }
+  expect((await daemon.port('p0'))['queues-attached']).toBe(3)
+  await testpmd.kill()
+  await countsAre(4)
+  expect(await daemon.port('p0')).not.toHaveProperty('queues-attached')
 })
 
 test.each([

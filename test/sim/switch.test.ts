@@ -1,6 +1,7 @@
 /** The whole switch with memory ports and a clock of its own; see test/support/sim.ts. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import type { MemoryEnginePort } from '../../src/port/memory-port.ts'
 import { frame, Sim } from '../support/sim.ts'
 
 const BROADCAST = 255
@@ -17,6 +18,19 @@ test('floods what it does not know and never back to the in-port, then learns', 
   sim.send(0, frame(2, 1))
   expect(sim.receive(2)).toEqual([])
   expect(sim.receive(1)).toHaveLength(1)
+})
+
+test('a port is removed while another one never falls silent', () => {
+  using sim = new Sim(3)
+  const talker = sim.engine.forwarder.port(0) as MemoryEnginePort
+  const receive = talker.receive.bind(talker)
+  talker.receive = (burst) => {
+    sim.ports[0].send(frame(BROADCAST, 1))
+    return receive(burst)
+  }
+  sim.engine.removePort(2, [])
+  expect(sim.engine.forwarder.port(2)).toBeNull()
+  expect(sim.receive(1).length).toBeGreaterThan(0)
 })
 
 test('a moved address is followed and counted', () => {

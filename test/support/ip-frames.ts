@@ -87,7 +87,10 @@ export function ipFrame(options: IpFrameOptions): IpFrame {
         (tcpLength / 4) << 4,
         flags,
         ...be16(window),
-        ...[0, 0, 0, 0],
+        0,
+        0,
+        0,
+        0,
         ...tcpOptions,
       ]
     : [...be16(sourcePort), ...be16(destinationPort), ...be16(8 + payload.length), 0, 0]

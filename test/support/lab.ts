@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { afterAll } from 'vitest'
 import { ControlClient } from '../../src/control/client.ts'
 import { Background, sh, until } from './processes.ts'
 
@@ -57,17 +58,36 @@ export class Lab implements AsyncDisposable {
   }
 
   /** The same of another build. */
-  async daemonOf(cli: string, ...args: string[]): Promise<Daemon> {
-    const control = join(this.directory, `control-${count++}.sock`)
-    const daemon = new Daemon(
-      control,
-      this.background(process.execPath, [cli, 'run', '--io', IO, '--control', control, ...args]),
-    )
-    await until(
-      'the daemon is ready',
-      () => daemon.process.stderr.includes('framepump: ready') || !daemon.process.isRunning,
-    )
-    if (!daemon.process.isRunning) throw new Error(`daemon ended: ${daemon.process.stderr}`)
+  daemonOf(cli: string, ...args: string[]): Promise<Daemon> {
+    return this.#startDaemon(cli, this.controlPath(), {}, args)
+  }
+
+  /**
+   * A daemon that is to take over from the one with this control path; it writes the names of its
+   * calls of the shim to `trace`.
+   */
+  incoming(control: string, trace: string, ...args: string[]): Promise<Daemon> {
+    const env = { FRAMEPUMP_TRACE: trace }
+    return this.#startDaemon(CLI, control, env, ['--incoming', 'defer', ...args])
+  }
+
+  /** A new one. */
+  controlPath(): string {
+    return join(this.directory, `control-${count++}.sock`)
+  }
+
+  async #startDaemon(
+    cli: string,
+    control: string,
+    env: NodeJS.ProcessEnv,
+    args: readonly string[],
+  ): Promise<Daemon> {
+    const command = [cli, 'run', '--io', IO, '--control', control, ...args]
+    const process = this.background(globalThis.process.execPath, command, env)
+    const ready = /framepump: ready \(control (.*)\)/
+    await until('the daemon is ready', () => ready.test(process.stderr) || !process.isRunning)
+    if (!process.isRunning) throw new Error(`daemon ended: ${process.stderr}`)
+    const daemon = new Daemon(ready.exec(process.stderr)![1], process)
     this.#clients.push(await daemon.connect())
     return daemon
   }
@@ -99,6 +119,10 @@ export class Lab implements AsyncDisposable {
       `ping -n -q -c ${pings} -i 0.05 -W 2 ${address} || true`,
     )
     return Number(/(\d+) received/.exec(output)?.[1] ?? 0)
+  }
+
+  get packetTool(): string {
+    return packetTool()
   }
 
   /** Receives frames of ethertype 0x88b5 until `frames` or a silence; resolves when listening. */
@@ -186,18 +210,23 @@ export class Daemon {
   }
 }
 
-let tool: string | undefined
+let toolDirectory: string | undefined
 
-/** The compiled packet tool; one per test process. */
+// At the end of each file of tests, and not of the process: that one is killed.
+afterAll(() => {
+  if (toolDirectory !== undefined) rmSync(toolDirectory, { recursive: true, force: true })
+  toolDirectory = undefined
+})
+
+/** The compiled packet tool; one per file of tests. */
 function packetTool(): string {
-  if (tool === undefined) {
-    tool = join(mkdtempSync(join(tmpdir(), 'framepump-tool-')), 'packet-tool')
+  if (toolDirectory === undefined) {
+    toolDirectory = mkdtempSync(join(tmpdir(), 'framepump-tool-'))
     const source = join(ROOT, 'test/support/c/packet-tool.c')
+    const tool = join(toolDirectory, 'packet-tool')
     sh('cc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-o', tool, source)
-    const compiled = tool
-    process.once('exit', () => rmSync(join(compiled, '..'), { recursive: true, force: true }))
   }
-  return tool
+  return join(toolDirectory, 'packet-tool')
 }
 
 /** An Ethernet frame of ethertype 0x88b5 as hex: addresses, then a 32-bit number, then filling. */

@@ -1,5 +1,5 @@
 /** Descriptors and time: open, memfd, eventfd, epoll, poll and the clocks. */
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, POLLIN } from '../../../src/abi/epoll.ts'
@@ -96,6 +96,41 @@ describe('eventfd', () => {
     expect(shim.eventfd(0, 0x4000_0000)).toBe(-EINVAL)
     expect(shim.eventfdWrite(CLOSED_FD)).toBe(-EBADF)
     expect(shim.eventfdRead(CLOSED_FD)).toBe(-EBADF)
+  })
+})
+
+describe('AIO', () => {
+  test('signals an eventfd any number of times, once completions are taken back', () => {
+    const fd = keepFd(shim.eventfd(0, EFD_NONBLOCK))
+    const context = shim.aioSetup(8)
+    expect(context).toBeGreaterThan(0)
+    let signalled = 0
+    while (shim.aioSignal(context, fd) === 0) signalled++
+    expect(shim.aioSignal(context, fd)).toBe(-EAGAIN)
+    expect(shim.aioReap(context)).toBeGreaterThan(0)
+    expect(shim.aioSignal(context, fd)).toBe(0)
+    expect(shim.eventfdRead(fd)).toBe(signalled + 1)
+    expect(shim.aioDestroy(context)).toBe(0)
+    expect(shim.aioDestroy(context)).toBe(-EINVAL)
+    expect(shim.aioSignal(context, fd)).toBe(-EINVAL)
+  })
+
+  test('does not wait for an eventfd that is full and blocks', () => {
+    const fd = keepFd(shim.eventfd(0, EFD_CLOEXEC))
+    writeSync(fd, new BigUint64Array([0xffff_ffff_ffff_fffen]))
+    const context = shim.aioSetup(8)
+    for (let n = 0; n < 4; n++) expect(shim.aioSignal(context, fd)).toBe(0)
+    expect(shim.poll(fd, POLLIN, 0) & POLLIN).toBe(POLLIN)
+    shim.aioDestroy(context)
+  })
+
+  test('answers -errno for what is no eventfd', () => {
+    const context = shim.aioSetup(8)
+    expect(shim.aioSignal(context, keepFd(shim.memfdCreate('x', MFD_CLOEXEC)))).toBe(-EINVAL)
+    expect(shim.aioSignal(context, CLOSED_FD)).toBe(-EBADF)
+    expect(shim.aioReap(context)).toBe(0)
+    shim.aioDestroy(context)
+    expect(shim.aioSetup(-1)).toBeLessThan(0)
   })
 })
 

@@ -1,6 +1,7 @@
 /** The dirty log: every page that was noted is marked when it is time to, and not before. */
 import { beforeEach, expect, test } from 'vitest'
 import { Window } from '../../../src/mem/window.ts'
+import { shim } from '../../../src/native/shim.ts'
 import { DirtyLog, LOG_PAGE_LENGTH } from '../../../src/virtio/dirty-log.ts'
 import { atEnd, KINDS, makeGuest, makeQueues, GUEST_ADDRESS } from '../../support/guest.ts'
 
@@ -78,4 +79,26 @@ test.each(KINDS)('a $name queue logs the parts of its ring that it writes', (kin
         ]
       : [[0x1234_5678, 4 + 1024 * 8 + 2]],
   )
+})
+
+test('a bitmap whose file was truncated is told once', () => {
+  const length = 2 * LOG_PAGE_LENGTH
+  const fd = shim.memfdCreate('framepump-test-log', 1)
+  shim.ftruncate(fd, length)
+  const bitmap = Window.map(length, { fd })
+  const truncated = new DirtyLog(bitmap.id)
+  atEnd(() => {
+    truncated.close()
+    bitmap.unmap()
+    shim.close(fd)
+  })
+  truncated.note(0, 1)
+  truncated.mark()
+  expect(truncated.hasFaulted()).toBe(false)
+  shim.ftruncate(fd, 0)
+  expect(truncated.hasFaulted()).toBe(false)
+  truncated.note(0, 1)
+  truncated.mark()
+  expect(truncated.hasFaulted()).toBe(true)
+  expect(truncated.hasFaulted()).toBe(false)
 })

@@ -1,0 +1,329 @@
+/**
+ * Checksums, segmentation and coalescing in software: what comes out against what the standards say
+ * of it, computed in another way; and that nothing which a peer writes makes more than a drop.
+ */
+import fc from 'fast-check'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { NEEDS_IPV4_CHECKSUM, OFFLOADS_ALL } from '../../src/wire/vnet-hdr.ts'
+import type { IpFrame, IpFrameOptions } from '../support/ip-frames.ts'
+import { checksumFault, ipFrame, payloadOf } from '../support/ip-frames.ts'
+import type { GivenFrame, OffloadFrame } from '../support/offload-bench.ts'
+import { OffloadBench } from '../support/offload-bench.ts'
+
+const [FIN, PSH, ACK, ECE, CWR] = [0x01, 0x08, 0x10, 0x40, 0x80]
+const [NEEDS_CSUM, ECN] = [1, 0x80]
+const [TCPV4, TCPV6, UDP_L4] = [1, 4, 5]
+
+let bench: OffloadBench
+
+beforeAll(() => {
+  bench = new OffloadBench()
+})
+
+afterAll(() => bench.close())
+
+const headers = fc.record({
+  vlans: fc.oneof(fc.constant([]), fc.constant([5]), fc.constant([7, 9])),
+  isIpv6: fc.boolean(),
+  id: fc.nat(0xffff),
+  tos: fc.nat(255),
+  ttl: fc.integer({ min: 1, max: 255 }),
+  dontFragment: fc.boolean(),
+  sourcePort: fc.nat(0xffff),
+  sequence: fc.oneof(fc.nat(0xffff_ffff), fc.constant(0xffff_ff00)),
+  acknowledgement: fc.nat(0xffff_ffff),
+  window: fc.nat(0xffff),
+  tcpOptions: fc.constantFrom([], [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]),
+})
+const cuts = fc.oneof(
+  fc.constant([]),
+  fc.array(fc.integer({ min: 1, max: 3000 }), { maxLength: 8 }),
+)
+
+/** The vnet_hdr of a TSO or USO frame; hdr_len is a lie. */
+function gsoHeader(one: IpFrame, type: number, gsoSize: number): OffloadFrame['header'] {
+  return [NEEDS_CSUM, type, 1, gsoSize, one.l4, one.checksumOffset]
+}
+
+function typeOf(options: IpFrameOptions): number {
+  if (options.protocol === 'udp') return UDP_L4
+  return options.isIpv6 === true ? TCPV6 : TCPV4
+}
+
+/** The frame that a sender without offloads would have sent instead as the n-th of so many. */
+function expectedSegment(whole: IpFrameOptions, n: number, gsoSize: number): IpFrame {
+  const payload = whole.payload.subarray(n * gsoSize, (n + 1) * gsoSize)
+  const isLast = (n + 1) * gsoSize >= whole.payload.length
+  let flags = whole.flags ?? ACK
+  if (!isLast) flags &= ~(FIN | PSH)
+  if (n > 0) flags &= ~CWR
+  return ipFrame({
+    ...whole,
+    payload,
+    flags,
+    id: ((whole.id ?? 0) + n) & 0xffff,
+    sequence: ((whole.sequence ?? 0) + n * gsoSize) >>> 0,
+    checksum: 'full',
+  })
+}
+
+describe('segmentation', () => {
+  test('makes what a sender without offloads would have sent', () => {
+    fc.assert(
+      fc.property(
+        headers,
+        fc.boolean(),
+        fc.constantFrom(ACK, ACK | PSH, ACK | FIN | PSH, ACK | ECE | CWR),
+        fc.integer({ min: 1, max: 9000 }),
+        fc.integer({ min: 100, max: 1500 }),
+        cuts,
+        (fields, isUdp, flags, length, gsoSize, pieces) => {
+          const options: IpFrameOptions = {
+            ...fields,
+            flags,
+            protocol: isUdp ? 'udp' : 'tcp',
+            payload: payloadOf(length),
+            checksum: 'partial',
+          }
+          const whole = ipFrame(options)
+          const ecn = !isUdp && (flags & CWR) !== 0 ? ECN : 0
+          const header = gsoHeader(whole, typeOf(options) | ecn, gsoSize)!
+          const given = bench.run([{ bytes: whole.bytes, header, cuts: pieces }], 0)
+          expect(given).toHaveLength(Math.ceil(length / gsoSize))
+          given.forEach((segment, n) => {
+            const expected = expectedSegment(options, n, gsoSize)
+            expect(segment.bytes).toEqual(expected.bytes)
+            expect(segment).toMatchObject({ gso: 0, needs: 0 })
+            expect(checksumFault(segment.bytes, expected.l3, expected.l4)).toBeUndefined()
+          })
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+
+  test('of 64 KiB, and of many frames at once, is complete and in order', () => {
+    const frames = Array.from({ length: 8 }, (_, k) => {
+      const options = { payload: payloadOf(65000, k), checksum: 'partial' as const, source: k + 1 }
+      const whole = ipFrame(options)
+      return { options, frame: { bytes: whole.bytes, header: gsoHeader(whole, TCPV4, 1448)! } }
+    })
+    const given = bench.run(
+      frames.map(({ frame }) => frame),
+      0,
+    )
+    const each = Math.ceil(65000 / 1448)
+    expect(given).toHaveLength(8 * each)
+    given.forEach(({ bytes }, n) => {
+      const { options } = frames[Math.floor(n / each)]
+      expect(
+        Buffer.compare(
+          bytes,
+          expectedSegment({ ...options, id: 0x1234, sequence: 1000 }, n % each, 1448).bytes,
+        ),
+      ).toBe(0)
+    })
+  })
+
+  test('walks IPv6 extension headers and IPv4 options', () => {
+    for (const more of [
+      {
+        isIpv6: true,
+        extensions: [
+          [0, 8],
+          [60, 24],
+        ] as const,
+      },
+      { ipOptions: 12 },
+    ]) {
+      const options: IpFrameOptions = { ...more, payload: payloadOf(3000), checksum: 'partial' }
+      const whole = ipFrame(options)
+      const header = gsoHeader(whole, typeOf(options), 1000)!
+      const given = bench.run([{ bytes: whole.bytes, header }], 0)
+      expect(given.map(({ bytes }) => bytes)).toEqual(
+        [0, 1, 2].map(
+          (n) => expectedSegment({ id: 0x1234, sequence: 1000, ...options }, n, 1000).bytes,
+        ),
+      )
+    }
+  })
+})
+
+describe('checksums', () => {
+  test('are completed, wherever the frame is cut; 0 becomes 0xffff', () => {
+    fc.assert(
+      fc.property(headers, fc.boolean(), fc.nat(3000), cuts, (fields, isUdp, length, pieces) => {
+        const options: IpFrameOptions = {
+          ...fields,
+          protocol: isUdp ? 'udp' : 'tcp',
+          payload: payloadOf(length),
+        }
+        const partial = ipFrame({ ...options, checksum: 'partial' })
+        const header = [NEEDS_CSUM, 0, 0, 0, partial.l4, partial.checksumOffset] as const
+        const [given] = bench.run([{ bytes: partial.bytes, header, cuts: pieces }], 0)
+        expect(given.bytes).toEqual(ipFrame(options).bytes)
+        expect(given).toMatchObject({ gso: 0, needs: 0 })
+      }),
+      { numRuns: 200 },
+    )
+  })
+
+  test('of an IPv4 header that was left zero is filled, and the rest stays', () => {
+    const whole = ipFrame({ payload: payloadOf(4000), checksum: 'partial' })
+    const bytes = whole.bytes.slice()
+    bytes.fill(0, whole.l3 + 10, whole.l3 + 12)
+    const header = gsoHeader(whole, TCPV4, 1000)!
+    const [given] = bench.run([{ bytes, header, needs: NEEDS_IPV4_CHECKSUM }], OFFLOADS_ALL)
+    expect(given.bytes).toEqual(whole.bytes)
+    expect(given.gso & 0xffff).toBe(NEEDS_CSUM | (TCPV4 << 8))
+    expect(given.needs & NEEDS_IPV4_CHECKSUM).toBe(0)
+  })
+})
+
+/** The segments of a frame, as frames without offloads. */
+function segmentsOf(options: IpFrameOptions, gsoSize: number): OffloadFrame[] {
+  const count = Math.ceil(options.payload.length / gsoSize)
+  return Array.from({ length: count }, (_, n) => ({
+    bytes: expectedSegment(options, n, gsoSize).bytes,
+  }))
+}
+
+function expectWhole(given: GivenFrame, options: IpFrameOptions, gsoSize: number): void {
+  const whole = ipFrame({ ...options, checksum: 'partial' })
+  const isEcn = ((options.flags ?? ACK) & CWR) !== 0
+  expect(given.bytes).toEqual(whole.bytes)
+  expect(given.gso).toBe(
+    NEEDS_CSUM | ((typeOf(options) | (isEcn ? ECN : 0)) << 8) | (whole.end << 16),
+  )
+  expect(given.gsoSize).toBe(gsoSize | (whole.l4 << 16))
+  expect(given.csumOffset).toBe(16)
+}
+
+describe('coalescing', () => {
+  test('of the segments of a frame is the frame', () => {
+    fc.assert(
+      fc.property(
+        headers,
+        fc.constantFrom(ACK, ACK | PSH, ACK | FIN | PSH, ACK | CWR),
+        fc.integer({ min: 2, max: 30 }),
+        fc.integer({ min: 1, max: 1448 }),
+        fc.integer({ min: 200, max: 1448 }),
+        cuts,
+        (fields, flags, count, rest, gsoSize, pieces) => {
+          const length = (count - 1) * gsoSize + Math.min(rest, gsoSize)
+          const options: IpFrameOptions = { ...fields, flags, payload: payloadOf(length) }
+          const frames = segmentsOf(options, gsoSize)
+          frames[1] = { ...frames[1], cuts: pieces }
+          const given = bench.run(frames, OFFLOADS_ALL, true)
+          expect(given).toHaveLength(1)
+          expectWhole(given[0], options, gsoSize)
+        },
+      ),
+      { numRuns: 80 },
+    )
+  })
+
+  test('of interleaved flows keeps each of them in order', () => {
+    const flows = [1, 2, 3].map((source) => ({ source, payload: payloadOf(5000, source) }))
+    const segments = flows.map((flow) => segmentsOf({ ...flow, id: 5, sequence: 9 }, 1000))
+    const mixed = Array.from({ length: 5 }, (_, n) => segments.map((list) => list[n])).flat()
+    const given = bench.run(mixed, OFFLOADS_ALL, true)
+    expect(given).toHaveLength(3)
+    given.forEach((one, k) => expectWhole(one, { ...flows[k], id: 5, sequence: 9 }, 1000))
+  })
+
+  /** Each makes the second segment one that must not be merged with the first. */
+  const DIFFERENCES: [string, Partial<IpFrameOptions>][] = [
+    ['a gap', { sequence: 2001 }],
+    ['a repetition', { sequence: 1000 }],
+    ['another acknowledgement', { acknowledgement: 1 }],
+    ['another window', { window: 1 }],
+    ['another TTL', { ttl: 3 }],
+    ['another TOS', { tos: 4 }],
+    ['another id', { id: 77 }],
+    ['DF', { dontFragment: false }],
+    ['another VLAN', { vlans: [6] }],
+    ['no VLAN', { vlans: [] }],
+    ['another port', { sourcePort: 1 }],
+    ['another host', { source: 9 }],
+    ['options', { tcpOptions: [1, 1, 1, 1] }],
+    ['URG', { flags: ACK | 0x20 }],
+    ['SYN', { flags: ACK | 0x02 }],
+    ['RST', { flags: ACK | 0x04 }],
+    ['CWR', { flags: ACK | CWR }],
+    ['ECE', { flags: ACK | ECE }],
+    ['a longer payload', { payload: payloadOf(1001) }],
+    ['no payload', { payload: payloadOf(0) }],
+    ['IPv6', { isIpv6: true }],
+    ['UDP', { protocol: 'udp' }],
+    ['a wrong checksum', { checksum: 'none' }],
+  ]
+  test.each(DIFFERENCES)('never goes across %s', (_, difference) => {
+    const base = { vlans: [5], payload: payloadOf(1000), id: 1, sequence: 1000 }
+    const first = ipFrame(base).bytes
+    const second = ipFrame({ ...base, id: 2, sequence: 2000, ...difference }).bytes
+    const given = bench.run([{ bytes: first }, { bytes: second }], OFFLOADS_ALL, true)
+    expect(given.map(({ bytes }) => bytes)).toEqual([first, second])
+    expect(given.every(({ gso }) => gso === 0)).toBe(true)
+  })
+
+  test.each([
+    ['PSH', ACK | PSH],
+    ['FIN', ACK | FIN],
+  ])('ends with %s', (_, flags) => {
+    const at = (n: number, flag: number): OffloadFrame => ({
+      bytes: ipFrame({ payload: payloadOf(500), id: n, sequence: 1 + n * 500, flags: flag }).bytes,
+    })
+    const given = bench.run([at(0, ACK), at(1, flags), at(2, ACK), at(3, ACK)], OFFLOADS_ALL, true)
+    expect(given.map(({ bytes }) => bytes.length - 54)).toEqual([1000, 1000])
+  })
+
+  test('ends with 64 KiB', () => {
+    const options = { payload: payloadOf(100 * 1400), id: 0, sequence: 1 }
+    const given = bench.run(segmentsOf(options, 1400), OFFLOADS_ALL, true)
+    const lengths = given.map(({ bytes }) => bytes.length - 14)
+    expect(Math.max(...lengths)).toBeLessThanOrEqual(65535)
+    expect(lengths.reduce((sum, length) => sum + length - 40, 0)).toBe(100 * 1400)
+  })
+
+  test('a port without TSO for that family is given the segments', () => {
+    const segments = segmentsOf({ isIpv6: true, payload: payloadOf(3000), sequence: 1 }, 1000)
+    expect(bench.run(segments, 0x03, true)).toHaveLength(3)
+  })
+})
+
+test('nothing that a peer writes makes more than a drop, or reads outside its frame', () => {
+  const base = [
+    ipFrame({ payload: payloadOf(3000), checksum: 'partial' }).bytes,
+    ipFrame({ payload: payloadOf(3000), isIpv6: true, extensions: [[0, 8]] }).bytes,
+    ipFrame({ payload: payloadOf(900), vlans: [1, 2], protocol: 'udp' }).bytes,
+  ]
+  const mutation = fc.tuple(fc.nat(120), fc.nat(255))
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...base),
+      fc.array(mutation, { maxLength: 6 }),
+      fc.integer({ min: 14, max: 3100 }),
+      fc.tuple(
+        fc.constantFrom(0, 1, 2, 3),
+        fc.constantFrom(0, 1, 4, 5, 0x81, 0x84),
+        fc.nat(0xffff),
+        fc.oneof(fc.nat(20), fc.nat(0xffff)),
+        fc.oneof(fc.nat(200), fc.nat(0xffff)),
+        fc.oneof(fc.nat(20), fc.nat(0xffff)),
+      ),
+      cuts,
+      fc.boolean(),
+      fc.constantFrom(0, 1, 3, 7, OFFLOADS_ALL),
+      (whole, mutations, length, header, pieces, isMerging, offloads) => {
+        const bytes = whole.slice(0, Math.min(length, whole.length))
+        for (const [at, value] of mutations) if (at < bytes.length) bytes[at] = value
+        const frames = Array.from({ length: 3 }, () => ({ bytes, header, cuts: pieces }))
+        const given = bench.run(frames, offloads, isMerging)
+        for (const one of given)
+          expect(one.bytes.length).toBeLessThanOrEqual(3 * bytes.length + 200)
+      },
+    ),
+    { numRuns: 2000 },
+  )
+})

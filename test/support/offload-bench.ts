@@ -1,0 +1,144 @@
+/** Frames in, what a port is given out: the offloads of an egress without a switch around them. */
+import type { Burst } from '../../src/mem/burst.ts'
+import { Burst as NewBurst, HEAD_WORDS } from '../../src/mem/burst.ts'
+import { CopyProgram } from '../../src/mem/copy-program.ts'
+import { Window } from '../../src/mem/window.ts'
+import { EgressOffloads } from '../../src/offload/egress.ts'
+import type { CounterName } from '../../src/stats/counters.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../../src/stats/counters.ts'
+import { offloadNeeds } from '../../src/wire/vnet-hdr.ts'
+
+const MEMORY = 1 << 24
+const OUTPUT = 1 << 17
+
+export interface OffloadFrame {
+  readonly bytes: Uint8Array
+  /** flags, gso_type, hdr_len, gso_size, csum_start, csum_offset */
+  readonly header?: readonly [number, number, number, number, number, number]
+  /** Lengths of the first pieces that it lies in; absent: one piece. */
+  readonly cuts?: readonly number[]
+  /** Further bits of `needs`. */
+  readonly needs?: number
+}
+
+export interface GivenFrame {
+  readonly bytes: Uint8Array
+  readonly gso: number
+  readonly gsoSize: number
+  readonly csumOffset: number
+  readonly needs: number
+}
+
+export class OffloadBench {
+  readonly given: GivenFrame[] = []
+  readonly #memory = Window.map(MEMORY)
+  readonly #output = Window.map(OUTPUT)
+  readonly #copies = new CopyProgram()
+  readonly #burst = new NewBurst()
+  readonly #counters = new Float64Array(COUNTERS_STRIDE)
+  readonly #offloads: EgressOffloads
+  readonly #list = Int32Array.from({ length: 256 }, (_, k) => k)
+
+  constructor() {
+    this.#offloads = new EgressOffloads(this.#counters, () => undefined)
+  }
+
+  readonly #port = {
+    transmit: (burst: Burst, list: Int32Array, first: number, count: number): void => {
+      for (let at = first; at < first + count; at++) this.given.push(this.#read(burst, list[at]))
+    },
+  }
+
+  #read(burst: Burst, k: number): GivenFrame {
+    const length = burst.length[k]
+    this.#copies.addFrame(burst, k, this.#output.id, 0, length)
+    this.#copies.run()
+    const bytes = new Uint8Array(this.#output.buffer).slice(0, length)
+    const head = new Uint8Array(burst.heads.slice(k * HEAD_WORDS, (k + 1) * HEAD_WORDS).buffer)
+    if (!head.slice(0, 14).every((byte, at) => byte === bytes[at])) throw new Error('wrong head')
+    const gso = (burst.gso[k] & 0xffff) === 0 ? 0 : burst.gso[k]
+    return {
+      bytes,
+      gso,
+      gsoSize: burst.gsoSize[k],
+      csumOffset: burst.csumOffset[k],
+      needs: burst.needs[k],
+    }
+  }
+
+  /** What a port that takes these offloads is given for the frames, at most 256. */
+  run(frames: readonly OffloadFrame[], txOffloads: number, isMerging = false): GivenFrame[] {
+    this.given.length = 0
+    this.#fill(frames)
+    const { length } = frames
+    if (isMerging) {
+      this.#offloads.transmitMerged(
+        this.#port,
+        0,
+        txOffloads,
+        this.#burst,
+        this.#list,
+        0,
+        length,
+        0,
+      )
+    } else this.#offloads.transmit(this.#port, 0, txOffloads, this.#burst, this.#list, 0, length, 0)
+    return [...this.given]
+  }
+
+  counter(name: CounterName): number {
+    return this.#counters[COUNTERS[name]]
+  }
+
+  #fill(frames: readonly OffloadFrame[]): void {
+    const burst = this.#burst
+    const memory = new Uint8Array(this.#memory.buffer)
+    let at = 64
+    let further = 0
+    frames.forEach(({ bytes, header = [0, 0, 0, 0, 0, 0], cuts = [], needs = 0 }, k) => {
+      const [flags, type, hdrLength, gsoSize, csumStart, csumOffset] = header
+      burst.gso[k] = flags | (type << 8) | (hdrLength << 16)
+      burst.gsoSize[k] = gsoSize | (csumStart << 16)
+      burst.csumOffset[k] = csumOffset
+      const found = offloadNeeds(burst.gso[k], burst.gsoSize[k], csumOffset, bytes.length)
+      burst.needs[k] = Math.max(found, 0) | needs
+      burst.window[k] = this.#memory.id
+      burst.length[k] = bytes.length
+      burst.headLength[k] = 0
+      burst.furtherFirst[k] = further
+      const head = new Uint8Array(HEAD_WORDS * 4)
+      head.set(bytes.subarray(0, 16))
+      burst.heads.set(new Int32Array(head.buffer), k * HEAD_WORDS)
+      let done = 0
+      const pieces = [...cuts.filter((cut) => cut > 0), bytes.length]
+      pieces.forEach((piece, number) => {
+        const length = Math.min(piece, bytes.length - done)
+        if (length === 0 && number > 0) return
+        memory.set(bytes.subarray(done, done + length), at)
+        if (number === 0) {
+          burst.offset[k] = at
+          burst.firstLength[k] = length
+        } else {
+          burst.furtherWindow[further] = this.#memory.id
+          burst.furtherOffset[further] = at
+          burst.furtherLength[further] = length
+          further++
+        }
+        done += length
+        at += length + 3
+      })
+      burst.furtherCount[k] = further - burst.furtherFirst[k]
+      // The next frame's slices are nobody else's.
+      at += 5
+    })
+    burst.count = frames.length
+    burst.furtherTotal = further
+  }
+
+  close(): void {
+    this.#offloads.close()
+    this.#copies.close()
+    this.#memory.unmap()
+    this.#output.unmap()
+  }
+}

@@ -1,0 +1,161 @@
+/** What a TAP is to be, by who is at the other end of its link; and when the engine is asked for it. */
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import type { EngineRequest } from '../../../src/switch/engine-messages.ts'
+import type { OpenPort } from '../../../src/switch/switch-port.ts'
+import type { FollowParty } from '../../../src/switch/tap-follower.ts'
+import { FollowingTap, TapFollower, wantedShape } from '../../../src/switch/tap-follower.ts'
+
+const [ON, OFF] = [true, false]
+const preset = { vnetHdrLength: 12, attached: [ON, ON, ON, ON] }
+
+/** A guest with these pairs enabled. */
+const guest = (
+  pairs: readonly number[],
+  vnetHdrLength = 12,
+): Pick<OpenPort, 'isConnected' | 'isPairEnabled' | 'vnetHdrLength'> => ({
+  isConnected: true,
+  vnetHdrLength,
+  isPairEnabled: (pair: number) => pairs.includes(pair),
+})
+
+describe('wantedShape', () => {
+  test('without a guest a TAP is as it was opened', () => {
+    expect(wantedShape(preset, undefined)).toBe(preset)
+    expect(wantedShape(preset, { ...guest([0], 10), isConnected: false })).toBe(preset)
+    // Another TAP, say.
+    expect(wantedShape(preset, { vnetHdrLength: 0 })).toBe(preset)
+  })
+
+  test('the guest decides the length of a vnet_hdr, when there is one', () => {
+    expect(wantedShape(preset, guest([0], 10)).vnetHdrLength).toBe(10)
+    expect(wantedShape({ ...preset, vnetHdrLength: 0 }, guest([0], 10)).vnetHdrLength).toBe(0)
+  })
+
+  test.each([
+    [[0], [ON, OFF, OFF, OFF]],
+    [
+      [0, 1, 2],
+      [ON, ON, ON, OFF],
+    ],
+    [
+      [0, 1, 2, 3, 4, 5],
+      [ON, ON, ON, ON],
+    ],
+    // Queue 0 always stays.
+    [[2], [ON, OFF, ON, OFF]],
+    // Not yet one of them, or only such as the TAP does not have.
+    [[], [ON, ON, ON, ON]],
+    [[7], [ON, ON, ON, ON]],
+  ])('with the pairs %j enabled the queues are attached as %j', (pairs, attached) => {
+    expect(wantedShape(preset, guest(pairs)).attached).toEqual(attached)
+  })
+
+  test('a single queue is never detached', () => {
+    const single = { vnetHdrLength: 12, attached: [ON] }
+    expect(wantedShape(single, guest([])).attached).toEqual([ON])
+    expect(wantedShape(single, guest([3])).attached).toEqual([ON])
+  })
+})
+
+describe('TapFollower', () => {
+  let tap: FollowingTap
+  let peer: { open: OpenPort } | undefined
+  let failure: string | undefined
+  let asked: string[]
+  let log: string[]
+  /** Answers with what was asked for, unless a test says otherwise. */
+  let answer: (request: EngineRequest & { op: 'shape-tap' }) => Promise<unknown>
+  let follower: TapFollower
+
+  beforeEach(() => {
+    vi.useFakeTimers()
+    tap = new FollowingTap(12, 4)
+    peer = undefined
+    failure = undefined
+    asked = []
+    log = []
+    answer = ({ shape }) => Promise.resolve({ ...shape, failures: [] })
+    const request = (one: EngineRequest): Promise<unknown> => {
+      if (one.op !== 'shape-tap') throw new Error(one.op)
+      const { vnetHdrLength, attached } = one.shape
+      asked.push(`${one.port}: ${vnetHdrLength} ${attached.map(Number).join('')}`)
+      return answer(one)
+    }
+    follower = new TapFollower({ request }, (message) => log.push(message))
+  })
+
+  afterEach(() => {
+    vi.useRealTimers()
+  })
+
+  async function follow(pairs?: readonly number[], vnetHdrLength = 12): Promise<void> {
+    peer = pairs === undefined ? undefined : { open: guest(pairs, vnetHdrLength) as OpenPort }
+    const party = { index: 7, open: { tap } as unknown as OpenPort, peer, failure }
+    const postponed = { index: 8, open: {} as OpenPort, peer: undefined, failure: undefined }
+    await follower.follow([postponed, party as FollowParty])
+  }
+
+  test('length and new queues are asked for at once, each change once', async () => {
+    await follow()
+    await follow([0, 1, 2, 3], 10)
+    await follow([0, 1, 2, 3], 10)
+    await follow()
+    expect(asked).toEqual(['7: 10 1111', '7: 12 1111'])
+    expect(tap.current).toEqual(preset)
+  })
+
+  test('queues are detached when the guest has stopped to enable more', async () => {
+    for (const pairs of [[], [0], [0, 1]]) {
+      await follow(pairs)
+      await vi.advanceTimersByTimeAsync(60)
+    }
+    expect(asked).toEqual([])
+    await vi.advanceTimersByTimeAsync(60)
+    expect(asked).toEqual(['7: 12 1100'])
+    await follow([0, 1, 2])
+    expect(asked.slice(1)).toEqual(['7: 12 1110'])
+    expect(tap.current.attached).toEqual([ON, ON, ON, OFF])
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(asked).toHaveLength(2)
+  })
+
+  test('a guest that comes and goes at once detaches nothing', async () => {
+    await follow([0])
+    await follow()
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(asked).toEqual([])
+  })
+
+  test('a failed TAP and one without descriptors are left alone', async () => {
+    failure = 'deleted'
+    await follow([0], 10)
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(asked).toEqual([])
+  })
+
+  test('what the kernel refuses is told once, and asked for again with the next change', async () => {
+    answer = () => Promise.resolve({ ...preset, failures: ['could not disable queue: no'] })
+    await follow([0])
+    await vi.advanceTimersByTimeAsync(200)
+    await follow([0])
+    await vi.advanceTimersByTimeAsync(200)
+    expect(asked).toEqual(['7: 12 1000', '7: 12 1000'])
+    expect(log).toEqual(['could not disable queue: no'])
+    expect(tap.current.attached).toEqual([ON, ON, ON, ON])
+    answer = () => Promise.reject(new Error('engine: gone'))
+    await follow([0], 10)
+    expect(log.slice(1)).toEqual(['engine: gone'])
+  })
+
+  test('the answer to an older request does not undo a newer one', async () => {
+    let answerFirst: (value: unknown) => void = () => undefined
+    answer = () => new Promise((resolve) => (answerFirst = resolve))
+    const first = follow([0, 1, 2, 3], 10)
+    answer = ({ shape }) => Promise.resolve({ ...shape, failures: [] })
+    const second = follow()
+    answerFirst({ vnetHdrLength: 10, attached: preset.attached, failures: [] })
+    await Promise.all([first, second])
+    expect(asked).toEqual(['7: 10 1111', '7: 12 1111'])
+    expect(tap.asked).toEqual(preset)
+  })
+})
