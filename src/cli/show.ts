@@ -68,15 +68,39 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
   },
   offloads: {
     commands: ['query-offloads'],
-    head: ['FROM', 'TO', 'PASS', 'DROP'],
-    rows: (pairs: { from: string; to: string; pass: string[]; drop: string[] }[]) =>
-      pairs.map(({ from, to, pass, drop }) => [
+    head: [
+      'FROM',
+      'TO',
+      'PASS',
+      'SOFTWARE',
+      'MERGE',
+      'CHECKSUMMED',
+      'SEGMENTED',
+      'COALESCED',
+      'DROPPED',
+    ],
+    rows: (pairs: OffloadPair[]) =>
+      pairs.map(({ from, to, pass, software, merge, ...counts }) => [
         from,
         to,
         pass.join(' ') || 'none',
-        drop.join(' ') || 'none',
+        software.join(' ') || 'none',
+        merge.join(' ') || 'none',
+        ...[counts.checksummed, counts.segmented, counts.coalesced, counts.dropped].map(String),
       ]),
   },
+}
+
+interface OffloadPair {
+  readonly from: string
+  readonly to: string
+  readonly pass: readonly string[]
+  readonly software: readonly string[]
+  readonly merge: readonly string[]
+  readonly checksummed: number
+  readonly segmented: number
+  readonly coalesced: number
+  readonly dropped: number
 }
 
 export async function show(

@@ -233,7 +233,11 @@ export function describePort(port: PortInfo): Record<string, unknown> {
   }
 }
 
-/** For each pair of ports that can meet: what passes unchanged, and what would be dropped. */
+/**
+ * For each pair of ports that can meet: which offloads pass unchanged, which are done in software
+ * because the egress lacks them, which segments are merged; and what the egress was given so far, by
+ * all senders together.
+ */
 function describeOffloads(ports: readonly PortInfo[]): unknown[] {
   return ports.flatMap((from) =>
     ports
@@ -242,7 +246,12 @@ function describeOffloads(ports: readonly PortInfo[]): unknown[] {
         from: from.id,
         to: to.id,
         pass: from.offloads.rx.filter((name) => to.offloads.tx.includes(name)),
-        drop: from.offloads.rx.filter((name) => !to.offloads.tx.includes(name)),
+        software: from.offloads.rx.filter((name) => !to.offloads.tx.includes(name)),
+        merge: from.gro ? to.offloads.tx.filter((name) => name === 'tso4' || name === 'tso6') : [],
+        checksummed: to.counters.tx_checksummed,
+        segmented: to.counters.tx_segmented,
+        coalesced: to.counters.tx_coalesced,
+        dropped: to.counters.tx_drop_offload,
       })),
   )
 }

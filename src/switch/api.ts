@@ -66,6 +66,8 @@ export interface PortInfo {
   readonly queuesAttached?: number
   /** rx: what the port may hand to the switch; tx: what it can be given. */
   readonly offloads: { readonly rx: readonly OffloadName[]; readonly tx: readonly OffloadName[] }
+  /** TCP segments that come in by it are merged for ports that take TSO: it has none itself. */
+  readonly gro: boolean
   /** vnet_hdr bytes before each frame; 0: none. */
   readonly vnetHdrLength: number
   /** Administrative link state (set_link). */

@@ -74,6 +74,7 @@ export class PortEntry {
       queues: open.queues,
       ...(attached === open.queues ? {} : { queuesAttached: attached }),
       offloads: { rx: offloadNames(open.rxOffloads), tx: offloadNames(open.txOffloads) },
+      gro: this.merges,
       vnetHdrLength: open.vnetHdrLength,
       link,
       ...(options.mtu === undefined ? {} : { mtu: options.mtu }),

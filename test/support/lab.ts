@@ -126,9 +126,25 @@ export class Lab implements AsyncDisposable {
   }
 
   /** Receives frames of ethertype 0x88b5 until `frames` or a silence; resolves when listening. */
-  async receive(netns: string, frames: number, silenceMs = 1500): Promise<Receiver> {
+  receive(netns: string, frames: number, silenceMs = 1500): Promise<Receiver> {
+    return this.#receive(netns, IFNAME, frames, silenceMs)
+  }
+
+  /** Receives all frames that come in by an interface. */
+  receiveAll(netns: string, ifname: string, frames: number, silenceMs = 3000): Promise<Receiver> {
+    return this.#receive(netns, ifname, frames, silenceMs, 'all')
+  }
+
+  async #receive(
+    netns: string,
+    ifname: string,
+    frames: number,
+    silenceMs: number,
+    ...more: string[]
+  ): Promise<Receiver> {
     const tool = packetTool()
-    const process = this.start(netns, tool, 'recv', IFNAME, String(frames), String(silenceMs))
+    const numbers = [String(frames), String(silenceMs)]
+    const process = this.start(netns, tool, 'recv', ifname, ...numbers, ...more)
     await until('the receiver listens', () => process.stdout.includes('ready'))
     return new Receiver(process)
   }

@@ -2,7 +2,7 @@
  * Sends and receives raw Ethernet frames on an interface, for tests.
  *
  *   packet-tool send IFNAME            frames as hex lines on standard input, paced
- *   packet-tool recv IFNAME COUNT MS   prints hex lines: frames with ethertype 0x88b5 only
+ *   packet-tool recv IFNAME COUNT MS [all]   prints hex lines: frames with ethertype 0x88b5, or all
  *   packet-tool flood IFNAME COUNT LENGTH DSTMAC   numbered frames, 64 per call, prints the count
  *
  * recv prints "ready" first, then ends after COUNT frames or MS milliseconds without one.
@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <linux/if_ether.h>
 #include <time.h>
 
 enum { FRAME_MAX = 70000, ETHERTYPE = 0x88b5, BATCH = 64 };
@@ -64,10 +65,10 @@ static int send_lines(const char *ifname)
 	return 0;
 }
 
-static int receive(const char *ifname, long count, int patience)
+static int receive(const char *ifname, long count, int patience, int protocol)
 {
 	static unsigned char frame[FRAME_MAX];
-	int fd = open_socket(ifname, ETHERTYPE);
+	int fd = open_socket(ifname, protocol);
 	puts("ready");
 	fflush(stdout);
 	while (count > 0) {
@@ -125,8 +126,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "send") == 0)
 		return send_lines(argv[2]);
-	if (argc == 5 && strcmp(argv[1], "recv") == 0)
-		return receive(argv[2], atol(argv[3]), atoi(argv[4]));
+	if ((argc == 5 || argc == 6) && strcmp(argv[1], "recv") == 0)
+		return receive(argv[2], atol(argv[3]), atoi(argv[4]), argc == 6 ? ETH_P_ALL : ETHERTYPE);
 	if (argc == 6 && strcmp(argv[1], "flood") == 0)
 		return flood(argv[2], atol(argv[3]), (size_t)atol(argv[4]), argv[5]);
 	fprintf(stderr, "usage: packet-tool send|recv|flood IFNAME ...\n");

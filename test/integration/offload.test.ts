@@ -1,0 +1,181 @@
+/**
+ * Offloads per pair of ports: whatever the two ends can do, bytes arrive whole, and what a port
+ * without offloads is given has correct checksums (as tshark finds, on the receiving side).
+ */
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import type { createSwitch as CreateSwitch } from '../../src/index.ts'
+import type { Daemon } from '../support/lab.ts'
+import { IO, Lab, tapSpec } from '../support/lab.ts'
+import { ipFrame, payloadOf } from '../support/ip-frames.ts'
+import type { IpFrameOptions } from '../support/ip-frames.ts'
+import { sh, until } from '../support/processes.ts'
+import type { End } from '../support/transfer.ts'
+import { transferTcp, transferUdp } from '../support/transfer.ts'
+
+const { createSwitch } = (await import('../../dist/index.js')) as {
+  createSwitch: typeof CreateSwitch
+}
+
+const BLOCKS = 64
+const DATAGRAMS = 50
+
+const bit = (number: number): bigint => 1n << BigInt(number)
+const VERSION_1 = bit(32)
+/** CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO */
+const HOST_OFFLOADS = [0, 11, 12, 13, 56].reduce((mask, number) => mask | bit(number), VERSION_1)
+
+/** Addresses on the TAP and on a VLAN interface of it. */
+function addAddresses(lab: Lab, netns: string, k: number): void {
+  lab.exec(netns, 'sh', '-c', 'echo 0 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6 >/dev/null')
+  sh('ip', '-n', netns, 'link', 'add', 'link', 'x0', 'name', 'x0.5', 'type', 'vlan', 'id', '5')
+  for (const [ifname, four, six] of [
+    ['x0', `10.0.0.${k}`, `fd00::${k}`],
+    ['x0.5', `10.0.5.${k}`, `fd05::${k}`],
+  ]) {
+    sh('ip', '-n', netns, 'addr', 'add', `${four}/24`, 'dev', ifname)
+    sh('ip', '-n', netns, 'addr', 'add', `${six}/64`, 'dev', ifname, 'nodad')
+    sh('ip', '-n', netns, 'link', 'set', ifname, 'up')
+  }
+}
+
+async function transferAll(lab: Lab, a: string, b: string): Promise<void> {
+  for (const [from, to] of [
+    [1, 2],
+    [2, 1],
+  ]) {
+    for (const net of ['10.0.0.', 'fd00::', '10.0.5.', 'fd05::']) {
+      const end = (k: number): End => ({ netns: k === 1 ? a : b, address: `${net}${k}` })
+      await transferTcp(lab, end(from), end(to), BLOCKS)
+      await transferUdp(lab, end(from), end(to), DATAGRAMS, 1200)
+    }
+  }
+}
+
+/** Captures on an interface; the function that is returned ends it and tells the wrong frames. */
+async function watchChecksums(lab: Lab, netns: string): Promise<() => Promise<string>> {
+  const file = join(lab.directory, `${netns}.pcapng`)
+  const dumpcap = lab.start(netns, 'dumpcap', '-q', '-i', 'x0', '-w', file)
+  await until('dumpcap captures', () => dumpcap.stderr.includes('File:'))
+  return async () => {
+    await dumpcap.stop('SIGINT')
+    const checks = ['ip', 'tcp', 'udp'].flatMap((name) => ['-o', `${name}.check_checksum:TRUE`])
+    const wrong = ['ip', 'tcp', 'udp'].map((name) => `${name}.checksum.status == 0`).join(' || ')
+    const count = sh('tshark', '-r', file, '-c', '1')
+    expect(count).not.toBe('')
+    return sh('tshark', '-r', file, ...checks, '-Y', wrong, '-c', '3')
+  }
+}
+
+describe.each([
+  ['on', 'on'],
+  ['on', 'off'],
+  ['off', 'off'],
+])('two TAPs, vnet_hdr %s and %s', (first, second) => {
+  test('TCP, UDP, IPv4, IPv6, tagged and not, both ways', { timeout: 120_000 }, async () => {
+    await using lab = new Lab()
+    const [a, b] = [lab.netns(), lab.netns()]
+    const ports = [tapSpec(0, a, `vnet_hdr=${first}`), tapSpec(1, b, `vnet_hdr=${second}`)]
+    const daemon: Daemon = await lab.daemon(...ports.flatMap((spec) => ['--port', spec]))
+    addAddresses(lab, a, 1)
+    addAddresses(lab, b, 2)
+    const wrong = second === 'off' ? await watchChecksums(lab, b) : undefined
+    await transferAll(lab, a, b)
+    if (wrong !== undefined) expect(await wrong()).toBe('')
+    const isMixed = first !== second
+    const stats = [await daemon.stats('p0'), await daemon.stats('p1')]
+    for (const one of stats) expect(one).toMatchObject({ tx_drop_offload: 0, rx_drop_malformed: 0 })
+    expect(stats[1]['tx_segmented'] > 0).toBe(isMixed)
+    expect(stats[0]['tx_coalesced'] > 0).toBe(isMixed)
+    const pairs = await daemon.execute<Record<string, unknown>[]>('query-offloads')
+    const pass = pairs.find(({ from }) => from === 'p0')
+    if (isMixed)
+      expect(pass).toMatchObject({ to: 'p1', pass: [], segmented: stats[1]['tx_segmented'] })
+  })
+})
+
+test('gro=off: segments stay as they are', async () => {
+  await using lab = new Lab()
+  const [a, b] = [lab.netns(), lab.netns()]
+  const ports = [tapSpec(0, a), tapSpec(1, b, 'vnet_hdr=off,gro=off')]
+  const daemon = await lab.daemon(...ports.flatMap((spec) => ['--port', spec]))
+  lab.address(a, '10.0.0.1')
+  lab.address(b, '10.0.0.2')
+  const ends = [
+    { netns: b, address: '10.0.0.2' },
+    { netns: a, address: '10.0.0.1' },
+  ]
+  await transferTcp(lab, ends[0], ends[1], BLOCKS)
+  expect(await daemon.stats('p0')).toMatchObject({ tx_coalesced: 0, tx_drop_offload: 0 })
+})
+
+/** A bridge says something itself now and then. */
+const NOISE = 8
+const isOurs = (hex: string): boolean => hex.slice(12, 24) === '020000000001'
+
+describe('a GSO frame of a driver', () => {
+  const CASES: [string, number, number, IpFrameOptions][] = [
+    ['TCPv4', 1, 1400, { payload: payloadOf(20_000), flags: 0x18 }],
+    ['TCPv6', 4, 1400, { payload: payloadOf(20_000), flags: 0x19, isIpv6: true }],
+    ['TCPv4 with CWR', 0x81, 1000, { payload: payloadOf(4500), flags: 0x98 }],
+    ['TCPv4 with options', 1, 500, { payload: payloadOf(1700), tcpOptions: [1, 1, 1, 1] }],
+    ['UDPv4', 5, 1200, { payload: payloadOf(9000), protocol: 'udp' }],
+    ['UDPv6', 5, 1200, { payload: payloadOf(9000), protocol: 'udp', isIpv6: true }],
+  ]
+
+  test.each(CASES)('%s is segmented as the kernel does it', async (_, type, gsoSize, options) => {
+    await using lab = new Lab()
+    // Our own segments leave by a TAP without vnet_hdr, the kernel's by a veth without TSO.
+    const [ours, kernel] = [lab.netns(), lab.netns()]
+    const [tap, veth] = [`tap0`, `veth0`]
+    await using sw = createSwitch({ io: IO as 'auto' })
+    await sw.addPort({
+      type: 'tap',
+      id: 'ours',
+      ifname: tap,
+      netns: ours,
+      vnet_hdr: false,
+      up: true,
+    })
+    await sw.addPort({
+      type: 'tap',
+      id: 'kernel',
+      ifname: tap,
+      netns: kernel,
+      vnet_hdr: true,
+      up: true,
+    })
+    const ip = (...words: string[]): string => sh('ip', '-n', kernel, ...words)
+    ip('link', 'add', 'br0', 'type', 'bridge')
+    ip('link', 'add', veth, 'type', 'veth', 'peer', 'name', 'far')
+    lab.exec(kernel, 'ethtool', '-K', veth, 'tso', 'off', 'gso', 'off', 'tx', 'off')
+    for (const name of [tap, veth]) ip('link', 'set', name, 'master', 'br0', 'up')
+    for (const name of ['far', 'br0']) ip('link', 'set', name, 'up')
+    await until('the bridge forwards', () => /forwarding/.test(sh('bridge', '-n', kernel, 'link')))
+
+    await sw.addPort({ type: 'virtio-net', id: 'device' })
+    const device = sw.virtioNetPort('device')
+    expect(await device.negotiate(HOST_OFFLOADS)).toBe(HOST_OFFLOADS)
+    const count = Math.ceil(options.payload.length / gsoSize)
+    const receivers = [
+      await lab.receiveAll(ours, tap, count + NOISE, 1000),
+      await lab.receiveAll(kernel, 'far', count + NOISE, 1000),
+    ]
+    const { bytes, l4, end, checksumOffset } = ipFrame({ ...options, checksum: 'partial' })
+    const header = new Uint8Array(12)
+    const view = new DataView(header.buffer)
+    view.setUint8(0, 1)
+    view.setUint8(1, type)
+    for (const [at, value] of [end, gsoSize, l4, checksumOffset].entries()) {
+      view.setUint16(2 + 2 * at, value, true)
+    }
+    expect(device.send(bytes, { header })).toBe(true)
+    const [own, others] = await Promise.all(
+      receivers.map(async (receiver) => (await receiver.frames()).filter(isOurs)),
+    )
+    expect(own).toHaveLength(count)
+    expect(own).toEqual(others)
+    expect(sw.port('ours').counters).toMatchObject({ tx_segmented: 1 })
+    expect(sw.port('kernel').counters).toMatchObject({ tx_segmented: 0 })
+  })
+})
