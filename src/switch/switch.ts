@@ -144,6 +144,7 @@ class UserspaceSwitch implements Switch {
       wake: this.#engine.wake,
       stateDirectory: this.#stateDirectory,
       failed: (reason) => this.#portStopped(id, reason),
+      takesOver: this.runState === 'inmigrate',
     }
   }
 
@@ -440,7 +441,7 @@ class UserspaceSwitch implements Switch {
     this.#agreeOffloads()
     await this.#setEngineLink(entry)
     this.#showConnection(entry)
-    if (!entry.mayLack) return
+    if (!entry.mayLack || isGone) return
     this.#change(() => this.#refuseGuest(entry)).catch((error: Error) => this.#log(error.message))
   }
 
