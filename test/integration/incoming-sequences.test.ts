@@ -258,6 +258,7 @@ async function perform(sw: Switch, netns: string, one: Step): Promise<string> {
         return
       case 'mend':
         if (!hasDevice(one.k)) makeTap(netns, QUEUES[one.k], `t${one.k}`)
+        return
     }
   }
   return action().then(
