@@ -148,6 +148,7 @@ class UserspaceSwitch implements Switch {
       signals: this.#engine.signals,
       stateDirectory: this.#stateDirectory,
       failed: (reason) => this.#portStopped(id, reason),
+      takesOver: this.runState === 'inmigrate',
     }
   }
 
@@ -439,7 +440,7 @@ class UserspaceSwitch implements Switch {
     }
     await Promise.all([this.#agree(), this.#setEngineLink(entry)])
     this.#showConnection(entry)
-    if (!entry.mayLack) return
+    if (!entry.mayLack || isGone) return
     this.#change(() => this.#refuseGuest(entry)).catch((error: Error) => this.#log(error.message))
   }
 

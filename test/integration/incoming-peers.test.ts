@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { createSwitch as CreateSwitch, PortInfo, Switch } from '../../src/index.ts'
 import type { PortOptions, TapOptions } from '../../src/port/options.ts'
 import { HOST_MASK } from '../../src/switch/guest-features.ts'
-import { F_PROTOCOL, F_VERSION_1, FrontEnd } from '../support/front-end.ts'
+import { F_LOG_ALL, F_PROTOCOL, F_VERSION_1, FrontEnd, u32s, u64 } from '../support/front-end.ts'
 import { IO, Lab } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
 import { frame } from '../support/sim.ts'
@@ -231,9 +231,11 @@ describe('F4: a guest on a link with a postponed TAP', () => {
     sw.memoryPort('a').send(frame(255, 2))
     await next
     expect(guest.usedIndex(1)).toBe(0)
-    // More queues, kicks and the like do not wake it.
-    guest.send(18, Uint8Array.of(1, 0, 0, 0, 1, 0, 0, 0))
+    // Neither an enabled queue nor a migration's log wakes it.
+    guest.send(18, u32s(1, 1))
+    guest.send(2, u64(PLAIN | F_CSUM | F_HOST_TSO4 | F_LOG_ALL))
     await guest.barrier()
+    expect(guest.usedIndex(1)).toBe(0)
     expect(sw.port('guest')).toMatchObject({ state: 'failed', error: REFUSED })
     expect([await guest.stopQueue(0), await guest.stopQueue(1)]).toEqual([0, 0])
     await guest.start(PLAIN)
@@ -254,6 +256,12 @@ describe('F4: a guest on a link with a postponed TAP', () => {
     await guest.start(PLAIN | F_CSUM | F_HOST_TSO4)
     await until('it has failed', () => stateOf('guest') === 'failed')
     expect(sw.port('guest').error).toBe(REFUSED)
+    // Its queues stand where they were served last.
+    expect(await guest.stopQueue(1)).toBe(guest.usedIndex(1))
+    await guest.stopQueue(0)
+    await until('it is gone', () => stateOf('guest') === 'disconnected')
+    await guest.start(PLAIN | F_CSUM | F_HOST_TSO4)
+    await until('it has failed again', () => stateOf('guest') === 'failed')
     // Another front-end starts afresh.
     const next = connect()
     expect((await next.negotiate()) & HOST_MASK).toBe(0n)
