@@ -81,7 +81,7 @@ export class PostponedSwitchPort implements OpenPort {
       at = ` queue ${queue}`
     }
     try {
-      const open = await openPort(this.#options, { ...context, takesOver: true, reached })
+      const open = await openPort(this.#options, { ...context, isLeft: true, reached })
       this.error = undefined
       return open
     } catch (error) {

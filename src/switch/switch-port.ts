@@ -92,6 +92,8 @@ export interface OpenPortContext {
   readonly failed: (reason: string) => void
   /** It takes over from another process, and must not get at what that still has. */
   readonly takesOver?: boolean
+  /** Its owner leaves a persistent device behind: it is not made anew. */
+  readonly isLeft?: boolean
   /** Told which queue is opened or set up next. */
   readonly reached?: (queue: number) => void
 }

@@ -148,6 +148,7 @@ class UserspaceSwitch implements Switch {
       signals: this.#engine.signals,
       stateDirectory: this.#stateDirectory,
       failed: (reason) => this.#portStopped(id, reason),
+      takesOver: this.runState === 'inmigrate',
     }
   }
 

@@ -148,6 +148,31 @@ test('1.7: a signal that comes too early steals none of 2,000 frames, and change
   expect(await daemon.port('p0')).not.toHaveProperty('error')
 })
 
+test('E5, 1.7: a TAP that is not postponed is opened at once, but never beside its owner', async () => {
+  await using lab = new Lab()
+  const netns = [lab.netns(), lab.netns()]
+  await using owner = await ownerOf(netns)
+  const passed = await stream(lab, owner, netns[0], async () => {
+    const spec = tapSpec(0, netns[0], 'queues=4,persist=on')
+    const trace = join(lab.directory, 'trace')
+    await expect(lab.incoming(lab.controlPath(), trace, '--port', spec)).rejects.toThrow(
+      'framepump: x0: 4 queues are still attached by another process',
+    )
+    expect(tunCalls(trace)).toEqual([])
+  })
+  expect(passed).toEqual(UNDISTURBED)
+  await owner.close()
+  // One that does not exist is made, also when it is to persist: nobody was to leave it.
+  const fresh = lab.netns()
+  await using sw = createSwitch({ io: IO as 'auto', incoming: true })
+  const tap = { type: 'tap', id: 'p0', ifname: 'x0', queues: 4 } as const
+  expect(await sw.addPort({ ...tap, netns: netns[0] })).toMatchObject({ state: 'open' })
+  expect(await sw.addPort({ ...tap, id: 'p1', netns: fresh, persist: true })).toMatchObject({
+    state: 'open',
+    notPostponed: 'script not given: add script=no,downscript=no',
+  })
+})
+
 test('the stream notices a theft: a queue that somebody else attaches takes its share', async () => {
   await using lab = new Lab()
   const netns = [lab.netns(), lab.netns()]

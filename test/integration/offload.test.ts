@@ -25,18 +25,11 @@ const VERSION_1 = bit(32)
 /** CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO */
 const HOST_OFFLOADS = [0, 11, 12, 13, 56].reduce((mask, number) => mask | bit(number), VERSION_1)
 
-/** Addresses on the TAP and on a VLAN interface of it. */
 function addAddresses(lab: Lab, netns: string, k: number): void {
   lab.exec(netns, 'sh', '-c', 'echo 0 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6 >/dev/null')
-  sh('ip', '-n', netns, 'link', 'add', 'link', 'x0', 'name', 'x0.5', 'type', 'vlan', 'id', '5')
-  for (const [ifname, four, six] of [
-    ['x0', `10.0.0.${k}`, `fd00::${k}`],
-    ['x0.5', `10.0.5.${k}`, `fd05::${k}`],
-  ]) {
-    sh('ip', '-n', netns, 'addr', 'add', `${four}/24`, 'dev', ifname)
-    sh('ip', '-n', netns, 'addr', 'add', `${six}/64`, 'dev', ifname, 'nodad')
-    sh('ip', '-n', netns, 'link', 'set', ifname, 'up')
-  }
+  sh('ip', '-n', netns, 'addr', 'add', `10.0.0.${k}/24`, 'dev', 'x0')
+  sh('ip', '-n', netns, 'addr', 'add', `fd00::${k}/64`, 'dev', 'x0', 'nodad')
+  sh('ip', '-n', netns, 'link', 'set', 'x0', 'up')
 }
 
 async function transferAll(lab: Lab, a: string, b: string): Promise<void> {
@@ -44,7 +37,7 @@ async function transferAll(lab: Lab, a: string, b: string): Promise<void> {
     [1, 2],
     [2, 1],
   ]) {
-    for (const net of ['10.0.0.', 'fd00::', '10.0.5.', 'fd05::']) {
+    for (const net of ['10.0.0.', 'fd00::']) {
       const end = (k: number): End => ({ netns: k === 1 ? a : b, address: `${net}${k}` })
       await transferTcp(lab, end(from), end(to), BLOCKS)
       await transferUdp(lab, end(from), end(to), DATAGRAMS, 1200)
@@ -72,7 +65,7 @@ describe.each([
   ['on', 'off'],
   ['off', 'off'],
 ])('two TAPs, vnet_hdr %s and %s', (first, second) => {
-  test('TCP, UDP, IPv4, IPv6, tagged and not, both ways', { timeout: 120_000 }, async () => {
+  test('TCP and UDP over IPv4 and IPv6, both ways', { timeout: 120_000 }, async () => {
     await using lab = new Lab()
     const [a, b] = [lab.netns(), lab.netns()]
     const ports = [tapSpec(0, a, `vnet_hdr=${first}`), tapSpec(1, b, `vnet_hdr=${second}`)]

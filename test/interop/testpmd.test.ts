@@ -65,7 +65,10 @@ async function expectEcho(lab: Lab, rig: Rig, testpmd: Testpmd): Promise<void> {
   for (const length of [18, 1000, 1472]) {
     const ping = `ping -n -c 20 -i 0.01 -W 5 -s ${length} -p c3 10.0.0.99`
     const output = lab.exec(rig.netns, ...words(ping))
-    expect(output).toContain(' 0% packet loss')
+    // At the end ping waits for two round trips only: replies may be missing there, and nowhere else.
+    const answered = [...output.matchAll(/icmp_seq=(\d+)/g)].map(([, number]) => Number(number))
+    expect(answered.length).toBeGreaterThan(10)
+    expect(answered.toSorted((a, b) => a - b)).toEqual(answered.map((_number, k) => k + 1))
     expect(output).not.toContain('wrong data')
   }
   await testpmd.command('stop')

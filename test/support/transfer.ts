@@ -21,8 +21,9 @@ const CLIENT = `${BLOCK_OF} const [host, blocks] = process.argv.slice(1); let n 
 
 const UDP_SERVER = `const socket = require('dgram').createSocket(process.argv[1].includes(':') ? 'udp6' : 'udp4');
   let left = +process.argv[2]; const hash = require('crypto').createHash('sha256');
-  socket.on('message', (data) => { hash.update(data); socket.send('next', 5202, process.argv[3]);
-    if (--left === 0) { console.log(hash.digest('hex')); socket.close() } });
+  socket.on('message', (data) => { hash.update(data); const isLast = --left === 0;
+    if (isLast) console.log(hash.digest('hex'));
+    socket.send('next', 5202, process.argv[3], () => { if (isLast) socket.close() }) });
   socket.bind(5201, process.argv[1], () => console.log('listening'))`
 
 const UDP_CLIENT = `${BLOCK_OF} const [from, to, count, length] = process.argv.slice(1);

@@ -44,6 +44,8 @@ export interface OpenContext {
   readonly log: (message: string) => void
   /** Another process may still have the interface: wait for it, never attach beside it. */
   readonly takesOver?: boolean
+  /** Its owner leaves it behind, when it is persistent: it is not made anew. */
+  readonly isLeft?: boolean
   /** Told which queue is opened or set up next. */
   readonly reached?: (queue: number) => void
 }
@@ -240,7 +242,10 @@ async function openByName(
   }
   const queues = options.queues ?? 1
   context.reached?.(0)
-  if (context.takesOver === true) await awaitRelease(shim, netnsFd, name, options)
+  if (context.takesOver === true && !name.includes('%d')) {
+    const isMade = context.isLeft !== true
+    await awaitRelease(shim, netnsFd, name, isMade ? { ...options, persist: false } : options)
+  }
   const macvtap = macvtapNode(shim, netnsFd, name)
   const node = macvtap ?? TUN_NODE
   const features = readFeatures(context, node)
