@@ -166,7 +166,7 @@ export class Forwarder {
       const sourceHi = (word1 >>> 16) | (word2 << 16)
       const sourceLo = word2 >>> 16
       if (sourceHi !== lastSourceHi || sourceLo !== lastSourceLo) {
-        // Group addresses and zero are no senders (and zero is what `last` begins with).
+        // Group addresses and zero are no senders (and zero is what the last one begins with).
         if (!isGroup(sourceHi) && (sourceHi | sourceLo) !== 0) {
           table.learn(sourceHi, sourceLo, inPort, nowS)
         }

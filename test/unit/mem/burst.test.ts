@@ -3,9 +3,9 @@ import { expect, test } from 'vitest'
 import { Burst, BURST_SIZE_MAX, FURTHER_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
 
 test('an empty burst has room for the most frames in every array', () => {
-  const { count, heads, furtherTotal, ...rest } = new Burst()
+  const { count, heads, furtherTotal, hasOffloads, ...rest } = new Burst()
   const { furtherWindow, furtherOffset, furtherLength, ...arrays } = rest
-  expect([count, furtherTotal]).toEqual([0, 0])
+  expect([count, furtherTotal, hasOffloads]).toEqual([0, 0, false])
   for (const array of [furtherWindow, furtherOffset, furtherLength]) {
     expect(array).toBeInstanceOf(Int32Array)
     expect(array).toHaveLength(FURTHER_MAX)
