@@ -48,33 +48,40 @@ static napi_value copy_rows(napi_env env, napi_callback_info info)
 	return result_int(env, count);
 }
 
-static napi_value gather_rows(napi_env env, napi_callback_info info)
+/*
+ * The first bytes at places that two columns of int32 give, windows and offsets. All of them are
+ * prefetched before the first is read.
+ */
+static napi_value gather_heads(napi_env env, napi_callback_info info)
 {
 	struct call call;
-	call_begin(&call, env, info, 5);
+	call_begin(&call, env, info, 6);
 	int32_t window = arg_int(&call, 0);
-	int32_t offset = arg_int(&call, 1);
-	int32_t count = arg_int(&call, 2);
-	int32_t destination_window = arg_int(&call, 3);
-	int32_t destination_offset = arg_int(&call, 4);
+	int32_t windows_offset = arg_int(&call, 1);
+	int32_t offsets_offset = arg_int(&call, 2);
+	int32_t count = arg_int(&call, 3);
+	int32_t destination_window = arg_int(&call, 4);
+	int32_t destination_offset = arg_int(&call, 5);
 	if (!call.ok)
 		return NULL;
-	const int32_t *table = window_table(window, offset, count, 2);
-	if (table == NULL)
+	const int32_t *windows = window_table(window, windows_offset, count, 1);
+	const int32_t *offsets = window_table(window, offsets_offset, count, 1);
+	if (windows == NULL || offsets == NULL)
 		return result_int(env, -EFAULT);
 	uint8_t *to = window_range_writable(destination_window, destination_offset,
 		count * HEAD_LENGTH);
 	if (to == NULL)
 		return result_int(env, -EFAULT);
 	for (int32_t k = 0; k < count; k++) {
-		const uint8_t *source = window_range(table[2 * k], table[2 * k + 1], 0);
+		const uint8_t *source = window_range(windows[k], offsets[k], 0);
 		if (source != NULL)
 			__builtin_prefetch(source);
 	}
 	for (int32_t k = 0; k < count; k++, to += HEAD_LENGTH) {
-		int32_t row[2];
-		memcpy(row, table + 2 * k, sizeof row);
-		const uint8_t *source = window_range(row[0], row[1], HEAD_LENGTH);
+		/* Read once: the columns may lie in memory that others write. */
+		int32_t from = *(const volatile int32_t *)&windows[k];
+		int32_t offset = *(const volatile int32_t *)&offsets[k];
+		const uint8_t *source = window_range(from, offset, HEAD_LENGTH);
 		if (source != NULL) {
 			memcpy(to, source, HEAD_LENGTH);
 			continue;
@@ -82,7 +89,7 @@ static napi_value gather_rows(napi_env env, napi_callback_info info)
 		/* The last bytes of a window: as many as there are. */
 		int32_t length = HEAD_LENGTH;
 		while (length > 0 && source == NULL)
-			source = window_range(row[0], row[1], --length);
+			source = window_range(from, offset, --length);
 		if (source == NULL)
 			return result_int(env, k);
 		memset(to, 0, HEAD_LENGTH);
@@ -180,6 +187,6 @@ void register_bulk(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "markDirty", mark_dirty);
 	export_function(env, exports, "copyRows", copy_rows);
-	export_function(env, exports, "gatherRows", gather_rows);
+	export_function(env, exports, "gatherHeads", gather_heads);
 	export_function(env, exports, "checksumRows", checksum_rows);
 }

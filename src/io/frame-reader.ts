@@ -34,6 +34,7 @@ export class FrameReader {
   begin(burst: Burst, vnetHdrLength: number): void {
     burst.count = 0
     burst.furtherTotal = 0
+    if (vnetHdrLength !== 0) burst.hasOffloads = true
     this.#burst = burst
     this.#vnetHdrLength = vnetHdrLength
   }

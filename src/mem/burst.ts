@@ -10,6 +10,9 @@
  * frame of the burst the first segment is firstLength[k] bytes at offset[k], the others are
  * furtherCount[k] entries of furtherWindow, -Offset and -Length from furtherFirst[k] on.
  */
+import { shim } from '../native/shim.ts'
+import { Window } from './window.ts'
+
 export const BURST_SIZE_MAX = 256
 
 /** Segments of one frame beyond the first. Linux guests make up to 19, one per page and more. */
@@ -20,19 +23,30 @@ export const FURTHER_MAX = 4096
 /** Int32 words of `heads` per frame: the first 16 L2 bytes. */
 export const HEAD_WORDS = 4
 
+/** What the shim reads and writes stands in a window: heads, then the columns window and offset. */
+const HEADS_LENGTH: number = BURST_SIZE_MAX * HEAD_WORDS * 4
+const COLUMN_LENGTH: number = BURST_SIZE_MAX * 4
+
 export class Burst {
   /** Frames in use: 0..BURST_SIZE_MAX. */
   count = 0
+  readonly #columns: Window = Window.map(HEADS_LENGTH + 2 * COLUMN_LENGTH)
   /** Window in which frame k lies. */
-  readonly window: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  readonly window: Int32Array = new Int32Array(this.#columns.buffer, HEADS_LENGTH, BURST_SIZE_MAX)
   /** Offset of the first L2 byte in that window. */
-  readonly offset: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  readonly offset: Int32Array = new Int32Array(
+    this.#columns.buffer,
+    HEADS_LENGTH + COLUMN_LENGTH,
+    BURST_SIZE_MAX,
+  )
   /** L2 bytes, without vnet_hdr and FCS. */
   readonly length: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** Bytes of vnet_hdr that stand right before the L2 bytes; 0: none, all its fields are zero. */
   readonly headLength: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** First 16 L2 bytes of frame k at word k * HEAD_WORDS, as little-endian words. */
-  readonly heads: Int32Array = new Int32Array(BURST_SIZE_MAX * HEAD_WORDS)
+  readonly heads: Int32Array = new Int32Array(this.#columns.buffer, 0, BURST_SIZE_MAX * HEAD_WORDS)
+  /** Clear: the next four columns are zero for every frame. Whoever writes anything else sets it. */
+  hasOffloads = false
   /** vnet_hdr word 0: flags | gso_type << 8 | hdr_len << 16. */
   readonly gso: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** vnet_hdr word 1: gso_size | csum_start << 16. */
@@ -56,8 +70,12 @@ export class Burst {
     return this.furtherTotal !== 0 && this.furtherCount[k] !== 0
   }
 
-  /** Frame `from` takes the place of frame `to`, but for its head and its vnet_hdr. @hot */
+  /** Frame `from` takes the place of frame `to`, but for its vnet_hdr. @hot */
   move(from: number, to: number): void {
+    const { heads } = this
+    for (let word = 0; word < HEAD_WORDS; word++) {
+      heads[to * HEAD_WORDS + word] = heads[from * HEAD_WORDS + word]
+    }
     this.window[to] = this.window[from]
     this.offset[to] = this.offset[from]
     this.length[to] = this.length[from]
@@ -65,5 +83,37 @@ export class Burst {
     this.firstLength[to] = this.firstLength[from]
     this.furtherFirst[to] = this.furtherFirst[from]
     this.furtherCount[to] = this.furtherCount[from]
+  }
+
+  /**
+   * Reads `heads` from where the frames lie, all of them by one call that prefetches: read one by
+   * one they would be one cache miss after the other. Of a frame whose first segment is shorter
+   * they are wrong behind its end.
+   * @hot
+   */
+  gatherHeads(): void {
+    const { count } = this
+    const { id } = this.#columns
+    const done = shim.gatherHeads(id, HEADS_LENGTH, HEADS_LENGTH + COLUMN_LENGTH, count, id, 0)
+    if (done !== count) throw new RangeError('place of a frame')
+  }
+
+  /** No frame of the burst has a vnet_hdr that says anything. @hot */
+  clearOffloads(): void {
+    if (!this.hasOffloads) return
+    this.hasOffloads = false
+    this.gso.fill(0)
+    this.gsoSize.fill(0)
+    this.csumOffset.fill(0)
+    this.needs.fill(0)
+  }
+
+  /** The window that begins with `heads`, for who puts one of them together from pieces. */
+  get headsWindow(): number {
+    return this.#columns.id
+  }
+
+  close(): void {
+    this.#columns.unmap()
   }
 }

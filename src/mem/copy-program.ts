@@ -6,17 +6,37 @@ import { COPY_ROW_INTS, shim } from '../native/shim.ts'
 import type { Burst } from './burst.ts'
 import { Window } from './window.ts'
 
-/** Rows that wait at most before they are run. */
+/** Rows that wait at most before they are run, unless told otherwise. */
 const ROWS_MAX = 1024
+/** A constant of this module is part of the machine code, an imported one is loaded at each use. */
+const ROW_INTS: number = COPY_ROW_INTS
 
 export class CopyProgram {
   readonly #window: Window
-  readonly #table: Int32Array
+  /** The rows, of which `reserve` gives some to write. */
+  readonly table: Int32Array
+  readonly #rowsMax: number
   #rows = 0
 
-  constructor() {
-    this.#window = Window.map(ROWS_MAX * COPY_ROW_INTS * 4)
-    this.#table = new Int32Array(this.#window.buffer)
+  constructor(rowsMax: number = ROWS_MAX) {
+    this.#rowsMax = rowsMax
+    this.#window = Window.map(rowsMax * COPY_ROW_INTS * 4)
+    this.table = new Int32Array(this.#window.buffer)
+  }
+
+  /**
+   * Room for so many rows, at most BURST_SIZE_MAX, which the caller writes into `table` from the
+   * returned index on and then counts with `append`.
+   * @hot
+   */
+  reserve(rows: number): number {
+    if (this.#rows + rows > this.#rowsMax) this.run()
+    return this.#rows * ROW_INTS
+  }
+
+  /** @hot */
+  append(rows: number): void {
+    this.#rows += rows
   }
 
   /**
@@ -30,9 +50,9 @@ export class CopyProgram {
     destinationOffset: number,
     length: number,
   ): void {
-    if (this.#rows === ROWS_MAX) this.run()
-    const table = this.#table
-    const row = this.#rows * COPY_ROW_INTS
+    if (this.#rows === this.#rowsMax) this.run()
+    const table = this.table
+    const row = this.#rows * ROW_INTS
     table[row] = sourceWindow
     table[row + 1] = sourceOffset
     table[row + 2] = destinationWindow
@@ -57,8 +77,23 @@ export class CopyProgram {
       return
     }
     const first = burst.firstLength[k]
-    let done = first < length ? first : length
+    const done = first < length ? first : length
     this.add(burst.window[k], burst.offset[k], destinationWindow, destinationOffset, done)
+    this.addFurther(burst, k, destinationWindow, destinationOffset, length)
+  }
+
+  /**
+   * The same without the first segment, for a frame that has several.
+   * @hot
+   */
+  addFurther(
+    burst: Burst,
+    k: number,
+    destinationWindow: number,
+    destinationOffset: number,
+    length: number,
+  ): void {
+    let done = burst.firstLength[k]
     const end = burst.furtherFirst[k] + burst.furtherCount[k]
     for (let at = burst.furtherFirst[k]; at < end && done < length; at++) {
       const left = length - done

@@ -48,8 +48,9 @@ export class GuestMemory {
   words: Int32Array = new Int32Array(0)
   /** With `locate`: the piece that has the address; empty before the first one. */
   readonly piece: Float64Array = new Float64Array(3)
-  /** The windows as words, by number of the window. */
+  /** By number of the window: its words, and the guest-physical address that its offset 0 has. */
   readonly wordsByWindow: Int32Array[] = []
+  readonly addressByWindow: number[] = []
 
   readonly #regions: readonly GuestRegion[]
   readonly #views: ReadonlyMap<number, Window>
@@ -85,7 +86,10 @@ export class GuestMemory {
       const buffer = this.buffer(part.window)
       return new Int32Array(buffer, 0, buffer.byteLength >> 2)
     })
-    for (const [at, { part }] of pieces.entries()) this.wordsByWindow[part.window] = this.#words[at]
+    for (const [at, { start, part }] of pieces.entries()) {
+      this.wordsByWindow[part.window] = this.#words[at]
+      this.addressByWindow[part.window] = start - part.windowOffset
+    }
   }
 
   /** Numbers of all windows. */

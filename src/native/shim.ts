@@ -25,7 +25,6 @@ export const WINDOW_READ_ONLY = 2
 
 /** Bytes of one row in the tables that a shim call executes; every field is an int32. */
 export const COPY_ROW_INTS = 5
-export const GATHER_ROW_INTS = 2
 export const CHECKSUM_ROW_INTS = 5
 export const READ_ROW_INTS = 4
 export const WRITE_ROW_INTS = 4
@@ -63,12 +62,15 @@ export interface Shim {
    *  Returns the rows done; fewer than asked: the row at that index left its windows. Rows run in
    *  order; source and destination of a row may overlap (memmove). Prefetches rows ahead. */
   copyRows(tableWindow: number, tableOffset: number, rowCount: number): number
-  /** Rows (window, offset); writes the first 16 bytes at each into the destination, packed at 16
-   *  bytes a row (zero-filled past the window's end). All sources are prefetched first. */
-  gatherRows(
-    tableWindow: number,
-    tableOffset: number,
-    rowCount: number,
+  /** Two columns of int32 in a window, one of windows and one of offsets: writes the first 16 bytes
+   *  at each of these places into the destination, packed at 16 bytes a place (zero-filled past the
+   *  window's end). All sources are prefetched first. Returns the places done; fewer than asked: the
+   *  one at that index left its window. */
+  gatherHeads(
+    columnWindow: number,
+    windowsOffset: number,
+    offsetsOffset: number,
+    count: number,
     destinationWindow: number,
     destinationOffset: number,
   ): number

@@ -60,6 +60,7 @@ export class FrameBuilder {
   /** `flushWrites` completes everything that ports were given: headers may be reused after it. */
   constructor(flushWrites: () => void) {
     this.#flushWrites = flushWrites
+    this.#burst.hasOffloads = true
     this.#window = Window.map(SLOTS * SLOT_STRIDE)
     this.bytes = new Uint8Array(this.#window.buffer)
     this.#words = new Int32Array(this.#window.buffer)
@@ -275,5 +276,6 @@ export class FrameBuilder {
   close(): void {
     this.#window.unmap()
     this.#checksums.close()
+    this.#burst.close()
   }
 }

@@ -65,10 +65,6 @@ export class MemoryEnginePort implements PolledPort {
       burst.offset[k] = offset
       burst.length[k] = ring.length(position)
       burst.headLength[k] = ZERO_HEADER_LENGTH
-      burst.gso[k] = 0
-      burst.gsoSize[k] = 0
-      burst.csumOffset[k] = 0
-      burst.needs[k] = 0
       const word = offset >> 2
       const head = k * HEAD_WORDS
       burst.heads[head] = this.#words[word]!
@@ -78,6 +74,7 @@ export class MemoryEnginePort implements PolledPort {
     }
     burst.count = count
     burst.furtherTotal = 0
+    burst.clearOffloads()
     this.#taken = (this.#taken + count) | 0
     return count
   }

@@ -7,7 +7,6 @@ import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
-import { GATHER_ROW_INTS, shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import type { Clock } from '../switch/clock.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
@@ -31,10 +30,6 @@ export class ReplayPort implements PolledPort {
   readonly txOffloads: number = OFFLOADS_ALL
   readonly #file: ReplayFile
   readonly #window: Window
-  readonly #gatherRows: Window
-  readonly #rows: Int32Array
-  readonly #heads: Window
-  readonly #headWords: Int32Array
   readonly #clock: Clock
   #at = 0
   #loopsDone = 0
@@ -46,10 +41,6 @@ export class ReplayPort implements PolledPort {
     this.#file = file
     this.#clock = clock
     this.#window = Window.view(file.window)
-    this.#gatherRows = Window.map(BURST_SIZE_MAX * GATHER_ROW_INTS * 4)
-    this.#rows = new Int32Array(this.#gatherRows.buffer)
-    this.#heads = Window.map(BURST_SIZE_MAX * 16)
-    this.#headWords = new Int32Array(this.#heads.buffer)
   }
 
   /** @hot */
@@ -61,29 +52,20 @@ export class ReplayPort implements PolledPort {
       const elapsed = file.isPaced ? nowUs - this.#startUs : Infinity
       const total = file.offset.length
       while (count < BURST_SIZE_MAX && this.#at < total && file.dueUs[this.#at] <= elapsed) {
-        const offset = file.offset[this.#at]
-        this.#rows[2 * count] = this.#window.id
-        this.#rows[2 * count + 1] = offset
         burst.window[count] = this.#window.id
-        burst.offset[count] = offset
+        burst.offset[count] = file.offset[this.#at]!
         burst.length[count] = file.length[this.#at]!
         burst.headLength[count] = 0
-        burst.gso[count] = 0
-        burst.gsoSize[count] = 0
-        burst.csumOffset[count] = 0
-        burst.needs[count] = 0
         this.#at++
         count++
-      }
-      if (count > 0) {
-        // Frames of a file start anywhere: the shim gathers their first bytes, aligned.
-        shim.gatherRows(this.#gatherRows.id, 0, count, this.#heads.id, 0)
-        for (let word = 0; word < count * 4; word++) burst.heads[word] = this.#headWords[word]!
       }
       if (this.#at === total) this.#nextLoop()
     }
     burst.count = count
     burst.furtherTotal = 0
+    burst.clearOffloads()
+    // Frames of a file start anywhere: the shim gathers their first bytes, aligned.
+    if (count > 0) burst.gatherHeads()
     return count
   }
 
@@ -129,8 +111,6 @@ export class ReplayPort implements PolledPort {
 
   close(): void {
     this.#window.detach()
-    this.#gatherRows.unmap()
-    this.#heads.unmap()
   }
 }
 

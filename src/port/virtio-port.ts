@@ -176,7 +176,7 @@ export class VirtioPort implements PolledPort {
     const ring = this.#filled
     if (ring === null || ring.queue === null) return
     this.#filled = null
-    const mustCall = this.#source.giveBack(ring.queue)
+    const mustCall = ring.queue.publish()
     if (this.#log !== null) this.#logUsed(ring)
     if (mustCall) this.#callDriver(ring)
     if (ring.queue.broken !== 0) this.#tellBroken(ring)

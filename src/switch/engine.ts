@@ -420,10 +420,7 @@ export class Engine implements TierEvents {
     burst.length[0] = frame.length
     burst.headLength[0] = 0
     burst.heads.set(new Int32Array(window.buffer, 0, 4))
-    burst.gso[0] = 0
-    burst.gsoSize[0] = 0
-    burst.csumOffset[0] = 0
-    burst.needs[0] = 0
+    burst.clearOffloads()
     this.#clock.read()
     this.#forward(burst, port, 0)
     this.#tier.flush()
@@ -482,5 +479,6 @@ export class Engine implements TierEvents {
     this.#tier.close()
     this.#offloads.close()
     this.copies.close()
+    this.#burst.close()
   }
 }

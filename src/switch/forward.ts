@@ -162,11 +162,8 @@ export class Forwarder {
       return
     }
     const peer = this.#peer[inPort]
-    if (peer === NO_PORT) {
-      this.#classifyOnSwitch(burst, inPort, nowS)
-    } else {
-      for (let k = 0; k < burst.count; k++) this.#give(burst, k, peer)
-    }
+    if (peer === NO_PORT) this.#classifyOnSwitch(burst, inPort, nowS)
+    else this.#give(burst, 0, burst.count, peer)
   }
 
   /** @hot */
@@ -179,20 +176,17 @@ export class Forwarder {
     this.#counters[base + COUNTERS.rx_bytes] += bytes
   }
 
-  /** @hot */
+  /** Frames that follow one another mostly share both addresses: each such run is decided once. @hot */
   #classifyOnSwitch(burst: Burst, inPort: number, nowS: number): void {
     const heads = burst.heads
     const table = this.macTable
     const count = burst.count
-    // Frames of a burst mostly share addresses: a one-entry cache stands in front of the table.
     let lastSourceHi = 0
     let lastSourceLo = 0
-    let lastHi = 0
-    let lastLo = 0
-    let lastPort = NO_PORT
-    let hasLast = false
-    for (let k = 0; k < count; k++) {
-      const at = k * HEAD_WORDS
+    let end = 0
+    for (let first = 0; first < count; first = end) {
+      end = endOfRun(heads, first, count)
+      const at = first * HEAD_WORDS
       const hi = heads[at]
       const word1 = heads[at + 1]
       const lo = word1 & 0xffff
@@ -200,64 +194,69 @@ export class Forwarder {
       const sourceHi = (word1 >>> 16) | (word2 << 16)
       const sourceLo = word2 >>> 16
       if (sourceHi !== lastSourceHi || sourceLo !== lastSourceLo) {
-        // Group addresses and zero are no senders (and zero is the cache's first content).
+        // Group addresses and zero are no senders (and zero is what the last one begins with).
         if (!isGroup(sourceHi) && (sourceHi | sourceLo) !== 0) {
           table.learn(sourceHi, sourceLo, inPort, nowS)
-          // The destination looked up last may be the one that has just been learnt.
-          hasLast = false
         }
         lastSourceHi = sourceHi
         lastSourceLo = sourceLo
       }
-      if (!hasLast || hi !== lastHi || lo !== lastLo) {
-        lastPort = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
-        lastHi = hi
-        lastLo = lo
-        hasLast = true
-      }
-      if (lastPort === NO_PORT) this.#flood(burst, k, inPort)
-      else if (lastPort !== inPort) this.#give(burst, k, lastPort)
-      else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port]++
+      const port = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
+      if (port === NO_PORT) this.#flood(burst, first, end, inPort)
+      else if (port !== inPort) this.#give(burst, first, end, port)
+      else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port] += end - first
     }
   }
 
   /** Unknown unicast, broadcast and multicast: to every port of the switch but the in-port. @hot */
-  #flood(burst: Burst, k: number, inPort: number): void {
+  #flood(burst: Burst, first: number, end: number, inPort: number): void {
     const counters = this.#counters
-    const hi = burst.heads[k * HEAD_WORDS]
-    const lo = burst.heads[k * HEAD_WORDS + 1] & 0xffff
+    const hi = burst.heads[first * HEAD_WORDS]
+    const lo = burst.heads[first * HEAD_WORDS + 1] & 0xffff
+    const base = inPort * COUNTERS_STRIDE
     if (this.#dropsReservedGroups && isReservedGroup(hi, lo)) {
-      counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_group_address]++
+      counters[base + COUNTERS.rx_drop_group_address] += end - first
       return
     }
     const count = this.#memberCount
-    if (count < 2) counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_no_port]++
+    if (count < 2) counters[base + COUNTERS.rx_drop_no_port] += end - first
     for (let at = 0; at < count; at++) {
       const port = this.#members[at]
-      if (port !== inPort) this.#give(burst, k, port)
+      if (port !== inPort) this.#give(burst, first, end, port)
     }
   }
 
-  /** Appends frame k to the list of a port, or drops it for a reason that port has. @hot */
-  #give(burst: Burst, k: number, port: number): void {
+  /** Appends frames first..end - 1 to the list of a port, or drops them for a reason it has. @hot */
+  #give(burst: Burst, first: number, end: number, port: number): void {
+    const base = port * COUNTERS_STRIDE
     if (this.#linkUp[port] === 0) {
-      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_link_down]++
+      this.#counters[base + COUNTERS.tx_drop_link_down] += end - first
       return
     }
-    const needs = burst.needs[k]
-    if ((needs & ~this.#txOffloads[port]) !== 0) this.#isShort[port] = 1
-    let length = burst.length[k]
-    // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
-    const gsoSize = burst.gsoSize[k] & 0xffff
-    if (needs !== 0 && gsoSize !== 0) length = (burst.gso[k] >>> 16) + gsoSize
-    if (length > this.#lengthMax[port]) {
-      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_mtu]++
-      return
+    const { needs, length, gso, gsoSize } = burst
+    const lacking = ~this.#txOffloads[port]
+    const lengthMax = this.#lengthMax[port]
+    const lists = this.lists
+    const list = port * BURST_SIZE_MAX
+    const before = this.listLength[port]
+    let listed = before
+    let unmet = 0
+    for (let k = first; k < end; k++) {
+      const wanted = needs[k]
+      unmet |= wanted & lacking
+      let onWire = length[k]
+      // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
+      if (wanted !== 0 && (gsoSize[k] & 0xffff) !== 0) {
+        onWire = (gso[k] >>> 16) + (gsoSize[k] & 0xffff)
+      }
+      if (onWire <= lengthMax) lists[list + listed++] = k
     }
-    const listed = this.listLength[port]
-    if (listed === 0) this.egress[this.egressCount++] = port
-    this.lists[port * BURST_SIZE_MAX + listed] = k
-    this.listLength[port] = listed + 1
+    const given = listed - before
+    if (given < end - first) this.#counters[base + COUNTERS.tx_drop_mtu] += end - first - given
+    if (given === 0) return
+    if (unmet !== 0) this.#isShort[port] = 1
+    if (before === 0) this.egress[this.egressCount++] = port
+    this.listLength[port] = listed
   }
 
   /** Gives every egress port its frames and empties the lists. @hot */
@@ -299,4 +298,23 @@ export class Forwarder {
     }
     this.#touchedCount = 0
   }
+}
+
+/** Behind the frames from `first` on that have the same destination and source. @hot */
+function endOfRun(heads: Int32Array, first: number, count: number): number {
+  const at = first * HEAD_WORDS
+  const word0 = heads[at]
+  const word1 = heads[at + 1]
+  const word2 = heads[at + 2]
+  const behind = count * HEAD_WORDS
+  let next = at + HEAD_WORDS
+  while (
+    next < behind &&
+    heads[next] === word0 &&
+    heads[next + 1] === word1 &&
+    heads[next + 2] === word2
+  ) {
+    next += HEAD_WORDS
+  }
+  return (next / HEAD_WORDS) | 0
 }

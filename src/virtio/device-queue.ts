@@ -12,7 +12,7 @@
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import type { DirtyLog } from './dirty-log.ts'
-import type { PlainChains } from './plain-chains.ts'
+import type { Places, PlainKind } from './plain-chains.ts'
 
 export interface DeviceQueue {
   readonly size: number
@@ -23,12 +23,13 @@ export interface DeviceQueue {
   /** Takes the next chain. False: there is none, or it broke the queue. @hot */
   take(chain: Chain): boolean
   /**
-   * Takes up to `most` (at most BURST_SIZE_MAX) chains that are a single buffer, writable or not,
-   * in one piece of memory. Returns how many there were before the first that is another kind or is
-   * wrong, which is left to `take`.
+   * Takes up to `most` chains that are a single buffer of a kind, in one piece of memory; where they
+   * are goes into `places` from `at` on. Returns how many there were before the first that is another
+   * kind or is wrong, which is left to `take`. Readable ones are put in the same step, of no bytes:
+   * the driver has them back with the next `publish`.
    * @hot
    */
-  takePlain(chains: PlainChains, isWritable: boolean, most: number): number
+  takePlain(kind: PlainKind, places: Places, at: number, most: number): number
   /** Gives the last `chains` taken chains back untouched; none of them was put. @hot */
   untake(chains: number): void
   /** A taken chain is used, `length` bytes were written into it. @hot */

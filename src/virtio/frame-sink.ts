@@ -11,10 +11,11 @@ import type { Burst } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import { Window } from '../mem/window.ts'
+import { COPY_ROW_INTS } from '../native/shim.ts'
 import { BROKEN_EMPTY, Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
 import type { DirtyLog } from './dirty-log.ts'
-import { PlainChains } from './plain-chains.ts'
+import { PlainKind, PlainPlaces } from './plain-chains.ts'
 
 /** Results of `deliver`. */
 export const DELIVERED = 0
@@ -28,6 +29,9 @@ const TARGETS_MAX = 1024
 /** vnet_hdrs between two runs of the copy program: a burst has at most 256. */
 const HEADERS = 1024
 const HEADER_STRIDE = 32
+/** A constant of this module is part of the machine code, an imported one is loaded at each use. */
+const HEADER_LENGTH: number = VNET_HDR_MRG_LENGTH
+const ROW_INTS: number = COPY_ROW_INTS
 /** num_buffers 1, behind csum_offset. */
 const ONE_BUFFER: number = 1 << 16
 
@@ -46,7 +50,8 @@ export class FrameSink {
 
   readonly #copies: CopyProgram
   readonly #chain: Chain = new Chain()
-  readonly #plain: PlainChains = new PlainChains()
+  readonly #kind: PlainKind = new PlainKind(true)
+  readonly #places: PlainPlaces = new PlainPlaces()
   readonly #headers: Window
   readonly #headerWords: Int32Array
   #header = 0
@@ -88,7 +93,7 @@ export class FrameSink {
     const end = first + count
     let at = first
     while (at < end) {
-      if (this.headerLength === VNET_HDR_MRG_LENGTH) {
+      if (this.headerLength === HEADER_LENGTH) {
         at += this.#deliverPlain(queue, memory, burst, list, at, end - at)
         if (at === end) return
       }
@@ -117,33 +122,76 @@ export class FrameSink {
     first: number,
     count: number,
   ): number {
-    const plain = this.#plain
-    const chains = queue.takePlain(plain, true, count)
-    const isPlain = this.offloads === 0
+    const { id } = this.#kind
+    const places = this.#places
+    const chains = queue.takePlain(this.#kind, places, 0, count)
+    const { window: toWindows, offset: toOffsets, length: rooms } = places
+    const { window: windows, offset: offsets, length: lengths } = burst
+    const { gso, gsoSize, csumOffset, firstLength, furtherCount } = burst
+    const hasOffloads = this.offloads !== 0 && burst.hasOffloads
+    const hasFurther = burst.furtherTotal !== 0
     const copies = this.#copies
+    const { table } = copies
+    let row = copies.reserve(chains)
+    let toWindow = -1
+    let words = this.#headerWords
     let bytes = 0
     let n = 0
+    // No call in this loop but the put: what does not change is then checked and loaded once.
     for (; n < chains; n++) {
       const k = list[first + n]
-      const length = burst.length[k]
-      const total = VNET_HDR_MRG_LENGTH + length
-      const offset = plain.offset[n]
-      if (plain.length[n] < total || (offset & 3) !== 0) break
-      const window = plain.window[n]
-      const words = memory.wordsByWindow[window]
+      const length = lengths[k]
+      const offset = toOffsets[n]
+      if (rooms[n] < HEADER_LENGTH + length || (offset & 3) !== 0) break
+      if (toWindows[n] !== toWindow) {
+        toWindow = toWindows[n]
+        words = memory.wordsByWindow[toWindow]
+      }
       const at = offset >> 2
-      words[at] = isPlain ? 0 : burst.gso[k]
-      words[at + 1] = isPlain ? 0 : burst.gsoSize[k]
-      words[at + 2] = (isPlain ? 0 : burst.csumOffset[k]) | ONE_BUFFER
-      copies.addFrame(burst, k, window, offset + VNET_HDR_MRG_LENGTH, length)
-      if (this.log !== null) this.log.note(plain.address[n], total)
-      queue.put(plain.id[n], 1, total)
+      words[at] = hasOffloads ? gso[k] : 0
+      words[at + 1] = hasOffloads ? gsoSize[k] : 0
+      words[at + 2] = hasOffloads ? csumOffset[k] | ONE_BUFFER : ONE_BUFFER
+      table[row] = windows[k]
+      table[row + 1] = offsets[k]
+      table[row + 2] = toWindow
+      table[row + 3] = offset + HEADER_LENGTH
+      table[row + 4] = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length
+      row += ROW_INTS
+      queue.put(id[n], 1, HEADER_LENGTH + length)
       bytes += length
     }
+    copies.append(n)
+    if (hasFurther) this.#addFurther(burst, list, first, n)
+    if (this.log !== null) this.#noteAll(memory, burst, list, first, n)
     if (n < chains) queue.untake(chains - n)
     this.frames += n
     this.bytes += bytes
     return n
+  }
+
+  /** What those frames have in further segments. @hot */
+  #addFurther(burst: Burst, list: Int32Array, first: number, count: number): void {
+    const { window, offset } = this.#places
+    for (let n = 0; n < count; n++) {
+      const k = list[first + n]
+      if (burst.furtherCount[k] === 0) continue
+      this.#copies.addFurther(burst, k, window[n], offset[n] + HEADER_LENGTH, burst.length[k])
+    }
+  }
+
+  /** @hot */
+  #noteAll(
+    memory: GuestMemory,
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+  ): void {
+    const { window, offset } = this.#places
+    for (let n = 0; n < count; n++) {
+      const address = memory.addressByWindow[window[n]] + offset[n]
+      this.log!.note(address, HEADER_LENGTH + burst.length[list[first + n]])
+    }
   }
 
   /** Frame k of the burst into the next buffers of the queue, however they are cut. @hot */

@@ -1,27 +1,30 @@
 /**
  * From a transmitq into a burst: frames stay where they are, in guest memory, and are described by
- * segments; only the vnet_hdr and the first 16 bytes of each are read, all of them together by one
- * gather that prefetches (read one by one they would be one cache miss after the other).
+ * segments; only the vnet_hdr and the first 16 bytes of each are read, all of them together by
+ * gathers that prefetch (read one by one they would be one cache miss after the other).
  *
  *     chain:  | vnet_hdr | frame ...                | in any number of buffers, cut anywhere
  */
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, FURTHER_MAX, FURTHER_PER_FRAME_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
-import { GATHER_ROW_INTS, shim } from '../native/shim.ts'
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../abi/virtio-net.ts'
+import { shim } from '../native/shim.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import { NEEDS_MALFORMED, offloadNeeds } from '../wire/vnet-hdr.ts'
 import { Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
 import { GsoCheck } from './gso-check.ts'
-import { PlainChains } from './plain-chains.ts'
+import { PlainKind } from './plain-chains.ts'
 
 /** 64 KiB of payload behind an Ethernet header and two VLAN tags. */
 const FRAME_LENGTH_MAX: number = 65535 + ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
-/** What one row gathers. */
-const HEAD_LENGTH = 16
+/** Bytes that are gathered of each header, and of each frame. */
+const HEAD_LENGTH: number = HEAD_WORDS * 4
+const COLUMN_LENGTH: number = BURST_SIZE_MAX * 4
+/** Every header and every head byte by byte. */
+const PIECES_MAX: number = 2 * BURST_SIZE_MAX * HEAD_LENGTH
 
 export class FrameSource {
   /** Frames of the last `fill` that never became one of the burst. */
@@ -34,31 +37,20 @@ export class FrameSource {
   offloads = 0
 
   readonly #chain: Chain = new Chain()
-  readonly #plain: PlainChains = new PlainChains()
-  readonly #ids: Int32Array = new Int32Array(BURST_SIZE_MAX)
-  readonly #entries: Int32Array = new Int32Array(BURST_SIZE_MAX)
-  #taken = 0
-  readonly #table: Window
-  readonly #rows: Int32Array
-  readonly #heads: Window
-  readonly #headWords: Int32Array
-  #rowCount = 0
-  /** What is cut into several segments is put together here first, and gathered from here. */
-  readonly #whole: Window
-  readonly #pieces: CopyProgram = new CopyProgram()
+  readonly #kind: PlainKind = new PlainKind(false)
   readonly #gso: GsoCheck = new GsoCheck()
-
-  constructor() {
-    this.#table = Window.map(2 * BURST_SIZE_MAX * GATHER_ROW_INTS * 4)
-    this.#rows = new Int32Array(this.#table.buffer)
-    this.#heads = Window.map(2 * BURST_SIZE_MAX * HEAD_LENGTH)
-    this.#headWords = new Int32Array(this.#heads.buffer)
-    this.#whole = Window.map(2 * BURST_SIZE_MAX * HEAD_LENGTH)
-  }
+  /** Where the vnet_hdrs are, as columns, and what was gathered of them. */
+  readonly #places: Window = Window.map(2 * COLUMN_LENGTH)
+  readonly #window: Int32Array = new Int32Array(this.#places.buffer, 0, BURST_SIZE_MAX)
+  readonly #offset: Int32Array = new Int32Array(this.#places.buffer, COLUMN_LENGTH, BURST_SIZE_MAX)
+  readonly #headers: Window = Window.map(BURST_SIZE_MAX * HEAD_LENGTH)
+  readonly #headerWords: Int32Array = new Int32Array(this.#headers.buffer)
+  /** What is cut into several segments is put together by copies, after the rest was gathered. */
+  readonly #pieces: CopyProgram = new CopyProgram(PIECES_MAX)
 
   /**
    * Fills the burst with the next frames of a queue; returns the chains taken, which are more than
-   * frames when some were unusable. They are given back with `giveBack`.
+   * frames when some were unusable. All of them are put: the driver has them back with `publish`.
    * @hot
    */
   fill(queue: DeviceQueue, burst: Burst): number {
@@ -66,83 +58,65 @@ export class FrameSource {
     this.malformed = 0
     this.unknownType = 0
     this.oversize = 0
-    this.#rowCount = 0
     burst.count = 0
+    burst.furtherTotal = 0
     let taken = this.#fillPlain(queue, burst, 0)
-    let count = burst.count
-    let further = 0
     while (
       taken < BURST_SIZE_MAX &&
-      further + FURTHER_PER_FRAME_MAX <= FURTHER_MAX &&
+      burst.furtherTotal + FURTHER_PER_FRAME_MAX <= FURTHER_MAX &&
       queue.take(chain)
     ) {
-      this.#ids[taken] = chain.id
-      this.#entries[taken] = chain.entries
+      queue.put(chain.id, chain.entries, 0)
       taken++
       const length = chain.readableLength - this.headerLength
       if (length < ETHER_HEADER_LENGTH) this.malformed++
       else if (length > FRAME_LENGTH_MAX) this.oversize++
-      else {
-        const segments = this.#describe(burst, count, length, further)
-        if (segments < 0) this.malformed++
-        else {
-          further += segments
-          count++
-        }
-      }
-      burst.count = count
+      else this.#describe(burst, length)
       taken += this.#fillPlain(queue, burst, taken)
-      count = burst.count
     }
-    this.#taken = taken
-    burst.count = count
-    burst.furtherTotal = further
-    if (count > 0) this.#readHeads(burst)
+    if (burst.count > 0) this.#readHeads(burst)
     return taken
   }
 
   /** Chains of one buffer each, as many as follow one another; `taken` were taken before. @hot */
   #fillPlain(queue: DeviceQueue, burst: Burst, taken: number): number {
-    const plain = this.#plain
-    const chains = queue.takePlain(plain, false, BURST_SIZE_MAX - taken)
+    const kind = this.#kind
     const { headerLength } = this
     const hasHeaders = this.offloads !== 0
-    const headLength = hasHeaders ? headerLength : 0
-    let k = burst.count
-    for (let n = 0; n < chains; n++) {
-      this.#ids[taken + n] = plain.id[n]
-      this.#entries[taken + n] = 1
-      const length = plain.length[n] - headerLength
-      if (length < ETHER_HEADER_LENGTH) this.malformed++
-      else if (length > FRAME_LENGTH_MAX) this.oversize++
-      else {
-        const window = plain.window[n]
-        const offset = plain.offset[n]
-        burst.window[k] = window
-        burst.offset[k] = offset + headerLength
-        burst.length[k] = length
-        burst.headLength[k] = headLength
-        burst.furtherCount[k] = 0
-        k++
-        if (hasHeaders) this.#addRow(window, offset)
-        this.#addRow(window, offset + headerLength)
-      }
+    const first = burst.count
+    kind.skipped = headerLength
+    kind.lengthMin = headerLength + ETHER_HEADER_LENGTH
+    kind.lengthMax = headerLength + FRAME_LENGTH_MAX
+    const chains = queue.takePlain(kind, burst, first, BURST_SIZE_MAX - taken)
+    const end = first + chains
+    burst.headLength.fill(hasHeaders ? headerLength : 0, first, end)
+    for (let k = first; hasHeaders && k < end; k++) {
+      this.#window[k] = burst.window[k]
+      this.#offset[k] = burst.offset[k] - headerLength
     }
-    burst.count = k
+    burst.count = end
     return chains
   }
 
-  /** Frame k of the burst is the chain's; returns its further segments, -1: too many. @hot */
-  #describe(burst: Burst, k: number, length: number, further: number): number {
+  /** The chain becomes the next frame of the burst, unless it has too many segments. @hot */
+  #describe(burst: Burst, length: number): void {
     const chain = this.#chain
+    const { headerLength } = this
+    const k = burst.count
     let segment = 0
-    let skip = this.headerLength
+    let skip = headerLength
     while (skip >= chain.length[segment]) {
       skip -= chain.length[segment]
       segment++
     }
     const more = chain.readable - segment - 1
-    if (more > FURTHER_PER_FRAME_MAX) return -1
+    if (more > FURTHER_PER_FRAME_MAX) {
+      this.malformed++
+      return
+    }
+    const further = burst.furtherTotal
+    // The others are single segments, which is not said of each as long as all are.
+    if (further === 0 && more > 0) burst.furtherCount.fill(0)
     const first = chain.length[segment] - skip
     burst.window[k] = chain.window[segment]
     burst.offset[k] = chain.offset[segment] + skip
@@ -155,67 +129,55 @@ export class FrameSource {
       burst.furtherOffset[further + at] = chain.offset[segment + 1 + at]
       burst.furtherLength[further + at] = chain.length[segment + 1 + at]
     }
+    burst.furtherTotal = further + more
+    burst.count = k + 1
     // A header that was checked may stand for itself; what it says is read once more by the kernel.
-    burst.headLength[k] = segment === 0 && this.offloads !== 0 ? this.headerLength : 0
+    burst.headLength[k] = segment === 0 && this.offloads !== 0 ? headerLength : 0
     if (this.offloads !== 0) {
-      if (chain.length[0] < this.headerLength) this.#addPieces(0, 0)
-      else this.#addRow(chain.window[0], chain.offset[0])
+      this.#window[k] = chain.window[0]
+      this.#offset[k] = chain.offset[0]
+      if (chain.length[0] < headerLength) this.#addPieces(0, 0, this.#headers.id, k)
     }
-    if (first < HEAD_LENGTH && more > 0) this.#addPieces(segment, skip)
-    else this.#addRow(burst.window[k], burst.offset[k])
-    return more
+    if (first < HEAD_LENGTH && more > 0) this.#addPieces(segment, skip, burst.headsWindow, k)
   }
 
-  /** @hot */
-  #addRow(window: number, offset: number): void {
-    const row = this.#rowCount * GATHER_ROW_INTS
-    this.#rows[row] = window
-    this.#rows[row + 1] = offset
-    this.#rowCount++
-  }
-
-  /** A row for what lies in several segments, from `skip` bytes into `segment` on. @hot */
-  #addPieces(segment: number, skip: number): void {
+  /** What lies in several segments, from `skip` bytes into `segment` on, into place k of a window. @hot */
+  #addPieces(segment: number, skip: number, window: number, k: number): void {
     const chain = this.#chain
-    const to = this.#rowCount * HEAD_LENGTH
+    const to = k * HEAD_LENGTH
     let done = 0
     let from = skip
     for (let at = segment; at < chain.readable && done < HEAD_LENGTH; at++) {
       const rest = chain.length[at] - from
       const part = rest < HEAD_LENGTH - done ? rest : HEAD_LENGTH - done
-      this.#pieces.add(chain.window[at], chain.offset[at] + from, this.#whole.id, to + done, part)
+      this.#pieces.add(chain.window[at], chain.offset[at] + from, window, to + done, part)
       done += part
       from = 0
     }
-    this.#addRow(this.#whole.id, to)
   }
 
   /** @hot */
   #readHeads(burst: Burst): void {
-    this.#pieces.run()
-    shim.gatherRows(this.#table.id, 0, this.#rowCount, this.#heads.id, 0)
-    const words = this.#headWords
-    const heads = burst.heads
-    const count = burst.count
+    burst.gatherHeads()
     if (this.offloads !== 0) {
+      const { count } = burst
+      shim.gatherHeads(this.#places.id, 0, COLUMN_LENGTH, count, this.#headers.id, 0)
+      this.#pieces.run()
       this.#readHeaders(burst)
       return
     }
-    for (let word = 0; word < count * HEAD_WORDS; word++) heads[word] = words[word]
-    burst.gso.fill(0, 0, count)
-    burst.gsoSize.fill(0, 0, count)
-    burst.csumOffset.fill(0, 0, count)
-    burst.needs.fill(0, 0, count)
+    this.#pieces.run()
+    burst.clearOffloads()
   }
 
   /** Reads the vnet_hdrs as well; frames whose header is wrong leave the burst. @hot */
   #readHeaders(burst: Burst): void {
-    const words = this.#headWords
-    const heads = burst.heads
+    const words = this.#headerWords
+    burst.hasOffloads = true
     let kept = 0
     let hasGso = false
     for (let k = 0; k < burst.count; k++) {
-      const at = 2 * k * HEAD_WORDS
+      const at = k * HEAD_WORDS
       let gso = words[at]
       let gsoSize = 0
       let csumOffset = 0
@@ -243,29 +205,15 @@ export class FrameSource {
       burst.gsoSize[kept] = gsoSize
       burst.csumOffset[kept] = csumOffset
       burst.needs[kept] = needs
-      const head = kept * HEAD_WORDS
-      heads[head] = words[at + 4]
-      heads[head + 1] = words[at + 5]
-      heads[head + 2] = words[at + 6]
-      heads[head + 3] = words[at + 7]
       kept++
     }
     burst.count = kept
     if (hasGso) this.malformed += this.#gso.check(burst)
   }
 
-  /** Gives the chains of the last `fill` back; true: the driver asks to be called. @hot */
-  giveBack(queue: DeviceQueue): boolean {
-    const taken = this.#taken
-    for (let k = 0; k < taken; k++) queue.put(this.#ids[k], this.#entries[k], 0)
-    this.#taken = 0
-    return queue.publish()
-  }
-
   close(): void {
-    this.#table.unmap()
-    this.#heads.unmap()
-    this.#whole.unmap()
+    this.#places.unmap()
+    this.#headers.unmap()
     this.#pieces.close()
     this.#gso.close()
   }

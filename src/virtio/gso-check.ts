@@ -5,7 +5,7 @@
  */
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
 import {
@@ -85,7 +85,4 @@ function moveAll(burst: Burst, from: number, to: number): void {
   burst.gsoSize[to] = burst.gsoSize[from]
   burst.csumOffset[to] = burst.csumOffset[from]
   burst.needs[to] = burst.needs[from]
-  for (let word = 0; word < HEAD_WORDS; word++) {
-    burst.heads[to * HEAD_WORDS + word] = burst.heads[from * HEAD_WORDS + word]
-  }
 }

@@ -47,7 +47,7 @@ import {
 import type { DeviceQueue, RingPart, RingSetup } from './device-queue.ts'
 import { ringPart } from './device-queue.ts'
 import type { DirtyLog } from './dirty-log.ts'
-import type { PlainChains } from './plain-chains.ts'
+import type { Places, PlainKind } from './plain-chains.ts'
 import { EVENT_OFFSET_MASK, EVENT_WRAP_BIT, isNotified } from './packed-event.ts'
 
 const TWO_32 = 4294967296
@@ -157,26 +157,28 @@ export class PackedQueue implements DeviceQueue {
   }
 
   /** @hot */
-  takePlain(chains: PlainChains, isWritable: boolean, most: number): number {
-    const kind = isWritable ? VIRTQ_DESC_F_WRITE : 0
+  takePlain(kind: PlainKind, places: Places, at: number, most: number): number {
+    const { isWritable, skipped, lengthMin, lengthMax, id } = kind
+    const { window, offset, length } = places
+    const flags = isWritable ? VIRTQ_DESC_F_WRITE : 0
     const words = this.#words
     const memory = this.#memory
     const { piece } = memory
-    const { window, offset, length, address, id } = chains
     let n = 0
     for (; n < most && this.hasChain(); n++) {
-      const at = this.#wordsAt + this.#next * DESC_WORDS
-      const from = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
-      const bytes = words[at + DESC_LEN]
-      const idFlags = words[at + PACKED_DESC_ID_FLAGS]
-      if (((idFlags >>> 16) & NOT_PLAIN) !== kind || bytes <= 0) break
+      const word = this.#wordsAt + this.#next * DESC_WORDS
+      const from = (words[word + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[word + DESC_ADDR] >>> 0)
+      const bytes = words[word + DESC_LEN]
+      const idFlags = words[word + PACKED_DESC_ID_FLAGS]
+      if (((idFlags >>> 16) & NOT_PLAIN) !== flags) break
+      if (bytes < lengthMin || bytes > lengthMax) break
       if (!memory.locate(from) || from + bytes > piece[PIECE_LIMIT]) break
-      window[n] = memory.window
-      offset[n] = memory.offset
-      length[n] = bytes
-      address[n] = from
-      id[n] = idFlags & 0xffff
+      window[at + n] = memory.window
+      offset[at + n] = memory.offset + skipped
+      length[at + n] = bytes - skipped
       this.#advance(1)
+      if (isWritable) id[n] = idFlags & 0xffff
+      else this.put(idFlags & 0xffff, 1, 0)
     }
     return n
   }

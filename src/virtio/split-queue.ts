@@ -42,8 +42,13 @@ import {
 import type { DeviceQueue, RingPart, RingSetup } from './device-queue.ts'
 import { ringPart } from './device-queue.ts'
 import type { DirtyLog } from './dirty-log.ts'
-import type { PlainChains } from './plain-chains.ts'
+import type { Places, PlainKind } from './plain-chains.ts'
 
+/** A constant of this module is part of the machine code, an imported one is loaded at each use. */
+const WORDS: number = DESC_WORDS
+const HIGH: number = DESC_ADDR + 1
+const LENGTH: number = DESC_LEN
+const FLAGS: number = DESC_FLAGS_NEXT
 const TWO_32 = 4294967296
 const NOT_PLAIN: number = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_WRITE | VIRTQ_DESC_F_INDIRECT
 /** Descriptors of an indirect table: Linux makes them longer than a small queue. */
@@ -141,46 +146,59 @@ export class SplitQueue implements DeviceQueue {
   }
 
   /** @hot */
-  takePlain(chains: PlainChains, isWritable: boolean, most: number): number {
+  takePlain(kind: PlainKind, places: Places, at: number, most: number): number {
     if (this.broken !== 0 || (this.#waiting < most && !this.#look())) return 0
     const available = this.#waiting < most ? this.#waiting : most
-    const kind = isWritable ? VIRTQ_DESC_F_WRITE : 0
+    const { isWritable, skipped, lengthMin, lengthMax, id } = kind
+    const { window, offset, length } = places
+    const flags = isWritable ? VIRTQ_DESC_F_WRITE : 0
     const words = this.#descriptors
     const descriptorsAt = this.#descriptorsAt
     const avail = this.#avail
     const ringAt = this.#availAt + AVAIL_RING
+    const usedWords = this.#usedWords
+    const elementsAt = this.#usedWordsAt + 1
     const { size } = this
     const mask = this.#mask
     const first = this.#next
+    const used = this.#usedIndex
     const memory = this.#memory
     const { piece } = memory
-    const { window, offset, length, address, id } = chains
-    let start = piece[PIECE_START]
-    let limit = piece[PIECE_LIMIT]
-    let shift = piece[PIECE_SHIFT]
     let n = 0
-    for (; n < available; n++) {
-      const head = avail[ringAt + ((first + n) & mask)]
-      if (head >= size) break
-      const at = descriptorsAt + head * DESC_WORDS
-      const from = (words[at + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[at + DESC_ADDR] >>> 0)
-      const bytes = words[at + DESC_LEN]
-      if ((words[at + DESC_FLAGS_NEXT] & NOT_PLAIN) !== kind || bytes <= 0) break
-      if (!(from >= start && from + bytes <= limit)) {
-        if (!memory.locate(from)) break
-        start = piece[PIECE_START]
-        limit = piece[PIECE_LIMIT]
-        shift = piece[PIECE_SHIFT]
-        if (from + bytes > limit) break
+    let lookedAt = -1
+    for (;;) {
+      const start = piece[PIECE_START]
+      const limit = piece[PIECE_LIMIT]
+      const shift = piece[PIECE_SHIFT] + skipped
+      const { window: inWindow } = memory
+      let from = 0
+      // No call in this loop: what does not change is then checked and loaded before it, once.
+      for (; n < available; n++) {
+        const head = avail[ringAt + ((first + n) & mask)]
+        if (head >= size) break
+        const word = descriptorsAt + head * WORDS
+        from = (words[word + HIGH] >>> 0) * TWO_32 + (words[word] >>> 0)
+        const bytes = words[word + LENGTH]
+        if ((words[word + FLAGS] & NOT_PLAIN) !== flags) break
+        if (bytes < lengthMin || bytes > lengthMax) break
+        if (!(from >= start && from + bytes <= limit)) break
+        window[at + n] = inWindow
+        offset[at + n] = (from + shift) | 0
+        length[at + n] = bytes - skipped
+        if (isWritable) id[n] = head
+        else {
+          const element = elementsAt + 2 * ((used + n) & mask)
+          usedWords[element] = head
+          usedWords[element + 1] = 0
+        }
       }
-      window[n] = memory.window
-      offset[n] = (from + shift) | 0
-      length[n] = bytes
-      address[n] = from
-      id[n] = head
+      // It may only lie in another piece of memory than the one before: once more, in that.
+      if (n === available || n === lookedAt || !memory.locate(from)) break
+      lookedAt = n
     }
     this.#next = (first + n) & 0xffff
     this.#waiting -= n
+    if (!isWritable) this.#usedIndex = (used + n) & 0xffff
     return n
   }
 

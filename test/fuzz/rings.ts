@@ -14,7 +14,7 @@ import type { DeviceQueue } from '../../src/virtio/device-queue.ts'
 import { FrameSink } from '../../src/virtio/frame-sink.ts'
 import { FrameSource } from '../../src/virtio/frame-source.ts'
 import { packedLayout } from '../../src/virtio/packed-driver.ts'
-import { PlainChains } from '../../src/virtio/plain-chains.ts'
+import { PlainKind, PlainPlaces } from '../../src/virtio/plain-chains.ts'
 import { attachQueue } from '../../src/virtio/queue-layout.ts'
 import { splitLayout } from '../../src/virtio/split-driver.ts'
 import type { Features } from './features.ts'
@@ -52,7 +52,8 @@ const words = new Int32Array(windows[0].buffer)
 const halfWords = new Uint16Array(windows[0].buffer)
 
 const chain = new Chain()
-const plain = new PlainChains()
+const kinds = [new PlainKind(false), new PlainKind(true)] as const
+const places = new PlainPlaces()
 const source = new FrameSource()
 const copies = new CopyProgram()
 const sink = new FrameSink(copies)
@@ -245,12 +246,16 @@ class RingRun {
   }
 
   #takePlain(isWritable: boolean): string {
+    if (!isWritable && this.#taken.length > 0) return 'busy'
     const wasBroken = this.#device.broken
-    const count = this.#device.takePlain(plain, isWritable, 1 + (this.#in.byte() & 7))
+    const kind = kinds[isWritable ? 1 : 0]
+    const count = this.#device.takePlain(kind, places, 0, 1 + (this.#in.byte() & 7))
     check(count === 0 || wasBroken === 0, 'nothing is taken from a broken queue')
     for (let at = 0; at < count; at++) {
-      checkInside(plain.window[at], plain.offset[at], plain.length[at], plain.address[at])
-      this.#taken.push([plain.id[at], 1])
+      const [window, offset] = [places.window[at], places.offset[at]]
+      checkInside(window, offset, places.length[at], memory.addressByWindow[window] + offset)
+      // Readable ones have been put.
+      if (isWritable) this.#taken.push([kind.id[at], 1])
     }
     return `plain${Math.min(count, 3)}`
   }
@@ -279,7 +284,7 @@ class RingRun {
       copies.addFrame(burst, 0, own.id, 0, Math.min(burst.length[0], 4096))
       copies.run()
     }
-    source.giveBack(this.#device)
+    this.#device.publish()
     return `fill${Math.min(burst.count, 3)},${Math.min(taken, 3)}`
   }
 

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { EFAULT } from '../../src/abi/errno.ts'
-import { CHECKSUM_ROW_INTS, COPY_ROW_INTS, GATHER_ROW_INTS, shim } from '../../src/native/shim.ts'
+import { CHECKSUM_ROW_INTS, COPY_ROW_INTS, shim } from '../../src/native/shim.ts'
 import { GUARD, mapWindow } from '../unit/native/windows.ts'
 import type { Mapped } from '../unit/native/windows.ts'
 
@@ -87,10 +87,12 @@ test('heads are gathered as a model does, and nothing beside them is written', (
           model.set(head, start)
           expected++
         }
-        rows.forEach(([from, offset], k) =>
-          table.ints.set([numbers[from], offset], k * GATHER_ROW_INTS),
-        )
-        const done = shim.gatherRows(table.id, 0, rows.length, heads.id, at * HEAD_LENGTH)
+        rows.forEach(([from, offset], k) => {
+          table.ints[k] = numbers[from]
+          table.ints[ROWS_MAX + k] = offset
+        })
+        const columns = [table.id, 0, ROWS_MAX * 4, rows.length] as const
+        const done = shim.gatherHeads(...columns, heads.id, at * HEAD_LENGTH)
         expect(done).toBe(expected)
         expect(Buffer.compare(heads.bytes, model)).toBe(0)
       },

@@ -166,7 +166,7 @@ test.each(
     }
     copies.run()
     to.device.publish()
-    source.giveBack(from.device)
+    from.device.publish()
 
     let at = 0
     for (const [frame, buffers] of expected) {

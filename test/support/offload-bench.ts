@@ -132,11 +132,13 @@ export class OffloadBench {
       at += 5
     })
     burst.count = frames.length
+    burst.hasOffloads = true
     burst.furtherTotal = further
   }
 
   close(): void {
     this.#offloads.close()
+    this.#burst.close()
     this.#copies.close()
     this.#memory.unmap()
     this.#output.unmap()

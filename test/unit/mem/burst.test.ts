@@ -1,11 +1,12 @@
 /** The parallel arrays of a burst. */
 import { expect, test } from 'vitest'
 import { Burst, BURST_SIZE_MAX, FURTHER_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
+import { Window } from '../../../src/mem/window.ts'
 
 test('an empty burst has room for the most frames in every array', () => {
-  const { count, heads, furtherTotal, ...rest } = new Burst()
+  const { count, heads, furtherTotal, hasOffloads, ...rest } = new Burst()
   const { furtherWindow, furtherOffset, furtherLength, ...arrays } = rest
-  expect([count, furtherTotal]).toEqual([0, 0])
+  expect([count, furtherTotal, hasOffloads]).toEqual([0, 0, false])
   for (const array of [furtherWindow, furtherOffset, furtherLength]) {
     expect(array).toBeInstanceOf(Int32Array)
     expect(array).toHaveLength(FURTHER_MAX)
@@ -36,4 +37,35 @@ test('bursts share nothing', () => {
   first.length[0] = 60
   first.heads[0] = -1
   expect([second.length[0], second.heads[0]]).toEqual([0, 0])
+})
+
+test('heads are read from where the frames lie', () => {
+  const burst = new Burst()
+  const window = Window.map(4096)
+  new Uint8Array(window.buffer).forEach((_, at, bytes) => (bytes[at] = at & 0xff))
+  for (const [k, offset] of [3, 100, 4096 - 14].entries()) {
+    burst.window[k] = window.id
+    burst.offset[k] = offset
+  }
+  burst.count = 3
+  burst.gatherHeads()
+  const heads = [...new Uint8Array(burst.heads.buffer, burst.heads.byteOffset, 48)]
+  const bytes = (from: number, count: number): number[] =>
+    Array.from({ length: count }, (_, at) => (from + at) & 0xff)
+  expect(heads).toEqual([...bytes(3, 16), ...bytes(100, 16), ...bytes(4082, 14), 0, 0])
+  burst.offset[1] = 4097
+  expect(() => burst.gatherHeads()).toThrow(RangeError)
+  burst.close()
+  window.unmap()
+})
+
+test('what vnet_hdrs said is forgotten when the next burst has none', () => {
+  const burst = new Burst()
+  burst.hasOffloads = true
+  const columns = [burst.gso, burst.gsoSize, burst.csumOffset, burst.needs]
+  for (const column of columns) column.fill(1)
+  burst.clearOffloads()
+  expect(burst.hasOffloads).toBe(false)
+  expect(columns.every((column) => column.every((value) => value === 0))).toBe(true)
+  burst.close()
 })

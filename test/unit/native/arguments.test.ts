@@ -23,7 +23,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   windowFaults: [number],
   windowFaultCounter: [],
   copyRows: [number, number, number],
-  gatherRows: [number, number, number, number, number],
+  gatherHeads: [number, number, number, number, number, number],
   checksumRows: [number, number, number],
   markDirty: [number, number, number, number],
   readFrames: [number, number, number, number],

@@ -4,7 +4,6 @@ import { EFAULT } from '../../../src/abi/errno.ts'
 import {
   CHECKSUM_ROW_INTS,
   COPY_ROW_INTS,
-  GATHER_ROW_INTS,
   shim,
   WINDOW_MIRRORED,
   WINDOW_READ_ONLY,
@@ -189,14 +188,15 @@ describe('copyRows', () => {
   })
 })
 
-describe('gatherRows', () => {
-  test('packs the first 16 bytes of every row', () => {
+describe('gatherHeads', () => {
+  test('packs the first 16 bytes at every place', () => {
     const source = pattern(mapWindow(PAGE))
     const other = pattern(mapWindow(2 * PAGE))
     const destination = guarded()
     const table = mapWindow(PAGE)
-    table.ints.set([source.id, 3, other.id, PAGE + 1, source.id, PAGE - 16], 4)
-    expect(shim.gatherRows(table.id, 16, 3, destination.id, 32)).toBe(3)
+    table.ints.set([source.id, other.id, source.id], 4)
+    table.ints.set([3, PAGE + 1, PAGE - 16], 10)
+    expect(shim.gatherHeads(table.id, 16, 40, 3, destination.id, 32)).toBe(3)
     expect([...destination.bytes.subarray(32, 80)]).toEqual([
       ...source.bytes.subarray(3, 19),
       ...other.bytes.subarray(PAGE + 1, PAGE + 17),
@@ -211,15 +211,15 @@ describe('gatherRows', () => {
     source.bytes.fill(0x77)
     const destination = guarded()
     const table = mapWindow(PAGE)
-    table.ints.set([source.id, PAGE - 15, source.id, PAGE - 1, source.id, PAGE])
-    expect(shim.gatherRows(table.id, 0, 3, destination.id, 0)).toBe(3)
+    table.ints.set([source.id, source.id, source.id, PAGE - 15, PAGE - 1, PAGE])
+    expect(shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0)).toBe(3)
     const head = (length: number): number[] =>
       Array.from({ length: 16 }, (_, k) => (k < length ? 0x77 : 0))
     expect([...destination.bytes.subarray(0, 48)]).toEqual([...head(15), ...head(1), ...head(0)])
     expect(destination.bytes[48]).toBe(GUARD)
   })
 
-  test('stops at a wrong row', () => {
+  test('stops at a wrong place', () => {
     const source = pattern(mapWindow(PAGE))
     const destination = guarded()
     const table = mapWindow(PAGE)
@@ -234,16 +234,14 @@ describe('gatherRows', () => {
       [4096, 0],
     ] as const) {
       destination.bytes.fill(GUARD)
-      table.ints.set([source.id, 0, window, offset, source.id, 0])
-      expect([`${window} ${offset}`, shim.gatherRows(table.id, 0, 3, destination.id, 0)]).toEqual([
-        `${window} ${offset}`,
-        1,
-      ])
+      table.ints.set([source.id, window, source.id, 0, offset, 0])
+      const done = shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0)
+      expect([`${window} ${offset}`, done]).toEqual([`${window} ${offset}`, 1])
       expect(destination.bytes.subarray(16).every((byte) => byte === GUARD)).toBe(true)
     }
   })
 
-  test('refuses a table or destination outside its window, and a read-only destination', () => {
+  test('refuses a column or destination outside its window, and a read-only destination', () => {
     const source = pattern(mapWindow(PAGE))
     const destination = guarded()
     const fd = memfd(PAGE)
@@ -251,25 +249,29 @@ describe('gatherRows', () => {
     behind.bytes.fill(GUARD)
     const readOnly = mapWindow(PAGE, fd, 0, WINDOW_READ_ONLY)
     const table = mapWindow(PAGE)
-    for (let at = 0; at < table.ints.length; at += GATHER_ROW_INTS) table.ints[at] = source.id
+    table.ints.fill(source.id, 0, PAGE / 8)
     const closed = unmapWindow(mapWindow(PAGE))
     const d = destination.id
-    const wrong: readonly (readonly [number, number, number, number, number])[] = [
-      [table.id, -4, 1, d, 0],
-      [table.id, 2, 1, d, 0],
-      [table.id, PAGE - 4, 1, d, 0],
-      [table.id, 0, -1, d, 0],
-      [table.id, 0, INT_MAX, d, 0],
-      [closed, 0, 1, d, 0],
-      [table.id, 0, 2, d, -1],
-      [table.id, 0, 2, d, PAGE - 31],
-      [table.id, 0, 257, d, 0],
-      [table.id, 0, 2, d, INT_MAX],
-      [table.id, 0, 2, closed, 0],
-      [table.id, 0, 2, readOnly.id, 0],
+    const half = PAGE / 2
+    const wrong: readonly (readonly [number, number, number, number, number, number])[] = [
+      [table.id, -4, half, 1, d, 0],
+      [table.id, 2, half, 1, d, 0],
+      [table.id, PAGE, half, 1, d, 0],
+      [table.id, 0, -4, 1, d, 0],
+      [table.id, 0, half + 2, 1, d, 0],
+      [table.id, 0, PAGE - 4, 2, d, 0],
+      [table.id, 0, half, -1, d, 0],
+      [table.id, 0, half, INT_MAX, d, 0],
+      [closed, 0, half, 1, d, 0],
+      [table.id, 0, half, 2, d, -1],
+      [table.id, 0, half, 2, d, PAGE - 31],
+      [table.id, 0, half, 257, d, 0],
+      [table.id, 0, half, 2, d, INT_MAX],
+      [table.id, 0, half, 2, closed, 0],
+      [table.id, 0, half, 2, readOnly.id, 0],
     ]
     for (const given of wrong)
-      expect([given.join(' '), shim.gatherRows(...given)]).toEqual([given.join(' '), -EFAULT])
+      expect([given.join(' '), shim.gatherHeads(...given)]).toEqual([given.join(' '), -EFAULT])
     expect(touched(destination)).toEqual([])
     expect(touched(behind)).toEqual([])
   })

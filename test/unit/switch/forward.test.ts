@@ -108,6 +108,23 @@ function counted(port: number): Partial<Record<CounterName, number>> {
 beforeEach(() => setUp(4))
 
 describe('on the switch', () => {
+  test('each frame has its own way, whether those beside it share its addresses or not', () => {
+    forward(2, [{ to: BROADCAST, from: 2 }])
+    forward(3, [{ to: BROADCAST, from: 3 }])
+    const [two, three] = [
+      { to: 2, from: 1 },
+      { to: 3, from: 1 },
+    ]
+    const frames = [two, two, three, { ...two, from: 9 }, two, three, three, { ...two, to: 77 }]
+    expect(forward(1, frames)).toEqual([[7], [], [0, 1, 3, 4, 7], [2, 5, 6, 7]])
+    // Only the frame in the middle of the run is too long.
+    setUp(1)
+    add(1, 1500)
+    const run = [60, 1600, 60].map((length) => ({ to: 77, from: 1, length }))
+    expect(forward(0, run)).toEqual([[], [0, 2]])
+    expect(counted(1)).toEqual({ tx_drop_mtu: 1 })
+  })
+
   test('broadcast, multicast and unknown addresses go to all ports but the in-port', () => {
     expect(
       forward(1, [

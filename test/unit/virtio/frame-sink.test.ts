@@ -146,6 +146,7 @@ describe.each(HEADER_LENGTHS)('with a vnet_hdr of %i bytes', (headerLength) => {
     for (const offloads of [0, TUN_F_CSUM]) {
       bench.sink.offloads = offloads
       bench.frame(0, body(1000), 128)
+      bench.burst.hasOffloads = true
       bench.burst.gso[0] = 1 | (4 << 8) | (74 << 16)
       bench.burst.gsoSize[0] = 1440 | (54 << 16)
       bench.burst.csumOffset[0] = 16

@@ -124,7 +124,7 @@ describe.each(HEADER_LENGTHS)('with a vnet_hdr of %i bytes', (headerLength) => {
     expect(headOf(burst, 0)).toEqual(body.slice(0, 16))
     expect(bytesOf(0)).toEqual(body)
     expect(driver.takeUsed()).toBe(-1)
-    source.giveBack(device)
+    device.publish()
     expect(driver.takeUsed()).toBe(id)
     expect(driver.usedLength).toBe(0)
   })
@@ -174,7 +174,7 @@ describe.each(HEADER_LENGTHS)('with a vnet_hdr of %i bytes', (headerLength) => {
     expect(source.fill(device, burst)).toBe(1)
     expect(burst.count).toBe(0)
     expect(source.malformed).toBe(1)
-    source.giveBack(device)
+    device.publish()
     expect(driver.takeUsed()).toBe(id)
   })
 })
@@ -245,7 +245,7 @@ test.each([
   expect(headOf(burst, 1)).toEqual(bodies[2].slice(0, 16))
   expect(burst.needs[0]).toBe(0)
   expect(burst.needs[1]).toBe(TUN_F_CSUM)
-  source.giveBack(device)
+  device.publish()
   for (let at = 0; at < 3; at++) expect(driver.takeUsed()).not.toBe(-1)
 })
 
@@ -271,7 +271,7 @@ test('heads are right however many frames of a burst are cut into bytes', () => 
       expect(headOf(burst, k)).toEqual(frame(60, seed).slice(0, 16))
       expect(burst.gsoSize[k] >>> 16).toBe(14 + (seed % 32))
     }
-    source.giveBack(device)
+    device.publish()
     while (driver.takeUsed() !== -1);
   }
 })
@@ -312,7 +312,7 @@ test('what was taken before the driver broke its queue is delivered and given ba
   expect(source.fill(device, burst)).toBe(1)
   expect(burst.count).toBe(1)
   expect(device.broken).not.toBe(0)
-  source.giveBack(device)
+  device.publish()
   expect(driver.takeUsed()).toBe(id)
   expect(driver.takeUsed()).toBe(-1)
 })
