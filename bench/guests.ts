@@ -64,7 +64,25 @@ class Testpmd {
   }
 }
 
-async function end(child: ChildProcess, ask: () => unknown): Promise<void> {
+/** A framepump on CPU 0 with a vhost-user port for each path. */
+export async function startFramepump(
+  paths: readonly string[],
+  control: string,
+): Promise<ChildProcess> {
+  const ports = paths.flatMap((path, k) => ['--port', `vhost-user,id=g${k},path=${path}`])
+  const command = [process.execPath, CLI, 'run', '--control', control, ...ports]
+  const child = spawn('taskset', ['-c', '0', ...command], { stdio: ['ignore', 'ignore', 'pipe'] })
+  let told = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (told += text))
+  for (let tries = 0; !told.includes('ready'); tries++) {
+    if (tries > 500 || child.exitCode !== null) throw new Error(`framepump: ${told}`)
+    await sleep(20)
+  }
+  return child
+}
+
+/** Waits for the end of a process that is asked to end. */
+export async function end(child: ChildProcess, ask: () => unknown): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   const exited = new Promise((resolve) => child.once('close', resolve))
   const late = setTimeout(() => child.kill('SIGKILL'), 10_000)
@@ -108,20 +126,8 @@ export class GuestBed {
   }
 
   async #startFramepump(): Promise<void> {
-    const ports = [0, 1].flatMap((k) => [
-      '--port',
-      `vhost-user,id=g${k},path=${this.#path(`s${k}`)}`,
-    ])
-    const control = ['--control', this.#path('control.sock')]
-    const command = [process.execPath, CLI, 'run', ...control, ...ports]
-    const child = spawn('taskset', ['-c', '0', ...command], { stdio: ['ignore', 'ignore', 'pipe'] })
-    this.#switches.push(child)
-    let told = ''
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (told += text))
-    for (let tries = 0; !told.includes('ready'); tries++) {
-      if (tries > 500 || child.exitCode !== null) throw new Error(`framepump: ${told}`)
-      await sleep(20)
-    }
+    const paths = [0, 1].map((k) => this.#path(`s${k}`))
+    this.#switches.push(await startFramepump(paths, this.#path('control.sock')))
   }
 
   async #startTestpmd(): Promise<void> {

@@ -10,6 +10,8 @@ import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import type { GuestPeer } from './guests.ts'
 import { GuestBed } from './guests.ts'
+import type { LoadChoice } from './load-bed.ts'
+import { measureLoad } from './load-bed.ts'
 import type { TapPeer } from './topology.ts'
 import { Bed, compile, ROOT, sleep, TAP_PEERS } from './topology.ts'
 
@@ -51,7 +53,7 @@ class Report {
   }
 }
 
-const ROWS: Readonly<Record<string, Row<TapPeer> | Row<GuestPeer>>> = {
+const ROWS: Readonly<Record<string, Row>> = {
   'tap-60': frameRow('tap-60', 60),
   'tap-1514': frameRow('tap-1514', 1514),
   'tap-tcp': tapRow(async (scale, peers, report) => {
@@ -67,6 +69,17 @@ const ROWS: Readonly<Record<string, Row<TapPeer> | Row<GuestPeer>>> = {
   'virtio-64k': deviceRow('virtio-64k', 65000),
   'vhost-64': guestRow('vhost-64', 64),
   'vhost-1514': guestRow('vhost-1514', 1514),
+  'vhost-macs': loadRow('vhost-macs', {
+    '1000-addresses': { ports: 2, addresses: 1000, ringSize: 1024 },
+    '10-addresses': { ports: 2, addresses: 10, ringSize: 1024 },
+    '1-address': { ports: 2, addresses: 1, ringSize: 1024 },
+  }),
+  // As many buffers in all of them: what their memory costs is not the question.
+  'vhost-ports': loadRow('vhost-ports', {
+    '32-ports': { ports: 32, addresses: 1, ringSize: 256 },
+    '8-ports': { ports: 8, addresses: 1, ringSize: 1024 },
+    '2-ports': { ports: 2, addresses: 1, ringSize: 4096 },
+  }),
   idle: tapRow(async (scale, peers, report) => {
     for (const peer of peers.filter((name) => name !== 'c-reference')) {
       await withBed(peer, true, async (bed) => {
@@ -160,6 +173,19 @@ function guestRow(row: string, length: number): Row<GuestPeer> {
         } finally {
           await bed.close()
         }
+      }),
+  }
+}
+
+/** What a frame costs the switch, in sizes of which the last is the reference. */
+function loadRow<P extends string>(row: string, sizes: Readonly<Record<P, LoadChoice>>): Row<P> {
+  return {
+    peers: Object.keys(sizes) as P[],
+    run: (scale, peers, report) =>
+      inTurn(scale, peers, async (peer) => {
+        const { nsPerFrame, lost } = await measureLoad(sizes[peer], scale.seconds)
+        report.add(row, peer, 'ns CPU/frame', median(nsPerFrame))
+        report.add(row, peer, 'lost %', 100 * lost)
       }),
   }
 }
