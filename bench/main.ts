@@ -12,6 +12,7 @@ import type { GuestPeer } from './guests.ts'
 import { GuestBed } from './guests.ts'
 import type { LoadChoice } from './load-bed.ts'
 import { measureLoad } from './load-bed.ts'
+import { offloadSpeed } from './micro.ts'
 import type { TapPeer } from './topology.ts'
 import { Bed, compile, ROOT, sleep, TAP_PEERS } from './topology.ts'
 
@@ -63,6 +64,9 @@ const ROWS: Readonly<Record<string, Row>> = {
       })
     })
   }),
+  'tcp-to-plain': mixedRow('tcp-to-plain', [true, false]),
+  'tcp-from-plain': mixedRow('tcp-from-plain', [false, true]),
+  offloads: offloadRow(),
   'capture-128': tapRow((...on) => captureRow('capture-128', 128, ...on)),
   'capture-full': tapRow((...on) => captureRow('capture-full', 262144, ...on)),
   'virtio-60': deviceRow('virtio-60', 60),
@@ -119,7 +123,7 @@ async function inTurn<P extends string>(
 
 async function withBed(
   peer: TapPeer,
-  hasVnetHdr: boolean,
+  hasVnetHdr: boolean | readonly [boolean, boolean],
   use: (bed: Bed) => Promise<void>,
 ): Promise<void> {
   const bed = await Bed.make(peer, hasVnetHdr)
@@ -140,6 +144,33 @@ function frameRow(row: string, length: number): Row<TapPeer> {
       }),
     ),
   )
+}
+
+/**
+ * TCP between a TAP with vnet_hdr and one without. The C program passes on what it reads, so there
+ * both have none.
+ */
+function mixedRow(row: string, vnetHdr: readonly [boolean, boolean]): Row<TapPeer> {
+  return tapRow((scale, peers, report) =>
+    inTurn(scale, peers, (peer) =>
+      withBed(peer, peer === 'c-reference' ? false : vnetHdr, async (bed) => {
+        report.add(row, peer, 'Gbit/s', await bed.tcp(scale.seconds))
+      }),
+    ),
+  )
+}
+
+/** Steps of the data plane, without ports. */
+function offloadRow(): Row<'in-process'> {
+  return {
+    peers: ['in-process'],
+    run: (scale, peers, report) =>
+      inTurn(scale, peers, async (peer) => {
+        const { segment, coalesce } = await offloadSpeed(scale.seconds)
+        report.add('segment', peer, 'Gbit/s', segment)
+        report.add('coalesce', peer, 'Gbit/s', coalesce)
+      }),
+  }
 }
 
 /** From a TAP to an in-process device whose driver, in a thread of its own, forgets what it gets. */
@@ -239,8 +270,8 @@ const median = (values: readonly number[]): number => {
 
 /** Median of the ratios round by round, to the reference of the same round. */
 function ratioToReference(figure: Figure, figures: readonly Figure[]): number | undefined {
-  // capture-128-off is measured by the row capture-128.
-  const name = ROWS[figure.row.replace(/-off$/, '')].peers.at(-1)
+  // capture-128-off is measured by the row capture-128, segment and coalesce by offloads.
+  const name = ROWS[figure.row.replace(/-off$/, '')]?.peers.at(-1)
   const reference = figures.find(
     (other) => other.row === figure.row && other.unit === figure.unit && other.peer === name,
   )

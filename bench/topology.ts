@@ -79,7 +79,7 @@ export class Bed {
   /** `far` is what the second port is: a device in the switch's process counts its frames itself. */
   static async make(
     peer: TapPeer,
-    hasVnetHdr: boolean,
+    hasVnetHdr: boolean | readonly [boolean, boolean],
     capture?: CaptureChoice,
     far: 'tap' | 'virtio-net' = 'tap',
   ): Promise<Bed> {
@@ -97,15 +97,16 @@ export class Bed {
       )
     }
     const control = `/tmp/framepump-bench-${process.pid}/control.sock`
+    const has = typeof hasVnetHdr === 'boolean' ? [hasVnetHdr, hasVnetHdr] : hasVnetHdr
     const tap = (k: number): string =>
-      `tap,id=p${k},ifname=x0,netns=${netns[k]},vnet_hdr=${hasVnetHdr ? 'on' : 'off'}`
+      `tap,id=p${k},ifname=x0,netns=${netns[k]},vnet_hdr=${has[k] ? 'on' : 'off'}`
     const farPort = far === 'tap' ? tap(1) : 'virtio-net,id=p1,driver=sink'
     const specs = ['--port', tap(0), '--port', farPort]
     const command =
       peer === 'c-reference'
         ? [
             join(BIN, 'tap-reference'),
-            hasVnetHdr ? '1' : '0',
+            has[0] ? '1' : '0',
             ...netns,
             ...(capture === undefined ? [] : [capture.file, String(capture.snapLength)]),
           ]
