@@ -185,11 +185,6 @@ export class FrameBuilder {
     if (this.#sumAt[burst.count] !== NO_SUM) this.#checksums.add(window, offset, length)
   }
 
-  /** Slices that the frame that is being built has room for. @hot */
-  get room(): number {
-    return SLICES_MAX - this.#slices
-  }
-
   /** Ends the frame, whose header has this length and whose vnet_hdr says this. @hot */
   end(headerLength: number, gso: number, gsoSize: number, csumOffset: number, needs: number): void {
     const burst = this.#burst

@@ -11,14 +11,12 @@ import { HEADERS_MAX } from '../wire/headers.ts'
 export class HeaderReader {
   /** Headers of frame k of the burst start at k * HEADERS_MAX. */
   readonly bytes: Uint8Array
-  readonly words: Int32Array
   readonly #window: Window
   readonly #copies: CopyProgram = new CopyProgram()
 
   constructor() {
     this.#window = Window.map(BURST_SIZE_MAX * HEADERS_MAX)
     this.bytes = new Uint8Array(this.#window.buffer)
-    this.words = new Int32Array(this.#window.buffer)
   }
 
   /** Asks for those of frame k; they are there after `run`. @hot */
