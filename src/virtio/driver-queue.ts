@@ -55,6 +55,11 @@ export interface DriverQueue {
   begin(count: number, isIndirect: boolean): boolean
   /** The next of them; readable ones come first. @hot */
   add(address: number, length: number, isWritable: boolean): void
+  /**
+   * The same with the address in halves: as one number beyond 2^31 it is an allocation, where V8 does
+   * not inline the call. @hot
+   */
+  addHalves(low: number, high: number, length: number, isWritable: boolean): void
   /** After the last: the chain's id. @hot */
   commit(): number
   /** Makes what was committed available. True: the device asks to be kicked. @hot */

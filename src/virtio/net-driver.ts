@@ -13,6 +13,7 @@ import {
   BUFFER_STRIDE,
   bufferOffset,
   MEMORY_ADDRESS,
+  MEMORY_HIGH,
   QUEUE_SIZE,
   ringLayout,
   ringOffset,
@@ -110,8 +111,7 @@ export class NetDriver {
     const lane = this.#receiveqs[pair]
     while (lane.freeCount > 0 && lane.driver.begin(1, false)) {
       const slot = lane.free[--lane.freeCount]
-      const address = MEMORY_ADDRESS + bufferOffset(2 * pair, slot)
-      lane.driver.add(address, BUFFER_STRIDE, true)
+      lane.driver.addHalves(bufferOffset(2 * pair, slot), MEMORY_HIGH, BUFFER_STRIDE, true)
       lane.slotOf[lane.driver.commit()] = slot
     }
   }
@@ -145,7 +145,7 @@ export class NetDriver {
     if (!lane.driver.begin(1, false)) return
     const slot = lane.free[--lane.freeCount]
     const offset = bufferOffset(2 * pair + 1, slot) + HEADROOM - this.headerLength
-    lane.driver.add(MEMORY_ADDRESS + offset, this.headerLength + length, false)
+    lane.driver.addHalves(offset, MEMORY_HIGH, this.headerLength + length, false)
     lane.slotOf[lane.driver.commit()] = slot
   }
 

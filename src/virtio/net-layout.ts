@@ -15,6 +15,8 @@ export const QUEUE_SIZE = 256
 export const BUFFER_STRIDE = 69632
 /** Guest-physical address of the first byte. */
 export const MEMORY_ADDRESS = 0x1_0000_0000
+/** Upper half of every address in it; the lower one is the offset. */
+export const MEMORY_HIGH = 1
 
 const PAGE_LENGTH = 4096
 /** The larger of both kinds of ring, as neither uses indirect tables. */

@@ -131,9 +131,12 @@ export class PackedDriver implements DriverQueue {
 
   /** @hot */
   add(address: number, length: number, isWritable: boolean): void {
+    this.addHalves(address | 0, (address / TWO_32) | 0, length, isWritable)
+  }
+
+  /** @hot */
+  addHalves(low: number, high: number, length: number, isWritable: boolean): void {
     const left = --this.#left
-    const low = address | 0
-    const high = (address / TWO_32) | 0
     const flags = isWritable ? VIRTQ_DESC_F_WRITE : 0
     if (this.#tableAt === 0) {
       this.#writeEntry(low, high, length, left > 0 ? flags | VIRTQ_DESC_F_NEXT : flags)

@@ -135,9 +135,12 @@ export class SplitDriver implements DriverQueue {
 
   /** @hot */
   add(address: number, length: number, isWritable: boolean): void {
+    this.addHalves(address | 0, (address / TWO_32) | 0, length, isWritable)
+  }
+
+  /** @hot */
+  addHalves(low: number, high: number, length: number, isWritable: boolean): void {
     const left = --this.#left
-    const low = address | 0
-    const high = (address / TWO_32) | 0
     const flags = (left > 0 ? VIRTQ_DESC_F_NEXT : 0) | (isWritable ? VIRTQ_DESC_F_WRITE : 0)
     if (this.#tableIndex > 0) {
       this.#write(this.#tableAt, low, high, length, flags, left > 0 ? this.#tableIndex : 0)

@@ -1,40 +1,105 @@
 /** The data plane allocates nothing: no garbage collection is caused by frames. */
 import { expect, test } from 'vitest'
-import { CLI, IO, Lab, tapSpec } from '../support/lab.ts'
+import { F_VERSION_1 } from '../support/front-end.ts'
+import { CLI, IFNAME, IO, Lab, tapSpec } from '../support/lab.ts'
+import type { Background } from '../support/processes.ts'
 import { until } from '../support/processes.ts'
+import { frame } from '../support/sim.ts'
+import { VhostGuest } from '../support/vhost-guest.ts'
 
 const FRAMES = 1_000_000
+/** The code is compiled, and the start-up's own garbage gone, after so many. */
+const WARM_UP_FRAMES = 300_000
+const F_RING_PACKED = 1n << 34n
+const F_EVENT_IDX = 1n << 29n
+const F_MRG_RXBUF = 1n << 15n
+const TURNS = 256
+
+/** A daemon that tells of each collection of any of its threads. */
+async function tracedDaemon(lab: Lab, ports: readonly string[]): Promise<Background> {
+  const control = ['--control', `${lab.directory}/control.sock`]
+  const specs = ports.flatMap((port) => ['--port', port])
+  const command = ['--trace-gc', CLI, 'run', '--io', IO, ...control, ...specs]
+  const daemon = lab.background(process.execPath, command)
+  await until('it is ready', () => daemon.stderr.includes('framepump: ready'))
+  return daemon
+}
+
+/** `pump` passes so many frames through the switch, and more. */
+async function expectNoCollection(
+  daemon: Background,
+  pump: (frames: number) => Promise<void>,
+): Promise<void> {
+  const collections = (): string[] =>
+    daemon.stdout.split('\n').filter((line) => /Scavenge|Mark-Compact/.test(line))
+  await pump(WARM_UP_FRAMES)
+  const before = collections().length
+  // Otherwise the trace would not work, and the test could not fail.
+  expect(before).toBeGreaterThan(0)
+  await pump(FRAMES)
+  expect(collections().slice(before)).toEqual([])
+}
+
+const arrivedIn = (lab: Lab, netns: string): number =>
+  Number(lab.exec(netns, 'cat', `/sys/class/net/${IFNAME}/statistics/rx_packets`))
 
 test('a million frames cause no scavenge', { timeout: 120_000 }, async () => {
   await using lab = new Lab()
   const netns = [lab.netns(), lab.netns()]
-  const ports = netns.flatMap((name, k) => ['--port', tapSpec(k, name, 'vnet_hdr=off')])
-  const control = `${lab.directory}/control.sock`
-  const daemon = lab.background(process.execPath, [
-    '--trace-gc',
-    CLI,
-    'run',
-    '--io',
-    IO,
-    '--control',
-    control,
-    ...ports,
-  ])
-  await until('it is ready', () => daemon.stderr.includes('framepump: ready'))
+  const daemon = await tracedDaemon(
+    lab,
+    netns.map((name, k) => tapSpec(k, name, 'vnet_hdr=off')),
+  )
   netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
-  const arrived = (): number =>
-    Number(lab.exec(netns[1], 'cat', '/sys/class/net/x0/statistics/rx_packets'))
   /** Offers frames until so many have come out at the far end. */
-  const pump = async (count: number): Promise<void> => {
-    const goal = arrived() + count
-    while (arrived() < goal) await lab.flood(netns[0], 200_000, 60, lab.mac(netns[1])).exited
+  await expectNoCollection(daemon, async (count) => {
+    const goal = arrivedIn(lab, netns[1]) + count
+    while (arrivedIn(lab, netns[1]) < goal) {
+      await lab.flood(netns[0], 200_000, 60, lab.mac(netns[1])).exited
+    }
+  })
+})
+
+test('nor do those of in-process devices and their drivers', { timeout: 120_000 }, async () => {
+  await using lab = new Lab()
+  const netns = lab.netns()
+  const devices = ['sink', 'generate'].map((driver) => `virtio-net,id=${driver},driver=${driver}`)
+  const daemon = await tracedDaemon(lab, [tapSpec(0, netns), ...devices])
+  lab.address(netns, '10.0.0.1')
+  // Nobody has the generator's destination: the sink and the TAP get every frame.
+  await expectNoCollection(daemon, async (count) => {
+    const goal = arrivedIn(lab, netns) + count
+    await until('so many have come', () => arrivedIn(lab, netns) >= goal, 60_000)
+  })
+})
+
+test.each([
+  ['split', F_VERSION_1],
+  ['split, event_idx and mergeable', F_VERSION_1 | F_EVENT_IDX | F_MRG_RXBUF],
+  ['packed', F_VERSION_1 | F_RING_PACKED],
+  ['packed, event_idx and mergeable', F_VERSION_1 | F_RING_PACKED | F_EVENT_IDX | F_MRG_RXBUF],
+])('nor do those of vhost-user guests: %s', { timeout: 120_000 }, async (_kind, features) => {
+  await using lab = new Lab()
+  const paths = [0, 1].map((k) => `${lab.directory}/g${k}.sock`)
+  const daemon = await tracedDaemon(
+    lab,
+    paths.map((path, k) => `vhost-user,id=g${k},path=${path}`),
+  )
+  const guests = [
+    await VhostGuest.start(paths[0], features, frame(2, 1, 0)),
+    await VhostGuest.start(paths[1], features, frame(1, 2, 0)),
+  ]
+  const received = (): number => guests[0].received + guests[1].received
+  try {
+    await expectNoCollection(daemon, async (count) => {
+      const goal = received() + count
+      while (received() < goal) {
+        for (let turn = 0; turn < TURNS; turn++) for (const guest of guests) guest.turn()
+        // What the daemon tells is read here.
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    })
+  } finally {
+    for (const guest of guests) guest.close()
   }
-  const collections = (): number => daemon.stdout.split(/Scavenge|Mark-Compact/).length - 1
-  // The code is compiled, and the start-up's own garbage gone, after this.
-  await pump(300_000)
-  const before = collections()
-  // Otherwise the trace would not work, and the test could not fail.
-  expect(before).toBeGreaterThan(0)
-  await pump(FRAMES)
-  expect(collections() - before).toBe(0)
 })
