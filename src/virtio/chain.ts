@@ -46,7 +46,7 @@ export class Chain {
     let from = (high >>> 0) * TWO_32 + (low >>> 0)
     while (left > 0) {
       if (this.count === CHAIN_SEGMENTS_MAX) return BROKEN_CHAIN_LENGTH
-      if (!memory.locate(from)) return BROKEN_ADDRESS
+      if (!memory.locate(from | 0, (from / TWO_32) | 0)) return BROKEN_ADDRESS
       const part = left < memory.room ? left : memory.room
       const at = this.count
       this.window[at] = memory.window

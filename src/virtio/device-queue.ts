@@ -14,6 +14,8 @@ import type { Chain } from './chain.ts'
 import type { DirtyLog } from './dirty-log.ts'
 import type { Places, PlainKind } from './plain-chains.ts'
 
+const TWO_32 = 4294967296
+
 export interface DeviceQueue {
   readonly size: number
   /** A BROKEN_* of chain.ts, 0: it works. Set by the queue and by who finds a chain unusable. */
@@ -102,7 +104,7 @@ export function ringPart(
   length: number,
   alignment: number,
 ): RingPart | null {
-  if (!memory.locate(address) || memory.room < length) return null
+  if (!memory.locate(address | 0, (address / TWO_32) | 0) || memory.room < length) return null
   if (memory.offset % alignment !== 0) return null
   const buffer = memory.buffer(memory.window)
   return {

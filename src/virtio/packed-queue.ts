@@ -34,7 +34,6 @@ import {
   VIRTQ_DESC_F_WRITE,
 } from '../abi/virtio-ring.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
-import { PIECE_LIMIT } from '../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import {
   BROKEN_AVAIL_STEP,
@@ -50,7 +49,6 @@ import type { DirtyLog } from './dirty-log.ts'
 import type { Places, PlainKind } from './plain-chains.ts'
 import { EVENT_OFFSET_MASK, EVENT_WRAP_BIT, isNotified } from './packed-event.ts'
 
-const TWO_32 = 4294967296
 const NOT_PLAIN: number = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_WRITE | VIRTQ_DESC_F_INDIRECT
 const AVAIL_MASK: number = 1 << VIRTQ_DESC_F_AVAIL_BIT
 const USED_MASK: number = 1 << VIRTQ_DESC_F_USED_BIT
@@ -163,16 +161,16 @@ export class PackedQueue implements DeviceQueue {
     const flags = isWritable ? VIRTQ_DESC_F_WRITE : 0
     const words = this.#words
     const memory = this.#memory
-    const { piece } = memory
     let n = 0
     for (; n < most && this.hasChain(); n++) {
       const word = this.#wordsAt + this.#next * DESC_WORDS
-      const from = (words[word + DESC_ADDR + 1] >>> 0) * TWO_32 + (words[word + DESC_ADDR] >>> 0)
+      const low = words[word + DESC_ADDR]
+      const high = words[word + DESC_ADDR + 1]
       const bytes = words[word + DESC_LEN]
       const idFlags = words[word + PACKED_DESC_ID_FLAGS]
       if (((idFlags >>> 16) & NOT_PLAIN) !== flags) break
       if (bytes < lengthMin || bytes > lengthMax) break
-      if (!memory.locate(from) || from + bytes > piece[PIECE_LIMIT]) break
+      if (!memory.locate(low, high) || bytes > memory.room) break
       window[at + n] = memory.window
       offset[at + n] = memory.offset + skipped
       length[at + n] = bytes - skipped
@@ -237,12 +235,11 @@ export class PackedQueue implements DeviceQueue {
    */
   #walkIndirect(chain: Chain, tableLow: number, tableHigh: number, length: number): number {
     const memory = this.#memory
-    const tableAddress = (tableHigh >>> 0) * TWO_32 + (tableLow >>> 0)
     const size = length / DESC_LENGTH
     if (length % DESC_LENGTH !== 0 || size === 0 || size > CHAIN_SEGMENTS_MAX) {
       return BROKEN_INDIRECT
     }
-    if (!memory.locate(tableAddress) || memory.room < length) return BROKEN_INDIRECT
+    if (!memory.locate(tableLow, tableHigh) || memory.room < length) return BROKEN_INDIRECT
     if ((memory.offset & 3) !== 0) return BROKEN_INDIRECT
     const words = memory.words
     const end = (memory.offset >> 2) + size * DESC_WORDS

@@ -193,7 +193,7 @@ export class SplitQueue implements DeviceQueue {
         }
       }
       // It may only lie in another piece of memory than the one before: once more, in that.
-      if (n === available || n === lookedAt || !memory.locate(from)) break
+      if (n === available || n === lookedAt || !memory.locate(from | 0, (from / TWO_32) | 0)) break
       lookedAt = n
     }
     this.#next = (first + n) & 0xffff
@@ -232,10 +232,9 @@ export class SplitQueue implements DeviceQueue {
   /** The same in an indirect table of `length` bytes. @hot */
   #walkIndirect(chain: Chain, tableLow: number, tableHigh: number, length: number): number {
     const memory = this.#memory
-    const tableAddress = (tableHigh >>> 0) * TWO_32 + (tableLow >>> 0)
     const size = length / DESC_LENGTH
     if (length % DESC_LENGTH !== 0 || size === 0 || size > INDIRECT_MAX) return BROKEN_INDIRECT
-    if (!memory.locate(tableAddress) || memory.room < length) return BROKEN_INDIRECT
+    if (!memory.locate(tableLow, tableHigh) || memory.room < length) return BROKEN_INDIRECT
     if ((memory.offset & 3) !== 0) return BROKEN_INDIRECT
     const words = memory.words
     const tableAt = memory.offset >> 2
