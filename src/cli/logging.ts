@@ -2,6 +2,8 @@
 import { configure, getLogger } from '@logtape/logtape'
 
 export async function openLog(): Promise<(message: string) => void> {
+  // A switch outlives whoever read its log (EPIPE).
+  process.stderr.on('error', () => undefined)
   await configure({
     sinks: {
       stderr: (record) => {

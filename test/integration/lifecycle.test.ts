@@ -21,6 +21,14 @@ test('SIGTERM closes everything: no socket, no interface, exit 0', async () => {
   for (const name of netns) expect(sh('ip', '-n', name, '-o', 'link')).not.toContain('x0')
 })
 
+test('SIGTERM ends it also when nobody reads its log any more', async () => {
+  await using lab = new Lab()
+  const { daemon } = await lab.star(1)
+  daemon.process.child.stderr!.destroy()
+  await daemon.execute('set_link', { name: 'p0', up: false })
+  expect(await daemon.process.stop('SIGTERM')).toBe(0)
+})
+
 test('quit ends it as well, and tells the sessions', async () => {
   await using lab = new Lab()
   const { daemon } = await lab.star(1)
