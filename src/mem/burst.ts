@@ -70,19 +70,26 @@ export class Burst {
     return this.furtherTotal !== 0 && this.furtherCount[k] !== 0
   }
 
-  /** Frame `from` takes the place of frame `to`, but for its vnet_hdr. @hot */
-  move(from: number, to: number): void {
-    const { heads } = this
+  /**
+   * Frame k of a burst, which may be this one, becomes frame `to`. Its further segments stay where
+   * they are described.
+   * @hot
+   */
+  take(from: Burst, k: number, to: number): void {
     for (let word = 0; word < HEAD_WORDS; word++) {
-      heads[to * HEAD_WORDS + word] = heads[from * HEAD_WORDS + word]
+      this.heads[to * HEAD_WORDS + word] = from.heads[k * HEAD_WORDS + word]
     }
-    this.window[to] = this.window[from]
-    this.offset[to] = this.offset[from]
-    this.length[to] = this.length[from]
-    this.headLength[to] = this.headLength[from]
-    this.firstLength[to] = this.firstLength[from]
-    this.furtherFirst[to] = this.furtherFirst[from]
-    this.furtherCount[to] = this.furtherCount[from]
+    this.window[to] = from.window[k]
+    this.offset[to] = from.offset[k]
+    this.length[to] = from.length[k]
+    this.headLength[to] = from.headLength[k]
+    this.gso[to] = from.gso[k]
+    this.gsoSize[to] = from.gsoSize[k]
+    this.csumOffset[to] = from.csumOffset[k]
+    this.needs[to] = from.needs[k]
+    this.firstLength[to] = from.firstLength[k]
+    this.furtherFirst[to] = from.furtherFirst[k]
+    this.furtherCount[to] = from.furtherCount[k]
   }
 
   /**

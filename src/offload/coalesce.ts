@@ -305,7 +305,7 @@ export class Coalescer {
     const tcp = k * HEADERS_MAX + l4
     const lastTcp = last * HEADERS_MAX + l4
     const expected = read32(bytes, lastTcp + TCP_SEQUENCE) + burst.length[last] - end
-    if (read32(bytes, tcp + TCP_SEQUENCE) !== expected >>> 0) return false
+    if (read32(bytes, tcp + TCP_SEQUENCE) !== (expected | 0)) return false
     const flags = bytes[tcp + TCP_FLAGS]
     const changed = flags ^ bytes[first * HEADERS_MAX + l4 + TCP_FLAGS]
     if ((changed & ~(TCP_FIN | TCP_PSH | TCP_CWR)) !== 0 || (flags & TCP_CWR) !== 0) return false

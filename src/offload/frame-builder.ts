@@ -212,20 +212,10 @@ export class FrameBuilder {
     this.#makeRoom()
     const burst = this.#burst
     const to = burst.count
-    burst.window[to] = from.window[k]
-    burst.offset[to] = from.offset[k]
-    burst.length[to] = from.length[k]
-    burst.headLength[to] = from.headLength[k]
-    burst.gso[to] = from.gso[k]
-    burst.gsoSize[to] = from.gsoSize[k]
-    burst.csumOffset[to] = from.csumOffset[k]
-    burst.needs[to] = from.needs[k]
-    burst.furtherCount[to] = 0
-    for (let at = 0; at < HEAD_WORDS; at++) {
-      burst.heads[to * HEAD_WORDS + at] = from.heads[k * HEAD_WORDS + at]
-    }
+    burst.take(from, k, to)
     this.#sumAt[to] = NO_SUM
     if (from.isScattered(k)) this.#passFurther(from, k, to)
+    else burst.furtherCount[to] = 0
     burst.count = to + 1
   }
 
@@ -234,9 +224,7 @@ export class FrameBuilder {
     const burst = this.#burst
     const first = burst.furtherTotal
     const count = from.furtherCount[k]
-    burst.firstLength[to] = from.firstLength[k]
     burst.furtherFirst[to] = first
-    burst.furtherCount[to] = count
     for (let at = 0; at < count; at++) {
       const piece = from.furtherFirst[k] + at
       burst.furtherWindow[first + at] = from.furtherWindow[piece]

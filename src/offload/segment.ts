@@ -100,7 +100,7 @@ export class Segmenter {
     let checksum = UDP_CHECKSUM
     if (headers.protocol === IPPROTO_TCP) {
       checksum = TCP_CHECKSUM
-      write32(bytes, l4 + TCP_SEQUENCE, read32(bytes, l4 + TCP_SEQUENCE) + done)
+      write32(bytes, l4 + TCP_SEQUENCE, (read32(bytes, l4 + TCP_SEQUENCE) + done) | 0)
       let flags = bytes[l4 + TCP_FLAGS]
       if (!isLast) flags &= ~(TCP_FIN | TCP_PSH)
       if (number > 0) flags &= ~TCP_CWR

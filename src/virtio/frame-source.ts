@@ -200,7 +200,7 @@ export class FrameSource {
         }
         if ((gso & 0xff00) !== 0) hasGso = true
       }
-      if (kept !== k) burst.move(k, kept)
+      if (kept !== k) burst.take(burst, k, kept)
       burst.gso[kept] = gso
       burst.gsoSize[kept] = gsoSize
       burst.csumOffset[kept] = csumOffset

@@ -41,7 +41,7 @@ export class GsoCheck {
     let kept = 0
     for (let k = 0; k < count; k++) {
       if ((burst.gso[k] & 0xff00) !== 0 && !this.#mend(burst, k)) continue
-      if (kept !== k) moveAll(burst, k, kept)
+      if (kept !== k) burst.take(burst, k, kept)
       kept++
     }
     burst.count = kept
@@ -76,13 +76,4 @@ export class GsoCheck {
     this.#copies.close()
     this.#window.unmap()
   }
-}
-
-/** @hot */
-function moveAll(burst: Burst, from: number, to: number): void {
-  burst.move(from, to)
-  burst.gso[to] = burst.gso[from]
-  burst.gsoSize[to] = burst.gsoSize[from]
-  burst.csumOffset[to] = burst.csumOffset[from]
-  burst.needs[to] = burst.needs[from]
 }

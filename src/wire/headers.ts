@@ -55,9 +55,9 @@ export function write16(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 1] = value
 }
 
-/** @hot */
+/** Big-endian 32 bits, signed: as a number beyond 2^31 it may be an allocation. @hot */
 export function read32(bytes: Uint8Array, at: number): number {
-  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0
+  return (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]
 }
 
 /** @hot */

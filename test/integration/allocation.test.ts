@@ -60,6 +60,30 @@ test('a million frames cause no scavenge', { timeout: 120_000 }, async () => {
   })
 })
 
+test('nor do segmentation and merging', { timeout: 120_000 }, async () => {
+  await using lab = new Lab()
+  const netns = [lab.netns(), lab.netns()]
+  const daemon = await tracedDaemon(lab, [
+    tapSpec(0, netns[0], 'vnet_hdr=on'),
+    tapSpec(1, netns[1], 'vnet_hdr=off'),
+  ])
+  netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
+  const transfer = async (...direction: string[]): Promise<void> => {
+    const server = lab.start(netns[1], 'iperf3', '-s', '-1')
+    await until('the server listens', () =>
+      lab.exec(netns[1], 'ss', '-Hltn', 'sport = :5201').includes('5201'),
+    )
+    const client = lab.start(netns[0], 'iperf3', '-c', '10.0.0.2', ...direction)
+    expect(await client.exited).toBe(0)
+    await server.exited
+  }
+  await expectNoCollection(daemon, async (count) => {
+    const bytes = String((count / 2) * 1448)
+    await transfer('-n', bytes)
+    await transfer('-R', '-n', bytes)
+  })
+})
+
 test('nor do those of in-process devices and their drivers', { timeout: 120_000 }, async () => {
   await using lab = new Lab()
   const netns = lab.netns()
