@@ -3,26 +3,32 @@
  *  little-endian on the machines we run on; everything else is little-endian. */
 export const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1
 export const VIRTIO_NET_HDR_F_DATA_VALID = 2
+/** Of a UDP-tunnelled GSO frame: the outer UDP checksum is wanted too. */
+export const VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM = 8
 
 export const VIRTIO_NET_HDR_GSO_NONE = 0
 export const VIRTIO_NET_HDR_GSO_TCPV4 = 1
 export const VIRTIO_NET_HDR_GSO_UDP = 3
 export const VIRTIO_NET_HDR_GSO_TCPV6 = 4
 export const VIRTIO_NET_HDR_GSO_UDP_L4 = 5
+/** At most one of these two, beside the type of the inner frame. */
+export const VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV4 = 0x20
+export const VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV6 = 0x40
 export const VIRTIO_NET_HDR_GSO_ECN = 0x80
 
 /** Offsets: u8 flags, u8 gso_type, u16 hdr_len, u16 gso_size, u16 csum_start, u16 csum_offset. */
 export const VNET_HDR_LENGTH = 10
-/** With num_buffers (VIRTIO_NET_F_MRG_RXBUF or VERSION_1): the size framepump sets on its TAPs. */
+/** With num_buffers (VIRTIO_NET_F_MRG_RXBUF or VERSION_1). */
 export const VNET_HDR_MRG_LENGTH = 12
 /** Then u32 hash_value, u16 hash_report, u16 padding: virtio_net_hdr_v1_hash. */
 export const VNET_HDR_HASH_LENGTH = 20
-/** Then u16 outer_th_offset, u16 inner_nh_offset: virtio_net_hdr_v1_hash_tunnel. */
+/** Then le16 outer_th_offset, le16 inner_nh_offset: virtio_net_hdr_v1_hash_tunnel. */
 export const VNET_HDR_TUNNEL_LENGTH = 24
 /** Offsets of what stands behind csum_offset. */
 export const VNET_HDR_NUM_BUFFERS = 10
 export const VNET_HDR_HASH_VALUE = 12
 export const VNET_HDR_HASH_REPORT = 16
+export const VNET_HDR_OUTER_TH_OFFSET = 20
 
 /** Values of hash_report: on which part of the frame hash_value was calculated. */
 export const VIRTIO_NET_HASH_REPORT_NONE = 0

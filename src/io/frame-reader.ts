@@ -2,17 +2,23 @@
  * Turns what a TAP read delivered into frames of a burst: strips and reads the vnet_hdr, gathers
  * the first 16 bytes, and leaves out what is no frame, with a reason. Both tiers use it.
  */
-import { VNET_HDR_LENGTH } from '../abi/virtio-net.ts'
+import {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
+  VNET_HDR_LENGTH,
+  VNET_HDR_OUTER_TH_OFFSET,
+  VNET_HDR_TUNNEL_LENGTH,
+} from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
-import { HEAD_WORDS } from '../mem/burst.ts'
+import { HEAD_WORDS, ZEROS_BEFORE } from '../mem/burst.ts'
 import type { FramePool } from '../mem/frame-pool.ts'
 import { SLOT_CAPACITY } from '../mem/frame-pool.ts'
 import { ETHER_HEADER_LENGTH } from '../wire/ethernet.ts'
+import { TCP_OFFSET, UDP_HEADER_LENGTH } from '../wire/headers.ts'
 import { NEEDS_MALFORMED, NEEDS_UNKNOWN_TYPE, offloadNeeds } from '../wire/vnet-hdr.ts'
 import type { TierEvents } from './tier.ts'
 
-/** What stands before a frame that was read without vnet_hdr: zeros, as many as a TAP may want. */
-const ZERO_HEADER_LENGTH = 12
+const GSO_TYPE_MASK = 0xff00
 
 export class FrameReader {
   readonly #window: number
@@ -56,36 +62,59 @@ export class FrameReader {
       return
     }
     const k = burst.count
+    const frame = offset + headLength
     const words = this.#words
     let gso = 0
     let gsoSize = 0
     let csumOffset = 0
     let needs = 0
+    let tunnel = 0
     if (headLength >= VNET_HDR_LENGTH) {
       gso = words[offset >> 2]!
       // flags and gso_type both zero: a plain frame, the rest of the header means nothing.
       if ((gso & 0xffff) !== 0) {
         gsoSize = words[(offset >> 2) + 1]!
         csumOffset = this.#halfWords[(offset >> 1) + 4]!
-        needs = offloadNeeds(gso, gsoSize, csumOffset, length)
+        if (headLength === VNET_HDR_TUNNEL_LENGTH) {
+          tunnel = words[(offset + VNET_HDR_OUTER_TH_OFFSET) >> 2]!
+        }
+        needs = offloadNeeds(gso, gsoSize, csumOffset, length, tunnel)
         if (needs < 0) {
           if (needs === NEEDS_MALFORMED) this.#malformed++
           else if (needs === NEEDS_UNKNOWN_TYPE) this.#unknownType++
           return
         }
+        if ((gso & GSO_TYPE_MASK) !== 0) gso = this.#withHeaderLength(gso, gsoSize, frame, length)
       }
     }
-    const frame = offset + headLength
     burst.window[k] = this.#window
     burst.offset[k] = frame
     burst.length[k] = length
-    burst.headLength[k] = headLength === 0 ? ZERO_HEADER_LENGTH : headLength
+    burst.headLength[k] = headLength === 0 ? ZEROS_BEFORE : headLength
     burst.gso[k] = gso
     burst.gsoSize[k] = gsoSize
     burst.csumOffset[k] = csumOffset
     burst.needs[k] = needs
+    burst.tunnel[k] = tunnel
     this.#gather(burst.heads, k * HEAD_WORDS, frame)
     burst.count = k + 1
+  }
+
+  /**
+   * The kernel's hdr_len can be far more than the headers: so much of the frame was in one piece. It
+   * is replaced by what csum_start says. @hot
+   */
+  #withHeaderLength(gso: number, gsoSize: number, frame: number, length: number): number {
+    const l4 = gsoSize >>> 16
+    if ((gso & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 || l4 + TCP_OFFSET + 2 > length) return gso
+    let headerLength = l4 + UDP_HEADER_LENGTH
+    if (((gso >>> 8) & 0xf) !== VIRTIO_NET_HDR_GSO_UDP_L4) {
+      const at = frame + l4 + TCP_OFFSET
+      const half = this.#halfWords[at >> 1]
+      const byte = (at & 1) === 0 ? half & 0xff : half >>> 8
+      headerLength = l4 + ((byte >>> 4) << 2)
+    }
+    return (gso & 0xffff) | (headerLength << 16)
   }
 
   /** First 16 bytes of the frame; vnet_hdr lengths are even, so it starts at an even offset. @hot */

@@ -15,6 +15,9 @@ import { Window } from './window.ts'
 
 export const BURST_SIZE_MAX = 256
 
+/** A `headLength`: zeros stand before the frame, enough for a vnet_hdr of any length (24). */
+export const ZEROS_BEFORE = 255
+
 /** Segments of one frame beyond the first. Linux guests make up to 19, one per page and more. */
 export const FURTHER_PER_FRAME_MAX = 62
 /** Segments beyond the first of all frames of a burst; a burst ends early rather than exceed it. */
@@ -41,11 +44,11 @@ export class Burst {
   )
   /** L2 bytes, without vnet_hdr and FCS. */
   readonly length: Int32Array = new Int32Array(BURST_SIZE_MAX)
-  /** Bytes of vnet_hdr that stand right before the L2 bytes; 0: none, all its fields are zero. */
+  /** Bytes of vnet_hdr that stand right before the L2 bytes; 0: none; or ZEROS_BEFORE. */
   readonly headLength: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** First 16 L2 bytes of frame k at word k * HEAD_WORDS, as little-endian words. */
   readonly heads: Int32Array = new Int32Array(this.#columns.buffer, 0, BURST_SIZE_MAX * HEAD_WORDS)
-  /** Clear: the next four columns are zero for every frame. Whoever writes anything else sets it. */
+  /** Clear: gso to needs are zero for every frame. Whoever writes anything else sets it. */
   hasOffloads = false
   /** vnet_hdr word 0: flags | gso_type << 8 | hdr_len << 16. */
   readonly gso: Int32Array = new Int32Array(BURST_SIZE_MAX)
@@ -55,6 +58,8 @@ export class Burst {
   readonly csumOffset: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** TUN_F_* bits that an egress must be able to take for this frame; 0 for a plain one. */
   readonly needs: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** outer_th_offset | inner_nh_offset << 16 of the vnet_hdr; any value if gso_type has no tunnel. */
+  readonly tunnel: Int32Array = new Int32Array(BURST_SIZE_MAX)
 
   /** Further segments of all frames together; 0: every frame is one segment. */
   furtherTotal = 0
@@ -87,6 +92,7 @@ export class Burst {
     this.gsoSize[to] = from.gsoSize[k]
     this.csumOffset[to] = from.csumOffset[k]
     this.needs[to] = from.needs[k]
+    this.tunnel[to] = from.tunnel[k]
     this.firstLength[to] = from.firstLength[k]
     this.furtherFirst[to] = from.furtherFirst[k]
     this.furtherCount[to] = from.furtherCount[k]

@@ -4,6 +4,7 @@
  */
 import type { Burst } from '../mem/burst.ts'
 import { fillIpv4Checksum, Headers, HEADERS_MAX } from '../wire/headers.ts'
+import { parseGso } from '../wire/vnet-hdr.ts'
 import type { FrameBuilder } from './frame-builder.ts'
 
 export class ChecksumFiller {
@@ -31,23 +32,27 @@ export class ChecksumFiller {
     builder.startSum(field, start, headerLength - start, 0)
     builder.readFrom(burst, k, headerLength)
     if (!builder.take(burst.length[k] - headerLength)) return false
-    builder.end(headerLength, 0, 0, 0, 0)
+    builder.end(headerLength, 0, 0, 0, 0, 0)
     return true
   }
 
-  /** Builds frame k with the checksum of its IPv4 header, and all else as it is. @hot */
+  /** Builds GSO frame k with the checksums of its IPv4 headers, and all else as it is. @hot */
   fillIpv4(burst: Burst, k: number, bytes: Uint8Array, at: number, needs: number): boolean {
     const headers = this.#headers
     const length = burst.length[k]
-    if (!headers.parse(bytes, at, length < HEADERS_MAX ? length : HEADERS_MAX)) return false
-    if (headers.isIpv6) return false
+    const available = length < HEADERS_MAX ? length : HEADERS_MAX
+    const { gso, gsoSize, csumOffset, tunnel } = burst
+    if (!parseGso(headers, bytes, at, available, gso[k], tunnel[k])) return false
     const builder = this.#builder
     const to = builder.start()
     for (let n = 0; n < headers.l4; n++) builder.bytes[to + n] = bytes[at + n]
-    fillIpv4Checksum(builder.bytes, to + headers.l3)
+    if (!headers.isIpv6) fillIpv4Checksum(builder.bytes, to + headers.l3)
+    if (headers.outerL4 !== 0 && !headers.isOuterIpv6) {
+      fillIpv4Checksum(builder.bytes, to + headers.outerL3)
+    }
     builder.readFrom(burst, k, headers.l4)
     if (!builder.take(length - headers.l4)) return false
-    builder.end(headers.l4, burst.gso[k], burst.gsoSize[k], burst.csumOffset[k], needs)
+    builder.end(headers.l4, gso[k], gsoSize[k], csumOffset[k], needs, tunnel[k])
     return true
   }
 }

@@ -375,7 +375,7 @@ export class Coalescer {
     }
     const end = this.#end[k]
     const gso = VIRTIO_NET_HDR_F_NEEDS_CSUM | (type << 8) | (end << 16)
-    this.#builder.end(end, gso, gsoSize | (l4 << 16), TCP_CHECKSUM, needs)
+    this.#builder.end(end, gso, gsoSize | (l4 << 16), TCP_CHECKSUM, needs, 0)
   }
 
   close(): void {

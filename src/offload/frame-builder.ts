@@ -186,7 +186,14 @@ export class FrameBuilder {
   }
 
   /** Ends the frame, whose header has this length and whose vnet_hdr says this. @hot */
-  end(headerLength: number, gso: number, gsoSize: number, csumOffset: number, needs: number): void {
+  end(
+    headerLength: number,
+    gso: number,
+    gsoSize: number,
+    csumOffset: number,
+    needs: number,
+    tunnel: number,
+  ): void {
     const burst = this.#burst
     const k = burst.count
     burst.window[k] = this.#window.id
@@ -201,6 +208,7 @@ export class FrameBuilder {
     burst.gsoSize[k] = gsoSize
     burst.csumOffset[k] = csumOffset
     burst.needs[k] = needs
+    burst.tunnel[k] = tunnel
     const word = this.#header >> 2
     const head = k * HEAD_WORDS
     for (let at = 0; at < HEAD_WORDS; at++) burst.heads[head + at] = this.#words[word + at]

@@ -4,14 +4,18 @@
  * own in front of slices of the original.
  *
  * IPv4 ids count up from that of the frame; FIN and PSH are on the last segment only, CWR on the
- * first only (RFC 3168 §6.1.2). Checksums are complete.
+ * first only (RFC 3168 §6.1.2). Checksums are complete. Of a frame in a UDP tunnel, what is inside is
+ * cut, and every segment has the headers of the tunnel.
  */
+import { VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import {
   fillIpv4Checksum,
+  fold,
   Headers,
   HEADERS_MAX,
   IPPROTO_TCP,
+  IPPROTO_UDP,
   IPV4_ID,
   IPV4_TOTAL_LENGTH,
   IPV6_HEADER_LENGTH,
@@ -31,7 +35,7 @@ import {
   write16,
   write32,
 } from '../wire/headers.ts'
-import { gsoMatches } from '../wire/vnet-hdr.ts'
+import { parseGso } from '../wire/vnet-hdr.ts'
 import type { FrameBuilder } from './frame-builder.ts'
 
 /** Segments of one frame: 64 KiB of 128 bytes. A peer that asks for more wants to keep us busy. */
@@ -40,6 +44,7 @@ export const SEGMENTS_MAX = 512
 export class Segmenter {
   readonly #builder: FrameBuilder
   readonly #headers: Headers = new Headers()
+  #hasOuterChecksum = false
 
   constructor(builder: FrameBuilder) {
     this.#builder = builder
@@ -53,8 +58,10 @@ export class Segmenter {
   cut(burst: Burst, k: number, bytes: Uint8Array, at: number): boolean {
     const headers = this.#headers
     const length = burst.length[k]
-    if (!headers.parse(bytes, at, length < HEADERS_MAX ? length : HEADERS_MAX)) return false
-    if (!gsoMatches(burst.gso[k], headers)) return false
+    const available = length < HEADERS_MAX ? length : HEADERS_MAX
+    const gso = burst.gso[k]
+    if (!parseGso(headers, bytes, at, available, gso, burst.tunnel[k])) return false
+    this.#hasOuterChecksum = (gso & VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM) !== 0
     const gsoSize = burst.gsoSize[k] & 0xffff
     const payload = length - headers.end
     if (payload > gsoSize * SEGMENTS_MAX) return false
@@ -67,7 +74,7 @@ export class Segmenter {
       const to = builder.start()
       this.#writeHeaders(bytes, at, to, done, part, number, done + part === payload)
       if (!builder.take(part)) return false
-      builder.end(headers.end, 0, 0, 0, 0)
+      builder.end(headers.end, 0, 0, 0, 0, 0)
       done += part
       number++
     } while (done < payload)
@@ -88,13 +95,7 @@ export class Segmenter {
     const headers = this.#headers
     for (let k = 0; k < headers.end; k++) bytes[to + k] = from[at + k]
     const l3 = to + headers.l3
-    const total = headers.end - headers.l3 + part
-    if (headers.isIpv6) write16(bytes, l3 + IPV6_PAYLOAD_LENGTH, total - IPV6_HEADER_LENGTH)
-    else {
-      write16(bytes, l3 + IPV4_TOTAL_LENGTH, total)
-      write16(bytes, l3 + IPV4_ID, read16(bytes, l3 + IPV4_ID) + number)
-      fillIpv4Checksum(bytes, l3)
-    }
+    this.#writeIp(l3, headers.isIpv6, headers.end - headers.l3 + part, number)
     const l4 = to + headers.l4
     const l4Length = headers.end - headers.l4 + part
     let checksum = UDP_CHECKSUM
@@ -108,6 +109,38 @@ export class Segmenter {
     } else write16(bytes, l4 + UDP_LENGTH, UDP_HEADER_LENGTH + part)
     write16(bytes, l4 + checksum, 0)
     const initial = pseudoSum(bytes, l3, headers.isIpv6, headers.protocol) + l4Length
+    if (headers.outerL4 !== 0) this.#writeTunnel(to, initial, part, number)
     this.#builder.startSum(headers.l4 + checksum, headers.l4, headers.end - headers.l4, initial)
+  }
+
+  /** `total` is the length of the packet, its header included. @hot */
+  #writeIp(l3: number, isIpv6: boolean, total: number, number: number): void {
+    const bytes = this.#builder.bytes
+    if (isIpv6) write16(bytes, l3 + IPV6_PAYLOAD_LENGTH, total - IPV6_HEADER_LENGTH)
+    else {
+      write16(bytes, l3 + IPV4_TOTAL_LENGTH, total)
+      write16(bytes, l3 + IPV4_ID, read16(bytes, l3 + IPV4_ID) + number)
+      fillIpv4Checksum(bytes, l3)
+    }
+  }
+
+  /**
+   * The headers around a segment, whose own are written but for its checksum. What that covers adds up
+   * to the complement of its pseudo-header, `innerSum`, whatever it is: so the checksum of the tunnel
+   * needs no look at the payload.
+   * @hot
+   */
+  #writeTunnel(to: number, innerSum: number, part: number, number: number): void {
+    const bytes = this.#builder.bytes
+    const { outerL3, outerL4, isOuterIpv6, l4, end } = this.#headers
+    this.#writeIp(to + outerL3, isOuterIpv6, end - outerL3 + part, number)
+    const length = end - outerL4 + part
+    write16(bytes, to + outerL4 + UDP_LENGTH, length)
+    write16(bytes, to + outerL4 + UDP_CHECKSUM, 0)
+    if (!this.#hasOuterChecksum) return
+    let sum = pseudoSum(bytes, to + outerL3, isOuterIpv6, IPPROTO_UDP) + length
+    for (let at = to + outerL4; at < to + l4; at += 2) sum += read16(bytes, at)
+    const checksum = ~fold(sum + (~fold(innerSum) & 0xffff)) & 0xffff
+    write16(bytes, to + outerL4 + UDP_CHECKSUM, checksum === 0 ? 0xffff : checksum)
   }
 }

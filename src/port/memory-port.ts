@@ -3,7 +3,7 @@
  * (MemoryEnginePort) and the caller's half (MemoryEndpoint) share two rings.
  */
 import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
+import { BURST_SIZE_MAX, HEAD_WORDS, ZEROS_BEFORE } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import type { MemoryPort } from '../switch/api.ts'
@@ -14,9 +14,6 @@ import type { PolledPort } from './port.ts'
 
 /** Longest frame: 64 KiB of payload, Ethernet header. */
 export const MEMORY_FRAME_LENGTH_MAX: number = 65535 + ETHER_HEADER_LENGTH
-
-/** vnet_hdr of zeros that the headroom of a slot stands for. */
-const ZERO_HEADER_LENGTH = 12
 
 export class MemoryEnginePort implements PolledPort {
   readonly index: number
@@ -64,7 +61,7 @@ export class MemoryEnginePort implements PolledPort {
       burst.window[k] = window
       burst.offset[k] = offset
       burst.length[k] = ring.length(position)
-      burst.headLength[k] = ZERO_HEADER_LENGTH
+      burst.headLength[k] = ZEROS_BEFORE
       const word = offset >> 2
       const head = k * HEAD_WORDS
       burst.heads[head] = this.#words[word]!

@@ -2,10 +2,15 @@
  * A TAP as the engine sees it: its queues, read by the I/O tier, and frames written to them.
  * Opening, set-up and closing are the control plane's (port/tap/open.ts).
  */
-import { VNET_HDR_LENGTH } from '../abi/virtio-net.ts'
+import {
+  VNET_HDR_LENGTH,
+  VNET_HDR_OUTER_TH_OFFSET,
+  VNET_HDR_TUNNEL_LENGTH,
+} from '../abi/virtio-net.ts'
 import type { IoTier } from '../io/tier.ts'
 import { TapQueue } from '../io/tier.ts'
 import type { Burst } from '../mem/burst.ts'
+import { ZEROS_BEFORE } from '../mem/burst.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
@@ -15,6 +20,9 @@ import { isAttached, setAttached, setVnetHdrLength } from './tap/queues.ts'
 /** vnet_hdrs that can wait for a flush; each has HEADER_STRIDE bytes. */
 const HEADERS_MAX = 1024
 const HEADER_STRIDE = 32
+/** A constant of this module is part of the machine code, an imported one is loaded at each use. */
+const ZEROS: number = ZEROS_BEFORE
+const TUNNEL_WORD: number = VNET_HDR_OUTER_TH_OFFSET >> 2
 
 export interface TapPortOptions {
   readonly index: number
@@ -81,7 +89,7 @@ export class TapPort implements EnginePort {
         this.#writeScattered(fd, burst, k)
       } else if (headLength === 0) {
         tier.write(fd, port, windows[k], offsets[k], length)
-      } else if (headLengths[k] === headLength) {
+      } else if (headLengths[k] === headLength || headLengths[k] === ZEROS) {
         // The header stands before the frame as this TAP wants it: it passes unchanged.
         tier.write(fd, port, windows[k], offsets[k] - headLength, length + headLength)
       } else {
@@ -125,10 +133,12 @@ export class TapPort implements EnginePort {
     const offset = this.#headerCount * HEADER_STRIDE
     this.#headerCount++
     const words = this.#headerWords
-    // Words 3.. stay zero (num_buffers is written by nobody on a TAP).
-    words[offset >> 2] = burst.gso[k]!
-    words[(offset >> 2) + 1] = burst.gsoSize[k]!
-    words[(offset >> 2) + 2] = burst.csumOffset[k]!
+    const word = offset >> 2
+    // Words 3 and 4 stay zero (num_buffers is written by nobody on a TAP).
+    words[word] = burst.gso[k]!
+    words[word + 1] = burst.gsoSize[k]!
+    words[word + 2] = burst.csumOffset[k]!
+    words[word + TUNNEL_WORD] = burst.tunnel[k]!
     return offset
   }
 
@@ -180,5 +190,8 @@ export class TapPort implements EnginePort {
 
 /** The vnet_hdr lengths that the data plane can read and write: even, and room for the header. */
 export function isUsableVnetHdrLength(length: number): boolean {
-  return length === 0 || (length >= VNET_HDR_LENGTH && length % 2 === 0 && length <= 24)
+  return (
+    length === 0 ||
+    (length >= VNET_HDR_LENGTH && length % 2 === 0 && length <= VNET_HDR_TUNNEL_LENGTH)
+  )
 }

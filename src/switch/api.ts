@@ -41,7 +41,8 @@ export interface SwitchOptions {
 export type PortState = 'postponed' | 'open' | 'connected' | 'disconnected' | 'down' | 'failed'
 
 /** Names of offloads, as ethtool-like words; `csum` gates the rest. */
-export type OffloadName = 'csum' | 'tso4' | 'tso6' | 'ecn' | 'ufo' | 'uso4' | 'uso6'
+export type OffloadName =
+  'csum' | 'tso4' | 'tso6' | 'ecn' | 'ufo' | 'uso4' | 'uso6' | 'udp-tunnel' | 'udp-tunnel-csum'
 
 export type Counters = Readonly<Record<CounterName, number>>
 

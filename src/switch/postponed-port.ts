@@ -6,7 +6,7 @@ import { FramepumpError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { postponedInfo, whyNotPostponed } from '../port/tap/postpone.ts'
 import { isAnswered } from '../sockets/listen.ts'
-import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
+import { OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
 import type { PortDescription } from './engine-messages.ts'
 import type { OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 import { openPort } from './switch-port.ts'
@@ -25,7 +25,7 @@ export function postponePort(
       if (reason !== undefined) return reason
       const { ifname, netns, queues = 1, vnet_hdr = true } = options
       const facts = { ifname: ifname!, ...(netns === undefined ? {} : { netns }) }
-      const txOffloads = vnet_hdr ? OFFLOADS_ALL : 0
+      const txOffloads = vnet_hdr ? OFFLOADS_PLAIN : 0
       return new PostponedSwitchPort(options, postponedInfo(options), queues, txOffloads, facts)
     }
     case 'vhost-user': {

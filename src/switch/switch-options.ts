@@ -4,6 +4,8 @@ import {
   TUN_F_TSO4,
   TUN_F_TSO6,
   TUN_F_TSO_ECN,
+  TUN_F_UDP_TUNNEL_GSO,
+  TUN_F_UDP_TUNNEL_GSO_CSUM,
   TUN_F_UFO,
   TUN_F_USO4,
   TUN_F_USO6,
@@ -19,6 +21,8 @@ const OFFLOAD_NAMES: readonly (readonly [number, OffloadName])[] = [
   [TUN_F_UFO, 'ufo'],
   [TUN_F_USO4, 'uso4'],
   [TUN_F_USO6, 'uso6'],
+  [TUN_F_UDP_TUNNEL_GSO, 'udp-tunnel'],
+  [TUN_F_UDP_TUNNEL_GSO_CSUM, 'udp-tunnel-csum'],
 ]
 
 export function offloadNames(bits: number): OffloadName[] {

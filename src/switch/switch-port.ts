@@ -5,6 +5,7 @@
 import { fstatSync } from 'node:fs'
 import { constants } from 'node:fs'
 import { getSystemErrorMap } from 'node:util'
+import { VNET_HDR_TUNNEL_LENGTH } from '../abi/virtio-net.ts'
 import { CaptureSession } from '../capture/capture.ts'
 import { indexCapture } from '../capture/read-file.ts'
 import { ConfigError, errnoName, SysError } from '../errors.ts'
@@ -16,7 +17,7 @@ import { MemoryRing } from '../port/memory-ring.ts'
 import type { MemoryOptions, PcapOptions, PortOptions, TapOptions } from '../port/options.ts'
 import { isUsableVnetHdrLength } from '../port/tap-port.ts'
 import { OpenTap, openTap } from '../port/tap/open.ts'
-import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
+import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import { FollowingTap } from './tap-follower.ts'
 import { VhostUserSwitchPort } from './vhost-user-port.ts'
@@ -128,6 +129,12 @@ async function openTapPort(options: TapOptions, context: OpenPortContext): Promi
   return new TapSwitchPort(tap)
 }
 
+/** What a vnet_hdr of that length has room for. */
+function fittingOffloads(vnetHdrLength: number): number {
+  if (vnetHdrLength === 0) return 0
+  return vnetHdrLength >= VNET_HDR_TUNNEL_LENGTH ? OFFLOADS_ALL : OFFLOADS_PLAIN
+}
+
 class TapSwitchPort implements OpenPort {
   readonly acceptsPostponedPeer = true
   readonly queues: number
@@ -135,6 +142,7 @@ class TapSwitchPort implements OpenPort {
   rxOffloads = 0
   readonly tap: FollowingTap
   readonly #tap: OpenTap
+  readonly #fitting: number
   /** What was asked for, of which the kernel may know less. */
   #wish = 0
 
@@ -142,8 +150,10 @@ class TapSwitchPort implements OpenPort {
     this.#tap = tap
     this.queues = tap.fds.length
     this.tap = new FollowingTap(tap.vnetHdrLength, tap.fds.length)
-    // TUNSETOFFLOAD limits only what the kernel gives us: it takes every offload from us.
-    this.txOffloads = tap.vnetHdrLength > 0 ? OFFLOADS_ALL : 0
+    // TUNSETOFFLOAD limits only what the kernel gives us: it takes every offload from us that fits
+    // into the header. On a link that may be shorter, as a guest without tunnels sends none.
+    this.#fitting = fittingOffloads(tap.vnetHdrLength)
+    this.txOffloads = this.#fitting
   }
 
   get description(): PortDescription {
@@ -160,9 +170,13 @@ class TapSwitchPort implements OpenPort {
   }
 
   setOffloads(wish: number): void {
-    if (wish === this.#wish) return
-    this.#wish = wish
-    this.rxOffloads = this.#tap.setOffloads(wish)
+    const { asked, current } = this.tap
+    // The header may be about to be changed.
+    const length = Math.min(asked.vnetHdrLength, current.vnetHdrLength)
+    const fitting = wish & this.#fitting & fittingOffloads(length)
+    if (fitting === this.#wish) return
+    this.#wish = fitting
+    this.rxOffloads = this.#tap.setOffloads(fitting)
   }
 
   setCarrier(isUp: boolean): void {

@@ -434,11 +434,13 @@ class UserspaceSwitch implements Switch {
   }
 
   /** What depends on who is connected to whom. */
-  #agree(): Promise<void> {
+  async #agree(): Promise<void> {
     const all = [...this.#ports.values()]
     agreeOffloads(all)
     for (const entry of all) this.#agreeMerging(entry)
-    return this.#taps.follow(all)
+    await this.#taps.follow(all)
+    // The header of a TAP may have room for more now.
+    agreeOffloads([...this.#ports.values()])
   }
 
   #agreeMerging(entry: PortEntry): void {

@@ -25,7 +25,7 @@ import { Window } from '../mem/window.ts'
 import type { VirtioNetOptions } from '../port/options.ts'
 import { CALL_BY_EVENT } from '../virtio/device-queue.ts'
 import { DeviceState } from '../virtio/device-state.ts'
-import { has, refusedFeatures, txOffloads } from '../virtio/features.ts'
+import { has, refusedFeatures, TUNNEL_MASK, txOffloads } from '../virtio/features.ts'
 import { memoryLength, MEMORY_ADDRESS } from '../virtio/net-layout.ts'
 import { NET_FRAME_LENGTH_MAX, NetDriver, ringSetup } from '../virtio/net-driver.ts'
 import type { SavedState } from '../virtio/saved-state.ts'
@@ -53,7 +53,8 @@ const IN_PROCESS_FEATURES: bigint =
     VIRTIO_NET_F_CTRL_VLAN,
     VIRTIO_NET_F_CTRL_MAC_ADDR,
     VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
-  )
+  ) |
+  TUNNEL_MASK
 const MULTI_QUEUE: bigint = featureMask(VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS)
 const MTU_MASK: bigint = featureMask(VIRTIO_NET_F_MTU)
 
@@ -295,7 +296,9 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
   // --- one of our drivers -------------------------------------------------------------------------
 
   async #startThread(mode: NonNullable<VirtioNetOptions['driver']>): Promise<void> {
-    this.#state.negotiate(this.#accept(this.offered & ~featureMask(VIRTIO_NET_F_CTRL_VQ)))
+    // Our drivers have no use for tunnels, which would make the header longer.
+    const unused = featureMask(VIRTIO_NET_F_CTRL_VQ) | TUNNEL_MASK
+    this.#state.negotiate(this.#accept(this.offered & ~unused))
     const { features } = this.#state
     this.#thread = await DriverThread.start({
       mode,

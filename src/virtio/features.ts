@@ -41,7 +41,7 @@ const TUNNEL_GSO_MASK: bigint = featureMask(
   bits.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO,
   bits.VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO,
 )
-const TUNNEL_MASK: bigint =
+export const TUNNEL_MASK: bigint =
   TUNNEL_GSO_MASK |
   featureMask(
     bits.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM,
@@ -186,6 +186,7 @@ const REQUIREMENTS: readonly (readonly [bit: number, bases: readonly (readonly n
       [bits.VIRTIO_NET_F_GUEST_TSO6],
       [bits.VIRTIO_NET_F_GUEST_USO4],
       [bits.VIRTIO_NET_F_GUEST_USO6],
+      [bits.VIRTIO_F_VERSION_1],
     ],
   ],
   [bits.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM, [[bits.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO]]],
@@ -196,7 +197,12 @@ const REQUIREMENTS: readonly (readonly [bit: number, bases: readonly (readonly n
   [bits.VIRTIO_NET_F_HOST_USO, [[bits.VIRTIO_NET_F_CSUM]]],
   [
     bits.VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO,
-    [[bits.VIRTIO_NET_F_HOST_TSO4], [bits.VIRTIO_NET_F_HOST_TSO6], [bits.VIRTIO_NET_F_HOST_USO]],
+    [
+      [bits.VIRTIO_NET_F_HOST_TSO4],
+      [bits.VIRTIO_NET_F_HOST_TSO6],
+      [bits.VIRTIO_NET_F_HOST_USO],
+      [bits.VIRTIO_F_VERSION_1],
+    ],
   ],
   [bits.VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO_CSUM, [[bits.VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO]]],
   [bits.VIRTIO_NET_F_CTRL_RX, [[bits.VIRTIO_NET_F_CTRL_VQ]]],

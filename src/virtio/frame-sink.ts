@@ -6,12 +6,13 @@
  * Copies are rows of the engine's program: the driver learns of them (publish) after it has run.
  * Source: VIRTIO 1.3 §5.1.6.3, §5.1.6.4.
  */
-import { VNET_HDR_MRG_LENGTH } from '../abi/virtio-net.ts'
+import { VNET_HDR_MRG_LENGTH, VNET_HDR_OUTER_TH_OFFSET } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import { Window } from '../mem/window.ts'
 import { COPY_ROW_INTS } from '../native/shim.ts'
+import { isTunnelled } from '../wire/vnet-hdr.ts'
 import { BROKEN_EMPTY, Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
 import type { DirtyLog } from './dirty-log.ts'
@@ -29,6 +30,7 @@ const TARGETS_MAX = 1024
 /** vnet_hdrs between two runs of the copy program: a burst has at most 256. */
 const HEADERS = 1024
 const HEADER_STRIDE = 32
+const TUNNEL_WORD: number = VNET_HDR_OUTER_TH_OFFSET >> 2
 /** A constant of this module is part of the machine code, an imported one is loaded at each use. */
 const HEADER_LENGTH: number = VNET_HDR_MRG_LENGTH
 const ROW_INTS: number = COPY_ROW_INTS
@@ -262,10 +264,11 @@ export class FrameSink {
     const words = this.#headerWords
     const at = offset >> 2
     const isPlain = this.offloads === 0
-    // Words 3.. (hash, tunnel) stay zero: no hash is reported, no tunnel offloaded.
+    // Words 3 and 4 stay zero: no hash is reported.
     words[at] = isPlain ? 0 : burst.gso[k]
     words[at + 1] = isPlain ? 0 : burst.gsoSize[k]
     words[at + 2] = (isPlain ? 0 : burst.csumOffset[k]) | (buffers << 16)
+    words[at + TUNNEL_WORD] = isTunnelled(words[at]) ? burst.tunnel[k] : 0
     this.#target = 0
     this.#filled = 0
     this.#copy(this.#headers.id, offset, this.headerLength)

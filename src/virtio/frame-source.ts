@@ -5,14 +5,19 @@
  *
  *     chain:  | vnet_hdr | frame ...                | in any number of buffers, cut anywhere
  */
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../abi/virtio-net.ts'
+import {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM,
+  VNET_HDR_OUTER_TH_OFFSET,
+  VNET_HDR_TUNNEL_LENGTH,
+} from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, FURTHER_MAX, FURTHER_PER_FRAME_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
-import { NEEDS_MALFORMED, offloadNeeds } from '../wire/vnet-hdr.ts'
+import { isTunnelled, NEEDS_MALFORMED, offloadNeeds } from '../wire/vnet-hdr.ts'
 import { Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
 import { GsoCheck } from './gso-check.ts'
@@ -23,8 +28,12 @@ const FRAME_LENGTH_MAX: number = 65535 + ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENG
 /** Bytes that are gathered of each header, and of each frame. */
 const HEAD_LENGTH: number = HEAD_WORDS * 4
 const COLUMN_LENGTH: number = BURST_SIZE_MAX * 4
-/** Every header and every head byte by byte. */
-const PIECES_MAX: number = 2 * BURST_SIZE_MAX * HEAD_LENGTH
+/** outer_th_offset and inner_nh_offset, which stand behind what is gathered of a header. */
+const TUNNEL_LENGTH: number = VNET_HDR_TUNNEL_LENGTH - VNET_HDR_OUTER_TH_OFFSET
+/** Every header, every head and every tunnel byte by byte. */
+const PIECES_MAX: number = BURST_SIZE_MAX * (2 * HEAD_LENGTH + TUNNEL_LENGTH)
+/** Flags of a driver (§5.1.6.2.1); whether data is valid others decide. */
+const DRIVER_FLAGS: number = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM
 
 export class FrameSource {
   /** Frames of the last `fill` that never became one of the burst. */
@@ -45,6 +54,8 @@ export class FrameSource {
   readonly #offset: Int32Array = new Int32Array(this.#places.buffer, COLUMN_LENGTH, BURST_SIZE_MAX)
   readonly #headers: Window = Window.map(BURST_SIZE_MAX * HEAD_LENGTH)
   readonly #headerWords: Int32Array = new Int32Array(this.#headers.buffer)
+  readonly #tunnels: Window = Window.map(BURST_SIZE_MAX * TUNNEL_LENGTH)
+  readonly #tunnelWords: Int32Array = new Int32Array(this.#tunnels.buffer)
   /** What is cut into several segments is put together by copies, after the rest was gathered. */
   readonly #pieces: CopyProgram = new CopyProgram(PIECES_MAX)
 
@@ -95,7 +106,17 @@ export class FrameSource {
       this.#offset[k] = burst.offset[k] - headerLength
     }
     burst.count = end
+    if (hasHeaders && headerLength === VNET_HDR_TUNNEL_LENGTH) this.#addTunnels(burst, first, end)
     return chains
+  }
+
+  /** The headers of those frames stand right before them. @hot */
+  #addTunnels(burst: Burst, first: number, end: number): void {
+    const { id } = this.#tunnels
+    for (let k = first; k < end; k++) {
+      const offset = burst.offset[k] - TUNNEL_LENGTH
+      this.#pieces.add(burst.window[k], offset, id, k * TUNNEL_LENGTH, TUNNEL_LENGTH)
+    }
   }
 
   /** The chain becomes the next frame of the burst, unless it has too many segments. @hot */
@@ -136,20 +157,36 @@ export class FrameSource {
     if (this.offloads !== 0) {
       this.#window[k] = chain.window[0]
       this.#offset[k] = chain.offset[0]
-      if (chain.length[0] < headerLength) this.#addPieces(0, 0, this.#headers.id, k)
+      if (chain.length[0] < headerLength) this.#addPieces(0, 0, this.#headers.id, k, HEAD_LENGTH)
+      if (headerLength === VNET_HDR_TUNNEL_LENGTH) this.#describeTunnel(k)
     }
-    if (first < HEAD_LENGTH && more > 0) this.#addPieces(segment, skip, burst.headsWindow, k)
+    if (first < HEAD_LENGTH && more > 0) {
+      this.#addPieces(segment, skip, burst.headsWindow, k, HEAD_LENGTH)
+    }
   }
 
-  /** What lies in several segments, from `skip` bytes into `segment` on, into place k of a window. @hot */
-  #addPieces(segment: number, skip: number, window: number, k: number): void {
+  /** @hot */
+  #describeTunnel(k: number): void {
     const chain = this.#chain
-    const to = k * HEAD_LENGTH
+    let segment = 0
+    let skip: number = VNET_HDR_OUTER_TH_OFFSET
+    while (skip >= chain.length[segment]) skip -= chain.length[segment++]
+    this.#addPieces(segment, skip, this.#tunnels.id, k, TUNNEL_LENGTH)
+  }
+
+  /**
+   * `length` bytes that lie in several segments, from `skip` bytes into `segment` on, into place k of
+   * a window that has so many for each frame.
+   * @hot
+   */
+  #addPieces(segment: number, skip: number, window: number, k: number, length: number): void {
+    const chain = this.#chain
+    const to = k * length
     let done = 0
     let from = skip
-    for (let at = segment; at < chain.readable && done < HEAD_LENGTH; at++) {
+    for (let at = segment; at < chain.readable && done < length; at++) {
       const rest = chain.length[at] - from
-      const part = rest < HEAD_LENGTH - done ? rest : HEAD_LENGTH - done
+      const part = rest < length - done ? rest : length - done
       this.#pieces.add(chain.window[at], chain.offset[at] + from, window, to + done, part)
       done += part
       from = 0
@@ -176,22 +213,24 @@ export class FrameSource {
     burst.hasOffloads = true
     let kept = 0
     let hasGso = false
+    const hasTunnels = this.headerLength === VNET_HDR_TUNNEL_LENGTH
     for (let k = 0; k < burst.count; k++) {
       const at = k * HEAD_WORDS
       let gso = words[at]
       let gsoSize = 0
       let csumOffset = 0
       let needs = 0
+      let tunnel = 0
       if ((gso & 0xffff) !== 0) {
-        // Of the flags a driver has but one (§5.1.6.2.1): whether data is valid others decide.
-        const flags = gso & 0xff
-        if (flags > VIRTIO_NET_HDR_F_NEEDS_CSUM) {
-          gso &= ~0xff | VIRTIO_NET_HDR_F_NEEDS_CSUM
+        const others = gso & 0xff & ~DRIVER_FLAGS
+        if (others !== 0) {
+          gso &= ~others
           burst.headLength[k] = 0
         }
         gsoSize = words[at + 1]
         csumOffset = words[at + 2] & 0xffff
-        needs = offloadNeeds(gso, gsoSize, csumOffset, burst.length[k])
+        if (hasTunnels && isTunnelled(gso)) tunnel = this.#tunnelWords[k]
+        needs = offloadNeeds(gso, gsoSize, csumOffset, burst.length[k], tunnel)
         if (needs < 0 || (needs & ~this.offloads) !== 0) {
           // A driver that uses what it did not negotiate is as wrong as a header that makes no sense.
           if (needs < 0 && needs !== NEEDS_MALFORMED) this.unknownType++
@@ -205,6 +244,7 @@ export class FrameSource {
       burst.gsoSize[kept] = gsoSize
       burst.csumOffset[kept] = csumOffset
       burst.needs[kept] = needs
+      burst.tunnel[kept] = tunnel
       kept++
     }
     burst.count = kept
@@ -214,6 +254,7 @@ export class FrameSource {
   close(): void {
     this.#places.unmap()
     this.#headers.unmap()
+    this.#tunnels.unmap()
     this.#pieces.close()
     this.#gso.close()
   }

@@ -3,7 +3,7 @@
  * the headers are, and hdr_len, csum_start and csum_offset are replaced by what was found. A driver
  * may leave the checksum of an IPv4 header zero; then somebody has to fill it.
  */
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../abi/virtio-net.ts'
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
@@ -17,7 +17,7 @@ import {
   TCP_CHECKSUM,
   UDP_CHECKSUM,
 } from '../wire/headers.ts'
-import { gsoMatches, NEEDS_IPV4_CHECKSUM } from '../wire/vnet-hdr.ts'
+import { NEEDS_IPV4_CHECKSUM, parseGso } from '../wire/vnet-hdr.ts'
 
 export class GsoCheck {
   readonly #headers: Headers = new Headers()
@@ -57,19 +57,27 @@ export class GsoCheck {
   #mend(burst: Burst, k: number): boolean {
     const headers = this.#headers
     const at = k * HEADERS_MAX
-    if (!headers.parse(this.#bytes, at, this.#available(burst, k))) return false
-    if (!gsoMatches(burst.gso[k], headers)) return false
-    const { l3, l4, end, protocol, isIpv6 } = headers
-    const flags = (burst.gso[k] & 0xff00) | VIRTIO_NET_HDR_F_NEEDS_CSUM
-    burst.gso[k] = flags | (end << 16)
+    const { gso, tunnel } = burst
+    if (!parseGso(headers, this.#bytes, at, this.#available(burst, k), gso[k], tunnel[k])) {
+      return false
+    }
+    const { l3, l4, end, protocol, isIpv6, outerL3, outerL4, isOuterIpv6 } = headers
+    const kept = gso[k] & (0xff00 | VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM)
+    gso[k] = kept | VIRTIO_NET_HDR_F_NEEDS_CSUM | (end << 16)
     burst.gsoSize[k] = (burst.gsoSize[k] & 0xffff) | (l4 << 16)
     burst.csumOffset[k] = protocol === IPPROTO_TCP ? TCP_CHECKSUM : UDP_CHECKSUM
     // Spelt anew: what stands before the frame may be different by now.
     burst.headLength[k] = 0
-    if (!isIpv6 && read16(this.#bytes, at + l3 + IPV4_CHECKSUM) === 0) {
-      burst.needs[k] |= NEEDS_IPV4_CHECKSUM
-    }
+    const lacks =
+      (!isIpv6 && this.#lacksChecksum(at + l3)) ||
+      (outerL4 !== 0 && !isOuterIpv6 && this.#lacksChecksum(at + outerL3))
+    if (lacks) burst.needs[k] |= NEEDS_IPV4_CHECKSUM
     return true
+  }
+
+  /** @hot */
+  #lacksChecksum(ip: number): boolean {
+    return read16(this.#bytes, ip + IPV4_CHECKSUM) === 0
   }
 
   close(): void {

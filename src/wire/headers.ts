@@ -1,12 +1,12 @@
 /**
  * The headers of an Ethernet frame that carries TCP or UDP, found by walking them: what a vnet_hdr
  * says of their length is never trusted. VLAN tags (802.1Q, 802.1ad), IPv4 with options, IPv6 with
- * extension headers. RFC 791, 8200, 9293, 768.
+ * extension headers, and the same once more in a UDP tunnel. RFC 791, 8200, 9293, 768.
  */
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from './ethernet.ts'
 
-/** Headers longer than this are not looked at; they are 14 to 94 bytes as a rule. */
-export const HEADERS_MAX = 192
+/** Headers longer than this are not looked at; they are 34 to 94 bytes as a rule, tunnelled up to 190. */
+export const HEADERS_MAX = 256
 
 export const IPPROTO_TCP = 6
 export const IPPROTO_UDP = 17
@@ -18,6 +18,8 @@ export const IPV4_CHECKSUM = 10
 export const IPV6_PAYLOAD_LENGTH = 4
 export const IPV6_HEADER_LENGTH = 40
 export const TCP_SEQUENCE = 4
+/** The upper half of this byte, in words: length of the header. */
+export const TCP_OFFSET = 12
 export const TCP_FLAGS = 13
 export const TCP_CHECKSUM = 16
 export const UDP_LENGTH = 4
@@ -81,6 +83,10 @@ export class Headers {
   end = 0
   /** Bytes of the frame that belong to the IP packet and its Ethernet header: the rest is padding. */
   length = 0
+  /** Of the IP and UDP headers of a tunnel around those; outerL4 is 0 without a tunnel. */
+  isOuterIpv6 = false
+  outerL3 = 0
+  outerL4 = 0
 
   /**
    * Reads the first `available` bytes of a frame, which stand at `at`. False: not TCP or UDP over IP,
@@ -88,6 +94,7 @@ export class Headers {
    * @hot
    */
   parse(bytes: Uint8Array, at: number, available: number): boolean {
+    this.outerL4 = 0
     let l3 = ETHER_HEADER_LENGTH
     if (available < l3) return false
     let ethertype = read16(bytes, at + ETHERTYPE_AT)
@@ -100,6 +107,29 @@ export class Headers {
     if (ethertype === ETHERTYPE_IPV4) return this.#parseIpv4(bytes, at, available)
     if (ethertype === ETHERTYPE_IPV6) return this.#parseIpv6(bytes, at, available)
     return false
+  }
+
+  /**
+   * The same for a frame whose UDP header at `outerL4` begins a tunnel, in which an IP packet begins at
+   * `innerL3`; what is between them (VXLAN or Geneve, Ethernet) can be anything of an even length.
+   * @hot
+   */
+  parseTunnelled(
+    bytes: Uint8Array,
+    at: number,
+    available: number,
+    outerL4: number,
+    innerL3: number,
+  ): boolean {
+    if (!this.parse(bytes, at, available)) return false
+    if (this.protocol !== IPPROTO_UDP || this.l4 !== outerL4) return false
+    if (innerL3 < this.end || innerL3 >= available || ((innerL3 - outerL4) & 1) !== 0) return false
+    this.isOuterIpv6 = this.isIpv6
+    this.outerL3 = this.l3
+    this.outerL4 = outerL4
+    this.l3 = innerL3
+    if (bytes[at + innerL3] >>> 4 === 6) return this.#parseIpv6(bytes, at, available)
+    return this.#parseIpv4(bytes, at, available)
   }
 
   /** @hot */
@@ -143,7 +173,7 @@ export class Headers {
     this.protocol = protocol
     if (protocol === IPPROTO_TCP) {
       if (available < l4 + TCP_HEADER_LENGTH) return false
-      const headerLength = (bytes[at + l4 + 12] >>> 4) << 2
+      const headerLength = (bytes[at + l4 + TCP_OFFSET] >>> 4) << 2
       this.end = l4 + headerLength
       return headerLength >= TCP_HEADER_LENGTH && available >= this.end
     }

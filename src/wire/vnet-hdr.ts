@@ -1,32 +1,49 @@
 /**
  * The vnet_hdr of a frame: what an egress must be able to do for it. VIRTIO 1.3 §5.1.6.
  *
- * Two words of it travel in the burst: `gso` = flags | gso_type << 8 | hdr_len << 16, `gsoSize` =
- * gso_size | csum_start << 16. Nothing in it is trusted: the sender may be a guest.
+ * Three words of it travel in the burst: `gso` = flags | gso_type << 8 | hdr_len << 16, `gsoSize` =
+ * gso_size | csum_start << 16, and `tunnel` = outer_th_offset | inner_nh_offset << 16, which means
+ * something only if gso_type says that the frame is tunnelled in UDP (VXLAN, Geneve): then gso_type,
+ * csum_start and csum_offset are about the inner frame. Nothing in it is trusted: the sender may be
+ * a guest.
  */
 import {
   TUN_F_CSUM,
   TUN_F_TSO4,
   TUN_F_TSO6,
   TUN_F_TSO_ECN,
+  TUN_F_UDP_TUNNEL_GSO,
+  TUN_F_UDP_TUNNEL_GSO_CSUM,
   TUN_F_USO4,
   TUN_F_USO6,
 } from '../abi/if-tun.ts'
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM,
   VIRTIO_NET_HDR_GSO_ECN,
   VIRTIO_NET_HDR_GSO_NONE,
   VIRTIO_NET_HDR_GSO_TCPV4,
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP_L4,
+  VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV4,
+  VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV6,
 } from '../abi/virtio-net.ts'
 import { ETHER_HEADER_LENGTH } from './ethernet.ts'
 import type { Headers } from './headers.ts'
-import { IPPROTO_TCP, IPPROTO_UDP } from './headers.ts'
+import {
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  IPV4_HEADER_LENGTH,
+  IPV6_HEADER_LENGTH,
+  UDP_HEADER_LENGTH,
+} from './headers.ts'
 
-/** Everything that a vnet_hdr without tunnels can ask for; UFO is not, since the kernel gave it up. */
-export const OFFLOADS_ALL: number =
+/** What only a vnet_hdr of 24 bytes can ask for. */
+export const OFFLOADS_TUNNEL: number = TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM
+/** What every vnet_hdr can ask for; UFO is not among it, since the kernel gave it up. */
+export const OFFLOADS_PLAIN: number =
   TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6
+export const OFFLOADS_ALL: number = OFFLOADS_PLAIN | OFFLOADS_TUNNEL
 
 /** A bit of `needs` that no port has: the sender left the checksum of the IPv4 header zero. */
 export const NEEDS_IPV4_CHECKSUM: number = 1 << 16
@@ -35,9 +52,19 @@ export const NEEDS_IPV4_CHECKSUM: number = 1 << 16
 export const NEEDS_MALFORMED = -1
 export const NEEDS_UNKNOWN_TYPE = -2
 
+const TUNNEL_IPV4 = VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV4
+const TUNNEL_IPV6 = VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV6
+/** The bits of gso_type that leave the type of what is segmented. */
+const TYPE_MODIFIERS: number = VIRTIO_NET_HDR_GSO_ECN | TUNNEL_IPV4 | TUNNEL_IPV6
+
+/** The frame's header has a meaning for `tunnel`. @hot */
+export function isTunnelled(gso: number): boolean {
+  return (gso & ((TUNNEL_IPV4 | TUNNEL_IPV6) << 8)) !== 0
+}
+
 /**
  * The TUN_F_* bits that an egress needs for a frame of `length` L2 bytes with this header, or
- * NEEDS_MALFORMED, or NEEDS_UNKNOWN_TYPE.
+ * NEEDS_MALFORMED, or NEEDS_UNKNOWN_TYPE. `tunnel` is 0 where the header has no such word.
  * @hot
  */
 export function offloadNeeds(
@@ -45,6 +72,7 @@ export function offloadNeeds(
   gsoSize: number,
   csumOffset: number,
   length: number,
+  tunnel: number,
 ): number {
   let needs = 0
   if ((gso & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
@@ -56,12 +84,17 @@ export function offloadNeeds(
     needs = TUN_F_CSUM
   }
   const type = (gso >>> 8) & 0xff
-  const base = type & ~VIRTIO_NET_HDR_GSO_ECN
+  const base = type & ~TYPE_MODIFIERS
   if (base === VIRTIO_NET_HDR_GSO_NONE) {
     return type === VIRTIO_NET_HDR_GSO_NONE ? needs : NEEDS_MALFORMED
   }
   if ((gsoSize & 0xffff) === 0) return NEEDS_MALFORMED
-  if (type !== base) needs |= TUN_F_TSO_ECN
+  if ((type & VIRTIO_NET_HDR_GSO_ECN) !== 0) needs |= TUN_F_TSO_ECN
+  if (isTunnelled(gso)) {
+    if (isTunnelWrong(gso, gsoSize >>> 16, tunnel)) return NEEDS_MALFORMED
+    needs |= TUN_F_UDP_TUNNEL_GSO
+    if ((gso & VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM) !== 0) needs |= TUN_F_UDP_TUNNEL_GSO_CSUM
+  }
   switch (base) {
     case VIRTIO_NET_HDR_GSO_TCPV4:
       return needs | TUN_F_CSUM | TUN_F_TSO4
@@ -75,9 +108,43 @@ export function offloadNeeds(
   }
 }
 
-/** Whether the gso_type says what the headers are. @hot */
-export function gsoMatches(gso: number, headers: Headers): boolean {
-  switch ((gso >>> 8) & 0xff & ~VIRTIO_NET_HDR_GSO_ECN) {
+/** Its offsets are not in an order that headers can be in: the rules of Linux. @hot */
+function isTunnelWrong(gso: number, csumStart: number, tunnel: number): boolean {
+  if ((gso & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0) return true
+  const type = gso >>> 8
+  const isIpv4 = (type & TUNNEL_IPV4) !== 0
+  if (isIpv4 && (type & TUNNEL_IPV6) !== 0) return true
+  const outerTh = tunnel & 0xffff
+  const innerNh = tunnel >>> 16
+  const ipLength = isIpv4 ? IPV4_HEADER_LENGTH : IPV6_HEADER_LENGTH
+  return (
+    outerTh < ETHER_HEADER_LENGTH + ipLength ||
+    innerNh < outerTh + UDP_HEADER_LENGTH ||
+    csumStart < innerNh + IPV4_HEADER_LENGTH
+  )
+}
+
+/**
+ * Parses the headers of a GSO frame as its vnet_hdr describes them, see {@link Headers.parse}. False:
+ * they are not what it says.
+ * @hot
+ */
+export function parseGso(
+  headers: Headers,
+  bytes: Uint8Array,
+  at: number,
+  available: number,
+  gso: number,
+  tunnel: number,
+): boolean {
+  if (!isTunnelled(gso)) return headers.parse(bytes, at, available) && isType(gso, headers)
+  if (!headers.parseTunnelled(bytes, at, available, tunnel & 0xffff, tunnel >>> 16)) return false
+  return headers.isOuterIpv6 === ((gso & (TUNNEL_IPV6 << 8)) !== 0) && isType(gso, headers)
+}
+
+/** @hot */
+function isType(gso: number, headers: Headers): boolean {
+  switch ((gso >>> 8) & 0xff & ~TYPE_MODIFIERS) {
     case VIRTIO_NET_HDR_GSO_TCPV4:
       return headers.protocol === IPPROTO_TCP && !headers.isIpv6
     case VIRTIO_NET_HDR_GSO_TCPV6:

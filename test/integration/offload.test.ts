@@ -2,16 +2,16 @@
  * Offloads per pair of ports: whatever the two ends can do, bytes arrive whole, and what a port
  * without offloads is given has correct checksums (as tshark finds, on the receiving side).
  */
-import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { createSwitch as CreateSwitch } from '../../src/index.ts'
+import { watchChecksums } from '../support/checksums.ts'
 import type { Daemon } from '../support/lab.ts'
 import { IO, Lab, tapSpec } from '../support/lab.ts'
-import { ipFrame, payloadOf } from '../support/ip-frames.ts'
-import type { IpFrameOptions } from '../support/ip-frames.ts'
+import { ipFrame, payloadOf, tunnelFrame } from '../support/ip-frames.ts'
+import type { IpFrameOptions, TunnelOptions } from '../support/ip-frames.ts'
 import { sh, until } from '../support/processes.ts'
 import type { End } from '../support/transfer.ts'
-import { transferTcp, transferUdp } from '../support/transfer.ts'
+import { transferTcp, transferUdp, transferUdpGso } from '../support/transfer.ts'
 
 const { createSwitch } = (await import('../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
@@ -19,11 +19,17 @@ const { createSwitch } = (await import('../../dist/index.js')) as {
 
 const BLOCKS = 64
 const DATAGRAMS = 50
+const GSO_SENDS = 10
 
 const bit = (number: number): bigint => 1n << BigInt(number)
 const VERSION_1 = bit(32)
-/** CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO */
-const HOST_OFFLOADS = [0, 11, 12, 13, 56].reduce((mask, number) => mask | bit(number), VERSION_1)
+/** CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, HOST_UDP_TUNNEL_GSO and its _CSUM */
+const HOST_OFFLOADS = [0, 11, 12, 13, 56, 67, 68].reduce(
+  (mask, number) => mask | bit(number),
+  VERSION_1,
+)
+const HEADER_LENGTH = 24
+const [NEEDS_CSUM, TUNNEL_CSUM] = [1, 8]
 
 function addAddresses(lab: Lab, netns: string, k: number): void {
   lab.exec(netns, 'sh', '-c', 'echo 0 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6 >/dev/null')
@@ -41,50 +47,72 @@ async function transferAll(lab: Lab, a: string, b: string): Promise<void> {
       const end = (k: number): End => ({ netns: k === 1 ? a : b, address: `${net}${k}` })
       await transferTcp(lab, end(from), end(to), BLOCKS)
       await transferUdp(lab, end(from), end(to), DATAGRAMS, 1200)
+      await transferUdpGso(lab, end(from), end(to), 1200, GSO_SENDS)
     }
   }
 }
 
-/** Captures on an interface; the function that is returned ends it and tells the wrong frames. */
-async function watchChecksums(lab: Lab, netns: string): Promise<() => Promise<string>> {
-  const file = join(lab.directory, `${netns}.pcapng`)
-  const dumpcap = lab.start(netns, 'dumpcap', '-q', '-i', 'x0', '-w', file)
-  await until('dumpcap captures', () => dumpcap.stderr.includes('File:'))
-  return async () => {
-    await dumpcap.stop('SIGINT')
-    const checks = ['ip', 'tcp', 'udp'].flatMap((name) => ['-o', `${name}.check_checksum:TRUE`])
-    const wrong = ['ip', 'tcp', 'udp'].map((name) => `${name}.checksum.status == 0`).join(' || ')
-    const count = sh('tshark', '-r', file, '-c', '1')
-    expect(count).not.toBe('')
-    return sh('tshark', '-r', file, ...checks, '-Y', wrong, '-c', '3')
-  }
+/** As if TUNSETOFFLOAD had asked for checksums only. */
+function keepSegmentation(lab: Lab, netns: string): void {
+  const features = ['tcp-segmentation', 'tcp6-segmentation', 'udp-segmentation']
+  lab.exec(netns, 'ethtool', '-K', 'x0', ...features.flatMap((name) => [`tx-${name}`, 'off']))
 }
 
 describe.each([
   ['on', 'on'],
   ['on', 'off'],
+  ['csum only', 'on'],
+  ['csum only', 'off'],
   ['off', 'off'],
 ])('two TAPs, vnet_hdr %s and %s', (first, second) => {
   test('TCP and UDP over IPv4 and IPv6, both ways', { timeout: 120_000 }, async () => {
     await using lab = new Lab()
     const [a, b] = [lab.netns(), lab.netns()]
-    const ports = [tapSpec(0, a, `vnet_hdr=${first}`), tapSpec(1, b, `vnet_hdr=${second}`)]
+    const isCsumOnly = first === 'csum only'
+    const vnetHdr = isCsumOnly ? 'on' : first
+    const ports = [tapSpec(0, a, `vnet_hdr=${vnetHdr}`), tapSpec(1, b, `vnet_hdr=${second}`)]
     const daemon: Daemon = await lab.daemon(...ports.flatMap((spec) => ['--port', spec]))
     addAddresses(lab, a, 1)
     addAddresses(lab, b, 2)
+    if (isCsumOnly) keepSegmentation(lab, a)
     const wrong = second === 'off' ? await watchChecksums(lab, b) : undefined
     await transferAll(lab, a, b)
     if (wrong !== undefined) expect(await wrong()).toBe('')
-    const isMixed = first !== second
+    const isMixed = vnetHdr !== second
     const stats = [await daemon.stats('p0'), await daemon.stats('p1')]
     for (const one of stats) expect(one).toMatchObject({ tx_drop_offload: 0, rx_drop_malformed: 0 })
-    expect(stats[1]['tx_segmented'] > 0).toBe(isMixed)
+    expect(stats[1]['tx_segmented'] > 0).toBe(isMixed && !isCsumOnly)
+    expect(stats[1]['tx_checksummed'] > 0).toBe(isMixed)
     expect(stats[0]['tx_coalesced'] > 0).toBe(isMixed)
     const pairs = await daemon.execute<Record<string, unknown>[]>('query-offloads')
     const pass = pairs.find(({ from }) => from === 'p0')
     if (isMixed)
       expect(pass).toMatchObject({ to: 'p1', pass: [], segmented: stats[1]['tx_segmented'] })
   })
+})
+
+test.each(['on', 'off'])('TCP in VXLAN, to a TAP with vnet_hdr=%s', async (second) => {
+  await using lab = new Lab()
+  const [a, b] = [lab.netns(), lab.netns()]
+  const ports = [tapSpec(0, a), tapSpec(1, b, `vnet_hdr=${second}`)]
+  const daemon = await lab.daemon(...ports.flatMap((spec) => ['--port', spec]))
+  const ends = [a, b].map((netns, k): End => {
+    lab.address(netns, `10.0.0.${k + 1}`)
+    const vxlan = ['type', 'vxlan', 'id', '42', 'dstport', '4789', 'remote', `10.0.0.${2 - k}`]
+    sh('ip', '-n', netns, 'link', 'add', 'vx0', ...vxlan)
+    const address = `10.1.0.${k + 1}`
+    sh('ip', '-n', netns, 'addr', 'add', `${address}/24`, 'dev', 'vx0')
+    sh('ip', '-n', netns, 'link', 'set', 'vx0', 'up')
+    return { netns, address }
+  })
+  const wrong = second === 'off' ? await watchChecksums(lab, b) : undefined
+  await transferTcp(lab, ends[0], ends[1], BLOCKS)
+  if (wrong !== undefined) expect(await wrong()).toBe('')
+  const stats = [await daemon.stats('p0'), await daemon.stats('p1')]
+  for (const one of stats) expect(one).toMatchObject({ tx_drop_offload: 0, rx_drop_malformed: 0 })
+  expect(stats[1]['tx_segmented'] > 0).toBe(second === 'off')
+  // The kernel left whole TSO frames to us, in their tunnel.
+  expect(stats[0]['rx_bytes'] / stats[0]['rx_frames']).toBeGreaterThan(2000)
 })
 
 test('gro=off: segments stay as they are', async () => {
@@ -107,16 +135,33 @@ const NOISE = 8
 const isOurs = (hex: string): boolean => hex.slice(12, 24) === '020000000001'
 
 describe('a GSO frame of a driver', () => {
-  const CASES: [string, number, number, IpFrameOptions][] = [
+  const CASES: [string, number, number, IpFrameOptions, TunnelOptions?][] = [
     ['TCPv4', 1, 1400, { payload: payloadOf(20_000), flags: 0x18 }],
     ['TCPv6', 4, 1400, { payload: payloadOf(20_000), flags: 0x19, isIpv6: true }],
     ['TCPv4 with CWR', 0x81, 1000, { payload: payloadOf(4500), flags: 0x98 }],
     ['TCPv4 with options', 1, 500, { payload: payloadOf(1700), tcpOptions: [1, 1, 1, 1] }],
     ['UDPv4', 5, 1200, { payload: payloadOf(9000), protocol: 'udp' }],
     ['UDPv6', 5, 1200, { payload: payloadOf(9000), protocol: 'udp', isIpv6: true }],
+    ['TCPv4 in VXLAN', 0x21, 1398, { payload: payloadOf(20_000), flags: 0x18 }, {}],
+    ['TCPv6 in VXLAN', 0x24, 1000, { payload: payloadOf(4500), isIpv6: true }, {}],
+    [
+      'TCPv4 in VXLAN over IPv6, with a checksum around it',
+      0x41,
+      1000,
+      { payload: payloadOf(4501), flags: 0x19 },
+      { isIpv6: true, checksum: 'partial' },
+    ],
+    [
+      'UDPv4 in VXLAN with a checksum around it',
+      0x25,
+      1200,
+      { payload: payloadOf(9000), protocol: 'udp' },
+      { checksum: 'partial' },
+    ],
   ]
 
-  test.each(CASES)('%s is segmented as the kernel does it', async (_, type, gsoSize, options) => {
+  test.each(CASES)('%s is segmented as the kernel does it', async (...given) => {
+    const [, type, gsoSize, options, around] = given
     await using lab = new Lab()
     // Our own segments leave by a TAP without vnet_hdr, the kernel's by a veth without TSO.
     const [ours, kernel] = [lab.netns(), lab.netns()]
@@ -154,11 +199,15 @@ describe('a GSO frame of a driver', () => {
       await lab.receiveAll(ours, tap, count + NOISE, 1000),
       await lab.receiveAll(kernel, 'far', count + NOISE, 1000),
     ]
-    const { bytes, l4, end, checksumOffset } = ipFrame({ ...options, checksum: 'partial' })
-    const header = new Uint8Array(12)
+    const inner = ipFrame({ ...options, checksum: 'partial' })
+    const tunnel = around === undefined ? undefined : tunnelFrame(inner, around)
+    const { bytes, l4, end, checksumOffset } = tunnel ?? inner
+    const header = new Uint8Array(HEADER_LENGTH)
     const view = new DataView(header.buffer)
-    view.setUint8(0, 1)
+    view.setUint8(0, around?.checksum === undefined ? NEEDS_CSUM : NEEDS_CSUM | TUNNEL_CSUM)
     view.setUint8(1, type)
+    view.setUint16(20, tunnel?.outerL4 ?? 0, true)
+    view.setUint16(22, tunnel?.l3 ?? 0, true)
     for (const [at, value] of [end, gsoSize, l4, checksumOffset].entries()) {
       view.setUint16(2 + 2 * at, value, true)
     }

@@ -4,14 +4,16 @@
  */
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { NEEDS_IPV4_CHECKSUM, OFFLOADS_ALL } from '../../src/wire/vnet-hdr.ts'
-import type { IpFrame, IpFrameOptions } from '../support/ip-frames.ts'
-import { checksumFault, ipFrame, payloadOf } from '../support/ip-frames.ts'
+import { TUN_F_CSUM, TUN_F_UDP_TUNNEL_GSO_CSUM } from '../../src/abi/if-tun.ts'
+import { NEEDS_IPV4_CHECKSUM, OFFLOADS_ALL, OFFLOADS_PLAIN } from '../../src/wire/vnet-hdr.ts'
+import type { IpFrame, IpFrameOptions, TunnelOptions } from '../support/ip-frames.ts'
+import { checksumFault, ipFrame, payloadOf, tunnelFrame } from '../support/ip-frames.ts'
 import type { GivenFrame, OffloadFrame } from '../support/offload-bench.ts'
 import { OffloadBench } from '../support/offload-bench.ts'
 
 const [FIN, PSH, ACK, ECE, CWR] = [0x01, 0x08, 0x10, 0x40, 0x80]
-const [NEEDS_CSUM, ECN] = [1, 0x80]
+const [NEEDS_CSUM, TUNNEL_CSUM, ECN] = [1, 8, 0x80]
+const [IN_IPV4, IN_IPV6] = [0x20, 0x40]
 const [TCPV4, TCPV6, UDP_L4] = [1, 4, 5]
 
 let bench: OffloadBench
@@ -146,6 +148,99 @@ describe('segmentation', () => {
         ),
       )
     }
+  })
+})
+
+const tunnels = fc.record({
+  isIpv6: fc.boolean(),
+  vlans: fc.oneof(fc.constant([]), fc.constant([5])),
+  id: fc.nat(0xffff),
+  header: fc.constantFrom(undefined, [0x02, 0, 0x65, 0x58, 0, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
+})
+
+describe('segmentation in a UDP tunnel', () => {
+  function given(
+    options: IpFrameOptions,
+    around: TunnelOptions,
+    gsoSize: number,
+    more: { cuts?: readonly number[]; offloads?: number; needs?: number } = {},
+  ): GivenFrame[] {
+    const checksum = around.checksum === 'full' ? 'partial' : 'none'
+    const whole = tunnelFrame(ipFrame({ ...options, checksum: 'partial' }), { ...around, checksum })
+    const family = around.isIpv6 === true ? IN_IPV6 : IN_IPV4
+    const header = [...gsoHeader(whole, typeOf(options) | family, gsoSize)!] as number[]
+    if (around.checksum === 'full') header[0] |= TUNNEL_CSUM
+    const frame = {
+      bytes: whole.bytes,
+      header: header as unknown as OffloadFrame['header'],
+      tunnel: [whole.outerL4, whole.l3] as const,
+      cuts: more.cuts ?? [],
+      needs: more.needs ?? 0,
+    } as OffloadFrame
+    return bench.run([frame], more.offloads ?? OFFLOADS_PLAIN)
+  }
+
+  test('makes what a sender without offloads would have sent', () => {
+    fc.assert(
+      fc.property(
+        headers,
+        tunnels,
+        fc.boolean(),
+        fc.constantFrom('full' as const, 'none' as const),
+        fc.integer({ min: 1, max: 9000 }),
+        fc.integer({ min: 100, max: 1400 }),
+        cuts,
+        (fields, { header, ...around }, isUdp, checksum, length, gsoSize, pieces) => {
+          const protocol = isUdp ? ('udp' as const) : ('tcp' as const)
+          const options = { ...fields, protocol, payload: payloadOf(length) }
+          const tunnel = { ...around, checksum, ...(header === undefined ? {} : { header }) }
+          const got = given(options, tunnel, gsoSize, { cuts: pieces })
+          expect(got).toHaveLength(Math.ceil(length / gsoSize))
+          got.forEach((segment, n) => {
+            const inner = expectedSegment(options, n, gsoSize)
+            const expected = tunnelFrame(inner, { ...tunnel, id: (tunnel.id + n) & 0xffff })
+            expect(segment.bytes).toEqual(expected.bytes)
+            expect(segment).toMatchObject({ gso: 0, needs: 0 })
+          })
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+
+  test('is not needed for a port that takes the tunnel, nor its checksum without one', () => {
+    const options = { payload: payloadOf(3000) }
+    expect(given(options, {}, 1000, { offloads: OFFLOADS_ALL })).toHaveLength(1)
+    const withoutChecksum = OFFLOADS_ALL & ~TUN_F_UDP_TUNNEL_GSO_CSUM
+    expect(given(options, {}, 1000, { offloads: withoutChecksum })).toHaveLength(1)
+    const around = { checksum: 'full' as const }
+    expect(given(options, around, 1000, { offloads: withoutChecksum })).toHaveLength(3)
+  })
+
+  test('the checksums of both IPv4 headers are filled where they were left zero', () => {
+    const options = { payload: payloadOf(3000) }
+    const whole = tunnelFrame(ipFrame({ ...options, checksum: 'partial' }))
+    const bytes = whole.bytes.slice()
+    for (const l3 of [whole.l3, whole.outerL3]) bytes.fill(0, l3 + 10, l3 + 12)
+    const header = gsoHeader(whole, TCPV4 | IN_IPV4, 1000)!
+    const tunnel = [whole.outerL4, whole.l3] as const
+    const frame = { bytes, header, tunnel, needs: NEEDS_IPV4_CHECKSUM }
+    const [got] = bench.run([frame], OFFLOADS_ALL)
+    expect(got.bytes).toEqual(whole.bytes)
+    expect(got.tunnel).toBe(whole.outerL4 | (whole.l3 << 16))
+    expect(got.gso & 0xffff).toBe(NEEDS_CSUM | ((TCPV4 | IN_IPV4) << 8))
+  })
+
+  test.each([
+    ['an inner packet that begins later', [34, 66]],
+    ['an outer UDP header that begins later', [36, 64]],
+    ['an inner packet in the inner Ethernet header', [34, 62]],
+    ['an inner packet at an odd place', [34, 65]],
+  ] as const)('a header that tells of %s is a drop', (_, tunnel) => {
+    const whole = tunnelFrame(ipFrame({ payload: payloadOf(3000), checksum: 'partial' }))
+    const header = gsoHeader(whole, TCPV4 | IN_IPV4, 1000)!
+    const frame = { bytes: whole.bytes, header, tunnel, needs: TUN_F_CSUM }
+    expect(bench.run([frame], 0)).toEqual([])
   })
 })
 
@@ -297,6 +392,7 @@ test('nothing that a peer writes makes more than a drop, or reads outside its fr
     ipFrame({ payload: payloadOf(3000), checksum: 'partial' }).bytes,
     ipFrame({ payload: payloadOf(3000), isIpv6: true, extensions: [[0, 8]] }).bytes,
     ipFrame({ payload: payloadOf(900), vlans: [1, 2], protocol: 'udp' }).bytes,
+    tunnelFrame(ipFrame({ payload: payloadOf(900) }), { checksum: 'partial' }).bytes,
   ]
   const mutation = fc.tuple(fc.nat(120), fc.nat(255))
   fc.assert(
@@ -305,20 +401,21 @@ test('nothing that a peer writes makes more than a drop, or reads outside its fr
       fc.array(mutation, { maxLength: 6 }),
       fc.integer({ min: 14, max: 3100 }),
       fc.tuple(
-        fc.constantFrom(0, 1, 2, 3),
-        fc.constantFrom(0, 1, 4, 5, 0x81, 0x84),
+        fc.constantFrom(0, 1, 2, 3, 9),
+        fc.constantFrom(0, 1, 4, 5, 0x81, 0x84, 0x21, 0x44, 0x25),
         fc.nat(0xffff),
         fc.oneof(fc.nat(20), fc.nat(0xffff)),
         fc.oneof(fc.nat(200), fc.nat(0xffff)),
         fc.oneof(fc.nat(20), fc.nat(0xffff)),
       ),
+      fc.oneof(fc.constant([34, 64] as const), fc.tuple(fc.nat(200), fc.nat(0xffff))),
       cuts,
       fc.boolean(),
       fc.constantFrom(0, 1, 3, 7, OFFLOADS_ALL),
-      (whole, mutations, length, header, pieces, isMerging, offloads) => {
+      (whole, mutations, length, header, tunnel, pieces, isMerging, offloads) => {
         const bytes = whole.slice(0, Math.min(length, whole.length))
         for (const [at, value] of mutations) if (at < bytes.length) bytes[at] = value
-        const frames = Array.from({ length: 3 }, () => ({ bytes, header, cuts: pieces }))
+        const frames = Array.from({ length: 3 }, () => ({ bytes, header, tunnel, cuts: pieces }))
         const given = bench.run(frames, offloads, isMerging)
         for (const one of given)
           expect(one.bytes.length).toBeLessThanOrEqual(3 * bytes.length + 200)

@@ -166,3 +166,44 @@ export function checksumFault(bytes: Uint8Array, l3: number, l4: number): string
 export function payloadOf(length: number, seed = 0): Uint8Array {
   return Uint8Array.from({ length }, (_, at) => (at * 31 + (at >>> 8) * 7 + seed * 101 + 3) & 0xff)
 }
+
+export interface TunnelOptions {
+  readonly isIpv6?: boolean
+  readonly vlans?: readonly number[]
+  readonly id?: number
+  /** Of the outer UDP header; `partial` as in a GSO frame. */
+  readonly checksum?: 'full' | 'partial' | 'none'
+  /** What stands between the outer UDP header and the inner Ethernet header; default: VXLAN's 8 bytes. */
+  readonly header?: readonly number[]
+}
+
+export const VXLAN_PORT = 4789
+const VXLAN_HEADER = [0x08, 0, 0, 0, 0, 0, 42, 0]
+
+/** The inner frame in VXLAN (or what the options say). l3, l4 and end are those of the inner frame. */
+export function tunnelFrame(
+  inner: IpFrame,
+  options: TunnelOptions = {},
+): IpFrame & { readonly outerL3: number; readonly outerL4: number } {
+  const { header = VXLAN_HEADER, checksum = 'none', ...rest } = options
+  const payload = Uint8Array.from([...header, ...inner.bytes])
+  const ports = { sourcePort: 50_000, destinationPort: VXLAN_PORT }
+  const outer = ipFrame({
+    ...rest,
+    ...ports,
+    protocol: 'udp',
+    dontFragment: false,
+    payload,
+    checksum,
+  })
+  const at = outer.end + header.length
+  return {
+    bytes: outer.bytes,
+    l3: at + inner.l3,
+    l4: at + inner.l4,
+    end: at + inner.end,
+    checksumOffset: inner.checksumOffset,
+    outerL3: outer.l3,
+    outerL4: outer.l4,
+  }
+}

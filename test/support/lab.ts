@@ -4,7 +4,7 @@
  *
  *     [ns 0]--x0 (TAP)--[ framepump run ]--x0 (TAP)--[ns 1] ...
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -234,16 +234,17 @@ afterAll(() => {
   toolDirectory = undefined
 })
 
-/** The compiled packet tool; one per file of tests. */
-function packetTool(): string {
-  if (toolDirectory === undefined) {
-    toolDirectory = mkdtempSync(join(tmpdir(), 'framepump-tool-'))
-    const source = join(ROOT, 'test/support/c/packet-tool.c')
-    const tool = join(toolDirectory, 'packet-tool')
-    sh('cc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-o', tool, source)
-  }
-  return join(toolDirectory, 'packet-tool')
+/** A program of test/support/c, compiled once per file of tests. */
+export function compiledTool(name: 'packet-tool' | 'udp-gso'): string {
+  toolDirectory ??= mkdtempSync(join(tmpdir(), 'framepump-tool-'))
+  const tool = join(toolDirectory, name)
+  if (existsSync(tool)) return tool
+  const source = join(ROOT, `test/support/c/${name}.c`)
+  sh('cc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-o', tool, source)
+  return tool
 }
+
+const packetTool = (): string => compiledTool('packet-tool')
 
 /** An Ethernet frame of ethertype 0x88b5 as hex: addresses, then a 32-bit number, then filling. */
 export function frameHex(

@@ -15,6 +15,8 @@ export interface OffloadFrame {
   readonly bytes: Uint8Array
   /** flags, gso_type, hdr_len, gso_size, csum_start, csum_offset */
   readonly header?: readonly [number, number, number, number, number, number]
+  /** outer_th_offset, inner_nh_offset */
+  readonly tunnel?: readonly [number, number]
   /** Lengths of the first pieces that it lies in; absent: one piece. */
   readonly cuts?: readonly number[]
   /** Further bits of `needs`. */
@@ -27,6 +29,7 @@ export interface GivenFrame {
   readonly gsoSize: number
   readonly csumOffset: number
   readonly needs: number
+  readonly tunnel: number
 }
 
 export class OffloadBench {
@@ -63,6 +66,7 @@ export class OffloadBench {
       gsoSize: burst.gsoSize[k],
       csumOffset: burst.csumOffset[k],
       needs: burst.needs[k],
+      tunnel: burst.tunnel[k],
     }
   }
 
@@ -95,42 +99,47 @@ export class OffloadBench {
     const memory = new Uint8Array(this.#memory.buffer)
     let at = 64
     let further = 0
-    frames.forEach(({ bytes, header = [0, 0, 0, 0, 0, 0], cuts = [], needs = 0 }, k) => {
-      const [flags, type, hdrLength, gsoSize, csumStart, csumOffset] = header
-      burst.gso[k] = flags | (type << 8) | (hdrLength << 16)
-      burst.gsoSize[k] = gsoSize | (csumStart << 16)
-      burst.csumOffset[k] = csumOffset
-      const found = offloadNeeds(burst.gso[k], burst.gsoSize[k], csumOffset, bytes.length)
-      burst.needs[k] = Math.max(found, 0) | needs
-      burst.window[k] = this.#memory.id
-      burst.length[k] = bytes.length
-      burst.headLength[k] = 0
-      burst.furtherFirst[k] = further
-      const head = new Uint8Array(HEAD_WORDS * 4)
-      head.set(bytes.subarray(0, 16))
-      burst.heads.set(new Int32Array(head.buffer), k * HEAD_WORDS)
-      let done = 0
-      const pieces = [...cuts.filter((cut) => cut > 0), bytes.length]
-      pieces.forEach((piece, number) => {
-        const length = Math.min(piece, bytes.length - done)
-        if (length === 0 && number > 0) return
-        memory.set(bytes.subarray(done, done + length), at)
-        if (number === 0) {
-          burst.offset[k] = at
-          burst.firstLength[k] = length
-        } else {
-          burst.furtherWindow[further] = this.#memory.id
-          burst.furtherOffset[further] = at
-          burst.furtherLength[further] = length
-          further++
-        }
-        done += length
-        at += length + 3
-      })
-      burst.furtherCount[k] = further - burst.furtherFirst[k]
-      // The next frame's slices are nobody else's.
-      at += 5
-    })
+    frames.forEach(
+      ({ bytes, header = [0, 0, 0, 0, 0, 0], tunnel = [0, 0], cuts = [], ...more }, k) => {
+        const { needs = 0 } = more
+        const [flags, type, hdrLength, gsoSize, csumStart, csumOffset] = header
+        burst.gso[k] = flags | (type << 8) | (hdrLength << 16)
+        burst.gsoSize[k] = gsoSize | (csumStart << 16)
+        burst.csumOffset[k] = csumOffset
+        burst.tunnel[k] = tunnel[0] | (tunnel[1] << 16)
+        const words = [burst.gso[k], burst.gsoSize[k]] as const
+        const found = offloadNeeds(...words, csumOffset, bytes.length, burst.tunnel[k])
+        burst.needs[k] = Math.max(found, 0) | needs
+        burst.window[k] = this.#memory.id
+        burst.length[k] = bytes.length
+        burst.headLength[k] = 0
+        burst.furtherFirst[k] = further
+        const head = new Uint8Array(HEAD_WORDS * 4)
+        head.set(bytes.subarray(0, 16))
+        burst.heads.set(new Int32Array(head.buffer), k * HEAD_WORDS)
+        let done = 0
+        const pieces = [...cuts.filter((cut) => cut > 0), bytes.length]
+        pieces.forEach((piece, number) => {
+          const length = Math.min(piece, bytes.length - done)
+          if (length === 0 && number > 0) return
+          memory.set(bytes.subarray(done, done + length), at)
+          if (number === 0) {
+            burst.offset[k] = at
+            burst.firstLength[k] = length
+          } else {
+            burst.furtherWindow[further] = this.#memory.id
+            burst.furtherOffset[further] = at
+            burst.furtherLength[further] = length
+            further++
+          }
+          done += length
+          at += length + 3
+        })
+        burst.furtherCount[k] = further - burst.furtherFirst[k]
+        // The next frame's slices are nobody else's.
+        at += 5
+      },
+    )
     burst.count = frames.length
     burst.hasOffloads = true
     burst.furtherTotal = further

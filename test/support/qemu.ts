@@ -17,6 +17,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { ControlClient } from '../../src/control/client.ts'
 import type { Lab } from './lab.ts'
+import { compiledTool } from './lab.ts'
 import type { Background } from './processes.ts'
 import { sh, until, words } from './processes.ts'
 
@@ -39,8 +40,12 @@ const MODULES = [
   'drivers/virtio/virtio_pci_legacy_dev',
   'drivers/virtio/virtio_pci',
   'drivers/net/virtio_net',
+  'net/llc/llc',
+  'net/802/stp',
+  'net/802/garp',
+  'net/802/mrp',
+  'net/8021q/8021q',
 ]
-const PROGRAMS = ['/usr/sbin/ethtool']
 const READY = 'guest: ready'
 
 // A command's line is a marker, a blank, and the command. It gets a shell of its own.
@@ -68,14 +73,19 @@ while IFS= read -r line <&3; do
 done
 `
 
-export interface GuestOptions {
+export interface NicOptions {
   /** The vhost-user socket. */
   readonly socket: string
+  readonly mac: string
+  /** More properties of the NIC: `guest_tso4=off`. */
+  readonly device?: string
+}
+
+export interface GuestOptions extends NicOptions {
   /** QEMU listens on the socket, waits for somebody, and listens again after each end. */
   readonly server?: boolean
   /** As client: QEMU connects again after the socket's end. */
   readonly reconnect?: boolean
-  readonly mac: string
   /** Address of eth0 with its prefix length; it is set at each boot. */
   readonly address: string
   /** Queue pairs of the NIC; 1. */
@@ -83,8 +93,8 @@ export interface GuestOptions {
   /** CPUs of the guest; as many as queue pairs. */
   readonly cpus?: number
   readonly memoryMb?: number
-  /** More properties of the NIC: `guest_tso4=off`. */
-  readonly device?: string
+  /** eth1, eth2 ..., with one queue pair each and no address. */
+  readonly moreNics?: readonly NicOptions[]
   /** Waits for a migration on this Unix socket instead of booting. */
   readonly incoming?: string
   /** Does not run until `cont`, also after a migration. */
@@ -194,13 +204,6 @@ export function startGuest(lab: Lab, options: GuestOptions): Guest {
   const log = join(lab.directory, `guest-${count}.log`)
   const monitor = join(lab.directory, `guest-${count++}.qmp`)
   const { kernel, initramfs } = guestImage(lab)
-  const nic = [
-    `virtio-net-pci,netdev=n0,id=nic,mac=${options.mac},mq=on,romfile=`,
-    // QEMU 7.2 in software emulation dies when the guest touches an MSI-X vector of a running vhost
-    // device (it looks for KVM's routes): the guest then has INTx.
-    `vectors=${ACCELERATOR === 'kvm' ? 2 * queues + 2 : 0}`,
-    ...(options.device === undefined ? [] : [options.device]),
-  ]
   const process = lab.background('setpriv', [
     // Also when this process is killed no QEMU stays.
     ...words('--pdeathsig KILL qemu-system-x86_64'),
@@ -212,12 +215,27 @@ export function startGuest(lab: Lab, options: GuestOptions): Guest {
     `console=ttyS0 quiet panic=-1 nokaslr guest.address=${options.address}`,
     ...words(`-serial file:${log} -chardev stdio,id=shell,signal=off -serial chardev:shell`),
     ...words(`-qmp unix:${monitor},server=on,wait=off`),
-    ...words(`-chardev socket,id=c0,path=${options.socket}${mode}`),
-    ...words(`-netdev vhost-user,id=n0,chardev=c0,queues=${queues} -device ${nic.join(',')}`),
+    ...nicArguments(0, options, queues, mode),
+    ...(options.moreNics ?? []).flatMap((nic, k) => nicArguments(k + 1, nic, 1, '')),
     ...(options.isPaused === true ? ['-S'] : []),
     ...(options.incoming === undefined ? [] : ['-incoming', `unix:${options.incoming}`]),
   ])
   return new Guest(process, log, monitor)
+}
+
+function nicArguments(k: number, nic: NicOptions, queues: number, mode: string): string[] {
+  const device = [
+    `virtio-net-pci,netdev=n${k},id=nic${k},mac=${nic.mac},mq=on,romfile=`,
+    // QEMU 7.2 in software emulation dies when the guest touches an MSI-X vector of a running vhost
+    // device (it looks for KVM's routes): the guest then has INTx.
+    `vectors=${ACCELERATOR === 'kvm' ? 2 * queues + 2 : 0}`,
+    ...(nic.device === undefined ? [] : [nic.device]),
+  ]
+  return [
+    ...words(`-chardev socket,id=c${k},path=${nic.socket}${mode}`),
+    ...words(`-netdev vhost-user,id=n${k},chardev=c${k},queues=${queues}`),
+    ...words(`-device ${device.join(',')}`),
+  ]
 }
 
 /** A guest that has booted. */
@@ -249,7 +267,9 @@ function guestImage(lab: Lab): { kernel: string; initramfs: string } {
     const file = join(UNPACKED, 'lib/modules', release, 'kernel', `${module}.ko`)
     copyFileSync(file, join(root, 'modules', basename(file)))
   }
-  for (const program of PROGRAMS) copyWithLibraries(program, root)
+  for (const program of ['/usr/sbin/ethtool', compiledTool('udp-gso')]) {
+    copyWithLibraries(program, root)
+  }
   writeFileSync(join(root, 'init'), INIT)
   chmodSync(join(root, 'init'), 0o755)
   sh('sh', '-c', `cd "${root}" && find . | cpio --quiet -o -H newc -R 0:0 >"${initramfs}"`)

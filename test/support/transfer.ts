@@ -1,6 +1,7 @@
 /** Bytes through the kernel's own stacks, between two namespaces, and whether they arrived whole. */
 import { createHash } from 'node:crypto'
 import type { Lab } from './lab.ts'
+import { compiledTool } from './lab.ts'
 import { until } from './processes.ts'
 
 const BLOCK = 1 << 16
@@ -76,6 +77,28 @@ export async function transferUdp(
   const client = lab.start(from.netns, process.execPath, '-e', UDP_CLIENT, ...what)
   await Promise.all([client.exited, server.exited])
   expectDigest(server.stdout, digest(count, length), client.stderr + server.stderr)
+}
+
+/** Bytes of a send of the tool: 19 whole segments and a short one. */
+export const gsoSendLength = (segment: number): number => 19 * segment + 100
+
+/** Has the kernel cut so many sends into datagrams, or whoever takes that from it. */
+export async function transferUdpGso(
+  lab: Lab,
+  from: End,
+  to: End,
+  segment: number,
+  sends: number,
+): Promise<void> {
+  const tool = compiledTool('udp-gso')
+  const bytes = String(sends * gsoSendLength(segment))
+  const server = lab.start(to.netns, tool, 'recv', to.address, '5201', bytes)
+  await until('the server listens', () => server.stdout.includes('ready'))
+  const numbers = [String(segment), String(sends)]
+  const client = lab.start(from.netns, tool, 'send', to.address, '5201', ...numbers)
+  if ((await client.exited) !== 0) throw new Error(`datagrams are missing: ${client.stderr}`)
+  await server.exited
+  expectDigest(server.stdout, client.stdout.trim(), client.stderr + server.stderr)
 }
 
 function expectDigest(output: string, expected: string, errors: string): void {

@@ -17,7 +17,7 @@ import {
   IFNAMSIZ,
 } from '../../abi/if-tun.ts'
 import { strerror } from '../../abi/strerror.ts'
-import { VNET_HDR_MRG_LENGTH } from '../../abi/virtio-net.ts'
+import { VNET_HDR_MRG_LENGTH, VNET_HDR_TUNNEL_LENGTH } from '../../abi/virtio-net.ts'
 import { ConfigError, SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
 import type { TapOptions } from '../options.ts'
@@ -25,7 +25,8 @@ import type { LinkInfo } from './link.ts'
 import { getLink, setLinkProperties } from './link.ts'
 import { netnsName, openNetns } from './netns.ts'
 import { awaitRelease } from './release.ts'
-import { applyOffloads, probeOffloads } from './offloads.ts'
+import type { ProbedOffloads } from './offloads.ts'
+import { applyOffloads, NO_OFFLOADS, probeOffloads } from './offloads.ts'
 import { isScript, runHelper, runScript } from './scripts.ts'
 
 const TUN_NODE = '/dev/net/tun'
@@ -59,8 +60,7 @@ export interface TapIdentity {
 export class OpenTap {
   readonly fds: readonly number[]
   readonly vnetHdrLength: number
-  readonly hasUfo: boolean
-  readonly hasUso: boolean
+  readonly probed: ProbedOffloads
   readonly #context: OpenContext
   readonly #options: TapOptions
   #last: TapIdentity
@@ -71,14 +71,13 @@ export class OpenTap {
     fds: readonly number[],
     ifname: string,
     vnetHdrLength: number,
-    probed: { readonly hasUfo: boolean; readonly hasUso: boolean },
+    probed: ProbedOffloads,
   ) {
     this.#context = context
     this.#options = options
     this.fds = fds
     this.vnetHdrLength = vnetHdrLength
-    this.hasUfo = probed.hasUfo
-    this.hasUso = probed.hasUso
+    this.probed = probed
     this.#last = { ifname, netns: options.netns }
     this.#last = this.identify()
   }
@@ -388,10 +387,11 @@ function configure(
   const { shim, log } = context
   const fd = fds[0]
   if (options.vnet_hdr === true && !hasVnetHdr) throw noVnetHdr()
-  const probed = hasVnetHdr ? probeOffloads(shim, fd) : { hasUfo: false, hasUso: false }
+  const probed = hasVnetHdr ? probeOffloads(shim, fd) : NO_OFFLOADS
   let vnetHdrLength = 0
   if (hasVnetHdr) {
-    const set = shim.tunSetVnetHdrSize(fd, VNET_HDR_MRG_LENGTH)
+    const wanted = probed.hasTunnel ? VNET_HDR_TUNNEL_LENGTH : VNET_HDR_MRG_LENGTH
+    const set = shim.tunSetVnetHdrSize(fd, wanted)
     if (set < 0) log(`TUNSETVNETHDRSZ ioctl() failed: ${strerror(-set)}.`)
     vnetHdrLength = shim.tunGetVnetHdrSize(fd)
   }

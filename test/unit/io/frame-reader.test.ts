@@ -2,7 +2,7 @@
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { FrameReader } from '../../../src/io/frame-reader.ts'
 import type { TierEvents } from '../../../src/io/tier.ts'
-import { Burst, HEAD_WORDS } from '../../../src/mem/burst.ts'
+import { Burst, HEAD_WORDS, ZEROS_BEFORE } from '../../../src/mem/burst.ts'
 import {
   FramePool,
   SLOT_CAPACITY,
@@ -22,6 +22,8 @@ const burst = new Burst()
 afterAll(() => pool.close())
 
 let dropped: number[][]
+/** Where a frame says that its TCP header is of 5 words; 0: nowhere. */
+let doffAt = 0
 const events: TierEvents = {
   writeFailed: () => undefined,
   queueFailed: () => undefined,
@@ -30,6 +32,7 @@ const events: TierEvents = {
 
 beforeEach(() => {
   dropped = []
+  doffAt = 0
   bytes.fill(0)
 })
 
@@ -40,6 +43,8 @@ interface Header {
   readonly gsoSize?: number
   readonly csumStart?: number
   readonly csumOffset?: number
+  readonly outerTh?: number
+  readonly innerNh?: number
 }
 
 /** struct virtio_net_hdr: u8 flags, u8 gso_type, then u16 in little-endian order. */
@@ -51,6 +56,9 @@ function headerBytes(header: Header, length: number): Uint8Array {
   view.setUint16(4, header.gsoSize ?? 0, true)
   view.setUint16(6, header.csumStart ?? 0, true)
   view.setUint16(8, header.csumOffset ?? 0, true)
+  if (length < 24) return new Uint8Array(view.buffer)
+  view.setUint16(20, header.outerTh ?? 0, true)
+  view.setUint16(22, header.innerNh ?? 0, true)
   return new Uint8Array(view.buffer)
 }
 
@@ -68,6 +76,7 @@ function read(vnetHdrLength: number, reads: readonly { header?: Header; length: 
     const offset = slot * SLOT_STRIDE + SLOT_HEADROOM
     if (vnetHdrLength > 0) bytes.set(headerBytes(header, vnetHdrLength), offset)
     bytes.set(frameBytes(Math.max(0, length)), offset + vnetHdrLength)
+    if (doffAt > 0) bytes[offset + vnetHdrLength + doffAt] = 0x5f
     reader.add(offset, vnetHdrLength + length)
   })
   reader.end(events, PORT)
@@ -91,8 +100,9 @@ describe.each(VNET_HDR_LENGTHS)('with %i bytes of vnet_hdr', (vnetHdrLength) => 
   test('the bytes before the frame are a vnet_hdr that says what the burst says', () => {
     read(vnetHdrLength, [{ length: 60 }])
     const before = burst.headLength[0]
-    expect(before).toBe(vnetHdrLength === 0 ? 12 : vnetHdrLength)
-    const header = bytes.slice(burst.offset[0] - before, burst.offset[0])
+    expect(before).toBe(vnetHdrLength === 0 ? ZEROS_BEFORE : vnetHdrLength)
+    const least = Math.min(before, 24)
+    const header = bytes.slice(burst.offset[0] - least, burst.offset[0])
     expect(header.every((byte) => byte === 0)).toBe(true)
     expect([burst.gso[0], burst.gsoSize[0], burst.csumOffset[0]]).toEqual([0, 0, 0])
   })
@@ -125,7 +135,7 @@ describe.each(VNET_HDR_LENGTHS)('with %i bytes of vnet_hdr', (vnetHdrLength) => 
 })
 
 describe('a vnet_hdr', () => {
-  const TCP: Header = {
+  const TCP = {
     flags: 1,
     gsoType: 1,
     hdrLen: 66,
@@ -136,10 +146,34 @@ describe('a vnet_hdr', () => {
 
   test('with demands travels in the words of the burst', () => {
     read(12, [{ header: TCP, length: 9000 }])
-    expect(burst.gso[0]).toBe(0x0042_0101)
+    expect(burst.gso[0] & 0xffff).toBe(0x0101)
     expect(burst.gsoSize[0]).toBe(1448 | (34 << 16))
     expect(burst.csumOffset[0]).toBe(16)
     expect(burst.needs[0]).toBe(0x03)
+  })
+
+  test.each([
+    ['TCP', TCP, 34 + 20],
+    ['UDP', { ...TCP, gsoType: 5, csumOffset: 6 }, 34 + 8],
+    ['TCP at an odd place', { ...TCP, csumStart: 35 }, 35 + 20],
+  ] as const)('of %s is not believed in its hdr_len', (_, header, expected) => {
+    // doff of five words, at the place where each of them looks.
+    const isTcp = header.gsoType === 1
+    if (isTcp) doffAt = header.csumStart + 12
+    for (const hdrLen of [0, 66, 0xffff]) {
+      read(12, [{ header: { ...header, hdrLen }, length: 9000 }])
+      expect(burst.gso[0] >>> 16).toBe(expected)
+    }
+  })
+
+  test('of 24 bytes tells of a tunnel, a shorter one cannot', () => {
+    const header = { ...TCP, gsoType: 0x21, csumStart: 84, outerTh: 34, innerNh: 64 }
+    read(24, [{ header, length: 9000 }])
+    expect(burst.tunnel[0]).toBe(34 | (64 << 16))
+    expect(burst.needs[0]).toBe(0x83)
+    read(12, [{ header, length: 9000 }])
+    expect(burst.count).toBe(0)
+    expect(dropped).toEqual([[PORT, 1, 0, 0]])
   })
 
   test('of a plain frame is not believed: its other fields may hold anything', () => {

@@ -24,6 +24,7 @@ test('an empty burst has room for the most frames in every array', () => {
     'length',
     'needs',
     'offset',
+    'tunnel',
     'window',
   ])
   for (const array of Object.values(arrays)) {

@@ -1,7 +1,7 @@
 /** Both halves of a memory port, in one thread: the engine's by the port contract, the caller's. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { ConfigError, StateError } from '../../../src/errors.ts'
-import { Burst, BURST_SIZE_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
+import { Burst, BURST_SIZE_MAX, HEAD_WORDS, ZEROS_BEFORE } from '../../../src/mem/burst.ts'
 import { CopyProgram } from '../../../src/mem/copy-program.ts'
 import {
   MEMORY_FRAME_LENGTH_MAX,
@@ -85,8 +85,8 @@ describe('inwards', () => {
       for (let n = 0; n < RING_SLOTS; n++) endpoint.send(frame(1514, 0xff))
       expect(port.receive(burst)).toBe(RING_SLOTS)
       for (let k = 0; k < RING_SLOTS; k++) {
-        expect(burst.headLength[k]).toBe(12)
-        const header = inward.bytes.slice(burst.offset[k] - 12, burst.offset[k])
+        expect(burst.headLength[k]).toBe(ZEROS_BEFORE)
+        const header = inward.bytes.slice(burst.offset[k] - 24, burst.offset[k])
         expect(header.every((byte) => byte === 0)).toBe(true)
       }
       port.release()

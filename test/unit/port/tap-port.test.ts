@@ -1,7 +1,7 @@
 /** What a TAP port gives to its tier: which bytes, with which vnet_hdr, by which queue. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { IoTier, TapQueue } from '../../../src/io/tier.ts'
-import { Burst } from '../../../src/mem/burst.ts'
+import { Burst, ZEROS_BEFORE } from '../../../src/mem/burst.ts'
 import { windowAddresses } from '../../../src/mem/window.ts'
 import { shim } from '../../../src/native/shim.ts'
 import { isUsableVnetHdrLength, TapPort } from '../../../src/port/tap-port.ts'
@@ -146,6 +146,7 @@ describe('vnet_hdr', () => {
     burst.gso[0] = 0x0042_0101
     burst.gsoSize[0] = (34 << 16) | 1448
     burst.csumOffset[0] = 16
+    burst.tunnel[0] = 34 | (64 << 16)
     port.transmit(burst, Int32Array.from([0]), 0, 1, 0)
     const [head, body] = tier.writes[0].segments
     expect(body).toEqual([WINDOW, 1000, 60])
@@ -163,8 +164,16 @@ describe('vnet_hdr', () => {
       0x10,
       0x00,
       // num_buffers, or what follows: nobody's on a TAP.
-      ...Array.from({ length: length - 10 }, () => 0),
+      ...Array.from({ length: Math.min(length, 20) - 10 }, () => 0),
+      ...(length === 24 ? [34, 0, 64, 0] : []),
     ])
+  })
+
+  test.each([10, 12, 20, 24])('zeros before the frame are one of %i bytes', (length) => {
+    setUp(length)
+    put(0, 1000, 60, ZEROS_BEFORE)
+    port.transmit(burst, Int32Array.from([0]), 0, 1, 0)
+    expect(tier.writes[0].segments).toEqual([[WINDOW, 1000 - length, 60 + length]])
   })
 
   test('headers that wait do not overwrite each other: a flush comes first', () => {

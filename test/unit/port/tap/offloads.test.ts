@@ -56,8 +56,7 @@ function apply(device: Device, wish: number): { result: number; failed: number[]
   return { result, failed }
 }
 
-/** Every wish that can be made of the bits without tunnels. */
-const wishes = Array.from({ length: 128 }, (_, bits) => bits)
+const wishes = Array.from({ length: 512 }, (_, bits) => bits)
 
 test('the measured matrix is what this file takes for the kernel', () => {
   const fine = [0, CSUM, CSUM | TSO4, CSUM | TSO6, CSUM | TSO4 | ECN, CSUM | UFO, 0x61, 0x1ff]
@@ -83,7 +82,11 @@ describe('sensibleOffloads', () => {
     [CSUM | USO6, CSUM],
     [CSUM | USO4 | USO6, CSUM | USO4 | USO6],
     [CSUM | TSO4 | USO4, CSUM | TSO4],
-    [0x7f, 0x7f],
+    [CSUM | TUNNEL, CSUM],
+    [CSUM | TSO6 | TUNNEL, CSUM | TSO6 | TUNNEL],
+    [CSUM | USO4 | USO6 | TUNNEL, CSUM | USO4 | USO6],
+    [CSUM | TSO4 | TUNNEL_CSUM, CSUM | TSO4],
+    [0x1ff, 0x1ff],
   ])('of 0x%s is 0x%s', (wish, expected) => {
     expect(sensibleOffloads(wish)).toBe(expected)
   })
@@ -99,7 +102,7 @@ describe('sensibleOffloads', () => {
   test('gives up no bit without need: one more of the wish would be refused', () => {
     for (const wish of wishes) {
       const bits = sensibleOffloads(wish)
-      for (let more = 1; more < 128; more++) {
+      for (let more = 1; more < 512; more++) {
         const isMoreOfWish = (more & ~wish) === 0 && (more & bits) === bits && more !== bits
         if (isMoreOfWish) expect(kernelTakes(more)).toBe(false)
       }
@@ -153,14 +156,16 @@ describe('applyOffloads', () => {
 
 describe('probeOffloads', () => {
   test.each([
-    [0, true, true],
-    [USO4 | USO6, true, false],
-    [UFO, false, true],
-    [UFO | USO4 | USO6, false, false],
-  ])('with 0x%s unknown: UFO %s, USO %s; all are off again', (unknown, hasUfo, hasUso) => {
+    [0, true, true, true],
+    [USO4 | USO6, true, false, true],
+    [UFO, false, true, true],
+    [TUNNEL | TUNNEL_CSUM, true, true, false],
+    [UFO | USO4 | USO6 | TUNNEL | TUNNEL_CSUM, false, false, false],
+  ])('without 0x%s: UFO %s, USO %s, tunnels %s', (unknown, hasUfo, hasUso, hasTunnel) => {
     const device = new Device(unknown)
-    expect(probeOffloads(device, FD)).toEqual({ hasUfo, hasUso })
+    expect(probeOffloads(device, FD)).toEqual({ hasUfo, hasUso, hasTunnel })
     expect(device.inForce).toBe(0)
-    expect(device.asked).toEqual([CSUM | UFO, CSUM | USO4 | USO6, 0])
+    const tunnels = CSUM | TSO4 | TUNNEL | TUNNEL_CSUM
+    expect(device.asked).toEqual([CSUM | UFO, CSUM | USO4 | USO6, tunnels, 0])
   })
 })

@@ -17,6 +17,7 @@ import {
 import { ConfigError, SysError } from '../../../../src/errors.ts'
 import { shim as realShim } from '../../../../src/native/shim.ts'
 import type { TapOptions } from '../../../../src/port/options.ts'
+import { NO_OFFLOADS } from '../../../../src/port/tap/offloads.ts'
 import type { OpenTap } from '../../../../src/port/tap/open.ts'
 import { openTap } from '../../../../src/port/tap/open.ts'
 import { FakeKernel } from './fake-kernel.ts'
@@ -106,14 +107,16 @@ describe('by name', () => {
       // Probed, and all off again.
       'tunSetOffload 102 17',
       'tunSetOffload 102 97',
+      'tunSetOffload 102 387',
       'tunSetOffload 102 0',
-      'tunSetVnetHdrSize 102 12',
+      'tunSetVnetHdrSize 102 24',
       'tunGetVnetHdrSize 102',
       `tunSetSndbuf 102 ${INT_MAX}`,
       'tunGetIff 102',
       'tunGetDevNetns 102',
     ])
-    expect(tap).toMatchObject({ fds: [102], vnetHdrLength: 12, hasUfo: true, hasUso: true })
+    expect(tap).toMatchObject({ fds: [102], vnetHdrLength: 24 })
+    expect(tap.probed).toEqual({ hasUfo: true, hasUso: true, hasTunnel: true })
     expect(tap.identify()).toEqual({ ifname: 'x0', netns: undefined })
     expect([...kernel.open]).toEqual([102])
     expect(logged).toEqual([])
@@ -186,7 +189,7 @@ describe('vnet_hdr and queues', () => {
     const tap = await open({ ifname: 'x0', vnet_hdr: false })
     expect(kernel.callsOf('tunOpen')).toEqual([`tunOpen -1 ${NODE} x0 ${TAP_NO_PI | ONE_QUEUE}`])
     expect(kernel.callsOf('tunSetOffload', 'tunSetVnetHdrSize')).toEqual([])
-    expect(tap).toMatchObject({ vnetHdrLength: 0, hasUfo: false, hasUso: false })
+    expect(tap).toMatchObject({ vnetHdrLength: 0, probed: NO_OFFLOADS })
     expect(tap.setOffloads(0x7f)).toBe(0)
     expect(kernel.callsOf('tunSetOffload')).toEqual([])
   })
@@ -241,7 +244,7 @@ describe('vnet_hdr and queues', () => {
   test('offloads that are refused are logged, and none are in force', async () => {
     kernel = new FakeKernel({ tunSetOffload: (_fd, bits) => (bits === 0 ? 0 : -EINVAL) })
     const tap = await open({ ifname: 'x0' })
-    expect(tap).toMatchObject({ hasUfo: false, hasUso: false })
+    expect(tap).toMatchObject({ probed: NO_OFFLOADS, vnetHdrLength: 12 })
     expect(tap.setOffloads(0x03)).toBe(0)
     expect(logged).toEqual(['TUNSETOFFLOAD ioctl() failed: Invalid argument'])
   })
@@ -523,7 +526,7 @@ describe('given descriptors', () => {
       kernel = given({ 7: TAP_NO_PI | VNET_HDR })
       const tap = await open({ fd }, { mine: 7 })
       expect(tap.fds).toEqual([7])
-      expect(tap.vnetHdrLength).toBe(12)
+      expect(tap.vnetHdrLength).toBe(24)
       expect(tap.identify().ifname).toBe('g0')
       expect(kernel.callsOf('getStatusFlags', 'setStatusFlags')).toEqual([
         'getStatusFlags 7',
