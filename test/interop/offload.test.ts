@@ -73,12 +73,9 @@ interface Machine {
 /** Datagrams of a GSO sender; returns what both ends say that they have seen. */
 async function sendUdp(from: Machine, to: Machine, address: string): Promise<string[]> {
   const bytes = SENDS * gsoSendLength(SEGMENT)
-  await to.run(
-    `rm -f /tmp/udp.out; udp-gso recv ${address} 5301 ${bytes} >/tmp/udp.out 2>&1 & ` +
-      'for n in 1 2 3 4 5 6 7 8 9; do sleep 0.1; grep -q ready /tmp/udp.out && break; done',
-  )
+  const received = to.run(`udp-gso recv ${address} 5301 ${bytes} 2>&1`)
   const sent = await from.run(`udp-gso send ${address} 5301 ${SEGMENT} ${SENDS} 2>&1`)
-  return [sent.trim(), (await to.run('cat /tmp/udp.out')).replace('ready', '').trim()]
+  return [sent.trim(), (await received).trim()]
 }
 
 test(
@@ -121,17 +118,18 @@ test(
     for (const guest of [lacking, all]) await guest.output(serve)
 
     const inGuest = (guest: Guest): Machine => ({ run: (command) => guest.output(command) })
-    const inNetns = (host: number): Machine => ({
-      run: (command) => {
+    const inNetns = (name: string): Machine => ({
+      run: async (command) => {
         const tools = command.replaceAll('udp-gso', compiledTool('udp-gso'))
-        const own = tools.replaceAll('/tmp/udp.out', join(lab.directory, `udp-${host}.out`))
-        return Promise.resolve(lab.exec(netns[host - 1], 'sh', '-c', own))
+        const program = lab.start(name, 'sh', '-c', tools)
+        if ((await program.exited) !== 0) throw new Error(`${command}: ${program.stdout}`)
+        return program.stdout
       },
     })
     const machines = new Map<number, Machine>([
-      [ON, inNetns(ON)],
-      [OFF, inNetns(OFF)],
-      [CSUM, inNetns(CSUM)],
+      [ON, inNetns(netns[ON - 1])],
+      [OFF, inNetns(netns[OFF - 1])],
+      [CSUM, inNetns(netns[CSUM - 1])],
       [ALL, inGuest(all)],
       [LACKING, inGuest(lacking)],
     ])
@@ -159,6 +157,8 @@ test(
         const [from, to] = [machines.get(host)!, machines.get(LACKING)!]
         const forth = await sendUdp(from, to, addressOf(k, LACKING))
         check(`UDP to ${lack} from ${host}`, forth[1], forth[0])
+        // Linux cuts no datagrams for a NIC that computes no checksums (EIO).
+        if (/(^|,)csum=off/.test(lack)) continue
         const back = await sendUdp(to, from, addressOf(k, host))
         check(`UDP from ${lack} to ${host}`, back[1], back[0])
       }
@@ -174,8 +174,9 @@ test(
       expect(stats).toMatchObject({ rx_drop_malformed: 0, rx_drop_gso_type: 0, tx_drop_offload: 0 })
       const lack = LACKS[Number(id.slice(1))]
       if (!id.startsWith('g') || lack === undefined) continue
-      // Each is given what it can take, by the means that this needs.
-      const done = [stats['tx_segmented'] > 0, stats['tx_checksummed'] > 0]
+      // Each is given what it can take, by the means that this needs; no Linux 6.1 takes USO, which
+      // two of the senders leave to us.
+      const done = [stats['tx_segmented'] > 2 * SENDS, stats['tx_checksummed'] > 0]
       const needed = [/guest_(tso4|tso6|csum)=off/.test(lack), lack.includes('guest_csum=off')]
       expect([lack, ...done]).toEqual([lack, ...needed])
     }

@@ -67,10 +67,12 @@ done
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1
 [ -e /sys/class/net/eth0 ] && echo "${READY}" >&3
+# Not in this process: the end of whatever is left in the background would end its read of a line.
 while IFS= read -r line <&3; do
   ( eval "\${line#* }" ) </dev/null >&3 2>&1 3<&-
   printf '\\n%s %s\\n' "\${line%% *}" $? >&3
-done
+done &
+while :; do sleep 3600; done
 `
 
 export interface NicOptions {

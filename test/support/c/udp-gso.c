@@ -1,11 +1,12 @@
 /*
  * UDP with segmentation offload (UDP_SEGMENT), for tests. Both ends print the FNV-1a hash of all bytes.
  *
- *   udp-gso recv ADDRESS PORT BYTES             prints "ready" first
+ *   udp-gso recv ADDRESS PORT BYTES
  *   udp-gso send ADDRESS PORT SEGMENT SENDS     each send is 20 datagrams, the last one shorter
  *
  * The receiver answers each datagram with the number of bytes so far; the sender waits for all of a
- * send before it goes on, so that nothing overflows. It gives up after five seconds without an answer.
+ * send before it goes on, so that nothing overflows. Before the first it sends empty datagrams until
+ * there is an answer. Both give up after some seconds.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -25,7 +26,7 @@
 #define UDP_SEGMENT 103
 #endif
 
-enum { DATAGRAMS = 20, LAST = 100, PATIENCE_MS = 5000, MESSAGE_MAX = 65536 };
+enum { DATAGRAMS = 20, LAST = 100, PATIENCE_MS = 5000, RETRY_MS = 50, MESSAGE_MAX = 65536 };
 
 static uint64_t hash = 0xcbf29ce484222325;
 static unsigned char message[MESSAGE_MAX];
@@ -44,10 +45,10 @@ static int fail(const char *what)
 
 static int receive(int fd, const struct addrinfo *at, uint64_t bytes)
 {
+	struct timeval patience = { .tv_sec = 4 * PATIENCE_MS / 1000 };
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
 	if (bind(fd, at->ai_addr, at->ai_addrlen) != 0)
 		return fail("bind");
-	puts("ready");
-	fflush(stdout);
 	for (uint64_t done = 0; done < bytes;) {
 		struct sockaddr_storage from;
 		socklen_t size = sizeof from;
@@ -62,6 +63,21 @@ static int receive(int fd, const struct addrinfo *at, uint64_t bytes)
 	return 0;
 }
 
+/* False: nobody is there. */
+static int greet(int fd)
+{
+	for (int left = PATIENCE_MS; left > 0; left -= RETRY_MS) {
+		struct pollfd item = { .fd = fd, .events = POLLIN };
+		uint64_t answer;
+		send(fd, message, 0, 0);
+		if (poll(&item, 1, RETRY_MS) > 0 && recv(fd, &answer, sizeof answer, 0) > 0)
+			return 1;
+		/* A refusal comes at once. */
+		usleep(RETRY_MS * 1000);
+	}
+	return 0;
+}
+
 static int transmit(int fd, const struct addrinfo *to, int segment, int sends)
 {
 	const size_t length = (size_t)segment * (DATAGRAMS - 1) + LAST;
@@ -70,6 +86,8 @@ static int transmit(int fd, const struct addrinfo *to, int segment, int sends)
 	uint64_t answered = 0;
 	if (connect(fd, to->ai_addr, to->ai_addrlen) != 0)
 		return fail("connect");
+	if (!greet(fd))
+		return fail("no answer");
 	if (setsockopt(fd, SOL_UDP, UDP_SEGMENT, &segment, sizeof segment) != 0)
 		return fail("UDP_SEGMENT");
 	for (int n = 0; n < sends; n++) {
