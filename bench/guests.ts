@@ -9,14 +9,14 @@ import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { CLI, sh, sleep } from './topology.ts'
+import { Ovs, OVS_DPDK } from './ovs.ts'
+import { CLI, end, sleep } from './topology.ts'
 
 export type GuestPeer = 'framepump' | 'testpmd' | 'ovs-dpdk'
 
 const HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
 /** 256 MB for the guests, and as much for a switch that is DPDK itself, with room for its rounding. */
 const HUGE_PAGES_NEEDED = 600
-const OVS_DPDK = '/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk'
 const MACS = ['00:01:02:03:04:05', '00:01:02:03:04:06']
 const TESTPMD_RINGS = ['--txd=1024', '--rxd=1024', '--total-num-mbufs=16384', '--nb-cores=1']
 
@@ -81,21 +81,12 @@ export async function startFramepump(
   return child
 }
 
-/** Waits for the end of a process that is asked to end. */
-export async function end(child: ChildProcess, ask: () => unknown): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const exited = new Promise((resolve) => child.once('close', resolve))
-  const late = setTimeout(() => child.kill('SIGKILL'), 10_000)
-  ask()
-  await exited
-  clearTimeout(late)
-}
-
 export class GuestBed {
   readonly #directory: string
   readonly #hugePagesBefore: string
   readonly #switches: ChildProcess[] = []
   #testpmdSwitch: Testpmd | undefined
+  #ovs: Ovs | undefined
   #guests: Testpmd | undefined
 
   private constructor() {
@@ -137,42 +128,13 @@ export class GuestBed {
     await this.#testpmdSwitch.expect(/testpmd> /)
   }
 
-  /** A private instance; two ports of one bridge, which learns (actions=NORMAL). */
+  /** Two ports of a bridge that learns (actions=NORMAL). */
   async #startOvs(): Promise<void> {
-    const env = {
-      ...process.env,
-      OVS_RUNDIR: this.#directory,
-      OVS_DBDIR: this.#directory,
-      OVS_LOGDIR: this.#directory,
-    }
-    const socket = `unix:${this.#path('db.sock')}`
-    const database = this.#path('conf.db')
-    rmSync(database, { force: true })
-    sh('ovsdb-tool', 'create', database, '/usr/share/openvswitch/vswitch.ovsschema')
-    const start = (cpu: string, program: string, ...args: string[]): void => {
-      const command = ['-c', cpu, program, ...args]
-      this.#switches.push(spawn('taskset', command, { env, stdio: 'ignore' }))
-    }
-    start('0', 'ovsdb-server', database, `--remote=p${socket}`)
-    const vsctl = (...args: string[]): string => sh('ovs-vsctl', `--db=${socket}`, ...args)
-    for (let tries = 0; ; tries++) {
-      try {
-        vsctl('--no-wait', 'init')
-        break
-      } catch (error) {
-        if (tries > 100) throw error
-        await sleep(50)
-      }
-    }
     const config = ['dpdk-init=true', 'dpdk-socket-mem=384', 'dpdk-lcore-mask=0x1']
-    const all = [...config, 'pmd-cpu-mask=0x1'].map((item) => `other_config:${item}`)
-    vsctl('--no-wait', 'set', 'Open_vSwitch', '.', ...all)
-    start('0', OVS_DPDK, socket)
-    vsctl('add-br', 'br0', '--', 'set', 'bridge', 'br0', 'datapath_type=netdev')
+    this.#ovs = await Ovs.start(this.#directory, OVS_DPDK, [...config, 'pmd-cpu-mask=0x1'])
     for (const k of [0, 1]) {
       const options = `options:vhost-server-path=${this.#path(`s${k}`)}`
-      const type = 'type=dpdkvhostuserclient'
-      vsctl('add-port', 'br0', `vh${k}`, '--', 'set', 'interface', `vh${k}`, type, options)
+      this.#ovs.addPort(`vh${k}`, 'type=dpdkvhostuserclient', options)
     }
   }
 
@@ -209,6 +171,7 @@ export class GuestBed {
   async close(): Promise<void> {
     await this.#guests?.close()
     await this.#testpmdSwitch?.close()
+    await this.#ovs?.close()
     for (const child of this.#switches.toReversed()) await end(child, () => child.kill('SIGTERM'))
     writeFileSync(HUGE_PAGES, this.#hugePagesBefore)
     rmSync(this.#directory, { recursive: true, force: true })

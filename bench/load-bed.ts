@@ -9,9 +9,9 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { end, startFramepump } from './guests.ts'
+import { startFramepump } from './guests.ts'
 import type { LoadOptions, LoadResult } from './load.ts'
-import { ROOT } from './topology.ts'
+import { ROOT, end } from './topology.ts'
 
 const LOAD: string = fileURLToPath(new URL('./load.js', import.meta.url))
 const SHIM: string = join(ROOT, 'native-shim/build/Release/framepump.node')

@@ -13,7 +13,8 @@ import { GuestBed } from './guests.ts'
 import type { LoadChoice } from './load-bed.ts'
 import { measureLoad } from './load-bed.ts'
 import { offloadSpeed } from './micro.ts'
-import type { TapPeer } from './topology.ts'
+import { ovsMixedTcp } from './ovs.ts'
+import type { MixedPeer, TapPeer } from './topology.ts'
 import { Bed, compile, ROOT, sleep, TAP_PEERS } from './topology.ts'
 
 interface Figure {
@@ -148,16 +149,22 @@ function frameRow(row: string, length: number): Row<TapPeer> {
 
 /**
  * TCP between a TAP with vnet_hdr and one without. The C program passes on what it reads, so there
- * both have none.
+ * both have none; Open vSwitch as it comes has no TCP between such ports.
  */
-function mixedRow(row: string, vnetHdr: readonly [boolean, boolean]): Row<TapPeer> {
-  return tapRow((scale, peers, report) =>
-    inTurn(scale, peers, (peer) =>
-      withBed(peer, peer === 'c-reference' ? false : vnetHdr, async (bed) => {
-        report.add(row, peer, 'Gbit/s', await bed.tcp(scale.seconds))
+function mixedRow(row: string, vnetHdr: readonly [boolean, boolean]): Row<MixedPeer> {
+  return {
+    peers: ['ovs', ...TAP_PEERS],
+    run: (scale, peers, report) =>
+      inTurn(scale, peers, async (peer) => {
+        if (peer === 'ovs') {
+          report.add(row, peer, 'Gbit/s', await ovsMixedTcp(vnetHdr[0], scale.seconds))
+          return
+        }
+        await withBed(peer, peer === 'c-reference' ? false : vnetHdr, async (bed) => {
+          report.add(row, peer, 'Gbit/s', await bed.tcp(scale.seconds))
+        })
       }),
-    ),
-  )
+  }
 }
 
 /** Steps of the data plane, without ports. */

@@ -16,6 +16,7 @@ const BIN: string = join(ROOT, 'bench/results/bin')
 export const CLI: string = join(ROOT, 'dist/cli/main.js')
 
 export type TapPeer = 'io_uring-multishot' | 'read-write' | 'c-reference'
+export type MixedPeer = TapPeer | 'ovs'
 export const TAP_PEERS: readonly TapPeer[] = ['io_uring-multishot', 'read-write', 'c-reference']
 
 export function sh(program: string, ...args: string[]): string {
@@ -84,18 +85,7 @@ export class Bed {
     far: 'tap' | 'virtio-net' = 'tap',
   ): Promise<Bed> {
     const netns = [`fpb${process.pid}a`, `fpb${process.pid}b`] as const
-    for (const name of netns) {
-      sh('ip', 'netns', 'add', name)
-      sh(
-        'ip',
-        'netns',
-        'exec',
-        name,
-        'sh',
-        '-c',
-        'echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6',
-      )
-    }
+    for (const name of netns) addNetns(name)
     const control = `/tmp/framepump-bench-${process.pid}/control.sock`
     const has = typeof hasVnetHdr === 'boolean' ? [hasVnetHdr, hasVnetHdr] : hasVnetHdr
     const tap = (k: number): string =>
@@ -215,19 +205,9 @@ export class Bed {
 
   /** One TCP stream by iperf3, its first second left out; Gbit/s at the receiver. */
   async tcp(seconds: number): Promise<number> {
-    const server = spawn('ip', ['netns', 'exec', this.netns[1], 'iperf3', '-s', '-1'], {
-      stdio: 'ignore',
-    })
-    const exited = new Promise((resolve) => server.once('exit', resolve))
-    for (let tries = 0; tries < 200; tries++) {
-      if (this.exec(1, 'ss', '-Hltn', 'sport = :5201').includes('5201')) break
-      await sleep(20)
-    }
-    const duration = ['-t', String(seconds), '-O', '1']
-    const text = this.exec(0, 'iperf3', '-c', '10.0.0.2', '-J', ...duration)
-    await exited
-    const result = JSON.parse(text) as { end: { sum_received: { bits_per_second: number } } }
-    return result.end.sum_received.bits_per_second / 1e9
+    const speed = await tcp(this.netns, seconds)
+    if (speed === undefined) throw new Error(`no TCP connection: ${this.#output}`)
+    return speed
   }
 
   /** Ends the switch; returns what it printed. */
@@ -240,6 +220,50 @@ export class Bed {
     for (const name of this.netns) sh('ip', 'netns', 'del', name)
     return this.#output
   }
+}
+
+/** A namespace in which nothing talks by itself. */
+export function addNetns(name: string): void {
+  sh('ip', 'netns', 'add', name)
+  const setting = 'net.ipv6.conf.default.disable_ipv6=1'
+  sh('ip', 'netns', 'exec', name, 'sysctl', '-qw', setting)
+}
+
+/**
+ * One TCP stream by iperf3 to 10.0.0.2, its first second left out; Gbit/s at the receiver. Undefined:
+ * there is no connection.
+ */
+export async function tcp(
+  [from, to]: readonly [string, string],
+  seconds: number,
+): Promise<number | undefined> {
+  const server = spawn('ip', ['netns', 'exec', to, 'iperf3', '-s', '-1'], { stdio: 'ignore' })
+  for (let tries = 0; tries < 200; tries++) {
+    if (sh('ip', 'netns', 'exec', to, 'ss', '-Hltn', 'sport = :5201').includes('5201')) break
+    await sleep(20)
+  }
+  const client = ['iperf3', '-c', '10.0.0.2', '-J', '--connect-timeout', '3000']
+  const duration = ['-t', String(seconds), '-O', '1']
+  const { stdout } = spawnSync('ip', ['netns', 'exec', from, ...client, ...duration], {
+    encoding: 'utf8',
+  })
+  await end(server, () => server.kill('SIGTERM'))
+  const result = JSON.parse(stdout) as {
+    error?: string
+    end: { sum_received?: { bits_per_second: number } }
+  }
+  if (result.end.sum_received === undefined) return undefined
+  return result.end.sum_received.bits_per_second / 1e9
+}
+
+/** Waits for the end of a process that is asked to end. */
+export async function end(child: ChildProcess, ask: () => unknown): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = new Promise((resolve) => child.once('close', resolve))
+  const late = setTimeout(() => child.kill('SIGKILL'), 10_000)
+  ask()
+  await exited
+  clearTimeout(late)
 }
 
 export function sleep(ms: number): Promise<void> {
