@@ -46,6 +46,8 @@ export interface TestpmdOptions {
   readonly queues?: number
   /** More arguments of EAL: `--force-max-simd-bitwidth=512`. */
   readonly eal?: readonly string[]
+  /** More arguments of testpmd itself: `--enable-lro`. */
+  readonly args?: readonly string[]
 }
 
 /** Counters of one port. */
@@ -135,6 +137,7 @@ export async function startTestpmd(lab: Lab, options: TestpmdOptions): Promise<T
       ...(options.eal ?? []),
       ...words('-- -i --nb-cores=1 --txd=1024 --rxd=1024 --total-num-mbufs=16384'),
       ...words(`--rxq=${queues} --txq=${queues}`),
+      ...(options.args ?? []),
     ]),
   )
   await testpmd.started()
