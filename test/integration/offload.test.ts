@@ -21,13 +21,11 @@ const BLOCKS = 64
 const DATAGRAMS = 50
 const GSO_SENDS = 10
 
-const bit = (number: number): bigint => 1n << BigInt(number)
-const VERSION_1 = bit(32)
+const featureSet = (...bits: readonly number[]): bigint =>
+  bits.reduce((set, bit) => set | (1n << BigInt(bit)), 0n)
+const VERSION_1 = featureSet(32)
 /** CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, HOST_UDP_TUNNEL_GSO and its _CSUM */
-const HOST_OFFLOADS = [0, 11, 12, 13, 56, 67, 68].reduce(
-  (mask, number) => mask | bit(number),
-  VERSION_1,
-)
+const HOST_OFFLOADS = VERSION_1 | featureSet(0, 11, 12, 13, 56, 67, 68)
 const HEADER_LENGTH = 24
 const [NEEDS_CSUM, TUNNEL_CSUM] = [1, 8]
 
@@ -130,6 +128,28 @@ test('gro=off: segments stay as they are', async () => {
   expect(await daemon.stats('p0')).toMatchObject({ tx_coalesced: 0, tx_drop_offload: 0 })
 })
 
+/** A frame as a driver hands it over, with its vnet_hdr. */
+function gsoFrame(
+  type: number,
+  gsoSize: number,
+  options: IpFrameOptions,
+  around?: TunnelOptions,
+): { readonly bytes: Uint8Array; readonly header: Uint8Array } {
+  const inner = ipFrame({ ...options, checksum: 'partial' })
+  const tunnel = around === undefined ? undefined : tunnelFrame(inner, around)
+  const { bytes, l4, end, checksumOffset } = tunnel ?? inner
+  const header = new Uint8Array(HEADER_LENGTH)
+  const view = new DataView(header.buffer)
+  view.setUint8(0, around?.checksum === undefined ? NEEDS_CSUM : NEEDS_CSUM | TUNNEL_CSUM)
+  view.setUint8(1, type)
+  for (const [at, value] of [end, gsoSize, l4, checksumOffset].entries()) {
+    view.setUint16(2 + 2 * at, value, true)
+  }
+  view.setUint16(20, tunnel?.outerL4 ?? 0, true)
+  view.setUint16(22, tunnel?.l3 ?? 0, true)
+  return { bytes, header }
+}
+
 /** A bridge says something itself now and then. */
 const NOISE = 8
 const isOurs = (hex: string): boolean => hex.slice(12, 24) === '020000000001'
@@ -199,18 +219,7 @@ describe('a GSO frame of a driver', () => {
       await lab.receiveAll(ours, tap, count + NOISE, 1000),
       await lab.receiveAll(kernel, 'far', count + NOISE, 1000),
     ]
-    const inner = ipFrame({ ...options, checksum: 'partial' })
-    const tunnel = around === undefined ? undefined : tunnelFrame(inner, around)
-    const { bytes, l4, end, checksumOffset } = tunnel ?? inner
-    const header = new Uint8Array(HEADER_LENGTH)
-    const view = new DataView(header.buffer)
-    view.setUint8(0, around?.checksum === undefined ? NEEDS_CSUM : NEEDS_CSUM | TUNNEL_CSUM)
-    view.setUint8(1, type)
-    view.setUint16(20, tunnel?.outerL4 ?? 0, true)
-    view.setUint16(22, tunnel?.l3 ?? 0, true)
-    for (const [at, value] of [end, gsoSize, l4, checksumOffset].entries()) {
-      view.setUint16(2 + 2 * at, value, true)
-    }
+    const { bytes, header } = gsoFrame(type, gsoSize, options, around)
     expect(device.send(bytes, { header })).toBe(true)
     const [own, others] = await Promise.all(
       receivers.map(async (receiver) => (await receiver.frames()).filter(isOurs)),
@@ -219,5 +228,54 @@ describe('a GSO frame of a driver', () => {
     expect(own).toEqual(others)
     expect(sw.port('ours').counters).toMatchObject({ tx_segmented: 1 })
     expect(sw.port('kernel').counters).toMatchObject({ tx_segmented: 0 })
+  })
+})
+
+describe('between two devices of this process', () => {
+  const ALL = featureSet(1, 7, 8, 9, 54, 55, 65, 66)
+  const TCP: IpFrameOptions = { payload: payloadOf(4500), flags: 0x18 }
+  const UDP: IpFrameOptions = { payload: payloadOf(4500), protocol: 'udp' }
+  const CHECKED: TunnelOptions = { checksum: 'partial' }
+  /** What is sent, what the receiver lacks, and how many frames it gets. */
+  test.each([
+    ['TCP', 'nothing', [], 1, TCP, undefined, 1],
+    ['TCP', 'TSO4', [7, 65, 66], 1, TCP, undefined, 5],
+    ['UDP', 'nothing', [], 5, UDP, undefined, 1],
+    ['UDP', 'USO4', [54, 65, 66], 5, UDP, undefined, 5],
+    ['UDP', 'USO', [54, 55, 65, 66], 5, UDP, undefined, 5],
+    ['TCP in VXLAN', 'nothing', [], 0x21, TCP, {}, 1],
+    ['TCP in VXLAN', 'UDP_TUNNEL_GSO_CSUM', [66], 0x21, TCP, {}, 1],
+    ['TCP in VXLAN', 'UDP_TUNNEL_GSO', [65, 66], 0x21, TCP, {}, 5],
+    ['UDP in VXLAN', 'nothing', [], 0x25, UDP, {}, 1],
+    ['TCP in VXLAN with a checksum', 'nothing', [], 0x21, TCP, CHECKED, 1],
+    ['TCP in VXLAN with a checksum', 'UDP_TUNNEL_GSO_CSUM', [66], 0x21, TCP, CHECKED, 5],
+    ['TCP in VXLAN with a checksum', 'any', [1, 7, 8, 9, 54, 55, 65, 66], 0x21, TCP, CHECKED, 5],
+  ] as const)('%s to a driver without %s', async (...given) => {
+    const [, , lacking, type, options, around, count] = given
+    await using sw = createSwitch({ io: IO as 'auto' })
+    await sw.addPort({ type: 'virtio-net', id: 'from' })
+    await sw.addPort({ type: 'virtio-net', id: 'to' })
+    const [from, to] = [sw.virtioNetPort('from'), sw.virtioNetPort('to')]
+    const takes = VERSION_1 | (ALL & ~featureSet(...lacking))
+    expect(await from.negotiate(HOST_OFFLOADS)).toBe(HOST_OFFLOADS)
+    expect(await to.negotiate(takes)).toBe(takes)
+    const { bytes, header } = gsoFrame(type, 1000, options, around)
+    expect(from.send(bytes, { header })).toBe(true)
+    const received: Uint8Array[] = []
+    let got = await to.next()
+    for (; received.push(got.frame) < count; got = await to.next());
+    expect(to.receive()).toBeNull()
+    expect(sw.port('to').counters).toMatchObject({ tx_segmented: count === 1 ? 0 : 1 })
+    if (count > 1) {
+      expect(received.map(({ length }) => length - received[4].length)).toEqual([
+        500, 500, 500, 500, 0,
+      ])
+      return
+    }
+    expect(received[0]).toEqual(bytes)
+    // num_buffers is the device's.
+    const expected = header.slice(0, got.header.length)
+    expected[10] = 1
+    expect(got.header).toEqual(expected)
   })
 })
