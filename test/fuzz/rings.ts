@@ -179,7 +179,7 @@ class RingRun {
         return this.#deliver()
       case 18:
         source.headerLength = [10, 12, 20, 24][this.#in.byte() & 3]
-        source.offloads = (this.#in.byte() & 1) === 0 ? 0 : 0x3f
+        source.offloads = (this.#in.byte() & 1) === 0 ? 0 : 0x1ef
         sink.headerLength = source.headerLength
         sink.offloads = source.offloads
         return 'header'
