@@ -38,6 +38,9 @@ import {
 import { parseGso } from '../wire/vnet-hdr.ts'
 import type { FrameBuilder } from './frame-builder.ts'
 
+/** Of a packet, its header included. A frame can be longer, by its VLAN tags. */
+const IP_LENGTH_MAX = 0xffff
+
 /** Segments of one frame: 64 KiB of 128 bytes. A peer that asks for more wants to keep us busy. */
 export const SEGMENTS_MAX = 512
 
@@ -65,6 +68,9 @@ export class Segmenter {
     const gsoSize = burst.gsoSize[k] & 0xffff
     const payload = length - headers.end
     if (payload > gsoSize * SEGMENTS_MAX) return false
+    const outermost = headers.outerL4 === 0 ? headers.l3 : headers.outerL3
+    const longest = payload < gsoSize ? payload : gsoSize
+    if (headers.end - outermost + longest > IP_LENGTH_MAX) return false
     const builder = this.#builder
     builder.readFrom(burst, k, headers.end)
     let done = 0

@@ -142,7 +142,8 @@ class TapSwitchPort implements OpenPort {
   rxOffloads = 0
   readonly tap: FollowingTap
   readonly #tap: OpenTap
-  readonly #fitting: number
+  /** What its kernel knows. */
+  readonly #known: number
   /** What was asked for, of which the kernel may know less. */
   #wish = 0
 
@@ -152,8 +153,8 @@ class TapSwitchPort implements OpenPort {
     this.tap = new FollowingTap(tap.vnetHdrLength, tap.fds.length)
     // TUNSETOFFLOAD limits only what the kernel gives us: it takes every offload from us that fits
     // into the header. On a link that may be shorter, as a guest without tunnels sends none.
-    this.#fitting = fittingOffloads(tap.vnetHdrLength)
-    this.txOffloads = this.#fitting
+    this.txOffloads = fittingOffloads(tap.vnetHdrLength)
+    this.#known = tap.probed.hasTunnel ? OFFLOADS_ALL : OFFLOADS_PLAIN
   }
 
   get description(): PortDescription {
@@ -173,7 +174,7 @@ class TapSwitchPort implements OpenPort {
     const { asked, current } = this.tap
     // The header may be about to be changed.
     const length = Math.min(asked.vnetHdrLength, current.vnetHdrLength)
-    const fitting = wish & this.#fitting & fittingOffloads(length)
+    const fitting = wish & this.#known & fittingOffloads(length)
     if (fitting === this.#wish) return
     this.#wish = fitting
     this.rxOffloads = this.#tap.setOffloads(fitting)

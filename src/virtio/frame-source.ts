@@ -32,8 +32,8 @@ const COLUMN_LENGTH: number = BURST_SIZE_MAX * 4
 const TUNNEL_LENGTH: number = VNET_HDR_TUNNEL_LENGTH - VNET_HDR_OUTER_TH_OFFSET
 /** Every header, every head and every tunnel byte by byte. */
 const PIECES_MAX: number = BURST_SIZE_MAX * (2 * HEAD_LENGTH + TUNNEL_LENGTH)
-/** Flags of a driver (§5.1.6.2.1); whether data is valid others decide. */
-const DRIVER_FLAGS: number = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM
+/** Flags of a driver (§5.1.6.2.1) for a tunnel; the second is for nothing else. */
+const TUNNEL_FLAGS: number = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM
 
 export class FrameSource {
   /** Frames of the last `fill` that never became one of the burst. */
@@ -222,7 +222,8 @@ export class FrameSource {
       let needs = 0
       let tunnel = 0
       if ((gso & 0xffff) !== 0) {
-        const others = gso & 0xff & ~DRIVER_FLAGS
+        const allowed = isTunnelled(gso) ? TUNNEL_FLAGS : VIRTIO_NET_HDR_F_NEEDS_CSUM
+        const others = gso & 0xff & ~allowed
         if (others !== 0) {
           gso &= ~others
           burst.headLength[k] = 0

@@ -127,6 +127,16 @@ describe('segmentation', () => {
     })
   })
 
+  test('that would make a packet longer than its header can say is a drop', () => {
+    const options: IpFrameOptions = { payload: payloadOf(65_503), checksum: 'partial' }
+    const whole = ipFrame(options)
+    const cutAt = (gsoSize: number): GivenFrame[] =>
+      bench.run([{ bytes: whole.bytes, header: gsoHeader(whole, TCPV4, gsoSize)! }], 0)
+    expect(cutAt(65_503)).toEqual([])
+    expect(cutAt(65_496)).toEqual([])
+    expect(cutAt(65_495).map(({ bytes }) => bytes.length)).toEqual([14 + 65_535, 54 + 8])
+  })
+
   test('walks IPv6 extension headers and IPv4 options', () => {
     for (const more of [
       {

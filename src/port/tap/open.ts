@@ -20,6 +20,7 @@ import { strerror } from '../../abi/strerror.ts'
 import { VNET_HDR_MRG_LENGTH, VNET_HDR_TUNNEL_LENGTH } from '../../abi/virtio-net.ts'
 import { ConfigError, SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
+import { OFFLOADS_TUNNEL } from '../../wire/vnet-hdr.ts'
 import type { TapOptions } from '../options.ts'
 import type { LinkInfo } from './link.ts'
 import { getLink, setLinkProperties } from './link.ts'
@@ -64,6 +65,8 @@ export class OpenTap {
   readonly #context: OpenContext
   readonly #options: TapOptions
   #last: TapIdentity
+  /** TUN_F_* bits, as far as we have set them. */
+  #inForce = 0
 
   constructor(
     context: OpenContext,
@@ -105,9 +108,10 @@ export class OpenTap {
   setOffloads(wish: number): number {
     if (this.vnetHdrLength === 0) return 0
     const { shim, log } = this.#context
-    return applyOffloads(shim, this.fds[0], wish, (errno) =>
+    this.#inForce = applyOffloads(shim, this.fds[0], wish, (errno) =>
       log(`TUNSETOFFLOAD ioctl() failed: ${strerror(errno)}`),
     )
+    return this.#inForce
   }
 
   /**
@@ -136,7 +140,12 @@ export class OpenTap {
     } catch (error) {
       this.#context.log((error as Error).message)
     } finally {
-      for (const fd of this.fds) this.#context.shim.close(fd)
+      const { shim } = this.#context
+      // Whoever has the device next may set a header that is too short for tunnels.
+      if ((this.#inForce & OFFLOADS_TUNNEL) !== 0) {
+        shim.tunSetOffload(this.fds[0], this.#inForce & ~OFFLOADS_TUNNEL)
+      }
+      for (const fd of this.fds) shim.close(fd)
     }
   }
 }

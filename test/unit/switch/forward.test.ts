@@ -271,10 +271,11 @@ describe('what a port does not take', () => {
         { ...tcp, gso: headers(66), gsoSize: 1448 | (34 << 16) },
         { ...tcp, gso: headers(66), gsoSize: 1457 | (34 << 16) },
         // A plain frame with something in gso_size is as long as it is.
-        { to: BROADCAST, from: 1, length: 60_000, gso: headers(66), gsoSize: 100 },
+        { to: BROADCAST, from: 1, length: 60_000, gso: headers(66) & ~0xffff, gsoSize: 100 },
+        { ...tcp, needs: CSUM, gso: 1, gsoSize: 1 | (34 << 16) },
       ]),
     ).toEqual([[], [0]])
-    expect(counted(1)).toEqual({ tx_drop_mtu: 2 })
+    expect(counted(1)).toEqual({ tx_drop_mtu: 3 })
   })
 
   test('a frame that needs what a port lacks, and makes no sense, is dropped for that port', () => {

@@ -316,3 +316,14 @@ test('what was taken before the driver broke its queue is delivered and given ba
   expect(driver.takeUsed()).toBe(id)
   expect(driver.takeUsed()).toBe(-1)
 })
+
+test('a flag that is for tunnels only, and those that are not for drivers, are cleared', () => {
+  const bench = setUp()
+  const { source, device, burst } = bench
+  source.offloads = TUN_F_CSUM
+  send(bench, header(12, [0xff, 0, 0, 0, 34, 6]), frame(1000, 0), [], BUFFERS)
+  expect(source.fill(device, burst)).toBe(1)
+  expect(burst.gso[0] & 0xff).toBe(1)
+  // So the header that stands before the frame is not it.
+  expect(burst.headLength[0]).toBe(0)
+})
