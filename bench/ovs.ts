@@ -60,12 +60,8 @@ export class Ovs {
   }
 
   #spawn(program: string, ...args: string[]): void {
-    const { OVS_RUNDIR, OVS_DBDIR, OVS_LOGDIR } = {
-      OVS_RUNDIR: this.#directory,
-      OVS_DBDIR: this.#directory,
-      OVS_LOGDIR: this.#directory,
-    }
-    const env = { ...process.env, OVS_RUNDIR, OVS_DBDIR, OVS_LOGDIR }
+    const own = this.#directory
+    const env = { ...process.env, OVS_RUNDIR: own, OVS_DBDIR: own, OVS_LOGDIR: own }
     const command = [...this.#inNetns, 'taskset', '-c', '0', program, ...args]
     this.#processes.push(spawn(command[0], command.slice(1), { env, stdio: 'ignore' }))
   }

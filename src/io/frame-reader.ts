@@ -15,10 +15,8 @@ import type { FramePool } from '../mem/frame-pool.ts'
 import { SLOT_CAPACITY } from '../mem/frame-pool.ts'
 import { ETHER_HEADER_LENGTH } from '../wire/ethernet.ts'
 import { TCP_OFFSET, UDP_HEADER_LENGTH } from '../wire/headers.ts'
-import { NEEDS_MALFORMED, NEEDS_UNKNOWN_TYPE, offloadNeeds } from '../wire/vnet-hdr.ts'
+import { isGso, NEEDS_MALFORMED, NEEDS_UNKNOWN_TYPE, offloadNeeds } from '../wire/vnet-hdr.ts'
 import type { TierEvents } from './tier.ts'
-
-const GSO_TYPE_MASK = 0xff00
 
 export class FrameReader {
   readonly #window: number
@@ -84,7 +82,7 @@ export class FrameReader {
           else if (needs === NEEDS_UNKNOWN_TYPE) this.#unknownType++
           return
         }
-        if ((gso & GSO_TYPE_MASK) !== 0) gso = this.#withHeaderLength(gso, gsoSize, frame, length)
+        if (isGso(gso)) gso = this.#withHeaderLength(gso, gsoSize, frame, length)
       }
     }
     burst.window[k] = this.#window

@@ -41,6 +41,7 @@ import {
   TCP_SEQUENCE,
   write16,
 } from '../wire/headers.ts'
+import { isGso } from '../wire/vnet-hdr.ts'
 import { CHECKSUM_ROWS_MAX, ChecksumProgram } from './checksum-program.ts'
 import type { FrameBuilder } from './frame-builder.ts'
 import { SLICES_MAX } from './frame-builder.ts'
@@ -385,7 +386,7 @@ export class Coalescer {
 
 /** From its length and its first bytes: a whole TCP segment may be in it. @hot */
 function mayMerge(burst: Burst, k: number): boolean {
-  if (burst.length[k] < FRAME_LENGTH_MIN || (burst.gso[k] & 0xff00) !== 0) return false
+  if (burst.length[k] < FRAME_LENGTH_MIN || isGso(burst.gso[k])) return false
   if ((burst.needs[k] & ~TUN_F_CSUM) !== 0) return false
   const type = burst.heads[4 * k + 3] & 0xffff
   return type === TYPE_IPV4 || type === TYPE_IPV6 || type === TYPE_VLAN || type === TYPE_QINQ

@@ -8,16 +8,13 @@
 import type { Burst } from '../mem/burst.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { HEADERS_MAX } from '../wire/headers.ts'
-import { NEEDS_IPV4_CHECKSUM } from '../wire/vnet-hdr.ts'
+import { isGso, NEEDS_IPV4_CHECKSUM } from '../wire/vnet-hdr.ts'
 import { ChecksumFiller } from './checksum.ts'
 import { Coalescer } from './coalesce.ts'
 import type { FrameTaker } from './frame-builder.ts'
 import { FrameBuilder } from './frame-builder.ts'
 import { HeaderReader } from './header-reader.ts'
 import { Segmenter } from './segment.ts'
-
-/** The part of a vnet_hdr that says "GSO". */
-const GSO_TYPE_MASK = 0xff00
 
 export class EgressOffloads {
   readonly #counters: Float64Array
@@ -74,7 +71,7 @@ export class EgressOffloads {
     let counter: number = COUNTERS.tx_checksummed
     let isDone: boolean
     if ((needs & ~txOffloads) === 0) isDone = this.#filler.fillIpv4(burst, k, bytes, at, needs)
-    else if ((burst.gso[k] & GSO_TYPE_MASK) === 0) {
+    else if (!isGso(burst.gso[k])) {
       isDone = this.#filler.complete(burst, k, bytes, at)
     } else {
       counter = COUNTERS.tx_segmented

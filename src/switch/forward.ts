@@ -15,10 +15,10 @@ import type { EnginePort } from '../port/port.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { ETHER_HEADER_LENGTH, isGroup, isReservedGroup, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
+import { isGso } from '../wire/vnet-hdr.ts'
 import type { MacTable } from './mac-table.ts'
 
 const NO_PORT = -1
-const GSO_TYPE_MASK = 0xff00
 /** Longest frame for a port without an mtu: more than any slot holds. */
 const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 const NO_LIMIT = 0x7fff_ffff
@@ -247,7 +247,7 @@ export class Forwarder {
       unmet |= wanted & lacking
       let onWire = length[k]
       // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
-      if (wanted !== 0 && (gso[k] & GSO_TYPE_MASK) !== 0) {
+      if (wanted !== 0 && isGso(gso[k])) {
         onWire = (gso[k] >>> 16) + (gsoSize[k] & 0xffff)
       }
       if (onWire <= lengthMax) lists[list + listed++] = k

@@ -17,7 +17,7 @@ import { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
-import { isTunnelled, NEEDS_MALFORMED, offloadNeeds } from '../wire/vnet-hdr.ts'
+import { isGso, isTunnelled, NEEDS_MALFORMED, offloadNeeds } from '../wire/vnet-hdr.ts'
 import { Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
 import { GsoCheck } from './gso-check.ts'
@@ -238,7 +238,7 @@ export class FrameSource {
           else this.malformed++
           continue
         }
-        if ((gso & 0xff00) !== 0) hasGso = true
+        if (isGso(gso)) hasGso = true
       }
       if (kept !== k) burst.take(burst, k, kept)
       burst.gso[kept] = gso

@@ -17,7 +17,7 @@ import {
   TCP_CHECKSUM,
   UDP_CHECKSUM,
 } from '../wire/headers.ts'
-import { NEEDS_IPV4_CHECKSUM, parseGso } from '../wire/vnet-hdr.ts'
+import { isGso, NEEDS_IPV4_CHECKSUM, parseGso } from '../wire/vnet-hdr.ts'
 
 export class GsoCheck {
   readonly #headers: Headers = new Headers()
@@ -34,13 +34,13 @@ export class GsoCheck {
   check(burst: Burst): number {
     const count = burst.count
     for (let k = 0; k < count; k++) {
-      if ((burst.gso[k] & 0xff00) === 0) continue
+      if (!isGso(burst.gso[k])) continue
       this.#copies.addFrame(burst, k, this.#window.id, k * HEADERS_MAX, this.#available(burst, k))
     }
     this.#copies.run()
     let kept = 0
     for (let k = 0; k < count; k++) {
-      if ((burst.gso[k] & 0xff00) !== 0 && !this.#mend(burst, k)) continue
+      if (isGso(burst.gso[k]) && !this.#mend(burst, k)) continue
       if (kept !== k) burst.take(burst, k, kept)
       kept++
     }

@@ -106,7 +106,7 @@ export class NetDriver {
     }
   }
 
-  /** Offers every free receive buffer, each as long as any frame, so that none has to be merged. @hot */
+  /** Offers every free receive buffer; a frame of any length fits into one. @hot */
   #post(pair: number): void {
     const lane = this.#receiveqs[pair]
     while (lane.freeCount > 0 && lane.driver.begin(1, false)) {

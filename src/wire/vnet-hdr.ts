@@ -57,6 +57,11 @@ const TUNNEL_IPV6 = VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV6
 /** The bits of gso_type that leave the type of what is segmented. */
 const TYPE_MODIFIERS: number = VIRTIO_NET_HDR_GSO_ECN | TUNNEL_IPV4 | TUNNEL_IPV6
 
+/** The frame is to be segmented by whoever sends it on: it has a gso_type. @hot */
+export function isGso(gso: number): boolean {
+  return (gso & 0xff00) !== 0
+}
+
 /** The frame's header has a meaning for `tunnel`. @hot */
 export function isTunnelled(gso: number): boolean {
   return (gso & ((TUNNEL_IPV4 | TUNNEL_IPV6) << 8)) !== 0
