@@ -48,9 +48,11 @@ static napi_value read_frames(napi_env env, napi_callback_info info)
 		if (to == NULL)
 			return result_int(env, k > 0 ? k : -EFAULT);
 		ssize_t got = RETRY(read_once(fd, to, (size_t)capacity));
-		if (got < 0)
+		/* The kernel took a frame off the queue whose vnet_hdr it could not write: it is lost. */
+		bool lost = got < 0 && (errno == EINVAL || errno == EFAULT);
+		if (got < 0 && !lost)
 			return result_int(env, k > 0 ? k : -errno);
-		row[3] = (int32_t)got;
+		row[3] = lost ? -errno : (int32_t)got;
 	}
 	return result_int(env, count);
 }

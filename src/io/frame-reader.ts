@@ -44,7 +44,8 @@ export class FrameReader {
   }
 
   /**
-   * Adds the `result` bytes that a read put at `offset` (a multiple of 4) of the pool.
+   * Adds the `result` bytes that a read put at `offset` (a multiple of 4) of the pool; negative: the
+   * kernel lost the frame.
    * @hot
    */
   add(offset: number, result: number): void {

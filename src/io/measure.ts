@@ -35,6 +35,7 @@ export function measureWrites(uring: Uring): WriteCosts {
   try {
     fillTables(window, eventFd)
     const address = window.address + DATA_AT
+    const high = Math.floor(address / 2 ** 32)
     let systemCallNs = Infinity
     let uringNs = Infinity
     for (let round = 0; round < ROUNDS; round++) {
@@ -44,7 +45,7 @@ export function measureWrites(uring: Uring): WriteCosts {
       )
       // Filling entries is not timed: in the engine it is compiled code, here it is not yet.
       for (let k = 0; k < WRITES; k++) {
-        uring.push(WRITE, eventFd, address, DATA_LENGTH, RWF_NOWAIT, 0, 0, 0)
+        uring.push(WRITE, eventFd, address | 0, high, DATA_LENGTH, RWF_NOWAIT, 0, 0, 0)
       }
       uringNs = Math.min(
         uringNs,

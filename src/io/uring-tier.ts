@@ -22,7 +22,7 @@ import {
   RWF_NOWAIT,
 } from '../abi/io-uring.ts'
 import { POLLIN } from '../abi/epoll.ts'
-import { EBADF, EBADFD, ECANCELED, ENOBUFS } from '../abi/errno.ts'
+import { EBADF, EBADFD, ECANCELED, EFAULT, EINVAL, ENOBUFS } from '../abi/errno.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import { FramePool, SLOT_HEADROOM, SLOT_STRIDE } from '../mem/frame-pool.ts'
@@ -60,6 +60,8 @@ const TWO_32 = 4294967296
 
 /** An error other than "no buffers" that ended a read is not retried more often than this. */
 const RETRY_US = 20_000
+/** Nor is a descriptor that does nothing but lose frames read more often than this between two. */
+const LOST_MAX = 1024
 
 export class UringTier implements IoTier {
   readonly name: IoTierName = 'io_uring-multishot'
@@ -79,6 +81,8 @@ export class UringTier implements IoTier {
   #rearmCount = 0
   readonly #watched = new Set<number>()
   #mustRetry = false
+  /** Since the last retry. */
+  #lost = 0
   #reading = 0
   #isPaused = false
   readonly #iovecWindow: Window
@@ -140,7 +144,7 @@ export class UringTier implements IoTier {
   unwatch(eventFd: number): void {
     this.#watched.delete(eventFd)
     const userData = KIND_EVENT | (eventFd << KIND_BITS)
-    this.#uring.push(IORING_OP_ASYNC_CANCEL, -1, userData, 0, 0, KIND_CANCEL, 0, 0)
+    this.#uring.push(IORING_OP_ASYNC_CANCEL, -1, userData, 0, 0, 0, KIND_CANCEL, 0, 0)
     // The kernel has to see it before the descriptor's number can be another's.
     this.#uring.submit()
   }
@@ -190,10 +194,12 @@ export class UringTier implements IoTier {
 
   /** @hot */
   write(fd: number, port: number, window: number, offset: number, length: number): void {
+    const address = windowAddresses[window] + offset
     this.#uring.push(
       WRITE_FRAME,
       fd,
-      windowAddresses[window] + offset,
+      address | 0,
+      (address / TWO_32) | 0,
       length,
       RWF_NOWAIT,
       KIND_WRITE | (port << KIND_BITS),
@@ -259,10 +265,12 @@ export class UringTier implements IoTier {
 
   /** A write of the iovecs from number `first` on. @hot */
   #pushGathered(fd: number, port: number, first: number, length: number): void {
+    const address = windowAddresses[this.#iovecWindow.id] + first * IOVEC_WORDS * 4
     this.#uring.push(
       WRITE_GATHERED,
       fd,
-      windowAddresses[this.#iovecWindow.id] + first * IOVEC_WORDS * 4,
+      address | 0,
+      (address / TWO_32) | 0,
       this.#iovecs - first,
       RWF_NOWAIT,
       KIND_WRITE | (port << KIND_BITS),
@@ -311,6 +319,7 @@ export class UringTier implements IoTier {
   }
 
   retry(): void {
+    this.#lost = 0
     if (!this.#mustRetry || this.#isPaused) return
     this.#mustRetry = false
     this.resume()
@@ -326,7 +335,7 @@ export class UringTier implements IoTier {
   #startRead(queue: TapQueue): void {
     queue.isReading = true
     this.#reading++
-    this.#uring.push(READ_FRAMES, queue.fd, 0, 0, 0, queue.id << KIND_BITS, 0, BUFFER_GROUP)
+    this.#uring.push(READ_FRAMES, queue.fd, 0, 0, 0, 0, queue.id << KIND_BITS, 0, BUFFER_GROUP)
   }
 
   #startReadsAgain(): void {
@@ -341,7 +350,7 @@ export class UringTier implements IoTier {
 
   #cancelRead(queue: TapQueue): void {
     // addr holds the user_data of the request to cancel.
-    this.#uring.push(IORING_OP_ASYNC_CANCEL, -1, queue.id << KIND_BITS, 0, 0, KIND_CANCEL, 0, 0)
+    this.#uring.push(IORING_OP_ASYNC_CANCEL, -1, queue.id << KIND_BITS, 0, 0, 0, KIND_CANCEL, 0, 0)
   }
 
   /** The last completion of a multishot read; why it ended decides what comes next. */
@@ -355,6 +364,11 @@ export class UringTier implements IoTier {
       this.#events.queueFailed(queue, -result)
     } else if (result >= 0 || result === -ENOBUFS) {
       if (result === -ENOBUFS) this.#free.widen()
+      this.#rearm[this.#rearmCount++] = queue.id
+    } else if ((result === -EINVAL || result === -EFAULT) && this.#lost < LOST_MAX) {
+      // The kernel took a frame off the queue whose vnet_hdr it could not write.
+      this.#lost++
+      this.#events.dropped(queue.port, 1, 0, 0)
       this.#rearm[this.#rearmCount++] = queue.id
     } else if (result !== -ECANCELED) {
       this.#mustRetry = true
@@ -383,6 +397,7 @@ export class UringTier implements IoTier {
     this.#uring.push(
       IORING_OP_POLL_ADD,
       eventFd,
+      0,
       0,
       IORING_POLL_ADD_MULTI,
       POLLIN,

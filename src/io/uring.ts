@@ -45,8 +45,6 @@ import { errnoName, SysError } from '../errors.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 
-const TWO_32 = 4294967296
-
 /** A submit that makes no progress this often is a defect, not a busy kernel. */
 const SUBMIT_TRIES_MAX = 4096
 
@@ -118,13 +116,15 @@ export class Uring {
 
   /**
    * Adds a submission entry; submits first when the ring is full.
-   * `address` is an integer below 2^53; `bufferGroup` 0 where the operation has none.
+   * `bufferGroup` is 0 where the operation has none. The address comes in halves: as one number
+   * beyond 2^31 it is an allocation, where V8 does not inline the call.
    * @hot
    */
   push(
     opcodeAndFlags: number,
     fd: number,
-    address: number,
+    addressLow: number,
+    addressHigh: number,
     length: number,
     opFlags: number,
     userDataLow: number,
@@ -137,8 +137,8 @@ export class Uring {
     sq[at + SQE_OPCODE_FLAGS] = opcodeAndFlags
     sq[at + SQE_FD] = fd
     // Words 2 and 3, the file offset, stay zero: a TAP has none, cancel and poll insist on it.
-    sq[at + SQE_ADDR] = address | 0
-    sq[at + SQE_ADDR + 1] = (address / TWO_32) | 0
+    sq[at + SQE_ADDR] = addressLow
+    sq[at + SQE_ADDR + 1] = addressHigh
     sq[at + SQE_LEN] = length
     sq[at + SQE_OP_FLAGS] = opFlags
     sq[at + SQE_USER_DATA] = userDataLow

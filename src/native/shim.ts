@@ -84,7 +84,8 @@ export interface Shim {
 
   // --- frames through descriptors ------------------------------------------------------------
   /** read(2) per row (window, offset, capacity, result) until EAGAIN, an error or the last row;
-   *  result = bytes. Returns rows filled, or -errno when the first read failed. */
+   *  result = bytes, or -EINVAL or -EFAULT for a frame that was lost because the kernel could not
+   *  write its vnet_hdr. Returns rows filled, or -errno when the first read failed otherwise. */
   readFrames(fd: number, tableWindow: number, tableOffset: number, rowCount: number): number
   /** write(2)/writev(2) per row (fd, first segment, segment count 1..64, result = bytes or -errno);
    *  segments are (window, offset, length) rows in the same window at segmentOffset. A row that

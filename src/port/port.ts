@@ -47,9 +47,10 @@ export interface PolledPort extends EnginePort {
   release(): void
   /**
    * Called before the engine sleeps: asks the senders for a wake-up. Returns the microseconds until
-   * `receive` will have something; -1: when a sender wakes the engine.
+   * `receive` will have something, below 2^31; -1: when a sender wakes the engine.
+   * @hot
    */
-  waitUs(nowUs: number): number
+  waitUs(): number
   /** The engine is awake again: senders need not wake it. @hot */
   wake?(): void
 }

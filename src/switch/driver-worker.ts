@@ -98,11 +98,11 @@ function generate(pair: number): number {
   return count
 }
 
-/** Until the device calls, or for a moment when it is about to give buffers back. */
+/** Until the device calls, or for a moment when it is about to give buffers back. @hot */
 function sleep(): void {
   const timeoutMs = data.mode === 'generate' ? GENERATE_WAIT_MS : -1
   if (!driver.enableCalls()) shim.epollWait(epoll, table.id, 0, 1, timeoutMs)
-  for (const fd of data.callFds) shim.eventfdRead(fd)
+  for (let at = 0; at < data.callFds.length; at++) shim.eventfdRead(data.callFds[at])
   driver.disableCalls()
 }
 

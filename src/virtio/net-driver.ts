@@ -176,16 +176,20 @@ export class NetDriver {
     if (this.#receiveqs[pair].driver.publish()) this.#kick(2 * pair)
   }
 
-  /** Asks to be called for the next received frame. True: there is one already. */
+  /** Asks to be called for the next received frame. True: there is one already. @hot */
   enableCalls(): boolean {
     let isWaiting = false
-    for (const lane of this.#receiveqs) if (lane.driver.enableCall()) isWaiting = true
+    for (let pair = 0; pair < this.pairs; pair++) {
+      if (this.#receiveqs[pair].driver.enableCall()) isWaiting = true
+    }
     return isWaiting
   }
 
-  /** Frames are polled for. */
+  /** Frames are polled for. @hot */
   disableCalls(): void {
-    for (const lane of this.#receiveqs) lane.driver.disableCall()
-    for (const lane of this.#transmitqs) lane.driver.disableCall()
+    for (let pair = 0; pair < this.pairs; pair++) {
+      this.#receiveqs[pair].driver.disableCall()
+      this.#transmitqs[pair].driver.disableCall()
+    }
   }
 }
