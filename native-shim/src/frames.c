@@ -12,8 +12,6 @@
 #define RWF_NOWAIT 8
 #endif
 
-enum { SEGMENTS_MAX = 72 };
-
 /*
  * libc's read and write are cancellation points, which in a process with threads cost some 3 % of
  * a 60-byte frame's way (measured). No thread here is ever cancelled.
@@ -26,6 +24,11 @@ static ssize_t read_once(int fd, void *to, size_t length)
 static ssize_t write_once(int fd, const void *from, size_t length)
 {
 	return syscall(SYS_write, fd, from, length);
+}
+
+bool frame_is_lost(int32_t result)
+{
+	return result == -EINVAL || result == -EFAULT;
 }
 
 static napi_value read_frames(napi_env env, napi_callback_info info)
@@ -48,20 +51,23 @@ static napi_value read_frames(napi_env env, napi_callback_info info)
 		if (to == NULL)
 			return result_int(env, k > 0 ? k : -EFAULT);
 		ssize_t got = RETRY(read_once(fd, to, (size_t)capacity));
-		/* The kernel took a frame off the queue whose vnet_hdr it could not write: it is lost. */
-		bool lost = got < 0 && (errno == EINVAL || errno == EFAULT);
-		if (got < 0 && !lost)
+		if (got < 0 && !frame_is_lost(-errno))
 			return result_int(env, k > 0 ? k : -errno);
-		row[3] = lost ? -errno : (int32_t)got;
+		row[3] = got < 0 ? -errno : (int32_t)got;
 	}
 	return result_int(env, count);
 }
 
-/* Writes one frame; *whole is set when all of it was taken. Returns bytes or -errno. */
-static int32_t write_frame(int fd, const int32_t *segments, int32_t count, bool *whole)
+int64_t frame_parts(int32_t window, int32_t segment_offset, int32_t first, int32_t count,
+	struct iovec *parts)
 {
-	struct iovec parts[SEGMENTS_MAX];
-	size_t length = 0;
+	if (first < 0 || first >= WINDOW_LENGTH_MAX / 16 || count < 1 || count > SEGMENTS_MAX ||
+	    segment_offset > WINDOW_LENGTH_MAX - first * 12)
+		return -EFAULT;
+	const int32_t *segments = window_table(window, segment_offset + first * 12, count, 3);
+	if (segments == NULL)
+		return -EFAULT;
+	int64_t length = 0;
 	for (int32_t k = 0; k < count; k++) {
 		int32_t row[3];
 		memcpy(row, segments + 3 * k, sizeof row);
@@ -70,12 +76,15 @@ static int32_t write_frame(int fd, const int32_t *segments, int32_t count, bool 
 			return -EFAULT;
 		parts[k].iov_base = from;
 		parts[k].iov_len = (size_t)row[2];
-		length += (size_t)row[2];
+		length += row[2];
 	}
-	ssize_t done = count == 1 ? RETRY(write_once(fd, parts[0].iov_base, parts[0].iov_len))
-				  : RETRY(writev(fd, parts, count));
-	*whole = done >= 0 && (size_t)done == length;
-	return done < 0 ? -errno : (int32_t)done;
+	return length;
+}
+
+static ssize_t write_parts(int fd, const struct iovec *parts, int32_t count)
+{
+	return count == 1 ? RETRY(write_once(fd, parts[0].iov_base, parts[0].iov_len))
+			  : RETRY(writev(fd, parts, count));
 }
 
 static napi_value write_frames(napi_env env, napi_callback_info info)
@@ -95,14 +104,11 @@ static napi_value write_frames(napi_env env, napi_callback_info info)
 	for (int32_t k = 0; k < count; k++) {
 		int32_t row[3];
 		memcpy(row, table + 4 * k, sizeof row);
-		const int32_t *segments = NULL;
-		if (row[1] >= 0 && row[1] < WINDOW_LENGTH_MAX / 16 && row[2] >= 1 &&
-		    row[2] <= SEGMENTS_MAX && segment_offset <= WINDOW_LENGTH_MAX - row[1] * 12)
-			segments = window_table(window, segment_offset + row[1] * 12, row[2], 3);
-		bool whole = false;
-		table[4 * k + 3] = segments == NULL ? -EFAULT
-						    : write_frame(row[0], segments, row[2], &whole);
-		written += whole;
+		struct iovec parts[SEGMENTS_MAX];
+		int64_t length = frame_parts(window, segment_offset, row[1], row[2], parts);
+		ssize_t done = length < 0 ? -1 : write_parts(row[0], parts, row[2]);
+		table[4 * k + 3] = length < 0 ? (int32_t)length : done < 0 ? -errno : (int32_t)done;
+		written += done >= 0 && done == length;
 	}
 	return result_int(env, written);
 }

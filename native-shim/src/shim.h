@@ -63,6 +63,19 @@ uint8_t *window_range_writable(int32_t window, int32_t offset, int32_t length);
 /* A table of int32 rows, 4-byte aligned, or NULL. */
 int32_t *window_table(int32_t window, int32_t offset, int32_t rows, int32_t ints_per_row);
 
+/* Segments of one frame that is written. */
+#define SEGMENTS_MAX 72
+
+struct iovec;
+/*
+ * Where the segments of a frame are, rows (window, offset, length) from number `first` on of a table
+ * at segment_offset >= 0. Returns the frame's length, or -EFAULT.
+ */
+int64_t frame_parts(int32_t window, int32_t segment_offset, int32_t first, int32_t count,
+	struct iovec *parts);
+/* A read that ended so took a frame off a TAP whose vnet_hdr the kernel could not write. */
+bool frame_is_lost(int32_t result);
+
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback function);
 
 void register_window(napi_env env, napi_value exports);

@@ -1,20 +1,20 @@
 /**
- * What a write costs on this machine, one system call each or many in one io_uring_enter. Neither is
- * cheaper everywhere: a system call costs 0.1 us on one machine and above 1 us on another (virtual
- * machines, mitigations), io_uring's own way through the kernel some 0.2 us on all of them.
+ * What a write costs on this machine: one system call each, or many in one io_submit or one
+ * io_uring_enter. None is cheapest everywhere: a system call costs 0.1 us on one machine and above 1 us
+ * on another (virtual machines, mitigations), the others' own way through the kernel some 0.2 us on all.
  *
- * Measured on an eventfd, whose write does nearly nothing else. It decides the same way as frames of
- * 60 bytes between TAPs: 237 against 335 ns here went with 1150 against 1400 ns a frame there.
+ * Measured on /dev/null, whose write does nothing else.
  */
 import { IORING_OP_WRITE, IOSQE_CQE_SKIP_SUCCESS, RWF_NOWAIT } from '../abi/io-uring.ts'
 import { Window } from '../mem/window.ts'
 import { SEGMENT_INTS, shim, WRITE_ROW_INTS } from '../native/shim.ts'
+import { Aio } from './aio.ts'
 import { Uring } from './uring.ts'
 
 const WRITES = 64
 /** The cheapest round counts: the others were disturbed. */
 const ROUNDS = 16
-const EFD_NONBLOCK_CLOEXEC = 0o2004000
+const O_WRONLY_NONBLOCK_CLOEXEC = 0o2004001
 
 const WRITE = IORING_OP_WRITE | (IOSQE_CQE_SKIP_SUCCESS << 8)
 
@@ -23,40 +23,61 @@ const SEGMENT_AT: number = WRITES * WRITE_ROW_INTS * 4
 const DATA_AT: number = SEGMENT_AT + SEGMENT_INTS * 4 + 4
 const DATA_LENGTH = 8
 
+/** Nanoseconds a write; Infinity: there is no such way. */
 export interface WriteCosts {
   readonly systemCallNs: number
+  readonly aioNs: number
   readonly uringNs: number
 }
 
 /** Takes 1 to 3 ms. `uring` has nothing pending and at least 64 entries. */
-export function measureWrites(uring: Uring): WriteCosts {
+export function measureWrites(aio: Aio | null, uring: Uring | null): WriteCosts {
   const window = Window.map(DATA_AT + DATA_LENGTH)
-  const eventFd = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
+  // AIO cannot write to an eventfd.
+  const fd = shim.open('/dev/null', O_WRONLY_NONBLOCK_CLOEXEC)
   try {
-    fillTables(window, eventFd)
+    fillTables(window, fd)
     const address = window.address + DATA_AT
     const high = Math.floor(address / 2 ** 32)
     let systemCallNs = Infinity
+    let aioNs = Infinity
     let uringNs = Infinity
     for (let round = 0; round < ROUNDS; round++) {
       systemCallNs = Math.min(
         systemCallNs,
         time(() => shim.writeFrames(window.id, 0, WRITES, SEGMENT_AT)),
       )
+      if (aio !== null) {
+        aioNs = Math.min(
+          aioNs,
+          time(() => shim.aioWriteFrames(aio.low, aio.high, window.id, 0, WRITES, SEGMENT_AT)),
+        )
+      }
+      if (uring === null) continue
       // Filling entries is not timed: in the engine it is compiled code, here it is not yet.
       for (let k = 0; k < WRITES; k++) {
-        uring.push(WRITE, eventFd, address | 0, high, DATA_LENGTH, RWF_NOWAIT, 0, 0, 0)
+        uring.push(WRITE, fd, address | 0, high, DATA_LENGTH, RWF_NOWAIT, 0, 0, 0)
       }
       uringNs = Math.min(
         uringNs,
         time(() => uring.submit()),
       )
     }
-    return { systemCallNs, uringNs }
+    return { systemCallNs, aioNs, uringNs }
   } finally {
-    if (eventFd >= 0) shim.close(eventFd)
+    if (fd >= 0) shim.close(fd)
     window.unmap()
   }
+}
+
+/** A context where it is worth one, else null. */
+export function cheaperAio(): Aio | null {
+  const aio = Aio.open()
+  if (aio === null) return null
+  const { systemCallNs, aioNs } = measureWrites(aio, null)
+  if (aioNs < systemCallNs) return aio
+  aio.close()
+  return null
 }
 
 /** Nanoseconds per write. */
@@ -66,10 +87,10 @@ function time(writeAll: () => void): number {
   return Math.round(((performance.now() - start) * 1e6) / WRITES)
 }
 
-function fillTables(window: Window, eventFd: number): void {
+function fillTables(window: Window, fd: number): void {
   const words = new Int32Array(window.buffer)
   for (let k = 0; k < WRITES; k++) {
-    words[k * WRITE_ROW_INTS] = eventFd
+    words[k * WRITE_ROW_INTS] = fd
     words[k * WRITE_ROW_INTS + 2] = 1
   }
   const segment = SEGMENT_AT / 4

@@ -21,6 +21,7 @@ import { FramePool } from '../mem/frame-pool.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import type { IoTierName } from '../switch/api.ts'
+import { Aio } from './aio.ts'
 import { BufferRing } from './buffer-ring.ts'
 import type { WriteCosts } from './measure.ts'
 import { measureWrites } from './measure.ts'
@@ -50,7 +51,7 @@ export function probeTiers(): TierProbe[] {
   }
   return [
     { name: 'io_uring-multishot', writeNs: found.costs.uringNs },
-    { name: 'read-write', writeNs: found.costs.systemCallNs },
+    { name: 'read-write', writeNs: readWriteNs(found.costs) },
   ]
 }
 
@@ -68,12 +69,18 @@ export function chooseTier(wish: 'auto' | IoTierName): { name: IoTierName; reaso
       },
     )
   }
-  const { systemCallNs, uringNs } = found.costs
-  if (wish === 'auto' && systemCallNs < uringNs) {
-    const reason = `faster here: ${systemCallNs} ns a write, ${uringNs} ns by io_uring`
+  const { uringNs } = found.costs
+  const otherNs = readWriteNs(found.costs)
+  if (wish === 'auto' && otherNs < uringNs) {
+    const reason = `faster here: ${otherNs} ns a write, ${uringNs} ns by io_uring`
     return { name: 'read-write', reason }
   }
   return { name: 'io_uring-multishot' }
+}
+
+/** That tier takes the cheaper of its two ways. */
+function readWriteNs({ systemCallNs, aioNs }: WriteCosts): number {
+  return Math.min(systemCallNs, aioNs)
 }
 
 function probeUring(): { readonly reason: string } | { readonly costs: WriteCosts } {
@@ -107,7 +114,12 @@ function probeUring(): { readonly reason: string } | { readonly costs: WriteCost
     } finally {
       pool.close()
     }
-    return { costs: measureWrites(uring) }
+    const aio = Aio.open()
+    try {
+      return { costs: measureWrites(aio, uring) }
+    } finally {
+      aio?.close()
+    }
   } finally {
     uring.close()
   }

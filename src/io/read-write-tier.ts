@@ -1,6 +1,8 @@
 /**
- * Tier `read-write`: batched non-blocking read(2) and write(2) in the shim, readiness by epoll. For
- * kernels and containers without io_uring.
+ * Tier `read-write`: batched non-blocking reads and writes in the shim, readiness by epoll. For
+ * kernels and containers without io_uring. A batch is one io_submit(2) where that is cheaper, which is
+ * measured at start (a 1514-byte frame's read 0.4 instead of 1.9 us where a system call costs 1 us);
+ * else, and for the smallest ones, a read(2) or write(2) each.
  *
  * A burst is read into the same slots each time and written before the next is read, so the slots
  * stay in the cache and no slot has to be tracked.
@@ -19,11 +21,15 @@ import {
   WRITE_ROW_INTS,
 } from '../native/shim.ts'
 import type { IoTierName } from '../switch/api.ts'
+import type { Aio } from './aio.ts'
 import { FrameReader } from './frame-reader.ts'
+import { cheaperAio } from './measure.ts'
 import type { IoTier, TapQueue, TierEvents } from './tier.ts'
 
 /** Frames per read call. */
 const BURST_SIZE = 64
+/** Fewer reads or writes are cheaper one by one: io_submit and io_getevents are two calls. */
+const BATCH_MIN = 3
 /** Ready descriptors told by one epoll_wait; the others wait for the next. */
 const EVENTS_MAX = 256
 /** Frames, and their segments, that wait for one write call. */
@@ -48,6 +54,7 @@ export class ReadWriteTier implements IoTier {
   readonly spins: number = 5
   readonly #events: TierEvents
   readonly #eventFd: number
+  readonly #aio: Aio | null
   readonly #epoll: number
   readonly #pool: FramePool
   readonly #reader: FrameReader
@@ -67,9 +74,11 @@ export class ReadWriteTier implements IoTier {
   #reading = 0
   #isPaused = false
 
-  constructor(eventFd: number, events: TierEvents) {
+  /** `aio` becomes the tier's; null: a system call for each frame. */
+  constructor(eventFd: number, events: TierEvents, aio: Aio | null = cheaperAio()) {
     this.#events = events
     this.#eventFd = eventFd
+    this.#aio = aio
     this.#epoll = shim.epollCreate()
     if (this.#epoll < 0) {
       throw new SysError('OUT_OF_RESOURCES', `epoll_create1: ${errnoName(this.#epoll)}`, {
@@ -140,7 +149,7 @@ export class ReadWriteTier implements IoTier {
     while (this.#readyAt < this.#readyCount) {
       const queue = this.#queues[this.#ready[this.#readyAt++]]
       if (queue == null || !queue.isReading) continue
-      const result = shim.readFrames(queue.fd, this.#tables.id, READ_TABLE, BURST_SIZE)
+      const result = this.#read(queue)
       if (result > 0) {
         this.#fill(burst, queue, result)
         return queue
@@ -148,6 +157,22 @@ export class ReadWriteTier implements IoTier {
       if (result !== -EAGAIN) this.#readFailed(queue, -result)
     }
     return null
+  }
+
+  /**
+   * A read beyond the last frame costs as much as an empty system call or request, so not many
+   * more are asked for than came the last time. @hot
+   */
+  #read(queue: TapQueue): number {
+    const asked = queue.readAhead
+    const aio = this.#aio
+    const result =
+      aio === null || asked < BATCH_MIN
+        ? shim.readFrames(queue.fd, this.#tables.id, READ_TABLE, asked)
+        : shim.aioReadFrames(aio.low, aio.high, queue.fd, this.#tables.id, READ_TABLE, asked)
+    if (result === asked) queue.readAhead = 2 * asked < BURST_SIZE ? 2 * asked : BURST_SIZE
+    else if (result > 0) queue.readAhead = result < asked >> 1 ? asked >> 1 : result + 1
+    return result
   }
 
   /** @hot */
@@ -237,7 +262,12 @@ export class ReadWriteTier implements IoTier {
     if (writes === 0) return
     this.#writes = 0
     this.#segments = 0
-    const whole = shim.writeFrames(this.#tables.id, WRITE_TABLE, writes, SEGMENT_TABLE)
+    const aio = this.#aio
+    const tables = this.#tables.id
+    const whole =
+      aio === null || writes < BATCH_MIN
+        ? shim.writeFrames(tables, WRITE_TABLE, writes, SEGMENT_TABLE)
+        : shim.aioWriteFrames(aio.low, aio.high, tables, WRITE_TABLE, writes, SEGMENT_TABLE)
     if (whole === writes) return
     for (let k = 0; k < writes; k++) {
       const result = this.#rows[WRITE_TABLE / 4 + k * WRITE_ROW_INTS + 3]
@@ -275,6 +305,7 @@ export class ReadWriteTier implements IoTier {
 
   close(): void {
     shim.close(this.#epoll)
+    this.#aio?.close()
     this.#pool.close()
     this.#tables.unmap()
   }

@@ -24,6 +24,8 @@ export class TapQueue {
   id = -1
   /** A read may still complete: its descriptor must not be closed. */
   isReading = false
+  /** Frames that the next read asks for, where that has to be said; at least 2. */
+  readAhead = 2
   /** Positive errno that ended reading for good (the interface was deleted), else 0. */
   failure = 0
   /** Being removed: not read again. */

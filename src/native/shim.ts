@@ -96,6 +96,28 @@ export interface Shim {
     rowCount: number,
     segmentOffset: number,
   ): number
+  /**
+   * The same by Linux AIO: one io_submit(2) and one io_getevents(2) for up to 256 rows of non-blocking
+   * descriptors whose reads end at once. The context's number comes in halves, as one number it would
+   * be an allocation. Rows may change places. Returns rows filled, or -errno when none is.
+   */
+  aioReadFrames(
+    contextLow: number,
+    contextHigh: number,
+    fd: number,
+    tableWindow: number,
+    tableOffset: number,
+    rowCount: number,
+  ): number
+  /** As writeFrames, for non-blocking descriptors whose writes end at once. */
+  aioWriteFrames(
+    contextLow: number,
+    contextHigh: number,
+    tableWindow: number,
+    tableOffset: number,
+    rowCount: number,
+    segmentOffset: number,
+  ): number
   /** read(2) into a window. */
   readInto(fd: number, window: number, offset: number, length: number): number
   /** write(2) from a window; with nowait 1 pwritev2(RWF_NOWAIT) at the current position, so that a

@@ -1,6 +1,7 @@
 /** The choice of a tier: what is forced is taken, `auto` takes the cheaper one of those there are. */
 import { expect, test } from 'vitest'
-import { measureWrites } from '../../../src/io/measure.ts'
+import { Aio } from '../../../src/io/aio.ts'
+import { cheaperAio, measureWrites } from '../../../src/io/measure.ts'
 import { chooseTier, probeTiers } from '../../../src/io/probe.ts'
 import { Uring } from '../../../src/io/uring.ts'
 
@@ -32,11 +33,26 @@ test('auto takes io_uring without a reason, or says why not and what both cost',
 test('measuring leaves the ring as it was', () => {
   const uring = new Uring(64, 128)
   try {
-    measureWrites(uring)
+    measureWrites(null, uring)
     expect(uring.pending).toBe(0)
     uring.submit()
     expect(uring.tail()).toBe(uring.head)
   } finally {
     uring.close()
   }
+})
+
+test('AIO is measured, taken where it is the cheaper way, and left closed where not', () => {
+  const aio = Aio.open()!
+  const { systemCallNs, aioNs, uringNs } = measureWrites(aio, null)
+  aio.close()
+  expect(systemCallNs).toBeGreaterThan(10)
+  expect(aioNs).toBeGreaterThan(10)
+  expect(uringNs).toBe(Infinity)
+  expect(measureWrites(null, null).aioNs).toBe(Infinity)
+  const cheaper = cheaperAio()
+  // A factor that no noise makes: then the choice is known.
+  if (aioNs * 2 < systemCallNs) expect(cheaper).not.toBeNull()
+  if (systemCallNs * 2 < aioNs) expect(cheaper).toBeNull()
+  cheaper?.close()
 })

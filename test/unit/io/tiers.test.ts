@@ -4,6 +4,7 @@
  */
 import { afterEach, describe, expect, test } from 'vitest'
 import { EAGAIN, EBADF } from '../../../src/abi/errno.ts'
+import { Aio } from '../../../src/io/aio.ts'
 import { probeTiers } from '../../../src/io/probe.ts'
 import { ReadWriteTier } from '../../../src/io/read-write-tier.ts'
 import type { IoTier, TierEvents } from '../../../src/io/tier.ts'
@@ -12,6 +13,7 @@ import { UringTier } from '../../../src/io/uring-tier.ts'
 import { Burst } from '../../../src/mem/burst.ts'
 import { Window } from '../../../src/mem/window.ts'
 import { shim } from '../../../src/native/shim.ts'
+import type { IoTierName } from '../../../src/switch/api.ts'
 
 const SOCK_SEQPACKET = 5
 const O_NONBLOCK = 0o4000
@@ -129,16 +131,24 @@ class Bench implements TierEvents, Disposable {
 }
 
 const lacks = probeTiers().find(({ name }) => name === 'io_uring-multishot')?.reason
-const tiers = {
-  'read-write': (eventFd: number, events: TierEvents) => new ReadWriteTier(eventFd, events),
-  'io_uring-multishot': (eventFd: number, events: TierEvents) => new UringTier(eventFd, events),
+function openAio(): Aio {
+  const aio = Aio.open()
+  if (aio === null) throw new Error('this kernel has no AIO')
+  return aio
 }
 
-describe.each(Object.keys(tiers) as (keyof typeof tiers)[])('%s', (name) => {
+const tiers: [IoTierName, string, (eventFd: number, events: TierEvents) => IoTier][] = [
+  ['read-write', 'a call each', (eventFd, events) => new ReadWriteTier(eventFd, events, null)],
+  ['read-write', 'by AIO', (eventFd, events) => new ReadWriteTier(eventFd, events, openAio())],
+  ['read-write', 'the cheaper one', (eventFd, events) => new ReadWriteTier(eventFd, events)],
+  ['io_uring-multishot', 'one ring', (eventFd, events) => new UringTier(eventFd, events)],
+]
+
+describe.each(tiers)('%s, %s', (name, _, make) => {
   const isMissing = name === 'io_uring-multishot' && lacks !== undefined
   const why = isMissing ? ` (skipped: ${lacks})` : ''
   let bench: Bench
-  const start = (): Bench => (bench = new Bench(tiers[name]))
+  const start = (): Bench => (bench = new Bench(make))
 
   afterEach(() => bench?.[Symbol.dispose]())
 

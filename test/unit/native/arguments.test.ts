@@ -45,6 +45,8 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   aioDestroy: [number],
   aioSignal: [number, number],
   aioReap: [number],
+  aioReadFrames: [number, number, number, number, number, number],
+  aioWriteFrames: [number, number, number, number, number, number],
   epollCreate: [],
   epollCtl: [number, number, number, number, number],
   epollWait: [number, number, number, number, number],

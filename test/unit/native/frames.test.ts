@@ -2,8 +2,9 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
-import { EAGAIN, EBADF, EFAULT, EPIPE } from '../../../src/abi/errno.ts'
+import { afterAll, describe, expect, test } from 'vitest'
+import { EAGAIN, EBADF, EFAULT, EIO, EPIPE } from '../../../src/abi/errno.ts'
+import { Aio } from '../../../src/io/aio.ts'
 import {
   READ_ROW_INTS,
   SEGMENT_INTS,
@@ -51,7 +52,33 @@ function slots(): Mapped {
   return window
 }
 
-describe('readFrames', () => {
+const aio = Aio.open()!
+afterAll(() => aio.close())
+
+interface Way {
+  readonly read: (...rest: Parameters<typeof shim.readFrames>) => number
+  readonly write: (...rest: Parameters<typeof shim.writeFrames>) => number
+}
+
+/** Both keep the same promises. */
+const ways: [string, Way][] = [
+  [
+    'a call each',
+    {
+      read: (...rest) => shim.readFrames(...rest),
+      write: (...rest) => shim.writeFrames(...rest),
+    },
+  ],
+  [
+    'by AIO',
+    {
+      read: (...rest) => shim.aioReadFrames(aio.low, aio.high, ...rest),
+      write: (...rest) => shim.aioWriteFrames(aio.low, aio.high, ...rest),
+    },
+  ],
+]
+
+describe.each(ways)('reading frames, %s', (_, { read }) => {
   test('reads one frame per row until the socket is empty', () => {
     const [near, far] = pair(SOCK_DGRAM)
     const window = slots()
@@ -62,7 +89,7 @@ describe('readFrames', () => {
     send(far, 60, 1)
     send(far, 99, 2)
     send(far, 1, 3)
-    expect(shim.readFrames(near, table.id, 8, 4)).toBe(3)
+    expect(read(near, table.id, 8, 4)).toBe(3)
     expect([5, 9, 13, 17].map((k) => table.ints[k])).toEqual([60, 99, 1, -7])
     expect(window.bytes[0]).toBe(GUARD)
     expect(window.bytes.subarray(1, 61).every((byte) => byte === 1)).toBe(true)
@@ -78,7 +105,7 @@ describe('readFrames', () => {
     const table = mapWindow(PAGE)
     table.ints.set([window.id, 0, 10, -7, window.id, 10, 10, -7])
     for (const value of [1, 2, 3]) send(far, 10, value)
-    expect(shim.readFrames(near, table.id, 0, 2)).toBe(2)
+    expect(read(near, table.id, 0, 2)).toBe(2)
     expect(receive(near)[0]).toBe(3)
   })
 
@@ -88,7 +115,7 @@ describe('readFrames', () => {
     const table = mapWindow(PAGE)
     table.ints.set([window.id, 0, 8, -7])
     send(far, 20, 1)
-    expect(shim.readFrames(near, table.id, 0, 1)).toBe(1)
+    expect(read(near, table.id, 0, 1)).toBe(1)
     expect(table.ints[3]).toBe(8)
     expect([...window.bytes.subarray(7, 10)]).toEqual([1, GUARD, GUARD])
   })
@@ -98,10 +125,10 @@ describe('readFrames', () => {
     const window = slots()
     const table = mapWindow(PAGE)
     table.ints.set([window.id, 0, 100, -7])
-    expect(shim.readFrames(near, table.id, 0, 1)).toBe(-EAGAIN)
-    expect(shim.readFrames(CLOSED_FD, table.id, 0, 1)).toBe(-EBADF)
-    expect(shim.readFrames(-1, table.id, 0, 1)).toBe(-EBADF)
-    expect(shim.readFrames(near, table.id, 0, 0)).toBe(0)
+    expect(read(near, table.id, 0, 1)).toBe(-EAGAIN)
+    expect(read(CLOSED_FD, table.id, 0, 1)).toBe(-EBADF)
+    expect(read(-1, table.id, 0, 1)).toBe(-EBADF)
+    expect(read(near, table.id, 0, 0)).toBe(0)
     expect(table.ints[3]).toBe(-7)
   })
 
@@ -123,12 +150,9 @@ describe('readFrames', () => {
       window.bytes.fill(GUARD)
       for (const value of [1, 2]) send(far, 10, value)
       table.ints.set([...row, -7])
-      expect([row.join(' '), shim.readFrames(near, table.id, 0, 1)]).toEqual([
-        row.join(' '),
-        -EFAULT,
-      ])
+      expect([row.join(' '), read(near, table.id, 0, 1)]).toEqual([row.join(' '), -EFAULT])
       table.ints.set([window.id, 0, 10, -7, ...row, -7])
-      expect([row.join(' '), shim.readFrames(near, table.id, 0, 2)]).toEqual([row.join(' '), 1])
+      expect([row.join(' '), read(near, table.id, 0, 2)]).toEqual([row.join(' '), 1])
       expect(table.ints[7]).toBe(-7)
       expect(window.bytes.subarray(10).every((byte) => byte === GUARD)).toBe(true)
       expect(receive(near)[0]).toBe(2)
@@ -147,14 +171,14 @@ describe('readFrames', () => {
       [0, -1],
       [0, 0x7fff_ffff],
     ] as const) {
-      expect(shim.readFrames(near, table.id, offset, count)).toBe(-EFAULT)
+      expect(read(near, table.id, offset, count)).toBe(-EFAULT)
     }
-    expect(shim.readFrames(near, -1, 0, 1)).toBe(-EFAULT)
+    expect(read(near, -1, 0, 1)).toBe(-EFAULT)
     expect(receive(near)[0]).toBe(1)
   })
 })
 
-describe('writeFrames', () => {
+describe.each(ways)('writing frames, %s', (_, { write }) => {
   const SEGMENTS = 1024
 
   test('writes one frame per row from one or more segments', () => {
@@ -165,7 +189,7 @@ describe('writeFrames', () => {
     const table = mapWindow(PAGE)
     table.ints.set([source.id, 9, 5, source.id, 0, 4, source.id, 4, 4], SEGMENTS / 4)
     table.ints.set([near, 0, 1, -7, otherNear, 1, 2, -7, near, 2, 1, -7], 1)
-    expect(shim.writeFrames(table.id, 4, 3, SEGMENTS)).toBe(3)
+    expect(write(table.id, 4, 3, SEGMENTS)).toBe(3)
     expect([4, 8, 12].map((k) => table.ints[k])).toEqual([5, 8, 4])
     expect(receive(far).toString()).toBe('frame')
     expect(receive(far).toString()).toBe('tail')
@@ -181,7 +205,7 @@ describe('writeFrames', () => {
       table.ints.set([source.id, 72 - k, 1], SEGMENTS / 4 + k * SEGMENT_INTS)
     }
     table.ints.set([near, 1, 72, -7, near, 0, 73, -7, near, 0, 0, -7, near, 0, -1, -7])
-    expect(shim.writeFrames(table.id, 0, 4, SEGMENTS)).toBe(1)
+    expect(write(table.id, 0, 4, SEGMENTS)).toBe(1)
     expect([3, 7, 11, 15].map((k) => table.ints[k])).toEqual([72, -EFAULT, -EFAULT, -EFAULT])
     expect([...receive(far)]).toEqual(Array.from({ length: 72 }, (_, k) => 71 - k))
     expect(shim.poll(far, 1, 0)).toBe(0)
@@ -195,7 +219,7 @@ describe('writeFrames', () => {
     const table = mapWindow(PAGE)
     table.ints.set([source.id, 0, 10], SEGMENTS / 4)
     table.ints.set([CLOSED_FD, 0, 1, -7, near, 0, 1, -7, gone, 0, 1, -7, near, 0, 1, -7])
-    expect(shim.writeFrames(table.id, 0, 4, SEGMENTS)).toBe(2)
+    expect(write(table.id, 0, 4, SEGMENTS)).toBe(2)
     expect([3, 7, 11, 15].map((k) => table.ints[k])).toEqual([-EBADF, 10, -EPIPE, 10])
     expect(receive(far).length).toBe(10)
     expect(receive(far).length).toBe(10)
@@ -208,7 +232,7 @@ describe('writeFrames', () => {
     const table = mapWindow(PAGE)
     table.ints.set([source.id, 0, length], SEGMENTS / 4)
     table.ints.set([near, 0, 1, -7, near, 0, 1, -7])
-    expect(shim.writeFrames(table.id, 0, 2, SEGMENTS)).toBe(0)
+    expect(write(table.id, 0, 2, SEGMENTS)).toBe(0)
     expect(table.ints[3]).toBeGreaterThan(0)
     expect(table.ints[3]).toBeLessThan(length)
     expect(table.ints[7]).toBe(-EAGAIN)
@@ -229,10 +253,7 @@ describe('writeFrames', () => {
     ]) {
       table.ints.set([source.id, 0, 4, ...segment], SEGMENTS / 4)
       table.ints.set([near, 0, 2, -7, near, 1, 1, -7])
-      expect([segment.join(' '), shim.writeFrames(table.id, 0, 2, SEGMENTS)]).toEqual([
-        segment.join(' '),
-        0,
-      ])
+      expect([segment.join(' '), write(table.id, 0, 2, SEGMENTS)]).toEqual([segment.join(' '), 0])
       expect([table.ints[3], table.ints[7]]).toEqual([-EFAULT, -EFAULT])
     }
     expect(shim.poll(far, 1, 0)).toBe(0)
@@ -254,7 +275,7 @@ describe('writeFrames', () => {
     ]) {
       table.ints.fill(source.id)
       table.ints.set([near, first, count, -7])
-      expect([`${first} ${count}`, shim.writeFrames(table.id, 0, 1, SEGMENTS)]).toEqual([
+      expect([`${first} ${count}`, write(table.id, 0, 1, SEGMENTS)]).toEqual([
         `${first} ${count}`,
         0,
       ])
@@ -268,11 +289,11 @@ describe('writeFrames', () => {
       [0, 257, 0],
       [0, 1, -4],
     ] as const) {
-      expect(shim.writeFrames(table.id, offset, count, segments)).toBe(-EFAULT)
+      expect(write(table.id, offset, count, segments)).toBe(-EFAULT)
     }
     table.ints.set([near, 0, 1, -7])
     for (const segments of [2, PAGE, 0x7fff_fffc]) {
-      expect(shim.writeFrames(table.id, 0, 1, segments)).toBe(0)
+      expect(write(table.id, 0, 1, segments)).toBe(0)
       expect(table.ints[3]).toBe(-EFAULT)
     }
     expect(WRITE_ROW_INTS).toBe(4)
@@ -390,5 +411,42 @@ describe('readInto and writeFrom', () => {
     } finally {
       rmSync(directory, { recursive: true })
     }
+  })
+})
+
+describe('by AIO', () => {
+  test('more rows than one batch takes are written in order', () => {
+    const ROWS = 600
+    const [near, far] = pair(SOCK_SEQPACKET)
+    const source = mapWindow(PAGE)
+    for (let k = 0; k < ROWS; k++) source.bytes[k] = k % 251
+    const table = mapWindow(8 * PAGE)
+    const segments = 4 * PAGE
+    const received: number[] = []
+    // A socket holds fewer: each call is read out.
+    for (let first = 0; first < ROWS; first += 100) {
+      for (let k = 0; k < 100; k++) {
+        table.ints.set([source.id, first + k, 1], segments / 4 + k * SEGMENT_INTS)
+        table.ints.set([near, k, 1, -7], k * WRITE_ROW_INTS)
+      }
+      const written = shim.aioWriteFrames(aio.low, aio.high, table.id, 0, 100, segments)
+      expect(written).toBe(100)
+      while (shim.poll(far, 1, 0) > 0) received.push(receive(far)[0])
+    }
+    expect(received).toEqual(Array.from({ length: ROWS }, (_, k) => k % 251))
+  })
+
+  test('a context that is none fails every row', () => {
+    const [near, far] = pair(SOCK_DGRAM)
+    const window = slots()
+    const table = mapWindow(PAGE)
+    table.ints.set([window.id, 0, 10, -7, window.id, 10, 10, -7])
+    send(far, 10, 1)
+    expect(shim.aioReadFrames(0, 0, near, table.id, 0, 2)).toBe(-EIO)
+    table.ints.set([window.id, 0, 10], 256)
+    table.ints.set([near, 0, 1, -7, near, 0, 1, -7])
+    expect(shim.aioWriteFrames(0, 0, table.id, 0, 2, 1024)).toBe(0)
+    expect([table.ints[3], table.ints[7]]).toEqual([-EIO, -EIO])
+    expect(receive(near).length).toBe(10)
   })
 })
