@@ -13,10 +13,23 @@ import type { Burst } from '../mem/burst.ts'
 import { HEAD_WORDS, ZEROS_BEFORE } from '../mem/burst.ts'
 import type { FramePool } from '../mem/frame-pool.ts'
 import { SLOT_CAPACITY } from '../mem/frame-pool.ts'
-import { ETHER_HEADER_LENGTH } from '../wire/ethernet.ts'
-import { TCP_OFFSET, UDP_HEADER_LENGTH } from '../wire/headers.ts'
-import { isGso, NEEDS_MALFORMED, NEEDS_UNKNOWN_TYPE, offloadNeeds } from '../wire/vnet-hdr.ts'
+import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
+import { IPV6_HEADER_LENGTH, TCP_OFFSET, UDP_HEADER_LENGTH } from '../wire/headers.ts'
+import {
+  isGso,
+  isTunnelled,
+  NEEDS_MALFORMED,
+  NEEDS_UNKNOWN_TYPE,
+  offloadNeeds,
+} from '../wire/vnet-hdr.ts'
 import type { TierEvents } from './tier.ts'
+
+/** Ethertypes as little-endian half-words of a frame. */
+const TAG_8021Q = 0x0081
+const TAG_8021AD = 0xa888
+const TYPE_IPV4 = 0x0008
+/** IEEE 802.1ad: one of the customer, one of the provider. */
+const TAGS_MAX = 2
 
 export class FrameReader {
   readonly #window: number
@@ -68,6 +81,7 @@ export class FrameReader {
     let csumOffset = 0
     let needs = 0
     let tunnel = 0
+    let head = headLength === 0 ? ZEROS_BEFORE : headLength
     if (headLength >= VNET_HDR_LENGTH) {
       gso = words[offset >> 2]!
       // flags and gso_type both zero: a plain frame, the rest of the header means nothing.
@@ -84,12 +98,18 @@ export class FrameReader {
           return
         }
         if (isGso(gso)) gso = this.#withHeaderLength(gso, gsoSize, frame, length)
+        if (isTunnelled(gso)) {
+          const untagged = tunnel
+          tunnel = this.#withTags(tunnel, frame)
+          // Then the header before the frame is wrong, and must not be passed on as it is.
+          if (tunnel !== untagged) head = 0
+        }
       }
     }
     burst.window[k] = this.#window
     burst.offset[k] = frame
     burst.length[k] = length
-    burst.headLength[k] = headLength === 0 ? ZEROS_BEFORE : headLength
+    burst.headLength[k] = head
     burst.gso[k] = gso
     burst.gsoSize[k] = gsoSize
     burst.csumOffset[k] = csumOffset
@@ -114,6 +134,28 @@ export class FrameReader {
       headerLength = l4 + ((byte >>> 4) << 2)
     }
     return (gso & 0xffff) | (headerLength << 16)
+  }
+
+  /**
+   * The kernel puts the VLAN tag of an interface (802.1Q on top of the TAP) into the frame while it is
+   * read; csum_start counts that tag, the offsets of a tunnel do not (Linux 6.18, tun_vnet.h). Returns
+   * the offsets as they should be. @hot
+   */
+  #withTags(tunnel: number, frame: number): number {
+    const halfWords = this.#halfWords
+    let network = ETHER_HEADER_LENGTH
+    let at = (frame + network - 2) >> 1
+    while (halfWords[at] === TAG_8021Q || halfWords[at] === TAG_8021AD) {
+      if (network === ETHER_HEADER_LENGTH + TAGS_MAX * VLAN_TAG_LENGTH) return tunnel
+      network += VLAN_TAG_LENGTH
+      at += VLAN_TAG_LENGTH >> 1
+    }
+    if (network === ETHER_HEADER_LENGTH) return tunnel
+    let transport = network + IPV6_HEADER_LENGTH
+    if (halfWords[at] === TYPE_IPV4) transport = network + ((halfWords[at + 1] & 0xf) << 2)
+    if ((tunnel & 0xffff) !== transport - VLAN_TAG_LENGTH) return tunnel
+    const innerNh = (tunnel >>> 16) + VLAN_TAG_LENGTH
+    return transport | (innerNh << 16)
   }
 
   /** First 16 bytes of the frame; vnet_hdr lengths are even, so it starts at an even offset. @hot */

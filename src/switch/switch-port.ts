@@ -171,10 +171,7 @@ class TapSwitchPort implements OpenPort {
   }
 
   setOffloads(wish: number): void {
-    const { asked, current } = this.tap
-    // The header may be about to be changed.
-    const length = Math.min(asked.vnetHdrLength, current.vnetHdrLength)
-    const fitting = wish & this.#known & fittingOffloads(length)
+    const fitting = wish & this.#known & fittingOffloads(this.tap.leastVnetHdrLength)
     if (fitting === this.#wish) return
     this.#wish = fitting
     this.rxOffloads = this.#tap.setOffloads(fitting)

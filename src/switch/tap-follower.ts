@@ -20,6 +20,8 @@ export class FollowingTap {
   /** What the engine was asked for last, and what it made of what it has answered. */
   asked: TapShape
   current: TapShape
+  /** Lengths of the vnet_hdr that the engine has been asked for and has not answered. */
+  readonly #coming: number[] = []
   /** Told once. */
   failure = ''
 
@@ -28,6 +30,19 @@ export class FollowingTap {
     this.preset = { vnetHdrLength, attached }
     this.asked = this.preset
     this.current = this.preset
+  }
+
+  /** The shortest that its vnet_hdr is, or is about to be. */
+  get leastVnetHdrLength(): number {
+    return Math.min(this.current.vnetHdrLength, ...this.#coming)
+  }
+
+  began({ vnetHdrLength }: TapShape): void {
+    this.#coming.push(vnetHdrLength)
+  }
+
+  ended({ vnetHdrLength }: TapShape): void {
+    this.#coming.splice(this.#coming.indexOf(vnetHdrLength), 1)
   }
 }
 
@@ -94,7 +109,8 @@ export class TapFollower {
         (isWanted, queue) => isWanted || (!hasSettled && tap.asked.attached[queue]),
       )
       if (!isSameSet(attached, wanted.attached)) isSettling = true
-      const shape = { ...wanted, attached }
+      // The offloads are agreed on before the header becomes shorter, so not by this timer.
+      const shape = hasSettled ? { ...tap.asked, attached } : { ...wanted, attached }
       if (!isSame(shape, tap.asked)) answers.push(this.#shape(party.index, tap, shape))
     }
     if (isSettling) {
@@ -106,6 +122,7 @@ export class TapFollower {
   /** The engine serves requests in their order: the last one asked for stands. */
   async #shape(port: number, tap: FollowingTap, shape: TapShape): Promise<void> {
     tap.asked = shape
+    tap.began(shape)
     try {
       const { failures, ...shaped } = (await this.#engine.request({
         op: 'shape-tap',
@@ -118,6 +135,8 @@ export class TapFollower {
       this.#tell(tap, failures.join(', '))
     } catch (error) {
       this.#tell(tap, (error as Error).message)
+    } finally {
+      tap.ended(shape)
     }
   }
 

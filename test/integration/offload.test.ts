@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest'
 import type { createSwitch as CreateSwitch } from '../../src/index.ts'
 import { watchChecksums } from '../support/checksums.ts'
 import type { Daemon } from '../support/lab.ts'
-import { IO, Lab, tapSpec } from '../support/lab.ts'
+import { compiledTool, IO, Lab, tapSpec } from '../support/lab.ts'
 import { ipFrame, payloadOf, tunnelFrame } from '../support/ip-frames.ts'
 import type { IpFrameOptions, TunnelOptions } from '../support/ip-frames.ts'
 import { sh, until } from '../support/processes.ts'
@@ -56,13 +56,22 @@ function keepSegmentation(lab: Lab, netns: string): void {
   lab.exec(netns, 'ethtool', '-K', 'x0', ...features.flatMap((name) => [`tx-${name}`, 'off']))
 }
 
+/** What leaves the interface has a VLAN tag, as an offload of it; what enters loses its own. */
+async function tagAll(lab: Lab, netns: string): Promise<void> {
+  const tagger = lab.start(netns, compiledTool('vlan-push'), 'x0', '5')
+  await until('the tags are on', () => tagger.stdout.includes('ready') || !tagger.isRunning)
+  expect(tagger.stderr).toBe('')
+}
+
 describe.each([
-  ['on', 'on'],
-  ['on', 'off'],
-  ['csum only', 'on'],
-  ['csum only', 'off'],
-  ['off', 'off'],
-])('two TAPs, vnet_hdr %s and %s', (first, second) => {
+  ['on', 'on', ''],
+  ['on', 'off', ''],
+  ['csum only', 'on', ''],
+  ['csum only', 'off', ''],
+  ['off', 'off', ''],
+  ['on', 'on', ', VLAN-tagged'],
+  ['on', 'off', ', VLAN-tagged'],
+])('two TAPs, vnet_hdr %s and %s%s', (first, second, tagged) => {
   test('TCP and UDP over IPv4 and IPv6, both ways', { timeout: 120_000 }, async () => {
     await using lab = new Lab()
     const [a, b] = [lab.netns(), lab.netns()]
@@ -73,6 +82,7 @@ describe.each([
     addAddresses(lab, a, 1)
     addAddresses(lab, b, 2)
     if (isCsumOnly) keepSegmentation(lab, a)
+    if (tagged !== '') for (const netns of [a, b]) await tagAll(lab, netns)
     const wrong = second === 'off' ? await watchChecksums(lab, b) : undefined
     await transferAll(lab, a, b)
     if (wrong !== undefined) expect(await wrong()).toBe('')
@@ -89,20 +99,30 @@ describe.each([
   })
 })
 
-test.each(['on', 'off'])('TCP in VXLAN, to a TAP with vnet_hdr=%s', async (second) => {
+test.each([
+  ['over IPv4, to a TAP with vnet_hdr=on', '10.0.0.', 'on', false],
+  ['over IPv4, to a TAP with vnet_hdr=off', '10.0.0.', 'off', false],
+  ['over IPv4 with a VLAN tag, to a TAP with vnet_hdr=on', '10.0.0.', 'on', true],
+  ['over IPv4 with a VLAN tag, to a TAP with vnet_hdr=off', '10.0.0.', 'off', true],
+  ['over IPv6, to a TAP with vnet_hdr=off', 'fd00::', 'off', false],
+  ['over IPv6 with a VLAN tag, to a TAP with vnet_hdr=on', 'fd00::', 'on', true],
+  ['over IPv6 with a VLAN tag, to a TAP with vnet_hdr=off', 'fd00::', 'off', true],
+])('TCP in VXLAN %s', async (_, net, second, isTagged) => {
   await using lab = new Lab()
   const [a, b] = [lab.netns(), lab.netns()]
   const ports = [tapSpec(0, a), tapSpec(1, b, `vnet_hdr=${second}`)]
   const daemon = await lab.daemon(...ports.flatMap((spec) => ['--port', spec]))
-  const ends = [a, b].map((netns, k): End => {
-    lab.address(netns, `10.0.0.${k + 1}`)
-    const vxlan = ['type', 'vxlan', 'id', '42', 'dstport', '4789', 'remote', `10.0.0.${2 - k}`]
+  const ends: End[] = []
+  for (const [k, netns] of [a, b].entries()) {
+    addAddresses(lab, netns, k + 1)
+    if (isTagged) await tagAll(lab, netns)
+    const vxlan = ['type', 'vxlan', 'id', '42', 'dstport', '4789', 'remote', `${net}${2 - k}`]
     sh('ip', '-n', netns, 'link', 'add', 'vx0', ...vxlan)
     const address = `10.1.0.${k + 1}`
     sh('ip', '-n', netns, 'addr', 'add', `${address}/24`, 'dev', 'vx0')
     sh('ip', '-n', netns, 'link', 'set', 'vx0', 'up')
-    return { netns, address }
-  })
+    ends.push({ netns, address })
+  }
   const wrong = second === 'off' ? await watchChecksums(lab, b) : undefined
   await transferTcp(lab, ends[0], ends[1], BLOCKS)
   if (wrong !== undefined) expect(await wrong()).toBe('')

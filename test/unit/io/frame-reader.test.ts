@@ -176,6 +176,36 @@ describe('a vnet_hdr', () => {
     expect(dropped).toEqual([[PORT, 1, 0, 0]])
   })
 
+  /** Ethertype and IP header of the outer packet, from the first tag on. */
+  const IPV4 = '080045'
+  const IPV4_OPTIONS = '080046'
+  const IPV6 = '86dd60'
+  const [TAG, PROVIDER_TAG] = ['81000005', '88a80006']
+  test.each([
+    ['no tag', IPV4, 34, 34],
+    ['a tag', TAG + IPV4, 34, 38],
+    ['a tag, IPv4 options', TAG + IPV4_OPTIONS, 38, 42],
+    ['a tag, IPv6', TAG + IPV6, 54, 58],
+    ['two tags, of which the inner one was in the frame', PROVIDER_TAG + TAG + IPV4, 38, 42],
+    ['a tag that a later kernel counts', TAG + IPV4, 38, 38],
+    ['three tags, which nobody has', TAG + TAG + TAG + IPV4, 42, 42],
+    ['offsets of something else', TAG + IPV4, 50, 50],
+  ])('of a tunnel counts VLAN tags, which the kernel does not: %s', (_, type, told, expected) => {
+    const innerNh = told + 30
+    const csumStart = innerNh + 24
+    const header = { ...TCP, gsoType: 0x21, csumStart, outerTh: told, innerNh }
+    reader.begin(burst, 24)
+    bytes.set(headerBytes(header, 24), SLOT_HEADROOM)
+    bytes.set(frameBytes(9000), SLOT_HEADROOM + 24)
+    bytes.set(Buffer.from(type, 'hex'), SLOT_HEADROOM + 24 + 12)
+    reader.add(SLOT_HEADROOM, 24 + 9000)
+    reader.end(events, PORT)
+    expect(burst.tunnel[0] & 0xffff).toBe(expected)
+    expect(burst.tunnel[0] >>> 16).toBe(innerNh + expected - told)
+    // The header in front of the frame passes with it only if it is true.
+    expect(burst.headLength[0]).toBe(expected === told ? 24 : 0)
+  })
+
   test('of a plain frame is not believed: its other fields may hold anything', () => {
     const garbage = { hdrLen: 9, gsoSize: 0xffff, csumStart: 0xffff, csumOffset: 0xffff }
     read(12, [{ header: garbage, length: 60 }])

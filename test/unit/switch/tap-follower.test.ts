@@ -158,4 +158,32 @@ describe('TapFollower', () => {
     expect(asked).toEqual(['7: 10 1111', '7: 12 1111'])
     expect(tap.asked).toEqual(preset)
   })
+
+  test('the least length is that of every request under way, not of the last one only', async () => {
+    const answers: ((length: number) => void)[] = []
+    answer = () =>
+      new Promise((resolve) =>
+        answers.push((vnetHdrLength) => resolve({ ...preset, vnetHdrLength, failures: [] })),
+      )
+    expect(tap.leastVnetHdrLength).toBe(12)
+    const first = follow([0, 1, 2, 3], 10)
+    const second = follow()
+    expect(tap.leastVnetHdrLength).toBe(10)
+    answers[0](10)
+    await first
+    expect(tap.leastVnetHdrLength).toBe(10)
+    answers[1](12)
+    await second
+    expect(tap.leastVnetHdrLength).toBe(12)
+  })
+
+  test('what is done later detaches queues and leaves the header, which needs an agreement', async () => {
+    await follow([0])
+    const shorter = guest([0], 10)
+    Object.assign(peer!.open, { ...shorter })
+    await vi.advanceTimersByTimeAsync(200)
+    expect(asked).toEqual(['7: 12 1000'])
+    await follow([0], 10)
+    expect(asked.slice(1)).toEqual(['7: 10 1000'])
+  })
 })
