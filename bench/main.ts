@@ -61,7 +61,15 @@ const ROWS: Readonly<Record<string, Row>> = {
   'tap-tcp': tapRow(async (scale, peers, report) => {
     await inTurn(scale, peers, async (peer) => {
       await withBed(peer, true, async (bed) => {
+        const [cpuBefore, bytesBefore] = [bed.cpuSeconds(), bed.receivedBytes()]
         report.add('tap-tcp', peer, 'Gbit/s', await bed.tcp(scale.seconds))
+        const pieces = (bed.receivedBytes() - bytesBefore) / 65536
+        report.add(
+          'tap-tcp',
+          peer,
+          'us CPU/64 KiB',
+          ((bed.cpuSeconds() - cpuBefore) * 1e6) / pieces,
+        )
       })
     })
   }),
@@ -282,7 +290,7 @@ function ratioToReference(figure: Figure, figures: readonly Figure[]): number | 
   const reference = figures.find(
     (other) => other.row === figure.row && other.unit === figure.unit && other.peer === name,
   )
-  if (reference === undefined || reference === figure || !/bit|pps|ns/.test(figure.unit))
+  if (reference === undefined || reference === figure || !/bit|pps|CPU/.test(figure.unit))
     return undefined
   return median(figure.values.map((value, round) => value / reference.values[round]))
 }

@@ -165,6 +165,11 @@ export class Bed {
     return far.tx_frames
   }
 
+  /** Bytes that reached the far interface, a TAP. */
+  receivedBytes(): number {
+    return Number(this.exec(1, 'cat', '/sys/class/net/x0/statistics/rx_bytes'))
+  }
+
   /** Seconds of CPU that the switch process has used, all threads. */
   cpuSeconds(): number {
     const fields = readFileSync(`/proc/${this.pid}/stat`, 'utf8').split(') ')[1].split(' ')

@@ -45,33 +45,31 @@ const NEEDED_OPERATIONS: readonly (readonly [string, number])[] = [
 
 /** All tiers, with what a write costs on each when both can be used. */
 export function probeTiers(): TierProbe[] {
-  const found = probeUring()
-  if ('reason' in found) {
-    return [{ name: 'io_uring-multishot', reason: found.reason }, { name: 'read-write' }]
+  const found = tryUring(measureAll)
+  if (typeof found === 'string') {
+    return [{ name: 'io_uring-multishot', reason: found }, { name: 'read-write' }]
   }
   return [
-    { name: 'io_uring-multishot', writeNs: found.costs.uringNs },
-    { name: 'read-write', writeNs: readWriteNs(found.costs) },
+    { name: 'io_uring-multishot', writeNs: found.uringNs },
+    { name: 'read-write', writeNs: readWriteNs(found) },
   ]
 }
 
 /** The tier to use for a wish, and why it is not io_uring-multishot. */
 export function chooseTier(wish: 'auto' | IoTierName): { name: IoTierName; reason?: string } {
   if (wish === 'read-write') return { name: wish }
-  const found = probeUring()
-  if ('reason' in found) {
-    if (wish === 'auto') return { name: 'read-write', reason: found.reason }
-    throw new SysError(
-      'IO_URING_UNAVAILABLE',
-      `io_uring-multishot cannot be used: ${found.reason}`,
-      {
-        hint: 'use --io read-write or auto',
-      },
-    )
+  if (wish === 'io_uring-multishot') {
+    const lack = tryUring(() => null)
+    if (lack === null) return { name: wish }
+    throw new SysError('IO_URING_UNAVAILABLE', `io_uring-multishot cannot be used: ${lack}`, {
+      hint: 'use --io read-write or auto',
+    })
   }
-  const { uringNs } = found.costs
-  const otherNs = readWriteNs(found.costs)
-  if (wish === 'auto' && otherNs < uringNs) {
+  const found = tryUring(measureAll)
+  if (typeof found === 'string') return { name: 'read-write', reason: found }
+  const { uringNs } = found
+  const otherNs = readWriteNs(found)
+  if (otherNs < uringNs) {
     const reason = `faster here: ${otherNs} ns a write, ${uringNs} ns by io_uring`
     return { name: 'read-write', reason }
   }
@@ -83,7 +81,18 @@ function readWriteNs({ systemCallNs, aioNs }: WriteCosts): number {
   return Math.min(systemCallNs, aioNs)
 }
 
-function probeUring(): { readonly reason: string } | { readonly costs: WriteCosts } {
+/** Takes 30 ms, mostly for the end of the AIO context. */
+function measureAll(uring: Uring): WriteCosts {
+  const aio = Aio.open()
+  try {
+    return measureWrites(aio, uring)
+  } finally {
+    aio?.close()
+  }
+}
+
+/** What `use` makes of a ring, or why there can be none. */
+function tryUring<T>(use: (uring: Uring) => T): T | string {
   let uring: Uring
   try {
     uring = new Uring(64, 128)
@@ -91,35 +100,25 @@ function probeUring(): { readonly reason: string } | { readonly costs: WriteCost
     if (!(error instanceof FramepumpError)) throw error
     const errno = error instanceof SysError ? error.errno : undefined
     if (errno === EPERM) {
-      return {
-        reason:
-          'io_uring is forbidden here (kernel.io_uring_disabled, or a container that blocks it)',
-      }
+      return 'io_uring is forbidden here (kernel.io_uring_disabled, or a container that blocks it)'
     }
-    if (errno === ENOSYS) return { reason: 'this kernel has no io_uring' }
-    if (errno === EINVAL) {
-      return { reason: 'this kernel is too old: io_uring set-up flags need Linux 6.6' }
-    }
-    return { reason: error.message }
+    if (errno === ENOSYS) return 'this kernel has no io_uring'
+    if (errno === EINVAL) return 'this kernel is too old: io_uring set-up flags need Linux 6.6'
+    return error.message
   }
   try {
     const missing = missingOperations(uring.fd)
-    if (missing.length > 0) return { reason: `io_uring lacks ${missing.join(', ')}` }
+    if (missing.length > 0) return `io_uring lacks ${missing.join(', ')}`
     const pool = new FramePool(8)
     try {
       new BufferRing(uring.fd, pool).close()
     } catch (error) {
       if (!(error instanceof FramepumpError)) throw error
-      return { reason: error.message }
+      return error.message
     } finally {
       pool.close()
     }
-    const aio = Aio.open()
-    try {
-      return { costs: measureWrites(aio, uring) }
-    } finally {
-      aio?.close()
-    }
+    return use(uring)
   } finally {
     uring.close()
   }
