@@ -92,35 +92,61 @@ static struct iocb request_of(int opcode, int fd, const void *at, size_t length)
 }
 
 /*
- * Runs at most BATCH_MAX requests, in their order, to their end; results: bytes or -errno. One that
- * cannot even be begun does not stop those behind it: -EBADF for want of a descriptor, else -EIO, as
- * -EINVAL from a read has a meaning.
+ * Waits for requests that did not end inside io_submit, so that their memory is free again. False: the
+ * kernel does not even tell.
  */
-static void run_batch(aio_context_t context, struct iocb *requests, int32_t count, int32_t *results)
+static bool wait_for(aio_context_t context, long left, int32_t *results)
+{
+	struct io_event events[BATCH_MAX];
+	while (left > 0) {
+		long done = RETRY(syscall(SYS_io_getevents, context, left, left, events, NULL));
+		if (done <= 0)
+			return false;
+		for (long k = 0; k < done; k++)
+			results[events[k].data] = (int32_t)events[k].res;
+		left -= done;
+	}
+	return true;
+}
+
+/*
+ * Runs at most BATCH_MAX requests; results: bytes or -errno, -EBADF for one without a descriptor, which
+ * does not stop those behind it. False: the kernel did not end all of them inside io_submit and in their
+ * order (gVisor does not), or a sandbox forbids the calls. Then nothing is known of rows with -ECANCELED,
+ * and the context must not be used again.
+ */
+static bool run_batch(aio_context_t context, struct iocb *requests, int32_t count, int32_t *results)
 {
 	struct iocb *pointers[BATCH_MAX];
 	struct io_event events[BATCH_MAX];
+	struct timespec at_once = { 0, 0 };
 	for (int32_t k = 0; k < count; k++) {
 		requests[k].aio_data = (uint64_t)k;
 		pointers[k] = &requests[k];
-		results[k] = -EIO;
+		results[k] = -ECANCELED;
 	}
 	for (int32_t at = 0; at < count;) {
 		long begun = RETRY(syscall(SYS_io_submit, context, (long)(count - at), pointers + at));
-		if (begun <= 0) {
-			results[at++] = begun < 0 && errno == EBADF ? -EBADF : -EIO;
+		if (begun < 0 && errno == EBADF) {
+			results[at++] = -EBADF;
 			continue;
 		}
-		at += (int32_t)begun;
-		while (begun > 0) {
-			long done = RETRY(syscall(SYS_io_getevents, context, begun, begun, events, NULL));
-			if (done <= 0)
-				break;
-			for (long k = 0; k < done; k++)
-				results[events[k].data] = (int32_t)events[k].res;
-			begun -= done;
+		if (begun <= 0)
+			return false;
+		long done = RETRY(
+			syscall(SYS_io_getevents, context, 0L, (long)BATCH_MAX, events, &at_once));
+		bool in_order = done == begun;
+		for (long k = 0; k < done; k++) {
+			in_order = in_order && events[k].data == (uint64_t)(at + k);
+			results[events[k].data] = (int32_t)events[k].res;
 		}
+		if (!in_order) {
+			wait_for(context, begun - (done < 0 ? 0 : done), results);
+			return false;
+		}
+		at += (int32_t)begun;
 	}
+	return true;
 }
 
 static napi_value aio_read_frames(napi_env env, napi_callback_info info)
@@ -149,16 +175,19 @@ static napi_value aio_read_frames(napi_env env, napi_callback_info info)
 	}
 	if (begun == 0)
 		return result_int(env, count > 0 ? -EFAULT : 0);
-	run_batch(context, requests, begun, results);
+	if (!run_batch(context, requests, begun, results))
+		return result_int(env, -EOPNOTSUPP);
 	int32_t filled = 0;
 	for (int32_t k = 0; k < begun; k++) {
 		if (results[k] < 0 && !frame_is_lost(results[k]))
 			continue;
 		/* A frame may come after the queue was found empty: rows change places, frames do not. */
-		int32_t taken[3];
-		memcpy(taken, table + 4 * k, sizeof taken);
-		memcpy(table + 4 * k, table + 4 * filled, sizeof taken);
-		memcpy(table + 4 * filled, taken, sizeof taken);
+		if (k != filled) {
+			int32_t taken[3];
+			memcpy(taken, table + 4 * k, sizeof taken);
+			memcpy(table + 4 * k, table + 4 * filled, sizeof taken);
+			memcpy(table + 4 * filled, taken, sizeof taken);
+		}
 		table[4 * filled + 3] = results[k];
 		filled++;
 	}
@@ -184,6 +213,7 @@ static napi_value aio_write_frames(napi_env env, napi_callback_info info)
 	int32_t results[BATCH_MAX], rows[BATCH_MAX];
 	int64_t lengths[BATCH_MAX];
 	int32_t written = 0;
+	bool is_usable = true;
 	for (int32_t k = 0; k < count;) {
 		int32_t begun = 0;
 		int32_t used = 0;
@@ -191,8 +221,8 @@ static napi_value aio_write_frames(napi_env env, napi_callback_info info)
 			const int32_t *row = table + 4 * k;
 			struct iovec *own = parts + used;
 			int64_t length = frame_parts(window, segment_offset, row[1], row[2], own);
-			if (length < 0) {
-				table[4 * k + 3] = (int32_t)length;
+			if (length < 0 || !is_usable) {
+				table[4 * k + 3] = length < 0 ? (int32_t)length : -ECANCELED;
 				continue;
 			}
 			requests[begun] = row[2] == 1
@@ -202,13 +232,13 @@ static napi_value aio_write_frames(napi_env env, napi_callback_info info)
 			rows[begun++] = k;
 			used += row[2];
 		}
-		run_batch(context, requests, begun, results);
+		is_usable = run_batch(context, requests, begun, results) && is_usable;
 		for (int32_t at = 0; at < begun; at++) {
 			table[4 * rows[at] + 3] = results[at];
 			written += results[at] == lengths[at];
 		}
 	}
-	return result_int(env, written);
+	return result_int(env, is_usable ? written : -EOPNOTSUPP);
 }
 
 void register_aio(napi_env env, napi_value exports)

@@ -2,7 +2,8 @@
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { errnoName, FramepumpError } from '../errors.ts'
-import { chooseTier, probeTiers } from '../io/probe.ts'
+import { cheaperAio } from '../io/measure.ts'
+import { cheaperTier, probeTiers } from '../io/probe.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { listLinks } from '../port/tap/link.ts'
@@ -89,8 +90,9 @@ function capabilities(): Finding {
 }
 
 function tiers(): Finding[] {
-  const auto = chooseTier('auto').name
-  return probeTiers().map(({ name, reason, writeNs }) => {
+  const probes = probeTiers()
+  const auto = cheaperTier(probes).name
+  return probes.map(({ name, reason, writeNs }) => {
     if (reason !== undefined) {
       return bad(
         `io ${name}`,
@@ -116,11 +118,16 @@ function hugePages(): Finding {
 function aio(): Finding {
   const signals = EventSignals.open()
   signals.close()
-  if (signals.neverWaits) return good('aio', 'signals to guests never wait')
+  if (signals.neverWaits) {
+    const isWorth = cheaperAio()
+    isWorth?.close()
+    const use = isWorth === null ? 'not worth it' : 'used'
+    return good('aio', `signals to guests never wait; for bursts of the tier read-write ${use}`)
+  }
   return bad(
     'aio',
     `io_setup: ${errnoName(signals.context)}; a hostile guest can hold the switch up`,
-    'sysctl fs.aio-max-nr=65536; in a container allow the io_setup and io_submit calls',
+    'sysctl fs.aio-max-nr=65536; in a container allow the io_setup, io_submit, io_getevents and io_destroy calls',
   )
 }
 

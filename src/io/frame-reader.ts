@@ -139,7 +139,8 @@ export class FrameReader {
   /**
    * The kernel puts the VLAN tag of an interface (802.1Q on top of the TAP) into the frame while it is
    * read; csum_start counts that tag, the offsets of a tunnel do not (Linux 6.18, tun_vnet.h). Returns
-   * the offsets as they should be. @hot
+   * the offsets as they should be. Extension headers of an outer IPv6 header are not walked: such a frame
+   * keeps its offsets. @hot
    */
   #withTags(tunnel: number, frame: number): number {
     const halfWords = this.#halfWords

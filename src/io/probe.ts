@@ -24,7 +24,7 @@ import type { IoTierName } from '../switch/api.ts'
 import { Aio } from './aio.ts'
 import { BufferRing } from './buffer-ring.ts'
 import type { WriteCosts } from './measure.ts'
-import { measureWrites } from './measure.ts'
+import { measureWrites, readWriteNs } from './measure.ts'
 import { Uring } from './uring.ts'
 
 export interface TierProbe {
@@ -43,7 +43,7 @@ const NEEDED_OPERATIONS: readonly (readonly [string, number])[] = [
   ['READ_MULTISHOT (Linux 6.7)', IORING_OP_READ_MULTISHOT],
 ]
 
-/** All tiers, with what a write costs on each when both can be used. */
+/** io_uring-multishot, then read-write, with what a write costs when both can be used. */
 export function probeTiers(): TierProbe[] {
   const found = tryUring(measureAll)
   if (typeof found === 'string') {
@@ -65,20 +65,17 @@ export function chooseTier(wish: 'auto' | IoTierName): { name: IoTierName; reaso
       hint: 'use --io read-write or auto',
     })
   }
-  const found = tryUring(measureAll)
-  if (typeof found === 'string') return { name: 'read-write', reason: found }
-  const { uringNs } = found
-  const otherNs = readWriteNs(found)
-  if (otherNs < uringNs) {
-    const reason = `faster here: ${otherNs} ns a write, ${uringNs} ns by io_uring`
-    return { name: 'read-write', reason }
-  }
-  return { name: 'io_uring-multishot' }
+  return cheaperTier(probeTiers())
 }
 
-/** That tier takes the cheaper of its two ways. */
-function readWriteNs({ systemCallNs, aioNs }: WriteCosts): number {
-  return Math.min(systemCallNs, aioNs)
+/** The choice of `auto`. */
+export function cheaperTier(probes: readonly TierProbe[]): { name: IoTierName; reason?: string } {
+  const [uring, { name, writeNs: otherNs }] = probes
+  if (uring.reason !== undefined) return { name, reason: uring.reason }
+  if (otherNs! < uring.writeNs!) {
+    return { name, reason: `faster here: ${otherNs} ns a write, ${uring.writeNs} ns by io_uring` }
+  }
+  return { name: uring.name }
 }
 
 /** Takes 30 ms, mostly for the end of the AIO context. */

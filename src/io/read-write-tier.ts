@@ -8,7 +8,7 @@
  * stay in the cache and no slot has to be tracked.
  */
 import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, POLLIN } from '../abi/epoll.ts'
-import { EAGAIN, EBADF, EBADFD } from '../abi/errno.ts'
+import { EAGAIN, EBADF, EBADFD, EOPNOTSUPP } from '../abi/errno.ts'
 import { errnoName, SysError } from '../errors.ts'
 import type { Burst } from '../mem/burst.ts'
 import { FramePool, SLOT_CAPACITY, SLOT_HEADROOM, SLOT_STRIDE } from '../mem/frame-pool.ts'
@@ -29,7 +29,7 @@ import type { IoTier, TapQueue, TierEvents } from './tier.ts'
 /** Frames per read call. */
 const BURST_SIZE = 64
 /** Fewer reads or writes are cheaper one by one: io_submit and io_getevents are two calls. */
-const BATCH_MIN = 3
+const BATCH_MIN = 4
 /** Ready descriptors told by one epoll_wait; the others wait for the next. */
 const EVENTS_MAX = 256
 /** Frames, and their segments, that wait for one write call. */
@@ -54,7 +54,7 @@ export class ReadWriteTier implements IoTier {
   readonly spins: number = 5
   readonly #events: TierEvents
   readonly #eventFd: number
-  readonly #aio: Aio | null
+  #aio: Aio | null
   readonly #epoll: number
   readonly #pool: FramePool
   readonly #reader: FrameReader
@@ -74,11 +74,10 @@ export class ReadWriteTier implements IoTier {
   #reading = 0
   #isPaused = false
 
-  /** `aio` becomes the tier's; null: a system call for each frame. */
-  constructor(eventFd: number, events: TierEvents, aio: Aio | null = cheaperAio()) {
+  /** The context that `openAio` gives becomes the tier's; null: a system call for each frame. */
+  constructor(eventFd: number, events: TierEvents, openAio: () => Aio | null = cheaperAio) {
     this.#events = events
     this.#eventFd = eventFd
-    this.#aio = aio
     this.#epoll = shim.epollCreate()
     if (this.#epoll < 0) {
       throw new SysError('OUT_OF_RESOURCES', `epoll_create1: ${errnoName(this.#epoll)}`, {
@@ -97,6 +96,7 @@ export class ReadWriteTier implements IoTier {
       this.#rows[row + 2] = SLOT_CAPACITY
     }
     shim.epollCtl(this.#epoll, EPOLL_CTL_ADD, eventFd, POLLIN, EVENT_FD_DATA)
+    this.#aio = openAio()
   }
 
   get isReading(): boolean {
@@ -160,8 +160,8 @@ export class ReadWriteTier implements IoTier {
   }
 
   /**
-   * A read beyond the last frame costs as much as an empty system call or request, so not many
-   * more are asked for than came the last time. @hot
+   * A read beyond the last frame costs as much as an empty system call or request, so not many more
+   * are asked for than came the last time. @hot
    */
   #read(queue: TapQueue): number {
     const asked = queue.readAhead
@@ -170,9 +170,19 @@ export class ReadWriteTier implements IoTier {
       aio === null || asked < BATCH_MIN
         ? shim.readFrames(queue.fd, this.#tables.id, READ_TABLE, asked)
         : shim.aioReadFrames(aio.low, aio.high, queue.fd, this.#tables.id, READ_TABLE, asked)
-    if (result === asked) queue.readAhead = 2 * asked < BURST_SIZE ? 2 * asked : BURST_SIZE
+    if (result === asked) queue.readAhead = 4 * asked < BURST_SIZE ? 4 * asked : BURST_SIZE
     else if (result > 0) queue.readAhead = result < asked >> 1 ? asked >> 1 : result + 1
+    else if (result === -EOPNOTSUPP && aio !== null) {
+      this.#giveUpAio()
+      return this.#read(queue)
+    }
     return result
+  }
+
+  /** It has turned out not to be what it was measured to be: never again. */
+  #giveUpAio(): void {
+    this.#aio?.close()
+    this.#aio = null
   }
 
   /** @hot */
@@ -269,6 +279,7 @@ export class ReadWriteTier implements IoTier {
         ? shim.writeFrames(tables, WRITE_TABLE, writes, SEGMENT_TABLE)
         : shim.aioWriteFrames(aio.low, aio.high, tables, WRITE_TABLE, writes, SEGMENT_TABLE)
     if (whole === writes) return
+    if (whole < 0) this.#giveUpAio()
     for (let k = 0; k < writes; k++) {
       const result = this.#rows[WRITE_TABLE / 4 + k * WRITE_ROW_INTS + 3]
       if (result < 0) {

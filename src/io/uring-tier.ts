@@ -60,7 +60,10 @@ const TWO_32 = 4294967296
 
 /** An error other than "no buffers" that ended a read is not retried more often than this. */
 const RETRY_US = 20_000
-/** Nor is a descriptor that does nothing but lose frames read more often than this between two. */
+/**
+ * Nor is read more often than this between two what does nothing but lose frames: the same errors would
+ * say that io_uring has no use for the request, without any frame.
+ */
 const LOST_MAX = 1024
 
 export class UringTier implements IoTier {
@@ -357,6 +360,9 @@ export class UringTier implements IoTier {
   #readEnded(queue: TapQueue, result: number): void {
     queue.isReading = false
     this.#reading--
+    // The kernel took a frame off the queue whose vnet_hdr it could not write.
+    const hasLostFrame = result === -EINVAL || result === -EFAULT
+    if (hasLostFrame) this.#events.dropped(queue.port, 1, 0, 0)
     if (queue.isClosing) {
       this.#forget(queue)
     } else if (result === -EBADFD || result === -EBADF) {
@@ -365,10 +371,8 @@ export class UringTier implements IoTier {
     } else if (result >= 0 || result === -ENOBUFS) {
       if (result === -ENOBUFS) this.#free.widen()
       this.#rearm[this.#rearmCount++] = queue.id
-    } else if ((result === -EINVAL || result === -EFAULT) && this.#lost < LOST_MAX) {
-      // The kernel took a frame off the queue whose vnet_hdr it could not write.
+    } else if (hasLostFrame && this.#lost < LOST_MAX) {
       this.#lost++
-      this.#events.dropped(queue.port, 1, 0, 0)
       this.#rearm[this.#rearmCount++] = queue.id
     } else if (result !== -ECANCELED) {
       this.#mustRetry = true

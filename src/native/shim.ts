@@ -97,9 +97,11 @@ export interface Shim {
     segmentOffset: number,
   ): number
   /**
-   * The same by Linux AIO: one io_submit(2) and one io_getevents(2) for up to 256 rows of non-blocking
-   * descriptors whose reads end at once. The context's number comes in halves, as one number it would
-   * be an allocation. Rows may change places. Returns rows filled, or -errno when none is.
+   * The same by Linux AIO: one io_submit(2) and one io_getevents(2) for up to 256 rows of a non-blocking
+   * descriptor whose reads end at once. The context's number comes in halves, as one number it would
+   * be an allocation. Rows may change places. Returns rows filled, or -errno when none is; -EOPNOTSUPP:
+   * this kernel does not do the requests at once and in order, or a sandbox forbids it, what was read is
+   * lost, and the context must not be used again.
    */
   aioReadFrames(
     contextLow: number,
@@ -109,7 +111,8 @@ export interface Shim {
     tableOffset: number,
     rowCount: number,
   ): number
-  /** As writeFrames, for non-blocking descriptors whose writes end at once. */
+  /** As writeFrames, for non-blocking descriptors whose writes end at once. -EOPNOTSUPP: as above;
+   *  nothing is known of rows whose result is -ECANCELED. */
   aioWriteFrames(
     contextLow: number,
     contextHigh: number,

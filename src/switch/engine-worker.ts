@@ -190,7 +190,11 @@ function serve(): boolean {
   }
 }
 
-engine.run(serve)
-engine.close()
-signals.close()
-controlPort.close()
+try {
+  engine.run(serve)
+} finally {
+  // What it has of the kernel is the process's, and would outlive the thread.
+  engine.close()
+  signals.close()
+  controlPort.close()
+}

@@ -52,7 +52,7 @@ const FEW_FRAMES = 8
 /** Reads that were cancelled answer at once; this long means that something is broken. */
 const DRAIN_TURNS_MAX = 100_000
 const DRAIN_WAIT_US = 1000
-/** A TAP queue holds 1000 frames (txqueuelen), and a turn reads 64 of them or more. */
+/** A TAP queue holds 1000 frames (txqueuelen), and a turn reads 64 of them or more, but for the first turns. */
 const READ_OUT_TURNS_MAX = 64
 /** Frames numbered by their place: the list of all frames of a burst. */
 const ALL: Int32Array = Int32Array.from({ length: BURST_SIZE_MAX }, (_, k) => k)

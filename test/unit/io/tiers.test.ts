@@ -138,8 +138,12 @@ function openAio(): Aio {
 }
 
 const tiers: [IoTierName, string, (eventFd: number, events: TierEvents) => IoTier][] = [
-  ['read-write', 'a call each', (eventFd, events) => new ReadWriteTier(eventFd, events, null)],
-  ['read-write', 'by AIO', (eventFd, events) => new ReadWriteTier(eventFd, events, openAio())],
+  [
+    'read-write',
+    'a call each',
+    (eventFd, events) => new ReadWriteTier(eventFd, events, () => null),
+  ],
+  ['read-write', 'by AIO', (eventFd, events) => new ReadWriteTier(eventFd, events, openAio)],
   ['read-write', 'the cheaper one', (eventFd, events) => new ReadWriteTier(eventFd, events)],
   ['io_uring-multishot', 'one ring', (eventFd, events) => new UringTier(eventFd, events)],
 ]
@@ -422,4 +426,23 @@ describe.each(tiers)('%s, %s', (name, _, make) => {
       expect(bench.tier.nextBurst(bench.burst)).toBe(queue)
     })
   })
+})
+
+test('an AIO context that does not work is given up: frames go on one by one', () => {
+  const dead = openAio()
+  dead.close()
+  using bench = new Bench((eventFd, events) => new ReadWriteTier(eventFd, events, () => dead))
+  const { queue, far } = bench.queue()
+  const got: number[] = []
+  for (let n = 0; n < 100; n++) bench.send(far, n)
+  bench.turns(
+    () => got.length === 100,
+    () => got.push(...bench.numbers()),
+  )
+  expect(got).toEqual(Array.from({ length: 100 }, (_, n) => n))
+  const scratch = bench.window(4096)
+  for (let n = 0; n < 10; n++) bench.tier.write(queue.fd, 0, scratch.id, 0, 60)
+  bench.tier.endTurn(0)
+  for (let n = 0; n < 10; n++) expect(bench.receive(far)).toEqual([0, 60])
+  expect(bench.failures).toEqual([])
 })

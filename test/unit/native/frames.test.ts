@@ -1,9 +1,9 @@
 /** Frames through descriptors: bursts of reads and gathered writes on socket pairs and pipes. */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
-import { EAGAIN, EBADF, EFAULT, EIO, EPIPE } from '../../../src/abi/errno.ts'
+import { EAGAIN, EBADF, ECANCELED, EFAULT, EOPNOTSUPP, EPIPE } from '../../../src/abi/errno.ts'
 import { Aio } from '../../../src/io/aio.ts'
 import {
   READ_ROW_INTS,
@@ -18,6 +18,7 @@ import {
   mapWindow,
   memfd,
   O_CLOEXEC,
+  O_NONBLOCK,
   O_RDWR,
   PAGE,
   pair,
@@ -415,38 +416,54 @@ describe('readInto and writeFrom', () => {
 })
 
 describe('by AIO', () => {
-  test('more rows than one batch takes are written in order', () => {
-    const ROWS = 600
-    const [near, far] = pair(SOCK_SEQPACKET)
+  test('more rows and segments than one batch takes are written in order', () => {
+    const [ROWS, KINDS, LIMIT] = [600, 12, 256]
+    const path = join(mkdtempSync('/tmp/framepump-fifo-'), 'fifo')
+    spawnSync('mkfifo', [path])
+    const fifo = keepFd(shim.open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK))
+    rmSync(dirname(path), { recursive: true })
     const source = mapWindow(PAGE)
-    for (let k = 0; k < ROWS; k++) source.bytes[k] = k % 251
-    const table = mapWindow(8 * PAGE)
+    const table = mapWindow(16 * PAGE)
     const segments = 4 * PAGE
-    const received: number[] = []
-    // A socket holds fewer: each call is read out.
-    for (let first = 0; first < ROWS; first += 100) {
-      for (let k = 0; k < 100; k++) {
-        table.ints.set([source.id, first + k, 1], segments / 4 + k * SEGMENT_INTS)
-        table.ints.set([near, k, 1, -7], k * WRITE_ROW_INTS)
+    const expected: number[] = []
+    let at = 0
+    for (let k = 0; k < ROWS; k++) {
+      source.bytes[k] = k % 251
+      const count = k % 100 === 7 ? 0 : 1 + (k % KINDS)
+      table.ints.set([fifo, at, count, -7], k * WRITE_ROW_INTS)
+      for (let part = 0; part < count; part++, at++) {
+        table.ints.set([source.id, k, 1], segments / 4 + at * SEGMENT_INTS)
       }
-      const written = shim.aioWriteFrames(aio.low, aio.high, table.id, 0, 100, segments)
-      expect(written).toBe(100)
-      while (shim.poll(far, 1, 0) > 0) received.push(receive(far)[0])
+      expected.push(...Array.from({ length: count }, () => k % 251))
     }
-    expect(received).toEqual(Array.from({ length: ROWS }, (_, k) => k % 251))
+    const bad = Array.from({ length: ROWS }, (_, k) => k).filter((k) => k % 100 === 7)
+    expect(shim.aioWriteFrames(aio.low, aio.high, table.id, 0, ROWS, segments)).toBe(594)
+    const results = Array.from({ length: ROWS }, (_, k) => table.ints[k * WRITE_ROW_INTS + 3])
+    expect(results).toEqual(results.map((_, k) => (bad.includes(k) ? -EFAULT : 1 + (k % KINDS))))
+    // As many reads as one batch takes, and not one more.
+    const window = mapWindow(PAGE)
+    for (let k = 0; k < 300; k++) table.ints.set([window.id, k, 1, -7], k * READ_ROW_INTS)
+    const received: number[] = []
+    for (;;) {
+      const got = shim.aioReadFrames(aio.low, aio.high, fifo, table.id, 0, 300)
+      if (got < 0) break
+      expect(got).toBe(Math.min(LIMIT, expected.length - received.length))
+      received.push(...window.bytes.subarray(0, got))
+    }
+    expect(received).toEqual(expected)
   })
 
-  test('a context that is none fails every row', () => {
+  test('a context that is none does nothing, and says so', () => {
     const [near, far] = pair(SOCK_DGRAM)
     const window = slots()
     const table = mapWindow(PAGE)
     table.ints.set([window.id, 0, 10, -7, window.id, 10, 10, -7])
     send(far, 10, 1)
-    expect(shim.aioReadFrames(0, 0, near, table.id, 0, 2)).toBe(-EIO)
+    expect(shim.aioReadFrames(0, 0, near, table.id, 0, 2)).toBe(-EOPNOTSUPP)
     table.ints.set([window.id, 0, 10], 256)
     table.ints.set([near, 0, 1, -7, near, 0, 1, -7])
-    expect(shim.aioWriteFrames(0, 0, table.id, 0, 2, 1024)).toBe(0)
-    expect([table.ints[3], table.ints[7]]).toEqual([-EIO, -EIO])
+    expect(shim.aioWriteFrames(0, 0, table.id, 0, 2, 1024)).toBe(-EOPNOTSUPP)
+    expect([table.ints[3], table.ints[7]]).toEqual([-ECANCELED, -ECANCELED])
     expect(receive(near).length).toBe(10)
   })
 })
