@@ -6,8 +6,8 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 /** The checkout; this file runs from bench/results/js/bench. */
@@ -223,6 +223,7 @@ export class Bed {
       await exited
     }
     for (const name of this.netns) sh('ip', 'netns', 'del', name)
+    rmSync(dirname(this.control), { recursive: true, force: true })
     return this.#output
   }
 }

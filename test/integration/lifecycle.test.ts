@@ -267,6 +267,7 @@ test('an unprivileged daemon works on a persistent TAP that its user owns', asyn
 })
 
 test('bad arguments are exit 2, an unreachable daemon 3, each in one line that says what to do', async () => {
+  await using lab = new Lab()
   const cases: [string[], number, RegExp][] = [
     [
       ['run', '--port', 'tap,id=a,ifnam=x'],
@@ -278,7 +279,7 @@ test('bad arguments are exit 2, an unreachable daemon 3, each in one line that s
     [['run', '--link', 'a,b'], 2, /there is no port "a"/],
     [['run', '--config', '/nonexistent'], 2, /\/nonexistent: cannot be read: ENOENT/],
     [
-      ['run', '--port', 'tap,id=a,netns=no-such-ns', '--control', '/tmp/framepump-none/c'],
+      ['run', '--port', 'tap,id=a,netns=no-such-ns', '--control', `${lab.directory}/c`],
       1,
       /no network namespace "no-such-ns"/,
     ],
@@ -296,8 +297,9 @@ test('bad arguments are exit 2, an unreachable daemon 3, each in one line that s
 })
 
 test('a missing TUN device is said so', async () => {
+  await using lab = new Lab()
   // In a mount namespace of its own, with nothing behind the name.
-  const script = `mount -t tmpfs none /dev/net && exec "${process.execPath}" "${CLI}" run --control /tmp/framepump-none-${process.pid}/c --port tap,id=a`
+  const script = `mount -t tmpfs none /dev/net && exec "${process.execPath}" "${CLI}" run --control ${lab.directory}/c --port tap,id=a`
   const daemon = new Background('unshare', ['--mount', '--net', 'sh', '-c', script])
   expect(await daemon.exited).toBe(1)
   expect(daemon.stderr).toContain(

@@ -19,12 +19,22 @@ export const IO: string = process.env['FRAMEPUMP_TEST_IO'] ?? 'auto'
 export const IFNAME = 'x0'
 
 let count = 0
+/** Those that are not disposed of: a test that timed out never gets there. */
+const labs = new Set<Lab>()
+
+afterAll(async () => {
+  for (const lab of labs) await lab[Symbol.asyncDispose]()
+})
 
 export class Lab implements AsyncDisposable {
   readonly directory: string = mkdtempSync(join(tmpdir(), 'framepump-test-'))
   readonly #namespaces: string[] = []
   readonly #processes: Background[] = []
   readonly #clients: ControlClient[] = []
+
+  constructor() {
+    labs.add(this)
+  }
 
   /** A new namespace with its loopback up and IPv6 off, so that nothing talks by itself. */
   netns(): string {
@@ -164,6 +174,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (!labs.delete(this)) return
     for (const client of this.#clients) client.close()
     for (const process of this.#processes.toReversed()) {
       if (process.isRunning) process.child.kill('SIGTERM')
