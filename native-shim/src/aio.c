@@ -92,21 +92,20 @@ static struct iocb request_of(int opcode, int fd, const void *at, size_t length)
 }
 
 /*
- * Waits for requests that did not end inside io_submit, so that their memory is free again. False: the
- * kernel does not even tell.
+ * Waits for requests that did not end inside io_submit, so that their memory is free again, if the kernel
+ * tells.
  */
-static bool wait_for(aio_context_t context, long left, int32_t *results)
+static void wait_for(aio_context_t context, long left, int32_t *results)
 {
 	struct io_event events[BATCH_MAX];
 	while (left > 0) {
 		long done = RETRY(syscall(SYS_io_getevents, context, left, left, events, NULL));
 		if (done <= 0)
-			return false;
+			return;
 		for (long k = 0; k < done; k++)
 			results[events[k].data] = (int32_t)events[k].res;
 		left -= done;
 	}
-	return true;
 }
 
 /*

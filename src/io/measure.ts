@@ -42,7 +42,7 @@ export function measureWrites(aio: Aio | null, uring: Uring | null): WriteCosts 
   try {
     fillTables(window, fd)
     const address = window.address + DATA_AT
-    const high = Math.floor(address / 2 ** 32)
+    const addressHigh = Math.floor(address / 2 ** 32)
     let systemCallNs = Infinity
     let aioNs = Infinity
     let uringNs = Infinity
@@ -53,8 +53,8 @@ export function measureWrites(aio: Aio | null, uring: Uring | null): WriteCosts 
         time(() => shim.writeFrames(window.id, 0, WRITES, SEGMENT_AT)),
       )
       if (usable !== null) {
-        const { low, high: top } = usable
-        const ns = time(() => shim.aioWriteFrames(low, top, window.id, 0, WRITES, SEGMENT_AT))
+        const { low, high } = usable
+        const ns = time(() => shim.aioWriteFrames(low, high, window.id, 0, WRITES, SEGMENT_AT))
         // Once is enough: it is not what it has to be.
         if (ns === Infinity) usable = null
         aioNs = usable === null ? Infinity : Math.min(aioNs, ns)
@@ -62,7 +62,7 @@ export function measureWrites(aio: Aio | null, uring: Uring | null): WriteCosts 
       if (uring === null) continue
       // Filling entries is not timed: in the engine it is compiled code, here it is not yet.
       for (let k = 0; k < WRITES; k++) {
-        uring.push(WRITE, fd, address | 0, high, DATA_LENGTH, RWF_NOWAIT, 0, 0, 0)
+        uring.push(WRITE, fd, address | 0, addressHigh, DATA_LENGTH, RWF_NOWAIT, 0, 0, 0)
       }
       uringNs = Math.min(
         uringNs,
