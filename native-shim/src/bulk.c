@@ -82,8 +82,11 @@ static napi_value gather_heads(napi_env env, napi_callback_info info)
 		int32_t from = *(const volatile int32_t *)&windows[k];
 		int32_t offset = *(const volatile int32_t *)&offsets[k];
 		const uint8_t *source = window_range(from, offset, HEAD_LENGTH);
+		/* By way of a register: a place may be the destination of another. */
+		uint8_t head[HEAD_LENGTH] = { 0 };
 		if (source != NULL) {
-			memcpy(to, source, HEAD_LENGTH);
+			memcpy(head, source, HEAD_LENGTH);
+			memcpy(to, head, HEAD_LENGTH);
 			continue;
 		}
 		/* The last bytes of a window: as many as there are. */
@@ -92,8 +95,8 @@ static napi_value gather_heads(napi_env env, napi_callback_info info)
 			source = window_range(from, offset, --length);
 		if (source == NULL)
 			return result_int(env, k);
-		memset(to, 0, HEAD_LENGTH);
-		memcpy(to, source, (size_t)length);
+		memcpy(head, source, (size_t)length);
+		memcpy(to, head, HEAD_LENGTH);
 	}
 	return result_int(env, count);
 }

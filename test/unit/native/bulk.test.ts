@@ -219,6 +219,17 @@ describe('gatherHeads', () => {
     expect(destination.bytes[48]).toBe(GUARD)
   })
 
+  test('of places where the heads themselves go is what stood there', () => {
+    const both = pattern(mapWindow(PAGE))
+    const table = mapWindow(PAGE)
+    // The second reaches beyond the end, so zeros follow what was there.
+    table.ints.set([both.id, both.id, PAGE - 36, PAGE - 12])
+    const first = [...both.bytes.subarray(PAGE - 36, PAGE - 20)]
+    const last = [...both.bytes.subarray(PAGE - 12)]
+    expect(shim.gatherHeads(table.id, 0, 8, 2, both.id, PAGE - 32)).toBe(2)
+    expect([...both.bytes.subarray(PAGE - 32)]).toEqual([...first, ...last, 0, 0, 0, 0])
+  })
+
   test('stops at a wrong place', () => {
     const source = pattern(mapWindow(PAGE))
     const destination = guarded()
