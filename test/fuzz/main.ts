@@ -1,89 +1,113 @@
 /**
- * npm run fuzz [-- --seconds N --seed N --target NAME --keep]
+ * npm run fuzz [-- --seconds N | --inputs N] [--target NAME,...] [--jobs N] [--seed N] [--sanitizer]
+ *              [--keep] [--target NAME --replay FILE]
  *
- * Mutates byte strings for a time, an input that does something new further than others, and stops
- * at the first that finds a bug: that one is written to the corpus, which the property tests replay.
- * `--keep` also adds the smallest set of inputs that does all that was seen.
+ * Mutates byte strings, an input that does something new further than others, and stops at the first
+ * that finds a bug: an exception, a difference from a target's model, a crash or a hang. The input is
+ * kept in test/fuzz/findings; the exit status is 1 then. `--keep` adds the smallest set of inputs
+ * that does all that was seen to the corpus, which the property tests replay. See README.md.
  */
+import { execFileSync, spawn } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { randomFrom } from '../support/random.ts'
-import { mutate } from './mutate.ts'
-import { keep, loadCorpus, TARGETS } from './targets.ts'
-import type { Target } from './targets.ts'
+import { FINDINGS, keep, readState, replayCommand, STATE_LENGTH } from './corpus.ts'
 
-const CORPUS = `${process.cwd()}/test/fuzz/corpus`
+/** A worker that runs the same input for so long hangs. */
+const HANG_S = 60
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '60' },
+    seconds: { type: 'string' },
+    inputs: { type: 'string' },
     seed: { type: 'string', default: String(Date.now() % 2 ** 31) },
-    target: { type: 'string' },
+    target: { type: 'string', default: '' },
+    jobs: { type: 'string', default: '1' },
+    sanitizer: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
+    replay: { type: 'string' },
   },
 })
+const jobs = Number(values.jobs)
+/** Without a number the fuzzer goes on for a minute; a number of inputs takes as long as it takes. */
+const seconds = values.seconds ?? (values.inputs === undefined ? '60' : 'Infinity')
+const inputs =
+  values.inputs === undefined ? 'Infinity' : String(Math.ceil(Number(values.inputs) / jobs))
 
-interface Input {
-  readonly bytes: Uint8Array
-  readonly seen: Set<string>
+// The compiled sources look for the schema where the package has it.
+const built = fileURLToPath(new URL('../../config/', import.meta.url))
+mkdirSync(built, { recursive: true })
+cpSync('config/framepump.schema.json', join(built, 'framepump.schema.json'))
+
+function environment(): NodeJS.ProcessEnv {
+  if (!values.sanitizer) return process.env
+  execFileSync('make', ['-s', '-C', 'native-shim', 'sanitize'], { stdio: 'inherit' })
+  const library = execFileSync('cc', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).trim()
+  return {
+    ...process.env,
+    FRAMEPUMP_SHIM: `${process.cwd()}/native-shim/build/Sanitize/framepump.node`,
+    LD_PRELOAD: library,
+    // The handler of SIGBUS is ours; memory of V8 that is never given back is none of a leak.
+    ASAN_OPTIONS: 'detect_leaks=0:handle_sigbus=0',
+  }
 }
 
-async function run(target: Target, bytes: Uint8Array): Promise<Input> {
-  const seen = new Set<string>()
-  try {
-    await target.run(bytes, seen)
-  } catch (error) {
-    console.error(`${target.name}: ${keep(CORPUS, target.name, bytes)}`)
-    throw error
-  }
-  return { bytes, seen }
-}
-
-async function fuzz(target: Target, seconds: number, seed: number): Promise<void> {
-  const random = randomFrom(seed)
-  const known = new Set<string>()
-  const pool: Input[] = []
-  const learn = (input: Input): void => {
-    const size = known.size
-    for (const feature of input.seen) known.add(feature)
-    if (known.size > size) pool.push(input)
-  }
-  const corpus = loadCorpus(CORPUS, target.name)
-  for (const bytes of corpus) learn(await run(target, bytes))
-  if (pool.length === 0) pool.push({ bytes: new Uint8Array(64), seen: new Set() })
-  const end = Date.now() + seconds * 1000
-  let runs = 0
-  for (; Date.now() < end; runs++) {
-    // The newest ones are the least known.
-    const from =
-      random(2) === 0 ? random(pool.length) : pool.length - 1 - random(Math.min(16, pool.length))
-    learn(await run(target, mutate(pool[from].bytes, pool[random(pool.length)].bytes, random)))
-  }
-  console.log(`${target.name}: seed ${seed}, ${runs} runs, ${known.size} features, no bug`)
-  if (values.keep) for (const { bytes } of smallest(pool, corpus)) keep(CORPUS, target.name, bytes)
-}
-
-/** Greedy: again and again the input with the most features that no other has shown. */
-function smallest(pool: readonly Input[], corpus: readonly Uint8Array[]): Input[] {
-  const left = pool.filter(({ bytes }) => !corpus.includes(bytes))
-  const shown = new Set(
-    pool.filter((input) => !left.includes(input)).flatMap(({ seen }) => [...seen]),
+/** Resolves to whether it found nothing. */
+function work(number: number, directory: string, env: NodeJS.ProcessEnv): Promise<boolean> {
+  const state = join(directory, String(number))
+  writeFileSync(state, new Uint8Array(STATE_LENGTH))
+  const seed = Number(values.seed) + number
+  const args = [
+    `--state=${state}`,
+    `--seed=${seed}`,
+    `--seconds=${seconds}`,
+    `--inputs=${inputs}`,
+    `--target=${values.target}`,
+    ...(values.keep && number === 0 ? ['--keep'] : []),
+    ...(values.replay === undefined ? [] : [`--replay=${values.replay}`]),
+  ]
+  const worker = spawn(
+    process.execPath,
+    [fileURLToPath(new URL('worker.js', import.meta.url)), ...args],
+    { stdio: 'inherit', env },
   )
-  const chosen: Input[] = []
-  const news = ({ seen }: Input): number => [...seen].filter((each) => !shown.has(each)).length
-  while (chosen.length < KEPT_MAX) {
-    const best = left.reduce((a, b) => (news(b) > news(a) ? b : a), left[0])
-    if (best === undefined || news(best) === 0) break
-    for (const feature of best.seen) shown.add(feature)
-    chosen.push(best)
-  }
-  return chosen
+  let hangs = false
+  let before = -1
+  const watch = setInterval(() => {
+    const { count } = readState(state)
+    hangs = count === before && count > 0
+    before = count
+    if (hangs) worker.kill('SIGKILL')
+  }, HANG_S * 1000)
+  return new Promise((resolve) => {
+    worker.on('exit', (code, signal) => {
+      clearInterval(watch)
+      if (code === 0 || code === 2) process.exitCode = code
+      // Findings it has told itself; whatever else ends it is one as well.
+      else if (code !== 1) tellCrash(state, hangs ? 'hangs' : `ended by ${signal ?? code}`, seed)
+      resolve(code === 0)
+    })
+  })
 }
 
-/** Inputs that one run adds to the corpus of a target. */
-const KEPT_MAX = 24
+function tellCrash(state: string, how: string, seed: number): void {
+  const { target, input } = readState(state)
+  console.error(`${target}: ${how}`)
+  // Before the first input it is no finding of one: a failure to start has told itself.
+  if (target === '') return
+  const path = keep(FINDINGS, target, input)
+  console.error(`found with seed ${seed}; once more: ${replayCommand(target, path)}`)
+}
 
-const targets = TARGETS.filter(({ name }) => (values.target ?? name) === name)
-if (targets.length === 0) throw new Error(`no target ${values.target}`)
-for (const target of targets) {
-  await fuzz(target, Number(values.seconds) / targets.length, Number(values.seed))
+const directory = mkdtempSync(join(tmpdir(), 'framepump-fuzz-'))
+try {
+  const env = environment()
+  const good = await Promise.all(
+    Array.from({ length: jobs }, (_, number) => work(number, directory, env)),
+  )
+  if (good.includes(false) && process.exitCode !== 2) process.exitCode = 1
+} finally {
+  rmSync(directory, { recursive: true })
 }

@@ -1,7 +1,8 @@
 /**
  * Byte strings as a hostile driver: they say what it writes into its rings and tables, and what the
- * device side does in between. Whatever they say, nothing outside the guest's memory is reached,
- * every call ends, and a broken queue stays broken for a known reason.
+ * device side does in between. A model (models/) of the specification works on a copy of the memory;
+ * every answer of the device is the model's, and in the end so is every byte of the guest's memory:
+ * used rings, events, vnet_hdrs, frames, and all that nobody may write.
  *
  *     byte 0: size and kind    bytes 1, 2: base    then operations, a byte each and their operands
  */
@@ -9,8 +10,9 @@ import { Burst, BURST_SIZE_MAX } from '../../src/mem/burst.ts'
 import { CopyProgram } from '../../src/mem/copy-program.ts'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import { Window } from '../../src/mem/window.ts'
-import { BROKEN_TEXT, Chain, CHAIN_SEGMENTS_MAX } from '../../src/virtio/chain.ts'
+import { BROKEN_TEXT, Chain } from '../../src/virtio/chain.ts'
 import type { DeviceQueue } from '../../src/virtio/device-queue.ts'
+import { DirtyLog } from '../../src/virtio/dirty-log.ts'
 import { FrameSink } from '../../src/virtio/frame-sink.ts'
 import { FrameSource } from '../../src/virtio/frame-source.ts'
 import { packedLayout } from '../../src/virtio/packed-driver.ts'
@@ -18,15 +20,23 @@ import { PlainKind, PlainPlaces } from '../../src/virtio/plain-chains.ts'
 import { attachQueue } from '../../src/virtio/queue-layout.ts'
 import { splitLayout } from '../../src/virtio/split-driver.ts'
 import type { Features } from './features.ts'
-import { check, Operands } from './features.ts'
+import { check, checkBytes, checkEqual, Operands } from './features.ts'
+import type { SinkFrame, SourceFrame } from './models/frames-model.ts'
+import { bytesOf, deliverFrames, fillBurst, withoutFirst } from './models/frames-model.ts'
+import type { Part } from './models/guest-model.ts'
+import { GuestModel } from './models/guest-model.ts'
+import type { ModelRing, RingModel } from './models/ring-model.ts'
+import { AVAIL_STEP, PackedModel, SplitModel } from './models/ring-model.ts'
 
 const PAGE = 4096
-const MEMORY = 16 * PAGE
+const MEMORY = 8 * PAGE
 const GUEST_ADDRESS = 0x1_2345_0000
 const USER_ADDRESS = 0x7f12_3456_0000
-/** Indirect tables stand behind the ring. */
-const TABLES = 4 * PAGE
-const OPERATIONS_MAX = 400
+/** Indirect tables stand behind the ring, buffers behind the tables. */
+const TABLES = 2048
+const TABLE_ENTRIES = 48
+const BUFFERS: number = TABLES + TABLE_ENTRIES * 16
+const OPERATIONS_MAX = 200
 
 /** Two regions that adjoin each other, and one a page further on. */
 const REGIONS: readonly (readonly [length: number, guestAddress: number])[] = [
@@ -37,6 +47,8 @@ const REGIONS: readonly (readonly [length: number, guestAddress: number])[] = [
 const ADDRESSES = [0, GUEST_ADDRESS, 2 ** 32, 2 ** 53, 2 ** 63, 2 ** 64 - 4096]
 const BORDERS = [0, MEMORY, MEMORY + PAGE, MEMORY + 2 * PAGE, MEMORY + 3 * PAGE]
 const LENGTHS = [0, 1, 12, 16, 60, 1514, 4096, 65536, 0x7fffffff, 0x80000000, 0xffffffff, 16 * 1025]
+const HEADER_LENGTHS = [12, 10, 20, 24]
+const OFFLOADS = 0x1ef
 
 const windows = REGIONS.map(([length]) => Window.map(length))
 const memory = new GuestMemory(
@@ -47,9 +59,10 @@ const memory = new GuestMemory(
     windows: [{ window: windows[at].id, regionOffset: 0, windowOffset: 0, length: size }],
   })),
 )
-const bytesOf = windows.map(({ buffer }) => new Uint8Array(buffer))
+const bytesOfWindow = windows.map(({ buffer }) => new Uint8Array(buffer))
 const words = new Int32Array(windows[0].buffer)
 const halfWords = new Uint16Array(windows[0].buffer)
+const model = new GuestModel(REGIONS)
 
 const chain = new Chain()
 const kinds = [new PlainKind(false), new PlainKind(true)] as const
@@ -59,9 +72,20 @@ const copies = new CopyProgram()
 const sink = new FrameSink(copies)
 const burst = new Burst()
 /** Frames of our own, for the receiveq: in a window that no guest has. */
-const own = Window.map(65536)
+const OWN = 16384
+const own = Window.map(OWN)
+const ownBytes = new Uint8Array(own.buffer)
+for (let at = 0; at < OWN; at++) ownBytes[at] = at * 7 + (at >>> 8)
 const outward = new Burst()
 const ALL = Int32Array.from({ length: BURST_SIZE_MAX }, (_, k) => k)
+/** The dirty log: the bits of the guest's pages, and a page of those before and behind them. */
+const FIRST_PAGE = GUEST_ADDRESS / PAGE
+const LOG_FROM = FIRST_PAGE / 8
+const LOG_LENGTH = 4
+const bitmap = Window.map(LOG_FROM + LOG_LENGTH)
+const bits = new Uint8Array(bitmap.buffer)
+const log = new DirtyLog(bitmap.id)
+const expectedBits = new Uint8Array(LOG_LENGTH)
 
 /** Runs one input; throws when something that must hold does not. */
 export function fuzzRing(isPacked: boolean, input: Uint8Array, seen: Features): void {
@@ -77,8 +101,12 @@ class RingRun {
   readonly #hasIndirect: boolean
   readonly #availAt: number
   #device: DeviceQueue
+  #model: RingModel
   #taken: (readonly [id: number, entries: number])[] = []
-  #before = ''
+  #before = 0
+  /** The driver made it impossible to say what comes of it: buffers on rings, say. */
+  #isBlurred = false
+  #wasOverstepped = false
 
   constructor(isPacked: boolean, operands: Operands, seen: Features) {
     this.#in = operands
@@ -88,17 +116,20 @@ class RingRun {
     this.#size = isPacked ? 1 + (kind & 31) : 1 << ((kind & 31) % 5)
     this.#hasEventIdx = (kind & 32) !== 0
     this.#hasIndirect = (kind & 64) !== 0
-    const isMergeable = (kind & 128) !== 0
-    sink.isMergeable = isMergeable
-    for (const bytes of bytesOf) bytes.fill(0)
+    sink.isMergeable = (kind & 128) !== 0
+    sink.log = null
+    this.#setHeader(0, 0)
+    for (const bytes of bytesOfWindow) bytes.fill(0)
+    model.clear()
     const layout = (isPacked ? packedLayout : splitLayout)(this.#size, 0)
     this.#availAt = layout.availOffset >> 1
     const base = operands.half()
-    if (!isPacked) halfWords[this.#availAt + 1] = base
-    this.#device = this.#attach(isPacked ? (base % this.#size) | (base & 0x8000) : base)
+    if (!isPacked) this.#poke16(this.#availAt + 1, base)
+    const first = isPacked ? (base % this.#size) | (base & 0x8000) : base
+    ;[this.#device, this.#model] = this.#attach(first)
   }
 
-  #attach(base: number): DeviceQueue {
+  #attach(base: number): [DeviceQueue, RingModel] {
     const layout = (this.#isPacked ? packedLayout : splitLayout)(this.#size, 0)
     const queue = attachQueue(
       memory,
@@ -116,87 +147,144 @@ class RingRun {
       },
     )
     check(queue !== null, 'the ring is in the memory')
-    return queue!
+    const ring: ModelRing = {
+      size: this.#size,
+      base,
+      descriptors: GUEST_ADDRESS + layout.descriptorOffset,
+      avail: GUEST_ADDRESS + layout.availOffset,
+      used: GUEST_ADDRESS + layout.usedOffset,
+      hasEventIdx: this.#hasEventIdx,
+      hasIndirect: this.#hasIndirect,
+    }
+    return [queue, this.#isPacked ? new PackedModel(ring, model) : new SplitModel(ring, model)]
+  }
+
+  // --- the driver's side: what it writes, the model's memory has as well --------------------------
+
+  #poke16(at: number, value: number): void {
+    halfWords[at] = value
+    model.regions[0].view.setUint16(2 * at, value & 0xffff, true)
+  }
+
+  #poke32(at: number, value: number): void {
+    words[at] = value
+    model.regions[0].view.setUint32(4 * at, value >>> 0, true)
   }
 
   run(): void {
     for (let count = 0; count < OPERATIONS_MAX && !this.#in.isAtEnd; count++) {
       const device = this.#device
       const wasBroken = device.broken
+      this.#wasOverstepped = this.#model.isOverstepped()
       const what = this.#operation()
       const { broken } = device
-      check(BROKEN_TEXT[broken] !== undefined, `reason ${broken} is known`)
+      check(BROKEN_TEXT[broken] !== undefined, 'a reason is known')
       check(wasBroken === 0 || wasBroken === broken, 'a broken queue stays broken')
-      const base = this.#device.base()
-      check(Number.isInteger(base) && base >= 0 && base < 2 ** 32, `base ${base}`)
-      this.#seen.add(`${this.#before}>${what}:${broken}`)
+      this.#checkBroken()
+      if (this.#isBlurred) return
+      checkEqual(this.#device.base(), this.#model.base(), 'base')
+      this.#seen.add(this.#before, what, broken)
       this.#before = what
+    }
+    for (const [at, { bytes }] of model.regions.entries()) {
+      checkBytes(bytesOfWindow[at], bytes, `memory of region ${at}`)
     }
   }
 
-  #operation(): string {
-    const operation = this.#in.byte() % 20
+  /** The reason is the model's; but how soon a wrong index is noticed is the device's affair. */
+  #checkBroken(): void {
+    const is = this.#device.broken
+    const should = this.#model.broken
+    if (is === should || this.#isBlurred) return
+    const isAboutIndex = is === AVAIL_STEP || should === AVAIL_STEP
+    const isOverstepped = this.#wasOverstepped || this.#model.isOverstepped()
+    check(isAboutIndex && isOverstepped, `broken: ${is} where ${should}`)
+    this.#isBlurred = true
+  }
+
+  #operation(): number {
+    const operation = this.#in.byte() % 21
     switch (operation) {
       case 0:
       case 1:
       case 2:
         return this.#writeDescriptor(operation === 2)
       case 3:
-        words[this.#in.half() % (MEMORY >> 2)] = this.#in.word()
-        return 'noise'
+        this.#poke32(this.#in.half() % (MEMORY >> 2), this.#in.word())
+        return 10
       case 4:
-        halfWords[this.#availAt + 2 + (this.#in.byte() % this.#size)] = this.#in.byte()
-        return 'head'
+        this.#poke16(this.#availAt + 2 + (this.#in.byte() % this.#size), this.#in.byte())
+        return 11
       case 5:
       case 6:
         // Split: the next entries in the order of their slots become available.
         return this.#makeAvailable(operation === 6 ? this.#in.half() : 1 + (this.#in.byte() & 3))
       case 7:
-        halfWords[this.#availAt] = this.#in.half()
-        return 'flags'
+        this.#poke16(this.#availAt, this.#in.half())
+        return 12
       case 8:
       case 9:
         return this.#take()
       case 10:
         return this.#takePlain((this.#in.byte() & 1) === 1)
       case 11:
-        if (this.#taken.pop() === undefined) return 'nothing'
+        if (this.#taken.pop() === undefined) return 13
         this.#device.untake(1)
-        return 'untake'
-      case 12:
-        for (const [id, entries] of this.#taken.splice(0)) this.#device.put(id, entries, 1)
-        return 'put'
+        this.#model.untake(1)
+        return 14
+      case 12: {
+        const length = this.#in.byte()
+        for (const [id, entries] of this.#taken.splice(0)) {
+          this.#device.put(id, entries, length)
+          this.#model.put(id, entries, length)
+        }
+        return 15
+      }
       case 13:
-        return `publish${this.#device.publish()}`
-      case 14:
-        return `sleep${this.#device.enableKick()}`
+        return 16 + this.#publish()
+      case 14: {
+        const isWaiting = this.#device.enableKick()
+        checkEqual(isWaiting, this.#model.enableKick(), 'what enableKick finds')
+        return isWaiting ? 20 : 21
+      }
       case 15:
         this.#device.disableKick()
-        return 'wake'
+        this.#model.disableKick()
+        return 22
       case 16:
         return this.#fill()
       case 17:
         return this.#deliver()
-      case 18:
-        source.headerLength = [10, 12, 20, 24][this.#in.byte() & 3]
-        source.offloads = (this.#in.byte() & 1) === 0 ? 0 : 0x1ef
-        sink.headerLength = source.headerLength
-        sink.offloads = source.offloads
-        return 'header'
+      case 18: {
+        const kind = this.#in.byte()
+        return this.#setHeader(kind & 3, (kind & 4) === 0 ? 0 : OFFLOADS)
+      }
+      case 19:
+        sink.log = sink.log === null ? log : null
+        return 23
       default:
-        if (this.#taken.length > 0) return 'busy'
-        this.#device = this.#attach(this.#device.base())
-        return 'attach'
+        if (this.#taken.length > 0) return 24
+        this.#publish()
+        ;[this.#device, this.#model] = this.#attach(this.#device.base())
+        return 25
     }
   }
 
-  #writeDescriptor(isInTable: boolean): string {
+  #setHeader(kind: number, offloads: number): number {
+    source.headerLength = HEADER_LENGTHS[kind]
+    source.offloads = offloads
+    sink.headerLength = source.headerLength
+    sink.offloads = offloads
+    return 26 + kind
+  }
+
+  #writeDescriptor(isInTable: boolean): number {
     const slot = this.#in.byte()
     const kind = this.#in.byte()
     const flags = this.#in.byte()
-    let address = GUEST_ADDRESS + (this.#in.half() % MEMORY)
-    if ((kind & 3) === 1) address = GUEST_ADDRESS + TABLES + (this.#in.byte() % 48) * 16
-    else if ((kind & 3) === 2) {
+    let address = GUEST_ADDRESS + BUFFERS + (this.#in.half() % (MEMORY - BUFFERS))
+    if ((kind & 15) === 1) address = GUEST_ADDRESS + TABLES + (this.#in.byte() % TABLE_ENTRIES) * 16
+    else if ((kind & 7) === 2) {
       address = GUEST_ADDRESS + BORDERS[this.#in.byte() % BORDERS.length] + this.#in.signed()
     } else if ((kind & 31) === 3) {
       address = ADDRESSES[this.#in.byte() % ADDRESSES.length]
@@ -204,114 +292,241 @@ class RingRun {
     const pick = LENGTHS[(kind >> 4) % LENGTHS.length]
     const length = (kind & 8) === 0 ? pick : this.#in.half() % 5000
     const next = (kind & 4) === 0 ? (slot + 1) % this.#size : this.#in.half()
-    const at = isInTable ? (TABLES >> 2) + (slot % 48) * 4 : (slot % this.#size) * 4
-    words[at] = address % 2 ** 32
-    words[at + 1] = Math.floor(address / 2 ** 32)
-    words[at + 2] = length
+    const at = isInTable ? (TABLES >> 2) + (slot % TABLE_ENTRIES) * 4 : (slot % this.#size) * 4
+    this.#poke32(at, address % 2 ** 32)
+    this.#poke32(at + 1, Math.floor(address / 2 ** 32))
+    this.#poke32(at + 2, length)
     const vring = flags & 7
     // Packed: available for the wrap counter 1, 0, or what the driver has not made available.
     const wrap = this.#isPacked && !isInTable ? [0x80, 0x8000, 0x8080, 0][(flags >> 3) & 3] : 0
-    words[at + 3] = this.#isPacked ? next | ((vring | wrap) << 16) : vring | (next << 16)
-    return isInTable ? 'table' : `descriptor${vring}`
+    this.#poke32(at + 3, this.#isPacked ? next | ((vring | wrap) << 16) : vring | (next << 16))
+    return isInTable ? 30 : 31 + vring
   }
 
-  #makeAvailable(step: number): string {
-    if (this.#isPacked) return 'nothing'
+  #makeAvailable(step: number): number {
+    if (this.#isPacked) return 40
     const index = halfWords[this.#availAt + 1]
     if (step <= this.#size) {
       for (let at = 0; at < step; at++) {
-        halfWords[this.#availAt + 2 + ((index + at) % this.#size)] = (index + at) % this.#size
+        this.#poke16(this.#availAt + 2 + ((index + at) % this.#size), (index + at) % this.#size)
       }
     }
-    halfWords[this.#availAt + 1] = index + step
-    return step <= this.#size ? 'available' : 'jump'
+    this.#poke16(this.#availAt + 1, index + step)
+    return step <= this.#size ? 41 : 42
   }
 
-  #take(): string {
-    const wasBroken = this.#device.broken
-    if (!this.#device.take(chain)) return 'none'
-    check(wasBroken === 0, 'nothing is taken from a broken queue')
-    const { entries, count, readable } = chain
-    check(entries > 0 && entries <= this.#size, `${entries} entries`)
-    check(count > 0 && count <= CHAIN_SEGMENTS_MAX && readable <= count, `${count} segments`)
-    let bytes = 0
-    for (let at = 0; at < count; at++) {
-      checkInside(chain.window[at], chain.offset[at], chain.length[at], chain.address[at])
-      bytes += chain.length[at]
+  // --- the device's side ---------------------------------------------------------------------------
+
+  #publish(): number {
+    const mustCall = this.#device.publish()
+    const should = this.#model.publish()
+    if (!this.#model.isOpen) checkEqual(mustCall, should, 'whether the driver is called')
+    return mustCall ? 1 : 0
+  }
+
+  #take(): number {
+    const should = this.#model.take()
+    const isTaken = this.#device.take(chain)
+    checkEqual(isTaken, should !== null, 'whether there is a chain')
+    if (should === null) return 50
+    checkEqual(chain.id, should.id, 'id of a chain')
+    checkEqual(chain.entries, should.entries, 'entries of a chain')
+    checkEqual(chain.readable, should.readable.length, 'readable segments')
+    checkEqual(chain.count, should.readable.length + should.writable.length, 'segments')
+    checkEqual(chain.readableLength, should.readableLength, 'readable bytes')
+    checkEqual(chain.writableLength, should.writableLength, 'writable bytes')
+    for (const [at, part] of [...should.readable, ...should.writable].entries()) {
+      checkPlace(part, chain.window[at], chain.offset[at], chain.length[at])
+      checkEqual(chain.address[at], REGIONS[part.region][1] + part.offset, 'guest address')
     }
-    check(bytes === chain.readableLength + chain.writableLength, `${bytes} bytes`)
-    this.#taken.push([chain.id, entries])
-    this.#seen.add(`chain${Math.min(count, 5)},${Math.min(readable, 3)}`)
-    return 'take'
+    this.#taken.push([should.id, should.entries])
+    this.#seen.add(99, Math.min(chain.count, 5), Math.min(chain.readable, 3))
+    return 51
   }
 
-  #takePlain(isWritable: boolean): string {
-    if (!isWritable && this.#taken.length > 0) return 'busy'
-    const wasBroken = this.#device.broken
+  #takePlain(isWritable: boolean): number {
+    if (!isWritable && this.#taken.length > 0) return 24
+    const most = 1 + (this.#in.byte() & 7)
     const kind = kinds[isWritable ? 1 : 0]
-    const count = this.#device.takePlain(kind, places, 0, 1 + (this.#in.byte() & 7))
-    check(count === 0 || wasBroken === 0, 'nothing is taken from a broken queue')
-    for (let at = 0; at < count; at++) {
-      const [window, offset] = [places.window[at], places.offset[at]]
-      checkInside(window, offset, places.length[at], memory.addressByWindow[window] + offset)
+    const should = this.#model.takePlain(kind, most)
+    const count = this.#device.takePlain(kind, places, 0, most)
+    checkEqual(count, should.length, 'plain chains')
+    for (const [at, { id, part }] of should.entries()) {
+      checkPlace(part, places.window[at], places.offset[at], places.length[at])
       // Readable ones have been put.
-      if (isWritable) this.#taken.push([kind.id[at], 1])
+      if (!isWritable) continue
+      checkEqual(kind.id[at], id, 'id of a plain chain')
+      this.#taken.push([id, 1])
     }
-    return `plain${Math.min(count, 3)}`
+    return 52 + Math.min(count, 3)
   }
 
   /** As the engine does with a transmitq; it has put all that it took before. */
-  #fill(): string {
-    if (this.#taken.length > 0) return 'busy'
+  #fill(): number {
+    if (this.#taken.length > 0) return 24
+    const { headerLength } = source
+    const should = fillBurst(this.#model, headerLength)
     const taken = source.fill(this.#device, burst)
-    check(burst.count <= taken && taken <= BURST_SIZE_MAX, `${burst.count} of ${taken} frames`)
-    for (let k = 0; k < burst.count; k++) {
-      const isScattered = burst.isScattered(k)
-      let length = isScattered ? burst.firstLength[k] : burst.length[k]
-      checkInside(burst.window[k], burst.offset[k], length)
-      const head = burst.headLength[k]
-      checkInside(burst.window[k], burst.offset[k] - head, head)
-      if (!isScattered) continue
-      const end = burst.furtherFirst[k] + burst.furtherCount[k]
-      for (let at = burst.furtherFirst[k]; at < end; at++) {
-        const part = burst.furtherLength[at]
-        checkInside(burst.furtherWindow[at], burst.furtherOffset[at], part)
-        length += part
-      }
-      check(length === burst.length[k], 'the segments of a frame are the frame')
+    checkEqual(taken, should.taken, 'chains taken')
+    checkEqual(source.oversize, should.oversize, 'oversize frames')
+    const lost = taken - burst.count
+    checkEqual(lost, source.malformed + source.unknownType + source.oversize, 'frames left out')
+    if (source.offloads === 0) checkEqual(source.malformed, should.malformed, 'malformed frames')
+    let next = 0
+    for (let k = 0; k < burst.count; k++, next++) {
+      // What has a header that is wrong is left out: how, is for another target to say.
+      while (
+        source.offloads !== 0 &&
+        next < should.frames.length &&
+        !isFrame(should.frames[next], k)
+      )
+        this.#checkLeftOut(should.frames[next++])
+      check(next < should.frames.length, `frame ${k} is one of the queue's`)
+      this.#checkFrame(should.frames[next], k)
     }
-    if (burst.count > 0) {
-      copies.addFrame(burst, 0, own.id, 0, Math.min(burst.length[0], 4096))
-      copies.run()
+    for (; next < should.frames.length; next++) this.#checkLeftOut(should.frames[next])
+    this.#publish()
+    this.#seen.add(
+      98,
+      Math.min(burst.count, 3),
+      Math.min(taken, 3),
+      Math.min(burst.furtherTotal, 3),
+    )
+    return 60
+  }
+
+  /** A frame whose vnet_hdr says nothing is not wrong. */
+  #checkLeftOut({ parts }: SourceFrame): void {
+    const header = bytesOf(model, parts, 2)
+    check(source.offloads !== 0 && (header[0] | header[1]) !== 0, 'no good frame is left out')
+  }
+
+  #checkFrame(should: SourceFrame, k: number): void {
+    checkEqual(burst.length[k], should.length, `length of frame ${k}`)
+    const parts = withoutFirst(should.parts, source.headerLength)
+    const isScattered = burst.isScattered(k)
+    checkEqual(isScattered ? 1 + burst.furtherCount[k] : 1, parts.length, `segments of frame ${k}`)
+    const first = isScattered ? burst.firstLength[k] : burst.length[k]
+    checkPlace(parts[0], burst.window[k], burst.offset[k], first)
+    for (let at = 1; at < parts.length; at++) {
+      const piece = burst.furtherFirst[k] + at - 1
+      const { furtherWindow, furtherOffset, furtherLength } = burst
+      checkPlace(parts[at], furtherWindow[piece], furtherOffset[piece], furtherLength[piece])
     }
-    this.#device.publish()
-    return `fill${Math.min(burst.count, 3)},${Math.min(taken, 3)}`
+    const headLength = burst.headLength[k]
+    if (headLength > 0) {
+      checkEqual(headLength, source.headerLength, `vnet_hdr before frame ${k}`)
+      check(parts[0].offset >= headLength, `vnet_hdr before frame ${k} is in the memory`)
+    }
+    const heads = new Uint8Array(burst.heads.buffer, 16 * k, 16)
+    const bytes = bytesOf(model, parts, Math.min(16, should.length))
+    checkBytes(heads.subarray(0, bytes.length), bytes, `head of frame ${k}`)
   }
 
   /** As the engine does with a receiveq. */
-  #deliver(): string {
-    if (this.#taken.length > 0) return 'busy'
-    const count = 1 + (this.#in.byte() & 7)
-    const length = 60 + (this.#in.half() % 9000)
-    outward.count = count
-    for (let k = 0; k < count; k++) {
-      outward.window[k] = own.id
-      outward.offset[k] = 64
-      outward.length[k] = length
-    }
-    sink.deliverAll(this.#device, memory, outward, ALL, 0, count)
-    check(sink.frames + sink.tooLong <= count, 'no frame is delivered twice')
+  #deliver(): number {
+    if (this.#taken.length > 0) return 24
+    const frames = this.#makeFrames(this.#in.byte())
+    const { headerLength, isMergeable } = sink
+    const hasOffloads = sink.offloads !== 0 && outward.hasOffloads
+    this.#model.tables.length = 0
+    const should = deliverFrames(this.#model, frames, { headerLength, isMergeable, hasOffloads })
+    this.#isBlurred = areBlurred(should.written, this.#model.tables)
+    sink.deliverAll(this.#device, memory, outward, ALL, 0, frames.length)
     copies.run()
-    this.#device.publish()
-    return `deliver${Math.min(sink.frames, 2)},${Math.min(sink.tooLong, 1)}`
+    check(sink.frames + sink.tooLong <= frames.length, 'no frame is delivered twice')
+    this.#checkBroken()
+    // It looks ahead for buffers: the frames before the one that breaks the queue may have had some.
+    if (this.#device.broken === AVAIL_STEP) this.#isBlurred = true
+    this.#checkLog(should.written)
+    if (this.#isBlurred) return 61
+    checkEqual(sink.frames, should.frames, 'frames delivered')
+    checkEqual(sink.bytes, should.bytes, 'bytes delivered')
+    checkEqual(sink.tooLong, should.tooLong, 'frames that are too long')
+    this.#publish()
+    this.#seen.add(97, Math.min(sink.frames, 3), Math.min(sink.tooLong, 1), headerLength)
+    return 62
+  }
+
+  /** Frames of one length, whole or cut, with vnet_hdrs or without. */
+  #makeFrames(kind: number): SinkFrame[] {
+    const count = 1 + (kind & 7)
+    const isCut = (kind & 8) !== 0
+    const length = 60 + (this.#in.half() % (kind < 216 ? 200 : 9000))
+    outward.hasOffloads = (kind & 32) !== 0
+    outward.count = count
+    outward.furtherTotal = isCut ? 2 * count : 0
+    const frames: SinkFrame[] = []
+    for (let k = 0; k < count; k++) {
+      const from = 64 + 16 * k
+      const cut = isCut ? 14 + k : length
+      outward.window[k] = own.id
+      outward.offset[k] = from
+      outward.length[k] = length
+      outward.firstLength[k] = cut
+      outward.furtherFirst[k] = 2 * k
+      outward.furtherCount[k] = isCut ? 2 : 0
+      for (const [at, start, part] of [
+        [2 * k, 0, 20],
+        [2 * k + 1, 20, length - cut - 20],
+      ]) {
+        outward.furtherWindow[at] = own.id
+        outward.furtherOffset[at] = OWN / 2 + start
+        outward.furtherLength[at] = part
+      }
+      let bytes = ownBytes.subarray(from, from + length)
+      if (isCut) {
+        bytes = bytes.slice()
+        bytes.set(ownBytes.subarray(OWN / 2, OWN / 2 + length - cut), cut)
+      }
+      const [gso, gsoSize, csumOffset, tunnel] = outward.hasOffloads
+        ? [0x36_2101 + k, 0x22_0500 + k, 16, 0x42_0022]
+        : [0, 0, 0, 0]
+      outward.gso[k] = gso
+      outward.gsoSize[k] = gsoSize
+      outward.csumOffset[k] = csumOffset
+      outward.tunnel[k] = tunnel
+      frames.push({ bytes, gso, gsoSize, csumOffset, tunnel })
+    }
+    return frames
+  }
+
+  /** The pages that were written are marked, and no other. */
+  #checkLog(written: readonly Part[]): void {
+    if (sink.log === null) return
+    bits.fill(0, LOG_FROM)
+    log.mark()
+    if (this.#isBlurred) return
+    expectedBits.fill(0)
+    for (const { region, offset, length } of written) {
+      const start = REGIONS[region][1] + offset - GUEST_ADDRESS
+      const last = Math.floor((start + length - 1) / PAGE)
+      for (let page = Math.floor(start / PAGE); page <= last; page++) {
+        expectedBits[page >> 3] |= 1 << (page & 7)
+      }
+    }
+    checkBytes(bits.subarray(LOG_FROM), expectedBits, 'dirty log')
   }
 }
 
-/** The bytes are in a region, and at the address they should have. */
-function checkInside(window: number, offset: number, length: number, address = -1): void {
-  const at = windows.findIndex(({ id }) => id === window)
-  check(at >= 0, `window ${window} is the guest's`)
-  const [size, start] = REGIONS[at]
-  check(offset >= 0 && length >= 0 && offset + length <= size, `${length} bytes at ${offset}`)
-  check(address < 0 || (address === start + offset && length > 0), `address ${address}`)
+/** What is written lies on a ring or a table, or twice in one place. */
+function areBlurred(written: readonly Part[], tables: readonly Part[]): boolean {
+  if (written.length === 0) return false
+  if (written.some(({ region, offset }) => region === 0 && offset < BUFFERS)) return true
+  const far = tables.filter(({ region, offset }) => region !== 0 || offset >= BUFFERS)
+  const sorted = [...written, ...far]
+    .map(({ region, offset, length }) => [REGIONS[region][1] + offset, length] as const)
+    .sort((a, b) => a[0] - b[0])
+  return sorted.some(([start, length], at) => start + length > (sorted[at + 1]?.[0] ?? Infinity))
+}
+
+function isFrame({ parts }: SourceFrame, k: number): boolean {
+  const [first] = withoutFirst(parts, source.headerLength)
+  return windows[first.region].id === burst.window[k] && first.offset === burst.offset[k]
+}
+
+function checkPlace(part: Part, window: number, offset: number, length: number): void {
+  checkEqual(window, windows[part.region].id, 'window')
+  checkEqual(offset, part.offset, 'offset')
+  checkEqual(length, part.length, 'length')
 }
