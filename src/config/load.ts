@@ -6,12 +6,12 @@ import { readFileSync } from 'node:fs'
 import { Ajv } from 'ajv'
 import type { ErrorObject, ValidateFunction } from 'ajv'
 import type { Document, Node } from 'yaml'
-import { isCollection, isMap, isNode, LineCounter, parseDocument } from 'yaml'
+import { isAlias, isCollection, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
 import { ConfigError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { GroupAddresses, IoTierName, Pace } from '../switch/api.ts'
 import { nearest } from './option-table.ts'
-import { portOptionsFromObject } from './port-options.ts'
+import { isText, portOptionsFromObject } from './port-options.ts'
 
 const FILE_LENGTH_MAX = 16 * 1024 * 1024
 const ALIASES_MAX = 100
@@ -116,6 +116,13 @@ class Places {
     return `${this.#file}:${line}:${col}`
   }
 
+  /** The text of a plain scalar, as `010` for what YAML takes for the number 10; else undefined. */
+  source(path: readonly (string | number)[]): string | undefined {
+    const node = this.#document.getIn(path, true)
+    const scalar = isAlias(node) ? node.resolve(this.#document) : node
+    return isScalar(scalar) ? scalar.source : undefined
+  }
+
   error(path: readonly (string | number)[], message: string, hint?: string): ConfigError {
     const name = formatPath(path)
     const subject = name === '' ? '' : `${name}: `
@@ -176,7 +183,7 @@ function schemaError(error: ErrorObject, place: Places): ConfigError {
 function toConfig(raw: RawConfig, place: Places): Config {
   const ports = (raw.ports ?? []).map((object, index) => {
     try {
-      return portOptionsFromObject(object)
+      return portOptionsFromObject(asWritten(object, index, place))
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
       const path = error.path === '' ? [] : [error.path]
@@ -202,6 +209,20 @@ function toConfig(raw: RawConfig, place: Places): Config {
     ports,
     links,
   }
+}
+
+/** Names that YAML takes for numbers (`010`, `1e3`, `+7`) are names: their text counts. */
+function asWritten(
+  object: Readonly<Record<string, unknown>>,
+  index: number,
+  place: Places,
+): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(object).map(([key, value]) => {
+      const isName = typeof value === 'number' && isText(object['type'], key)
+      return [key, isName ? (place.source(['ports', index, key]) ?? value) : value]
+    }),
+  )
 }
 
 function checkIds(ports: readonly PortOptions[], place: Places): void {

@@ -40,6 +40,13 @@ export function portOptionsFromObject(
   return checked
 }
 
+/** Whether the option of that port type is a text, whatever it looks like. */
+export function isText(type: unknown, key: string): boolean {
+  if (typeof type !== 'string' || !Object.hasOwn(OPTION_TABLE, type)) return false
+  const rules = OPTION_TABLE[type as keyof typeof OPTION_TABLE]
+  return Object.hasOwn(rules, key) && ['string', 'script'].includes(rules[key].kind)
+}
+
 function typeNames(): string {
   return Object.keys(OPTION_TABLE).join(', ')
 }
@@ -92,9 +99,13 @@ function readValue(rule: OptionRule, key: string, value: unknown, path: string):
 }
 
 function readString(key: string, value: unknown, path: string): string {
-  // A YAML number where a name is meant (ids, fds, pids) keeps its digits.
+  // A JSON number where a name may be one (uids, fds, pids).
   if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value)
-  if (typeof value !== 'string') return fail(path, `"${key}" must be a string`)
+  if (typeof value !== 'string') {
+    const shown = JSON.stringify(value)
+    const hint = typeof value === 'object' ? undefined : `write "${shown}" in quotes`
+    return fail(path, `"${key}" must be a text, not ${shown}`, hint)
+  }
   if (value.includes('\0')) return fail(path, `"${key}" must not contain a zero byte`)
   return value
 }

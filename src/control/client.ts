@@ -7,6 +7,8 @@ import { shim } from '../native/shim.ts'
 import { JsonStream } from '../sockets/json-stream.ts'
 
 const SOCK_STREAM = 1
+/** The largest table that limits allow, a million addresses, is a tenth of it. */
+const ANSWER_LENGTH_MAX: number = 512 * 1024 * 1024
 
 interface Message {
   readonly QMP?: unknown
@@ -36,10 +38,11 @@ export class ControlClient {
     this.#path = path
     this.#fd = fd
     this.#socket = new Socket({ fd })
-    const stream = new JsonStream()
+    const stream = new JsonStream(ANSWER_LENGTH_MAX)
     this.#socket.on('data', (bytes) => {
       for (const item of stream.push(bytes)) {
         if (item.error === undefined) this.#receive(item.value as Message)
+        else this.#misunderstood(item.error)
       }
     })
     this.#socket.on('error', () => undefined)
@@ -103,6 +106,16 @@ export class ControlClient {
         waiting?.reject(new FramepumpError('CONTROL_ERROR', error.desc, { hint: error.hint }))
       }
     }
+  }
+
+  /** Which request that was to answer cannot be told: none of them is answered any more. */
+  #misunderstood(reason: string): void {
+    const error = new FramepumpError('CONTROL_ERROR', `the daemon's answer: ${reason}`, {
+      hint: 'is it a framepump, and of this version?',
+    })
+    for (const { reject } of this.#waiting.values()) reject(error)
+    this.#waiting.clear()
+    this.#socket.destroy()
   }
 
   #ended(): void {

@@ -11,6 +11,7 @@ import type {
   Switch,
 } from '../switch/api.ts'
 import type { Command, ServerVersion, Session } from './server.ts'
+import { NEGOTIATION_ARGUMENTS } from './server.ts'
 
 /** What the commands act on. */
 export interface ControlTarget {
@@ -38,9 +39,11 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
   const sw = target.switch
 
   add('query-version', {}, () => ({ qemu: target.version, package: 'framepump' }))
-  add('query-commands', {}, () =>
-    ['qmp_capabilities', ...commands.keys()].sort().map((name) => ({ name })),
-  )
+  // Beyond QEMU's: what each takes, by which `ctl` tells a name of digits from a number.
+  add('query-commands', {}, () => [
+    { name: 'qmp_capabilities', arguments: NEGOTIATION_ARGUMENTS },
+    ...[...commands].map(([name, command]) => ({ name, arguments: command.arguments })),
+  ])
   add('query-status', {}, () => ({
     status: sw.runState,
     running: sw.runState === 'running',
@@ -118,7 +121,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
   add(
     'capture-start',
     {
-      'ports?': 'array',
+      'ports?': 'strings',
       'direction?': 'string',
       'snaplen?': 'number',
       'count?': 'number',

@@ -7,6 +7,7 @@ import { dirname } from 'node:path'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
+import { formatJson } from '../sockets/json-parser.ts'
 import type { JsonItem } from '../sockets/json-stream.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { isAnswered, listenOn } from '../sockets/listen.ts'
@@ -15,13 +16,16 @@ import { SocketThread } from '../sockets/socket-thread.ts'
 const BACKLOG = 64
 
 /** What a command's argument must be. */
-export type ArgumentKind = 'string' | 'boolean' | 'number' | 'array' | 'any'
+export type ArgumentKind = 'string' | 'boolean' | 'number' | 'strings' | 'any'
 
 export interface Command {
   /** Arguments by name; those ending in `?` may be absent. `*`: any others as well. */
   readonly arguments: Readonly<Record<string, ArgumentKind>>
   run(args: Readonly<Record<string, unknown>>, session: Session): unknown
 }
+
+/** Of qmp_capabilities, which the server carries out itself. */
+export const NEGOTIATION_ARGUMENTS: Command['arguments'] = { 'enable?': 'strings' }
 
 export interface Session {
   readonly id: number
@@ -97,7 +101,9 @@ export class ControlServer {
     const us = Date.now() * 1000
     const timestamp = { seconds: Math.floor(us / 1e6), microseconds: us % 1e6 }
     for (const session of this.#sessions.values()) {
-      if (session.isNegotiated) this.#send(session.id, { timestamp, event, data })
+      // Without data there is no member of it, as with QEMU's.
+      const said = Object.keys(data).length === 0 ? {} : { data }
+      if (session.isNegotiated) this.#send(session.id, { timestamp, event, ...said })
     }
   }
 
@@ -117,7 +123,7 @@ export class ControlServer {
   }
 
   #send(connection: number, value: unknown): void {
-    const data = Buffer.from(`${JSON.stringify(value)}\r\n`)
+    const data = Buffer.from(`${formatJson(value)}\r\n`)
     this.#sockets.send(connection, new Uint8Array(data))
   }
 
@@ -164,8 +170,9 @@ export class ControlServer {
     let answer: Record<string, unknown>
     try {
       if (item.error !== undefined) throw new StateError('QMP_SYNTAX', item.error)
+      // First of all: an error answers for its request, too.
+      id = idOf(item.value)
       const request = checkRequest(item.value)
-      id = request.id
       answer = { return: (await this.#dispatch(session, request)) ?? {} }
     } catch (error) {
       const isOurs = error instanceof FramepumpError
@@ -183,7 +190,16 @@ export class ControlServer {
 
   #dispatch(session: SessionState, request: Request): unknown {
     if (request.execute === 'qmp_capabilities') {
-      if (session.isNegotiated) throw new NotFound('Capabilities negotiation is already complete')
+      checkArguments(NEGOTIATION_ARGUMENTS, request.args)
+      if (session.isNegotiated) {
+        throw new NotFound('Capabilities negotiation is already complete, command ignored')
+      }
+      const wanted = (request.args['enable'] ?? []) as unknown[]
+      // None are offered in the greeting: QEMU's one is `oob`.
+      if (wanted.length > 0) {
+        const text = `Parameter 'enable' does not accept value '${String(wanted[0])}'`
+        throw new StateError('QMP_ARGUMENT', text)
+      }
       session.isNegotiated = true
       return {}
     }
@@ -194,7 +210,7 @@ export class ControlServer {
     if (command === undefined) {
       throw new NotFound(`The command ${request.execute} has not been found`)
     }
-    checkArguments(command, request.args)
+    checkArguments(command.arguments, request.args)
     return command.run(request.args, session)
   }
 }
@@ -214,50 +230,72 @@ function errorClass(error: unknown): string {
 interface Request {
   readonly execute: string
   readonly args: Readonly<Record<string, unknown>>
-  readonly id: unknown
+}
+
+function idOf(value: unknown): unknown {
+  const isObject = value !== null && typeof value === 'object' && Object.hasOwn(value, 'id')
+  return isObject ? (value as { id: unknown }).id : undefined
 }
 
 function checkRequest(value: unknown): Request {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) {
     throw new StateError('QMP_SYNTAX', 'QMP input must be a JSON object')
   }
-  const object = value as Record<string, unknown>
-  for (const key of Object.keys(object)) {
-    if (!['execute', 'arguments', 'id'].includes(key)) {
+  let execute: string | undefined
+  let args: Record<string, unknown> = {}
+  for (const [key, member] of Object.entries(value)) {
+    if (key === 'execute') {
+      if (typeof member !== 'string') {
+        throw new StateError('QMP_SYNTAX', `QMP input member 'execute' must be a string`)
+      }
+      execute = member
+    } else if (key === 'arguments') {
+      if (member === null || typeof member !== 'object' || Array.isArray(member)) {
+        throw new StateError('QMP_SYNTAX', `QMP input member 'arguments' must be an object`)
+      }
+      args = member as Record<string, unknown>
+    } else if (key !== 'id') {
       throw new StateError('QMP_SYNTAX', `QMP input member '${key}' is unexpected`)
     }
   }
-  const { execute, arguments: args = {}, id } = object
-  if (typeof execute !== 'string') {
+  if (execute === undefined) {
     throw new StateError('QMP_SYNTAX', `QMP input lacks member 'execute'`)
   }
-  if (args === null || typeof args !== 'object' || Array.isArray(args)) {
-    throw new StateError('QMP_SYNTAX', `QMP input member 'arguments' must be an object`)
-  }
-  return { execute, args: args as Record<string, unknown>, id }
+  return { execute, args }
 }
 
-function checkArguments(command: Command, args: Readonly<Record<string, unknown>>): void {
-  const rules = command.arguments
-  for (const [name, value] of Object.entries(args)) {
-    const kind = rules[name] ?? rules[`${name}?`]
-    if (kind === undefined) {
-      if ('*' in rules) continue
-      throw new StateError('QMP_ARGUMENT', `Parameter '${name}' is unexpected`)
-    }
-    const actual = Array.isArray(value) ? 'array' : typeof value
-    if (kind !== 'any' && actual !== kind) {
-      throw new StateError(
-        'QMP_ARGUMENT',
-        `Invalid parameter type for '${name}', expected: ${kind}`,
-      )
-    }
-  }
-  for (const name of Object.keys(rules)) {
-    if (name !== '*' && !name.endsWith('?') && !(name in args)) {
+/** What is missing or of a wrong type is told before what is too much, as QEMU does. */
+function checkArguments(
+  rules: Command['arguments'],
+  args: Readonly<Record<string, unknown>>,
+): void {
+  const known = new Map(
+    Object.entries(rules).map(([rule, kind]) => [rule.replace(/\?$/, ''), { rule, kind }]),
+  )
+  for (const [name, { rule, kind }] of known) {
+    if (name === '*') continue
+    if (Object.hasOwn(args, name)) checkKind(name, args[name], kind)
+    else if (!rule.endsWith('?')) {
       throw new StateError('QMP_ARGUMENT', `Parameter '${name}' is missing`)
     }
   }
+  if (known.has('*')) return
+  for (const name of Object.keys(args)) {
+    if (!known.has(name)) {
+      throw new StateError('QMP_ARGUMENT', `Parameter '${name}' is unexpected`)
+    }
+  }
+}
+
+function checkKind(name: string, value: unknown, kind: ArgumentKind): void {
+  const [wanted, element] = kind === 'strings' ? ['array', 'string'] : [kind, undefined]
+  const actual = Array.isArray(value) ? 'array' : typeof value
+  if (wanted !== 'any' && actual !== wanted) {
+    const text = `Invalid parameter type for '${name}', expected: ${wanted}`
+    throw new StateError('QMP_ARGUMENT', text)
+  }
+  if (element === undefined) return
+  ;(value as unknown[]).forEach((one, at) => checkKind(`${name}[${at}]`, one, 'string'))
 }
 
 /** A listening socket on the path, mode 0600. */

@@ -1,96 +1,121 @@
 /**
  * Splits a byte stream into JSON values, as QMP peers send them: one after another, with or without
- * newlines between, cut anywhere. Memory is bounded by VALUE_LENGTH_MAX whatever arrives.
+ * newlines between, cut anywhere. Memory is bounded by the longest value, whatever arrives.
  */
-const VALUE_LENGTH_MAX = 1024 * 1024
-const DEPTH_MAX = 64
+import { JsonLexer, TOKEN_ERROR, TOKEN_NONE, TOKEN_STRUCTURE } from './json-lexer.ts'
+import { parseJson } from './json-parser.ts'
 
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
+/** Of a request. */
+const VALUE_LENGTH_MAX = 1024 * 1024
+/** As QEMU's. */
+const DEPTH_MAX = 1024
+const SPACE_MIN = 4096
+/** More is given back after a value. */
+const SPACE_KEPT = 65536
+const STRAY_SHOWN_MAX = 64
 const NEWLINE = 0x0a
 
 export type JsonItem =
   { readonly value: unknown; readonly error?: undefined } | { readonly error: string }
 
 export class JsonStream {
-  #parts: Uint8Array[] = []
+  readonly #lengthMax: number
+  readonly #lexer: JsonLexer = new JsonLexer()
+  /** The value so far, from its first token on. */
+  #bytes: Uint8Array = new Uint8Array(SPACE_MIN)
   #length = 0
-  #depth = 0
-  #inString = false
-  #isEscaped = false
-  /** After an error everything up to the next newline is skipped. */
+  /** Where the token begins that is not ended yet. */
+  #tokenAt = 0
+  #braces = 0
+  #brackets = 0
+  /** A value that was too long: everything up to the next newline is skipped. */
   #isSkipping = false
 
-  /** The values that are complete with these bytes; a value that is none is told once. */
+  /** `lengthMax`: bytes of one value. */
+  constructor(lengthMax: number = VALUE_LENGTH_MAX) {
+    this.#lengthMax = lengthMax
+  }
+
+  /** The values that are complete with these bytes; what is none is told once. */
   push(bytes: Uint8Array): JsonItem[] {
     const items: JsonItem[] = []
-    let start = 0
-    for (let at = 0; at < bytes.length; at++) {
-      const byte = bytes[at]
-      if (this.#isSkipping) {
-        if (byte === NEWLINE) this.#reset()
-        start = at + 1
-      } else if (this.#inString) {
-        if (this.#isEscaped) this.#isEscaped = false
-        else if (byte === BACKSLASH) this.#isEscaped = true
-        else if (byte === QUOTE) this.#inString = false
-      } else if (this.#depth === 0 && isSpace(byte)) {
-        start = at + 1
-      } else if (byte === QUOTE && this.#depth > 0) {
-        this.#inString = true
-      } else if (byte === 0x7b || byte === 0x5b) {
-        if (++this.#depth > DEPTH_MAX) start = this.#fail(items, at, 'nested too deeply')
-      } else if (byte === 0x7d || byte === 0x5d) {
-        if (--this.#depth === 0) {
-          this.#take(bytes.subarray(start, at + 1))
-          items.push(this.#parse())
-          start = at + 1
-        } else if (this.#depth < 0) start = this.#fail(items, at, 'unbalanced brackets')
-      } else if (this.#depth === 0) {
-        start = this.#fail(items, at, 'not a JSON object')
-      }
-      if (this.#length + at - start >= VALUE_LENGTH_MAX) {
-        start = this.#fail(items, at, `longer than ${VALUE_LENGTH_MAX} bytes`)
-      }
+    for (const byte of bytes) {
+      if (this.#isSkipping) this.#isSkipping = byte !== NEWLINE
+      else this.#add(items, byte)
     }
-    if (!this.#isSkipping) this.#take(bytes.subarray(start))
     return items
   }
 
-  #take(bytes: Uint8Array): void {
-    if (bytes.length === 0) return
-    // A copy: the caller reads into the same memory again.
-    this.#parts.push(bytes.slice())
-    this.#length += bytes.length
-  }
-
-  #parse(): JsonItem {
-    const text = Buffer.concat(this.#parts).toString('utf8')
-    this.#reset()
-    try {
-      return { value: JSON.parse(text) as unknown }
-    } catch {
-      return { error: 'Invalid JSON syntax' }
+  #add(items: JsonItem[], byte: number): void {
+    const lexer = this.#lexer
+    if (lexer.isBetween) this.#tokenAt = this.#length
+    this.#keep(byte)
+    for (;;) {
+      const kind = lexer.step(byte)
+      const { isRepeated } = lexer
+      if (kind === TOKEN_ERROR) {
+        items.push({ error: `JSON parse error, stray '${this.#token()}'` })
+        this.#reset()
+      } else if (kind !== TOKEN_NONE) {
+        if (isRepeated) this.#length--
+        this.#ended(items, kind)
+        this.#tokenAt = this.#length
+        if (isRepeated) this.#keep(byte)
+      }
+      if (!isRepeated) break
     }
+    // Nothing is kept of what stands between values.
+    if (lexer.isBetween && this.#braces === 0 && this.#brackets === 0) this.#length = 0
+    if (this.#length < this.#lengthMax) return
+    items.push({ error: `JSON value longer than ${this.#lengthMax} bytes` })
+    this.#reset()
+    lexer.reset()
+    this.#isSkipping = byte !== NEWLINE
   }
 
-  #fail(items: JsonItem[], at: number, reason: string): number {
-    items.push({ error: `Invalid JSON syntax: ${reason}` })
+  #keep(byte: number): void {
+    if (this.#length === this.#bytes.length) {
+      const larger = new Uint8Array(2 * this.#length)
+      larger.set(this.#bytes)
+      this.#bytes = larger
+    }
+    this.#bytes[this.#length++] = byte
+  }
+
+  #token(): string {
+    const end = Math.min(this.#length, this.#tokenAt + STRAY_SHOWN_MAX)
+    return Buffer.from(this.#bytes.subarray(this.#tokenAt, end)).toString('utf8')
+  }
+
+  /** A token ended: with it the value may be complete, or can never be. */
+  #ended(items: JsonItem[], kind: number): void {
+    if (kind === TOKEN_STRUCTURE) {
+      const byte = this.#bytes[this.#tokenAt]
+      if (byte === 0x7b) this.#braces++
+      else if (byte === 0x7d) this.#braces--
+      else if (byte === 0x5b) this.#brackets++
+      else if (byte === 0x5d) this.#brackets--
+    }
+    const depth = this.#braces + this.#brackets
+    if (depth > DEPTH_MAX) items.push({ error: 'JSON nesting depth limit exceeded' })
+    else if (this.#braces >= 0 && this.#brackets >= 0 && depth > 0) return
+    else items.push(parse(this.#bytes.subarray(0, this.#length)))
     this.#reset()
-    this.#isSkipping = true
-    return at + 1
   }
 
   #reset(): void {
-    this.#parts = []
+    if (this.#bytes.length > SPACE_KEPT) this.#bytes = new Uint8Array(SPACE_MIN)
     this.#length = 0
-    this.#depth = 0
-    this.#inString = false
-    this.#isEscaped = false
-    this.#isSkipping = false
+    this.#tokenAt = 0
+    this.#braces = 0
+    this.#brackets = 0
   }
 }
 
-function isSpace(byte: number): boolean {
-  return byte === 0x20 || byte === 0x09 || byte === NEWLINE || byte === 0x0d
+function parse(bytes: Uint8Array): JsonItem {
+  try {
+    return { value: parseJson(bytes) }
+  } catch (error) {
+    return { error: (error as Error).message }
+  }
 }

@@ -82,6 +82,7 @@ interface Listener {
 interface Connection {
   readonly listener: number
   readonly fd: number
+  readonly framing: Framing
   readonly stream: Stream
   readonly output: Uint8Array[]
   outputLength: number
@@ -91,6 +92,8 @@ interface Connection {
   /** Out of epoll: else a peer that has hung up would be told of without end. */
   isParked: boolean
   isHangingUp: boolean
+  /** The peer says nothing more, and waits for what it has asked (shutdown(2), `nc -N`). */
+  isEnded: boolean
 }
 
 const { eventFd } = workerData as SocketWorkerData
@@ -132,6 +135,7 @@ function connect(listener: number, fd: number, framing: Framing): void {
   connections.set(number, {
     listener,
     fd,
+    framing,
     stream: framing === 'json' ? new JsonStream() : new MessageStream(),
     output: [],
     outputLength: 0,
@@ -139,6 +143,7 @@ function connect(listener: number, fd: number, framing: Framing): void {
     unanswered: 0,
     isParked: false,
     isHangingUp: false,
+    isEnded: false,
   })
   shim.epollCtl(epoll, EPOLL_CTL_ADD, fd, POLLIN, number)
   post({ type: 'open', listener, connection: number })
@@ -160,6 +165,11 @@ function read(number: number, connection: Connection): void {
     const space = wanted === undefined ? buffer : buffer.subarray(0, wanted)
     const got = shim.recvMsg(connection.fd, space, received, info, 0)
     if (got === -EAGAIN) break
+    if (got === 0 && connection.framing === 'json') {
+      connection.isEnded = true
+      endAnswered(number, connection)
+      return
+    }
     if (got <= 0) {
       drop(number, connection)
       return
@@ -180,10 +190,17 @@ function read(number: number, connection: Connection): void {
   watch(number, connection)
 }
 
+/** Ends a connection whose peer has said all, when it has been answered. */
+function endAnswered(number: number, connection: Connection): void {
+  const { isEnded, unanswered, output } = connection
+  if (isEnded && unanswered === 0 && output.length === 0) drop(number, connection)
+  else watch(number, connection)
+}
+
 /** Listens for what the connection can go on with. */
 function watch(number: number, connection: Connection): void {
   const events =
-    (connection.unanswered < UNANSWERED_MAX ? POLLIN : 0) |
+    (connection.unanswered < UNANSWERED_MAX && !connection.isEnded ? POLLIN : 0) |
     (connection.output.length > 0 ? POLLOUT : 0)
   const { fd, isParked } = connection
   connection.isParked = events === 0
@@ -206,7 +223,7 @@ function write(number: number, connection: Connection): void {
     else connection.output[0] = data.subarray(done)
   }
   if (connection.output.length === 0 && connection.isHangingUp) drop(number, connection)
-  else watch(number, connection)
+  else endAnswered(number, connection)
 }
 
 /** Whatever `listener` has is ended; what is still to be said is said, as far as the peers take it. */
@@ -249,7 +266,8 @@ function serveConnection(request: SocketRequest & { type: 'send' | 'answered' | 
   if (request.type === 'answered') {
     connection.unanswered--
     // There may be whole messages in the socket that nothing will announce again.
-    if (connection.unanswered === UNANSWERED_MAX - 1) watch(request.connection, connection)
+    if (connection.isEnded) endAnswered(request.connection, connection)
+    else if (connection.unanswered === UNANSWERED_MAX - 1) watch(request.connection, connection)
     return
   }
   if (request.type === 'hang-up') connection.isHangingUp = true
@@ -287,7 +305,10 @@ while (isOpen) {
       const connection = connections.get(data)
       if (connection === undefined) continue
       if ((events & POLLOUT) !== 0) write(data, connection)
-      if ((events & ~POLLOUT) !== 0 && connections.has(data)) read(data, connection)
+      if ((events & ~POLLOUT) === 0 || !connections.has(data)) continue
+      // It has said all, and is gone now altogether.
+      if (connection.isEnded) drop(data, connection)
+      else read(data, connection)
     }
   }
 }

@@ -6,7 +6,7 @@ import { expect, test } from 'vitest'
 import { ControlClient } from '../../src/control/client.ts'
 import { shim } from '../../src/native/shim.ts'
 import type { Daemon } from '../support/lab.ts'
-import { Lab } from '../support/lab.ts'
+import { CLI, Lab } from '../support/lab.ts'
 import { sh, until } from '../support/processes.ts'
 
 /** A raw connection: what it gets is collected. */
@@ -106,6 +106,41 @@ test('greets, negotiates, answers with ids, and lists its commands', async () =>
   )
 })
 
+test('a client that says that it has said all gets every answer', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  for (const commands of [3, 300]) {
+    const socket = connect({ path: daemon.control, allowHalfOpen: true })
+    let text = ''
+    let isEnded = false
+    socket.setEncoding('utf8').on('data', (data: string) => (text += data))
+    socket.on('end', () => (isEnded = true))
+    const requests = ['qmp_capabilities', ...Array.from({ length: commands }, () => 'query-ports')]
+    socket.end(requests.map((execute) => JSON.stringify({ execute })).join('\n'))
+    await until('the daemon hangs up', () => isEnded)
+    expect(text.split('"return"').length - 1).toBe(commands + 1)
+    socket.destroy()
+  }
+})
+
+test('ctl takes names as they are written', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  const netns = lab.netns()
+  const names = ['010', '1e3', '0x1f', '1.0', '+7', 'true', 'null', '"x"']
+  const ctl = (...args: string[]): string => sh(process.execPath, CLI, 'ctl', ...args)
+  for (const [k, name] of names.entries()) {
+    const words = ['type=tap', `id=q${k}`, `ifname=${name}`, `netns=${netns}`]
+    ctl('netdev_add', '--control', daemon.control, ...words)
+  }
+  const ports = await daemon.execute<{ ifname: string }[]>('query-ports')
+  expect(ports.map(({ ifname }) => ifname)).toEqual(names)
+  ctl('set_link', '--control', daemon.control, 'name=q0', 'up=off')
+  expect(await daemon.port('q0')).toMatchObject({ link: false })
+  expect(() => ctl('netdev_del', '--control', daemon.control, 'id')).toThrow('not key=value')
+  expect(() => ctl('nope', '--control', daemon.control, 'id=5')).toThrow('nope has not been found')
+})
+
 test('events tell of ports, links, stop and cont', async () => {
   await using lab = new Lab()
   const daemon = await lab.daemon()
@@ -169,7 +204,7 @@ test('garbage, half lines, 10 MB without an end and a client that never reads ha
   const before = openDescriptors(daemon)
   const garbage = await raw(daemon.control)
   garbage.socket.write('hello\n{"execute": nonsense}\n')
-  await until('it is told', () => garbage.text().split('Invalid JSON syntax').length >= 3)
+  await until('it is told', () => garbage.text().split('JSON parse error').length >= 3)
   const half = await raw(daemon.control)
   half.socket.write('{"execute":"qmp_cap')
   const endless = await raw(daemon.control)

@@ -54,6 +54,26 @@ links:
     })
   })
 
+  test('has names as they are written, whatever YAML takes them for', () => {
+    const names = ['010', '1e3', '0x1f', '1.0', '+7', '-0', '.5', '1e400', '12345678901234567890']
+    for (const name of names) {
+      const text = `ports: [{ id: a, type: tap, ifname: &n ${name.slice(0, 15)}, netns: ${name} }]`
+      const [port] = parseConfig(text, 'x.yaml').ports
+      expect(port).toMatchObject({ ifname: name.slice(0, 15), netns: name })
+    }
+    const aliased = 'ports: [{ id: a, type: tap, ifname: &n 010, netns: *n }]'
+    expect(parseConfig(aliased, 'x.yaml').ports[0]).toMatchObject({ netns: '010' })
+    const replay = parseConfig(
+      'ports: [{ id: a, type: pcap, replay: 1_0e2, loop: 0x10 }]',
+      'x.yaml',
+    )
+    expect(replay.ports[0]).toMatchObject({ replay: '1_0e2', loop: 16 })
+    for (const value of ['true', 'null', '[x]', '{ a: b }']) {
+      const text = `ports: [{ id: a, type: tap, ifname: ${value} }]`
+      expect(said(text)).toMatch(/^x\.yaml:1:\d+: ports\[0\]\.ifname: "ifname" must be a text/)
+    }
+  })
+
   test('of the examples is right', () => {
     const directory = new URL('../../../config/examples/', import.meta.url).pathname
     const files = readdirSync(directory)

@@ -76,7 +76,9 @@ describe('options', () => {
     ['sndbuf', '', '"sndbuf" must be a number from 0 to 9007199254740991'],
     ['vnet_hdr', 'maybe', '"vnet_hdr" must be on or off, not "maybe"'],
     ['up', 1, '"up" must be on or off, not 1'],
-    ['ifname', ['x'], '"ifname" must be a string'],
+    ['ifname', ['x'], '"ifname" must be a text, not ["x"]'],
+    ['ifname', true, '"ifname" must be a text, not true'],
+    ['netns', 1.5, '"netns" must be a text, not 1.5'],
     ['ifname', 'a\0b', '"ifname" must not contain a zero byte'],
   ])('tap %s=%s is refused', (key, given, text) => {
     const error = failure(tap({ [key]: given }))
