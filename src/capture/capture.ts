@@ -60,7 +60,7 @@ export class CaptureSession implements Capture {
     this.ports = options.ports === undefined ? null : new Set(options.ports)
     const { window, handle } = createCaptureRing({
       format,
-      direction: options.direction ?? 'both',
+      direction: options.direction ?? 'in',
       snapLength: options.snapLength ?? SNAP_LENGTH_MAX,
       countLimit: options.count ?? 0,
     })

@@ -102,7 +102,12 @@ program
   .addOption(control())
   .option('-i, --interface <ports>', 'ports, separated by commas; default: all')
   .addOption(
-    new Option('-d, --direction <direction>', 'in: into the switch').choices(['in', 'out', 'both']),
+    new Option(
+      '-d, --direction <direction>',
+      'in: each frame once, where it enters the switch; out: where it leaves; both: twice or more',
+    )
+      .choices(['in', 'out', 'both'])
+      .default('in'),
   )
   .requiredOption('-w, --write <file>', 'file, or - for standard output')
   .option('-s, --snaplen <bytes>', 'bytes kept of each frame', positive)

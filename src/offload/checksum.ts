@@ -3,7 +3,7 @@
  * header, which some senders of TSO frames leave zero (the kernel would drop such a frame).
  */
 import type { Burst } from '../mem/burst.ts'
-import { fillIpv4Checksum, Headers, HEADERS_MAX } from '../wire/headers.ts'
+import { fillIpv4Checksum, Headers, HEADERS_MAX, IPV4_CHECKSUM, read16 } from '../wire/headers.ts'
 import { parseGso } from '../wire/vnet-hdr.ts'
 import type { FrameBuilder } from './frame-builder.ts'
 
@@ -36,7 +36,7 @@ export class ChecksumFiller {
     return true
   }
 
-  /** Builds GSO frame k with the checksums of its IPv4 headers, and all else as it is. @hot */
+  /** Builds GSO frame k with those checksums of its IPv4 headers that are zero; all else stays. @hot */
   fillIpv4(burst: Burst, k: number, bytes: Uint8Array, at: number, needs: number): boolean {
     const headers = this.#headers
     const length = burst.length[k]
@@ -46,13 +46,18 @@ export class ChecksumFiller {
     const builder = this.#builder
     const to = builder.start()
     for (let n = 0; n < headers.l4; n++) builder.bytes[to + n] = bytes[at + n]
-    if (!headers.isIpv6) fillIpv4Checksum(builder.bytes, to + headers.l3)
+    if (!headers.isIpv6) fillIfZero(builder.bytes, to + headers.l3)
     if (headers.outerL4 !== 0 && !headers.isOuterIpv6) {
-      fillIpv4Checksum(builder.bytes, to + headers.outerL3)
+      fillIfZero(builder.bytes, to + headers.outerL3)
     }
     builder.readFrom(burst, k, headers.l4)
     if (!builder.take(length - headers.l4)) return false
     builder.end(headers.l4, gso[k], gsoSize[k], csumOffset[k], needs, tunnel[k])
     return true
   }
+}
+
+/** One that its sender computed stays, right or wrong. @hot */
+function fillIfZero(bytes: Uint8Array, ip: number): void {
+  if (read16(bytes, ip + IPV4_CHECKSUM) === 0) fillIpv4Checksum(bytes, ip)
 }

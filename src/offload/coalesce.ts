@@ -2,13 +2,14 @@
  * Coalescing (GRO): TCP segments of a flow that follow one another in a burst become one TSO frame
  * for a port that takes it. Nothing is delayed: what is not in the burst is not waited for.
  *
- * Merged is only what the sender could have sent as one frame: the next sequence number, the same
- * payload length but for the last, and everything else in the headers equal; after FIN or PSH comes
- * no more. A segment whose checksum is wrong stays alone, so that its receiver sees it.
+ * Merged is only what the sender could have sent as one frame, so that segmentation gives back every
+ * segment byte for byte: the next sequence number, the IPv4 id that follows, the same payload length
+ * but for the last, and everything else in the headers equal; after FIN or PSH comes no more. What is
+ * made anew is verified before, whoever sent it: a segment with a wrong checksum (of its IPv4 header,
+ * of TCP, or of the pseudo-header in a partial one) stays alone, so that its receiver sees it.
  */
 import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../abi/if-tun.ts'
 import {
-  VIRTIO_NET_HDR_F_DATA_VALID,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_GSO_ECN,
   VIRTIO_NET_HDR_GSO_TCPV4,
@@ -22,10 +23,12 @@ import {
   Headers,
   HEADERS_MAX,
   IPPROTO_TCP,
+  IPV4_CHECKSUM,
   IPV4_FRAGMENT,
   IPV4_HEADER_LENGTH,
   IPV4_ID,
   IPV4_TOTAL_LENGTH,
+  ipv4HeaderSum,
   IPV6_HEADER_LENGTH,
   IPV6_PAYLOAD_LENGTH,
   pseudoSum,
@@ -57,7 +60,6 @@ const TYPE_IPV4 = 0x0008
 const TYPE_IPV6 = 0xdd86
 const TYPE_VLAN = 0x0081
 const TYPE_QINQ = 0xa888
-const IPV4_DONT_FRAGMENT = 0x4000
 const NONE = -1
 
 /** What a frame may be. */
@@ -156,25 +158,50 @@ export class Coalescer {
     if (!isOrdinary || hasOptions || !isWhole || !isTaken) this.#kind[k] = ENDS_FLOW
   }
 
-  /** Frames whose checksum is wrong are not merged; a partial one is right by definition. @hot */
+  /** Frames with a wrong checksum, or one that segmentation would spell otherwise, are not merged. @hot */
   #verify(burst: Burst, list: Int32Array, first: number, count: number): void {
     let from = first
     for (let at = first; at < first + count; at++) {
       const k = list[at]
-      if (this.#kind[k] !== MERGES || isTrusted(burst, k)) continue
+      if (this.#kind[k] !== MERGES) continue
+      if (!this.#areHeadersRight(burst, k)) {
+        this.#kind[k] = ENDS_FLOW
+        continue
+      }
+      if (isPartial(burst, k)) continue
       if (this.#checksums.count + SLICES_MAX > CHECKSUM_ROWS_MAX) {
         this.#judge(burst, list, from, at)
         from = at
       }
-      const headers = k * HEADERS_MAX
-      const l4 = this.#l4[k]
-      const isIpv6 = l4 - this.#l3[k] === IPV6_HEADER_LENGTH
-      const l4Length = burst.length[k] - l4
-      const pseudo = pseudoSum(this.#reader.bytes, headers + this.#l3[k], isIpv6, IPPROTO_TCP)
-      this.#checksums.start(k, pseudo + l4Length)
-      this.#addBytes(burst, k, l4)
+      this.#checksums.start(k, this.#pseudoSum(burst, k))
+      this.#addBytes(burst, k, this.#l4[k])
     }
     this.#judge(burst, list, from, first + count)
+  }
+
+  /** What the headers of frame k show without its payload. @hot */
+  #areHeadersRight(burst: Burst, k: number): boolean {
+    const { bytes } = this.#reader
+    const l4 = this.#l4[k]
+    const ip = k * HEADERS_MAX + this.#l3[k]
+    if (bytes[ip] >>> 4 === 4) {
+      if (ipv4HeaderSum(bytes, ip) !== 0xffff) return false
+      // A right one is never 0xffff when it is computed, only when somebody spells 0 so.
+      if (read16(bytes, ip + IPV4_CHECKSUM) === 0xffff) return false
+    }
+    const checksum = read16(bytes, k * HEADERS_MAX + l4 + TCP_CHECKSUM)
+    // 0 and 0xffff are one number: which of them it was would be lost.
+    if (!isPartial(burst, k)) return checksum !== 0 && checksum !== 0xffff
+    const isOfTcp = burst.gsoSize[k] >>> 16 === l4 && burst.csumOffset[k] === TCP_CHECKSUM
+    return isOfTcp && checksum % 0xffff === fold(this.#pseudoSum(burst, k)) % 0xffff
+  }
+
+  /** With the length. @hot */
+  #pseudoSum(burst: Burst, k: number): number {
+    const l4 = this.#l4[k]
+    const ip = k * HEADERS_MAX + this.#l3[k]
+    const { bytes } = this.#reader
+    return pseudoSum(bytes, ip, bytes[ip] >>> 4 === 6, IPPROTO_TCP) + burst.length[k] - l4
   }
 
   /** The bytes of frame k from `from` on, which lies in its first segment or behind it. @hot */
@@ -203,7 +230,7 @@ export class Coalescer {
     this.#checksums.run()
     for (let at = from; at < to; at++) {
       const k = list[at]
-      if (this.#kind[k] !== MERGES || isTrusted(burst, k)) continue
+      if (this.#kind[k] !== MERGES || isPartial(burst, k)) continue
       if (this.#checksums.sum(k) !== 0xffff) this.#kind[k] = ENDS_FLOW
     }
   }
@@ -319,7 +346,11 @@ export class Coalescer {
     )
   }
 
-  /** The IP headers but addresses: equal, ids counting up, or constant and without a meaning. @hot */
+  /**
+   * The IP headers but addresses: equal, and IPv4 ids count up. Constant ones, which mean nothing where
+   * nothing may be fragmented (RFC 6864), would count up after segmentation.
+   * @hot
+   */
   #isNextPacket(first: number, last: number, k: number): boolean {
     const l3 = this.#l3[k]
     const { bytes } = this.#reader
@@ -329,10 +360,8 @@ export class Coalescer {
     }
     const isSame = this.#isEqual(first, k, l3, 2) && this.#isEqual(first, k, l3 + IPV4_FRAGMENT, 4)
     if (!isSame) return false
-    const step =
-      (read16(bytes, ip + IPV4_ID) - read16(bytes, last * HEADERS_MAX + l3 + IPV4_ID)) & 0xffff
-    const isAtomic = (read16(bytes, ip + IPV4_FRAGMENT) & IPV4_DONT_FRAGMENT) !== 0
-    return step === 1 || (step === 0 && isAtomic)
+    const step = read16(bytes, ip + IPV4_ID) - read16(bytes, last * HEADERS_MAX + l3 + IPV4_ID)
+    return (step & 0xffff) === 1
   }
 
   /** Builds the frame that starts with frame k. @hot */
@@ -395,11 +424,6 @@ function mayMerge(burst: Burst, k: number): boolean {
 /** @hot */
 function isPartial(burst: Burst, k: number): boolean {
   return (burst.gso[k] & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0
-}
-
-/** @hot */
-function isTrusted(burst: Burst, k: number): boolean {
-  return (burst.gso[k] & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) !== 0
 }
 
 /** At most so many slices is its payload. @hot */

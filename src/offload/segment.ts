@@ -6,8 +6,16 @@
  * IPv4 ids count up from that of the frame; FIN and PSH are on the last segment only, CWR on the
  * first only (RFC 3168 §6.1.2). Checksums are complete. Of a frame in a UDP tunnel, what is inside is
  * cut, and every segment has the headers of the tunnel.
+ *
+ * Damage is not repaired: where the checksum of an IPv4 header is wrong (zero is a checksum that was
+ * left to us), those of the segments are wrong by as much; a frame whose own lengths say otherwise than
+ * its end, or that leaves neither its checksum to us nor says that it was verified, is not cut.
  */
-import { VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM } from '../abi/virtio-net.ts'
+import {
+  VIRTIO_NET_HDR_F_DATA_VALID,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM,
+} from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import {
   fillIpv4Checksum,
@@ -16,8 +24,10 @@ import {
   HEADERS_MAX,
   IPPROTO_TCP,
   IPPROTO_UDP,
+  IPV4_CHECKSUM,
   IPV4_ID,
   IPV4_TOTAL_LENGTH,
+  ipv4HeaderSum,
   IPV6_HEADER_LENGTH,
   IPV6_PAYLOAD_LENGTH,
   pseudoSum,
@@ -48,6 +58,9 @@ export class Segmenter {
   readonly #builder: FrameBuilder
   readonly #headers: Headers = new Headers()
   #hasOuterChecksum = false
+  /** What the sums of the original's IPv4 headers, inner and outer, are too much; 0: they are right. */
+  #fault = 0
+  #outerFault = 0
 
   constructor(builder: FrameBuilder) {
     this.#builder = builder
@@ -64,6 +77,11 @@ export class Segmenter {
     const available = length < HEADERS_MAX ? length : HEADERS_MAX
     const gso = burst.gso[k]
     if (!parseGso(headers, bytes, at, available, gso, burst.tunnel[k])) return false
+    if ((gso & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) === 0) return false
+    if (!this.#areLengthsRight(bytes, at, length)) return false
+    this.#fault = headers.isIpv6 ? 0 : ipv4Fault(bytes, at + headers.l3)
+    const hasOuterIpv4 = headers.outerL4 !== 0 && !headers.isOuterIpv6
+    this.#outerFault = hasOuterIpv4 ? ipv4Fault(bytes, at + headers.outerL3) : 0
     this.#hasOuterChecksum = (gso & VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM) !== 0
     const gsoSize = burst.gsoSize[k] & 0xffff
     const payload = length - headers.end
@@ -87,6 +105,19 @@ export class Segmenter {
     return true
   }
 
+  /** Every length in the headers is that of the frame, or zero: then it was left to us. @hot */
+  #areLengthsRight(bytes: Uint8Array, at: number, length: number): boolean {
+    const { l3, l4, isIpv6, protocol, outerL3, outerL4, isOuterIpv6 } = this.#headers
+    if (!isIpLength(bytes, at + l3, isIpv6, length - l3)) return false
+    if (protocol === IPPROTO_UDP && !isLength(bytes, at + l4 + UDP_LENGTH, length - l4))
+      return false
+    if (outerL4 === 0) return true
+    return (
+      isIpLength(bytes, at + outerL3, isOuterIpv6, length - outerL3) &&
+      isLength(bytes, at + outerL4 + UDP_LENGTH, length - outerL4)
+    )
+  }
+
   /** @hot */
   #writeHeaders(
     from: Uint8Array,
@@ -101,7 +132,7 @@ export class Segmenter {
     const headers = this.#headers
     for (let k = 0; k < headers.end; k++) bytes[to + k] = from[at + k]
     const l3 = to + headers.l3
-    this.#writeIp(l3, headers.isIpv6, headers.end - headers.l3 + part, number)
+    this.#writeIp(l3, headers.isIpv6, headers.end - headers.l3 + part, number, this.#fault)
     const l4 = to + headers.l4
     const l4Length = headers.end - headers.l4 + part
     let checksum = UDP_CHECKSUM
@@ -120,13 +151,15 @@ export class Segmenter {
   }
 
   /** `total` is the length of the packet, its header included. @hot */
-  #writeIp(l3: number, isIpv6: boolean, total: number, number: number): void {
+  #writeIp(l3: number, isIpv6: boolean, total: number, number: number, fault: number): void {
     const bytes = this.#builder.bytes
     if (isIpv6) write16(bytes, l3 + IPV6_PAYLOAD_LENGTH, total - IPV6_HEADER_LENGTH)
     else {
       write16(bytes, l3 + IPV4_TOTAL_LENGTH, total)
       write16(bytes, l3 + IPV4_ID, read16(bytes, l3 + IPV4_ID) + number)
       fillIpv4Checksum(bytes, l3)
+      if (fault === 0) return
+      write16(bytes, l3 + IPV4_CHECKSUM, fold(read16(bytes, l3 + IPV4_CHECKSUM) + fault))
     }
   }
 
@@ -139,7 +172,7 @@ export class Segmenter {
   #writeTunnel(to: number, innerSum: number, part: number, number: number): void {
     const bytes = this.#builder.bytes
     const { outerL3, outerL4, isOuterIpv6, l4, end } = this.#headers
-    this.#writeIp(to + outerL3, isOuterIpv6, end - outerL3 + part, number)
+    this.#writeIp(to + outerL3, isOuterIpv6, end - outerL3 + part, number, this.#outerFault)
     const length = end - outerL4 + part
     write16(bytes, to + outerL4 + UDP_LENGTH, length)
     write16(bytes, to + outerL4 + UDP_CHECKSUM, 0)
@@ -149,4 +182,22 @@ export class Segmenter {
     const checksum = ~fold(sum + (~fold(innerSum) & 0xffff)) & 0xffff
     write16(bytes, to + outerL4 + UDP_CHECKSUM, checksum === 0 ? 0xffff : checksum)
   }
+}
+
+/** What the sum of the IPv4 header at `ip` is too much; 0 also where its checksum was left zero. @hot */
+function ipv4Fault(bytes: Uint8Array, ip: number): number {
+  return read16(bytes, ip + IPV4_CHECKSUM) === 0 ? 0 : ipv4HeaderSum(bytes, ip) % 0xffff
+}
+
+/** @hot */
+function isIpLength(bytes: Uint8Array, ip: number, isIpv6: boolean, length: number): boolean {
+  return isIpv6
+    ? isLength(bytes, ip + IPV6_PAYLOAD_LENGTH, length - IPV6_HEADER_LENGTH)
+    : isLength(bytes, ip + IPV4_TOTAL_LENGTH, length)
+}
+
+/** Of a length that the field cannot say, the lower half is as good. @hot */
+function isLength(bytes: Uint8Array, at: number, length: number): boolean {
+  const field = read16(bytes, at)
+  return field === 0 || field === (length & 0xffff)
 }

@@ -46,6 +46,8 @@ export const COUNTERS = {
   tx_segmented: 20,
   /** Segments that became part of the one before them for it. */
   tx_coalesced: 21,
+  /** Source is a group address or zero: no station sends so, and a bridge drops it. */
+  rx_drop_source: 22,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

@@ -154,7 +154,10 @@ export type CaptureDirection = 'in' | 'out' | 'both'
 export interface CaptureOptions {
   /** Port ids; absent: all, those added later included. */
   readonly ports?: readonly string[]
-  /** `in`: frames that enter the switch; default `both`. */
+  /**
+   * `in` (default): each frame once, where it enters the switch; `out`: where it leaves, once for each
+   * port that it is given to; `both`: a forwarded frame is there twice or more.
+   */
   readonly direction?: CaptureDirection
   /** Bytes kept of each frame, 1..262144; default 262144 (whole). */
   readonly snapLength?: number

@@ -184,6 +184,8 @@ export class Forwarder {
     const count = burst.count
     let lastSourceHi = 0
     let lastSourceLo = 0
+    // Zero, which the last one begins with, is no sender.
+    let isSender = false
     let end = 0
     for (let first = 0; first < count; first = end) {
       end = endOfRun(heads, first, count)
@@ -195,12 +197,14 @@ export class Forwarder {
       const sourceHi = (word1 >>> 16) | (word2 << 16)
       const sourceLo = word2 >>> 16
       if (sourceHi !== lastSourceHi || sourceLo !== lastSourceLo) {
-        // Group addresses and zero are no senders (and zero is what the last one begins with).
-        if (!isGroup(sourceHi) && (sourceHi | sourceLo) !== 0) {
-          table.learn(sourceHi, sourceLo, inPort, nowS)
-        }
+        isSender = !isGroup(sourceHi) && (sourceHi | sourceLo) !== 0
+        if (isSender) table.learn(sourceHi, sourceLo, inPort, nowS)
         lastSourceHi = sourceHi
         lastSourceLo = sourceLo
+      }
+      if (!isSender) {
+        this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_source] += end - first
+        continue
       }
       const port = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
       if (port === NO_PORT) this.#flood(burst, first, end, inPort)

@@ -311,7 +311,8 @@ class RecordSwitchPort implements OpenPort {
     // The engine's recorder is the port itself: it is detached when the port is removed, and not
     // before, also when the disk is full.
     const removed = new Promise<void>((resolve) => (this.#letGo = resolve))
-    this.#capture = new CaptureSession(0, { to: { path: this.#path } }, (error) => {
+    const captured = { to: { path: this.#path }, direction: 'out' } as const
+    this.#capture = new CaptureSession(0, captured, (error) => {
       if (error !== undefined) context.failed(error)
       return removed
     })

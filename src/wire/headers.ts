@@ -85,6 +85,7 @@ export class Headers {
   length = 0
   /** Of the IP and UDP headers of a tunnel around those; outerL4 is 0 without a tunnel. */
   isOuterIpv6 = false
+  outerLength = 0
   outerL3 = 0
   outerL4 = 0
 
@@ -125,6 +126,7 @@ export class Headers {
     if (this.protocol !== IPPROTO_UDP || this.l4 !== outerL4) return false
     if (innerL3 < this.end || innerL3 >= available || ((innerL3 - outerL4) & 1) !== 0) return false
     this.isOuterIpv6 = this.isIpv6
+    this.outerLength = this.length
     this.outerL3 = this.l3
     this.outerL4 = outerL4
     this.l3 = innerL3
@@ -208,11 +210,19 @@ export function fold(sum: number): number {
   return folded
 }
 
-/** Computes the IPv4 header checksum of the header at `at` and writes it. @hot */
-export function fillIpv4Checksum(bytes: Uint8Array, at: number): void {
+/**
+ * One's complement sum of the IPv4 header at `at`, its checksum included: 0xffff when that is right.
+ * @hot
+ */
+export function ipv4HeaderSum(bytes: Uint8Array, at: number): number {
   const length = (bytes[at] & 0x0f) << 2
-  write16(bytes, at + IPV4_CHECKSUM, 0)
   let sum = 0
   for (let word = at; word < at + length; word += 2) sum += read16(bytes, word)
-  write16(bytes, at + IPV4_CHECKSUM, ~fold(sum))
+  return fold(sum)
+}
+
+/** Computes the IPv4 header checksum of the header at `at` and writes it. @hot */
+export function fillIpv4Checksum(bytes: Uint8Array, at: number): void {
+  write16(bytes, at + IPV4_CHECKSUM, 0)
+  write16(bytes, at + IPV4_CHECKSUM, ~ipv4HeaderSum(bytes, at))
 }

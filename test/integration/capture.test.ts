@@ -37,16 +37,19 @@ function tsharkFrames(lab: Lab, file: string, filter: string): string[] {
   return frames
 }
 
-test('every frame is in the capture, in and out, as it was sent', async () => {
+test('every frame is in the capture, once or in and out, as it was sent', async () => {
   await using lab = new Lab()
   const { daemon, netns } = await lab.star(2)
   const file = join(lab.directory, 'all.pcapng')
-  const capture = await startCapture(lab, daemon.control, '-w', file)
+  const capture = await startCapture(lab, daemon.control, '-d', 'both', '-w', file)
+  const once = join(lab.directory, 'once.pcapng')
+  const other = await startCapture(lab, daemon.control, '-w', once)
   const receiver = await lab.receive(netns[1], 500)
   const sent = variedFrames(500)
   await lab.send(netns[0], sent)
   expect(await receiver.frames()).toEqual(sent)
   expect(await capture.stop('SIGINT')).toBe(0)
+  expect(await other.stop('SIGINT')).toBe(0)
   const own = 'eth.type == 0x88b5'
   expect(
     tsharkFrames(
@@ -63,6 +66,9 @@ test('every frame is in the capture, in and out, as it was sent', async () => {
     ),
   ).toEqual(sent)
   expect(tsharkFrames(lab, file, own)).toHaveLength(1000)
+  // Without a direction a frame is there once, where it entered.
+  expect(tsharkFrames(lab, once, own)).toEqual(sent)
+  expect(tsharkFrames(lab, once, 'frame.packet_flags_direction == 2')).toEqual([])
   expect(sh('capinfos', '-t', file)).toContain('pcapng')
 })
 

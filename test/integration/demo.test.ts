@@ -38,8 +38,8 @@ test('forwards pings and a TCP transfer without loss, and leaves a capture of al
   expect(summary.capture.dropped).toBe(0)
 
   const echoes = sh('tshark', '-r', file, '-Y', 'icmp.type == 8', '-T', 'fields', '-e', 'frame.len')
-  // Each is in the capture where it came in and where it went out.
-  expect(echoes.trim().split('\n')).toHaveLength(2 * (summary.ping.sent + summary.virtio.sent))
+  // Each is in the capture once, where it came in.
+  expect(echoes.trim().split('\n')).toHaveLength(summary.ping.sent + summary.virtio.sent)
   expect(sh('capinfos', '-c', '-M', file)).toContain(` ${summary.capture.frames}`)
   expect(interfaces()).toBe(before)
 })

@@ -7,12 +7,18 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { TUN_F_CSUM, TUN_F_UDP_TUNNEL_GSO_CSUM } from '../../src/abi/if-tun.ts'
 import { NEEDS_IPV4_CHECKSUM, OFFLOADS_ALL, OFFLOADS_PLAIN } from '../../src/wire/vnet-hdr.ts'
 import type { IpFrame, IpFrameOptions, TunnelOptions } from '../support/ip-frames.ts'
-import { checksumFault, ipFrame, payloadOf, tunnelFrame } from '../support/ip-frames.ts'
+import {
+  checksumFault,
+  ipFrame,
+  payloadOf,
+  referenceSum,
+  tunnelFrame,
+} from '../support/ip-frames.ts'
 import type { GivenFrame, OffloadFrame } from '../support/offload-bench.ts'
 import { OffloadBench } from '../support/offload-bench.ts'
 
 const [FIN, PSH, ACK, ECE, CWR] = [0x01, 0x08, 0x10, 0x40, 0x80]
-const [NEEDS_CSUM, TUNNEL_CSUM, ECN] = [1, 8, 0x80]
+const [NEEDS_CSUM, DATA_VALID, TUNNEL_CSUM, ECN] = [1, 2, 8, 0x80]
 const [IN_IPV4, IN_IPV6] = [0x20, 0x40]
 const [TCPV4, TCPV6, UDP_L4] = [1, 4, 5]
 
@@ -166,6 +172,91 @@ const tunnels = fc.record({
   vlans: fc.oneof(fc.constant([]), fc.constant([5])),
   id: fc.nat(0xffff),
   header: fc.constantFrom(undefined, [0x02, 0, 0x65, 0x58, 0, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
+})
+
+/** A header checksum that is wrong by as much as one that is right plus `fault`. */
+function damageIpv4(bytes: Uint8Array, l3: number, fault: number): Uint8Array {
+  const damaged = bytes.slice()
+  const sum = ((damaged[l3 + 10] << 8) | damaged[l3 + 11]) + fault
+  const folded = (sum & 0xffff) + (sum >>> 16)
+  damaged[l3 + 10] = folded >>> 8
+  damaged[l3 + 11] = folded & 0xff
+  return damaged
+}
+
+describe('segmentation of a damaged frame', () => {
+  const whole = ipFrame({ payload: payloadOf(3000), checksum: 'partial' })
+  const header = gsoHeader(whole, TCPV4, 1000)!
+
+  test('leaves a wrong IPv4 header checksum as wrong as it was', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 0xfffe }), (fault) => {
+        const bytes = damageIpv4(whole.bytes, whole.l3, fault)
+        fc.pre(bytes[whole.l3 + 10] !== 0 || bytes[whole.l3 + 11] !== 0)
+        const given = bench.run([{ bytes, header }], 0)
+        expect(given).toHaveLength(3)
+        for (const one of given) {
+          expect(referenceSum(one.bytes.subarray(whole.l3, whole.l4)) % 0xffff).toBe(fault)
+        }
+      }),
+    )
+  })
+
+  test('the IPv4 headers of a tunnel and in it keep their damage apart', () => {
+    const tunnel = tunnelFrame(whole)
+    const around = [tunnel.outerL4, tunnel.l3] as const
+    const gso = gsoHeader(tunnel, TCPV4 | IN_IPV4, 1000)!
+    const inner = damageIpv4(tunnel.bytes, tunnel.l3, 5)
+    const both = damageIpv4(inner, tunnel.outerL3, 9)
+    const given = bench.run([{ bytes: both, header: gso, tunnel: around }], OFFLOADS_PLAIN)
+    expect(given).toHaveLength(3)
+    for (const { bytes } of given) {
+      expect(referenceSum(bytes.subarray(tunnel.l3, tunnel.l4)) % 0xffff).toBe(5)
+      expect(referenceSum(bytes.subarray(tunnel.outerL3, tunnel.outerL4)) % 0xffff).toBe(9)
+    }
+  })
+
+  test('a checksum that was left zero is filled, one that is wrong beside it is not', () => {
+    const tunnel = tunnelFrame(whole)
+    const bytes = damageIpv4(tunnel.bytes, tunnel.outerL3, 9)
+    const [given] = bench.run(
+      [
+        {
+          bytes: Uint8Array.from(bytes).fill(0, tunnel.l3 + 10, tunnel.l3 + 12),
+          header: gsoHeader(tunnel, TCPV4 | IN_IPV4, 1000)!,
+          tunnel: [tunnel.outerL4, tunnel.l3],
+          needs: NEEDS_IPV4_CHECKSUM,
+        },
+      ],
+      OFFLOADS_ALL,
+    )
+    expect(given.bytes).toEqual(bytes)
+  })
+
+  test.each([
+    ['IPv4 total length', {}, (one: IpFrame) => one.l3 + 2],
+    ['IPv6 payload length', { isIpv6: true }, (one: IpFrame) => one.l3 + 4],
+    ['UDP length', { protocol: 'udp' as const }, (one: IpFrame) => one.l4 + 4],
+  ])('a wrong %s is a drop, zero is not', (_, options, place) => {
+    const one = ipFrame({ ...options, payload: payloadOf(3000), checksum: 'partial' })
+    const gso = gsoHeader(one, typeOf({ ...options, payload: payloadOf(0) }), 1000)!
+    const given = (high: number): number => {
+      const bytes = one.bytes.slice()
+      bytes[place(one)] = high
+      if (high === 0) bytes[place(one) + 1] = 0
+      return bench.run([{ bytes, header: gso }], 0).length
+    }
+    expect([given(one.bytes[place(one)]), given(0), given(1), given(0xff)]).toEqual([3, 3, 0, 0])
+  })
+
+  test('whose checksum is neither left to us nor verified is a drop', () => {
+    const flags = (value: number): number =>
+      bench.run(
+        [{ bytes: whole.bytes, header: [value, ...header.slice(1)] as never, needs: TUN_F_CSUM }],
+        0,
+      ).length
+    expect([flags(NEEDS_CSUM), flags(DATA_VALID), flags(0)]).toEqual([3, 3, 0])
+  })
 })
 
 describe('segmentation in a UDP tunnel', () => {
@@ -394,6 +485,117 @@ describe('coalescing', () => {
   test('a port without TSO for that family is given the segments', () => {
     const segments = segmentsOf({ isIpv6: true, payload: payloadOf(3000), sequence: 1 }, 1000)
     expect(bench.run(segments, 0x03, true)).toHaveLength(3)
+  })
+})
+
+/** What a receiver without offloads would see of these frames. */
+function onWire(given: readonly GivenFrame[]): Buffer[] {
+  return given.flatMap(({ bytes, gso, gsoSize, csumOffset }) => {
+    if (gso === 0) return [Buffer.from(bytes)]
+    const header = [
+      gso & 0xff,
+      (gso >>> 8) & 0xff,
+      gso >>> 16,
+      gsoSize & 0xffff,
+      gsoSize >>> 16,
+      csumOffset,
+    ] as const
+    return bench.run([{ bytes, header }], 0).map((one) => Buffer.from(one.bytes))
+  })
+}
+
+describe('coalescing and damage', () => {
+  const base = { payload: payloadOf(300), id: 7, sequence: 1000 }
+  const segment = (n: number, more: Partial<IpFrameOptions> = {}): IpFrame =>
+    ipFrame({ ...base, id: base.id + n, sequence: 1000 + n * 300, ...more })
+  const l3 = 14
+
+  test('what is segmented after it is what came, byte for byte, whatever was wrong with it', () => {
+    const spot = fc.record({
+      frame: fc.nat(4),
+      at: fc.oneof(fc.integer({ min: 12, max: 60 }), fc.nat(350)),
+      flip: fc.integer({ min: 1, max: 255 }),
+    })
+    fc.assert(
+      fc.property(
+        fc.constantFrom<Partial<IpFrameOptions>>({}, { isIpv6: true }, { vlans: [5] }),
+        fc.constantFrom(0, 1, 0xffff),
+        fc.array(spot, { maxLength: 3 }),
+        fc.boolean(),
+        (more, idStep, spots, isValid) => {
+          const frames = Array.from({ length: 5 }, (_, n) =>
+            segment(n, { ...more, id: (7 + n * idStep) & 0xffff }).bytes.slice(),
+          )
+          for (const { frame, at, flip } of spots) {
+            if (at < frames[frame].length) frames[frame][at] ^= flip
+          }
+          const flags = isValid ? DATA_VALID : 0
+          const given = bench.run(
+            frames.map((bytes) => ({ bytes, header: [flags, 0, 0, 0, 0, 0] as const })),
+            OFFLOADS_ALL,
+            true,
+          )
+          const plain = given.map((one) => ((one.gso & 0xff00) === 0 ? { ...one, gso: 0 } : one))
+          // Frames of another flow may be overtaken, none is lost or changed.
+          const sorted = (list: readonly Uint8Array[]): string[] =>
+            list.map((bytes) => Buffer.from(bytes).toString('hex')).sort()
+          expect(sorted(onWire(plain))).toEqual(sorted(frames))
+        },
+      ),
+      { numRuns: 1000 },
+    )
+  })
+
+  test.each([
+    ['a wrong IPv4 header checksum', (bytes: Uint8Array) => (bytes[l3 + 10] ^= 0x55), 0],
+    [
+      'one, though the TCP checksum was verified',
+      (bytes: Uint8Array) => (bytes[l3 + 10] ^= 0x55),
+      2,
+    ],
+    [
+      'a wrong TCP checksum that is said to be verified',
+      (bytes: Uint8Array) => (bytes[90] ^= 1),
+      2,
+    ],
+  ])('%s is passed on', (_, damage, flags) => {
+    const frames = [0, 1, 2].map((n) => segment(n).bytes.slice())
+    damage(frames[1])
+    const given = bench.run(
+      frames.map((bytes) => ({ bytes, header: [flags, 0, 0, 0, 0, 0] as const })),
+      OFFLOADS_ALL,
+      true,
+    )
+    expect(given.map(({ bytes }) => bytes)).toEqual(frames)
+  })
+
+  test('a partial checksum is completed as its sender began it, or not merged', () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom(0, 0, 1, 0x5555),
+        fc.constantFrom(0, 0, 2, -2),
+        fc.constantFrom(0, 0, 3),
+        (fieldFlip, startShift, ipFlip) => {
+          const frames = [0, 1, 2].map((n) => {
+            const one = segment(n, { checksum: 'partial' })
+            const bytes = one.bytes.slice()
+            const header = [NEEDS_CSUM, 0, 0, 0, one.l4, one.checksumOffset]
+            if (n === 1) {
+              bytes[one.l4 + 16] ^= fieldFlip >>> 8
+              bytes[one.l4 + 17] ^= fieldFlip & 0xff
+              bytes[l3 + 11] ^= ipFlip
+              header[4] += startShift
+            }
+            return { bytes, header } as unknown as OffloadFrame
+          })
+          const alone = frames.flatMap((frame) => bench.run([frame], 0).map(({ bytes }) => bytes))
+          const given = bench.run(frames, OFFLOADS_ALL, true)
+          const isDamaged = fieldFlip !== 0 || startShift !== 0 || ipFlip !== 0
+          expect(given).toHaveLength(isDamaged ? 3 : 1)
+          if (!isDamaged) expect(onWire(given)).toEqual(alone.map((bytes) => Buffer.from(bytes)))
+        },
+      ),
+    )
   })
 })
 

@@ -18,6 +18,8 @@ const BROADCAST = 255
 const MULTICAST = 254
 /** 01:80:c2:00:00:00 */
 const RESERVED = 253
+/** 00:00:00:00:00:00 */
+const ZERO = 0
 const GROUPS = [BROADCAST, MULTICAST, RESERVED]
 
 interface Frame {
@@ -30,6 +32,7 @@ function addressBytes(station: number): number[] {
   if (station === BROADCAST) return [255, 255, 255, 255, 255, 255]
   if (station === MULTICAST) return [1, 0, 0x5e, 0, 0, 1]
   if (station === RESERVED) return [1, 0x80, 0xc2, 0, 0, 0]
+  if (station === ZERO) return [0, 0, 0, 0, 0, 0]
   return [2, 0, 0, 0, 0, station]
 }
 
@@ -90,7 +93,11 @@ class Model {
   #bridge(inPort: number, frame: Frame, number: number, nowS: number): void {
     const { source, destination } = frame
     const counters = this.counters[inPort]
-    if (!GROUPS.includes(source) && (this.table.has(source) || this.table.size < this.#tableSize)) {
+    if (GROUPS.includes(source) || source === ZERO) {
+      counters.rx_drop_source++
+      return
+    }
+    if (this.table.has(source) || this.table.size < this.#tableSize) {
       this.table.set(source, { port: inPort, seenS: nowS })
     }
     const known = this.table.get(destination)
@@ -140,7 +147,7 @@ const station = fc.integer({ min: 1, max: 12 })
 const frame = fc.record({
   source: fc.oneof(
     { weight: 20, arbitrary: station },
-    { weight: 1, arbitrary: fc.constantFrom(...GROUPS) },
+    { weight: 1, arbitrary: fc.constantFrom(...GROUPS, ZERO) },
   ),
   destination: fc.oneof(
     { weight: 3, arbitrary: station },

@@ -189,9 +189,30 @@ describe('on the switch', () => {
     expect(counted(0)).toMatchObject({ rx_drop_group_address: 1 })
   })
 
-  test('group addresses are never learnt as senders', () => {
-    forward(0, [{ to: 9, from: BROADCAST }])
-    expect(forwarder.macTable.entries).toBe(0)
+  test.each([
+    ['broadcast', BROADCAST],
+    ['a group address', RESERVED],
+    ['zero', ZERO],
+  ])('frames from %s are dropped and counted, those beside them are not', (_, source) => {
+    const got = forward(0, [
+      { to: 9, from: source },
+      { to: 9, from: 1 },
+      { to: 9, from: source },
+      { to: BROADCAST, from: source },
+    ])
+    expect(got).toEqual([[], [1], [1], [1]])
+    expect(counted(0)).toEqual({ rx_frames: 4, rx_bytes: 240, rx_drop_source: 3 })
+    expect(forwarder.macTable.entries).toBe(1)
+  })
+
+  test('a link passes whatever source a frame has', () => {
+    forwarder.wire(0, 1)
+    const got = forward(0, [
+      { to: 9, from: ZERO },
+      { to: 9, from: BROADCAST },
+    ])
+    expect(got).toEqual([[], [0, 1], [], []])
+    expect(counted(0)).not.toHaveProperty('rx_drop_source')
   })
 
   test('the address of zeros is never learnt, wherever in a burst it stands', () => {
