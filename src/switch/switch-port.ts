@@ -7,6 +7,8 @@ import { constants } from 'node:fs'
 import { getSystemErrorMap } from 'node:util'
 import { VNET_HDR_TUNNEL_LENGTH } from '../abi/virtio-net.ts'
 import { CaptureSession } from '../capture/capture.ts'
+import { isGzip } from '../capture/formats.ts'
+import { inflateFile } from '../capture/inflate.ts'
 import { indexCapture } from '../capture/read-file.ts'
 import { ConfigError, errnoName, SysError } from '../errors.ts'
 import { WINDOW_LENGTH_MAX, Window } from '../mem/window.ts'
@@ -112,7 +114,7 @@ export async function openPort(options: PortOptions, context: OpenPortContext): 
     case 'pcap':
       return options.replay === undefined
         ? new RecordSwitchPort(options, context)
-        : new ReplaySwitchPort(options, context.log)
+        : new ReplaySwitchPort(options, await mapFile(options.replay, context.log), context.log)
   }
 }
 
@@ -230,14 +232,14 @@ class ReplaySwitchPort implements OpenPort {
   readonly #path: string
   readonly #window: Window
 
-  constructor(options: PcapOptions, log: (message: string) => void) {
+  /** `window` has the file, and is the port's from now on. */
+  constructor(options: PcapOptions, window: Window, log: (message: string) => void) {
     const path = options.replay!
     this.#path = path
-    this.#window = mapFile(path)
+    this.#window = window
     try {
       const index = indexCapture(new Uint8Array(this.#window.buffer), path)
-      if (index.skipped > 0) log(`${path}: ${index.skipped} frames are no Ethernet frames: skipped`)
-      if (index.isTruncated) log(`${path}: ends in the middle of a frame: the rest is replayed`)
+      for (const note of index.notes) log(`${path}: ${note}`)
       this.description = {
         kind: 'replay',
         file: {
@@ -269,7 +271,21 @@ class ReplaySwitchPort implements OpenPort {
   }
 }
 
-function mapFile(path: string): Window {
+/** The file, or what is in it when it is a gzip file. */
+async function mapFile(path: string, log: (message: string) => void): Promise<Window> {
+  const file = mapPlainFile(path)
+  const bytes = new Uint8Array(file.buffer)
+  if (!isGzip(bytes)) return file
+  try {
+    const { window, isCut } = await inflateFile(bytes, path)
+    if (isCut) log(`${path}: the gzip file is cut off: the rest is replayed`)
+    return window
+  } finally {
+    file.unmap()
+  }
+}
+
+function mapPlainFile(path: string): Window {
   const fd = shim.open(path, constants.O_RDONLY | constants.O_NONBLOCK | O_CLOEXEC)
   if (fd < 0) {
     const reason = getSystemErrorMap().get(fd)?.[1] ?? errnoName(fd)

@@ -5,8 +5,11 @@
 import {
   BYTE_ORDER_MAGIC,
   ENHANCED_PACKET_BLOCK,
+  EPB_FLAG_FCS_MASK,
+  EPB_FLAG_FCS_SHIFT,
   EPB_FLAGS,
   IF_DESCRIPTION,
+  IF_FCSLEN,
   IF_NAME,
   IF_TSOFFSET,
   IF_TSRESOL,
@@ -24,7 +27,8 @@ import {
   SIMPLE_PACKET_BLOCK,
 } from '../abi/pcapng.ts'
 import type { CaptureVisitor } from './capture-visitor.ts'
-import { CaptureFormatError } from './capture-visitor.ts'
+import { CaptureFormatError, visitFrame } from './capture-visitor.ts'
+import { refuseLinkType } from './link-types.ts'
 
 /** 10^-9: timestamps are nanoseconds. */
 const TSRESOL_NS = 9
@@ -140,13 +144,18 @@ export function interfaceStatistics(
 interface Interface {
   readonly linkType: number
   readonly snapLength: number
+  readonly fcsLength: number
   /** Nanoseconds of one timestamp unit, as a fraction. */
   readonly numerator: bigint
   readonly denominator: bigint
   readonly offsetNs: bigint
 }
 
-/** Reads a whole pcapng file; `visitor` gets every frame. Throws CaptureFormatError. */
+/**
+ * Reads a whole pcapng file; `visitor` gets every frame. Throws CaptureFormatError. Blocks are walked
+ * by their own lengths, so that a section's length says nothing more; blocks and options that tell
+ * nothing of frames are skipped, whoever defined them. if_tzone is not needed: times are UTC.
+ */
 export function readPcapng(bytes: Uint8Array, visitor: CaptureVisitor): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   let isLittle = true
@@ -158,7 +167,8 @@ export function readPcapng(bytes: Uint8Array, visitor: CaptureVisitor): void {
       visitor.truncated?.(at)
       return
     }
-    if (view.getUint32(at, true) === SECTION_HEADER_BLOCK) {
+    const isSection = view.getUint32(at, true) === SECTION_HEADER_BLOCK
+    if (isSection) {
       const magic = view.getUint32(at + 8, true)
       if (magic !== BYTE_ORDER_MAGIC && magic !== 0x4d3c2b1a) {
         throw new CaptureFormatError(at, 'unknown byte-order magic')
@@ -181,30 +191,62 @@ export function readPcapng(bytes: Uint8Array, visitor: CaptureVisitor): void {
       throw new CaptureFormatError(at, 'the two lengths of a block differ')
     }
     const body = new DataView(bytes.buffer, bytes.byteOffset + at + 8, length - 12)
-    if (type === INTERFACE_DESCRIPTION_BLOCK) interfaces.push(readInterface(at, body, isLittle))
-    else readFrameBlock(at, type, body, isLittle, interfaces, visitor)
+    if (isSection) checkSection(at, body, isLittle)
+    else if (type === INTERFACE_DESCRIPTION_BLOCK) {
+      interfaces.push(readInterface(at, body, isLittle))
+    } else readFrameBlock(at, type, body, isLittle, interfaces, visitor)
     at += length
   }
 }
 
-function readInterface(at: number, body: DataView, isLittle: boolean): Interface {
-  if (body.byteLength < 8) throw new CaptureFormatError(at, 'interface block is too short')
-  let resolution = 6
-  let offsetS = 0n
-  let option = 8
+function checkSection(at: number, body: DataView, isLittle: boolean): void {
+  if (body.byteLength < 16) throw new CaptureFormatError(at, 'section header is too short')
+  const major = body.getUint16(4, isLittle)
+  const minor = body.getUint16(6, isLittle)
+  // 1.2 was written by some, and is the same.
+  if (major !== 1 || (minor !== 0 && minor !== 2)) {
+    throw new CaptureFormatError(at, `pcapng version ${major}.${minor} is not 1.0`)
+  }
+}
+
+/** Where the value of each option is, by its code. A list may end with the block, or with its end mark. */
+function readOptions(
+  at: number,
+  body: DataView,
+  from: number,
+  isLittle: boolean,
+): Map<number, DataView> {
+  const options = new Map<number, DataView>()
+  let option = from
   while (option + 4 <= body.byteLength) {
     const code = body.getUint16(option, isLittle)
     const length = body.getUint16(option + 2, isLittle)
-    if (code === OPT_ENDOFOPT || option + 4 + length > body.byteLength) break
-    if (code === IF_TSRESOL && length === 1) resolution = body.getUint8(option + 4)
-    if (code === IF_TSOFFSET && length === 8) offsetS = body.getBigInt64(option + 4, isLittle)
+    if (code === OPT_ENDOFOPT) break
+    if (option + 4 + length > body.byteLength) {
+      throw new CaptureFormatError(at, `option ${code} leaves its block`)
+    }
+    options.set(code, new DataView(body.buffer, body.byteOffset + option + 4, length))
     option += 4 + pad4(length)
   }
+  return options
+}
+
+function readInterface(at: number, body: DataView, isLittle: boolean): Interface {
+  if (body.byteLength < 8) throw new CaptureFormatError(at, 'interface block is too short')
+  const options = readOptions(at, body, 8, isLittle)
+  // One of another length means nothing, to Wireshark as well.
+  const valueOf = (code: number, length: number): DataView | undefined => {
+    const value = options.get(code)
+    return value?.byteLength === length ? value : undefined
+  }
+  const resolution = valueOf(IF_TSRESOL, 1)?.getUint8(0) ?? 6
+  const offsetS = valueOf(IF_TSOFFSET, 8)?.getBigInt64(0, isLittle) ?? 0n
   const exponent = BigInt(resolution & 0x7f)
   const base = (resolution & 0x80) !== 0 ? 2n : 10n
   return {
     linkType: body.getUint16(0, isLittle),
     snapLength: body.getUint32(4, isLittle),
+    fcsLength: valueOf(IF_FCSLEN, 1)?.getUint8(0) ?? 0,
     numerator: 1_000_000_000n,
     denominator: base ** exponent,
     offsetNs: offsetS * 1_000_000_000n,
@@ -231,17 +273,23 @@ function readFrameBlock(
   const from = interfaces[id]
   if (from === undefined) throw new CaptureFormatError(at, `interface ${id} was not described`)
   if (from.linkType !== LINKTYPE_ETHERNET) {
-    throw new CaptureFormatError(at, `link type ${from.linkType} is not Ethernet (1)`)
+    throw new CaptureFormatError(at, refuseLinkType(from.linkType))
   }
-  const originalLength = body.getUint32(isSimple ? 0 : 16, isLittle)
-  const snapped = from.snapLength === 0 ? originalLength : Math.min(originalLength, from.snapLength)
+  const original = body.getUint32(isSimple ? 0 : 16, isLittle)
+  const snapped = from.snapLength === 0 ? original : Math.min(original, from.snapLength)
   const length = isSimple ? snapped : body.getUint32(12, isLittle)
   if (length > body.byteLength - header) {
     throw new CaptureFormatError(at, `captured length ${length} leaves the block`)
   }
-  const units = isSimple
-    ? 0n
-    : (BigInt(body.getUint32(4, isLittle)) << 32n) | BigInt(body.getUint32(8, isLittle))
+  const offset = at + 8 + header
+  if (isSimple) {
+    visitFrame(visitor, offset, length, original, from.fcsLength, null, id)
+    return
+  }
+  const units = (BigInt(body.getUint32(4, isLittle)) << 32n) | BigInt(body.getUint32(8, isLittle))
   const ns = (units * from.numerator) / from.denominator + from.offsetNs
-  visitor.frame(at + 8 + header, length, originalLength, ns, id)
+  const flags = readOptions(at, body, header + pad4(length), isLittle).get(EPB_FLAGS)
+  const told = flags === undefined || flags.byteLength !== 4 ? 0 : flags.getUint32(0, isLittle)
+  const fcsLength = (told >>> EPB_FLAG_FCS_SHIFT) & EPB_FLAG_FCS_MASK || from.fcsLength
+  visitFrame(visitor, offset, length, original, fcsLength, ns, id)
 }

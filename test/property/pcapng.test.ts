@@ -20,9 +20,12 @@ import {
 interface Seen {
   readonly frame: Uint8Array
   readonly originalLength: number
-  readonly timestampNs: bigint
+  readonly timestampNs: bigint | null
   readonly interfaceId: number
 }
+
+/** One that is written: it has a time. */
+type Given = Seen & { readonly timestampNs: bigint; readonly flags: number }
 
 type Reader = typeof readPcap
 
@@ -48,13 +51,20 @@ function read(bytes: Uint8Array, reader: Reader): { frames: Seen[]; isTruncated:
 const u32 = fc.nat(0xffff_ffff)
 const bytesUpTo = (maxLength: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ maxLength })
 
-const captured = fc.record({
-  interfaceId: fc.nat(3),
-  timestampNs: fc.bigInt(0n, 2n ** 64n - 1n),
-  frame: bytesUpTo(300),
-  originalLength: u32,
-  flags: u32,
-})
+/** Frames without an FCS (bits 5 to 8 of their flags), at most as long as they were. */
+const captured = fc
+  .record({
+    interfaceId: fc.nat(3),
+    timestampNs: fc.bigInt(0n, 2n ** 64n - 1n),
+    frame: bytesUpTo(300),
+    cut: fc.oneof(fc.constant(0), fc.nat(0xffff_0000)),
+    flags: u32,
+  })
+  .map(({ cut, flags, ...one }) => ({
+    ...one,
+    originalLength: one.frame.length + cut,
+    flags: (flags & ~0x1e0) >>> 0,
+  }))
 const names = fc.tuple(
   ...Array.from({ length: 4 }, () => fc.tuple(fc.string(), fc.string({ unit: 'grapheme' }))),
 )
@@ -68,7 +78,7 @@ function boundaries(blocks: readonly Uint8Array[]): number[] {
 
 function pcapngBlocks(
   interfaces: readonly (readonly [string, string])[],
-  frames: readonly (Seen & { readonly flags: number })[],
+  frames: readonly Given[],
 ): Uint8Array[] {
   return [
     sectionHeader('property'),
@@ -177,7 +187,7 @@ test('a damaged file is an error with a place in it, or frames within it', () =>
 })
 
 /** A record as the recorder writes it; seconds beyond 32 bits do not exist in pcap. */
-function pcapRecord({ frame, originalLength, timestampNs }: Seen): Uint8Array {
+function pcapRecord({ frame, originalLength, timestampNs }: Given): Uint8Array {
   const record = Buffer.alloc(16 + frame.length)
   record.writeUInt32LE(Number((timestampNs / 1_000_000_000n) & 0xffff_ffffn), 0)
   record.writeUInt32LE(Number(timestampNs % 1_000_000_000n), 4)

@@ -76,7 +76,7 @@ describe('indexCapture', () => {
 
   test('keeps the order of the file when its times go back', () => {
     const bytes = pcapng([5000n, frame(60, 1)], [1000n, frame(60, 2)])
-    expect([...indexCapture(bytes, 'x').dueUs]).toEqual([0, -4])
+    expect([...indexCapture(bytes, 'x').dueUs]).toEqual([0, 0])
   })
 
   test.each([
@@ -103,9 +103,36 @@ describe('indexCapture', () => {
   })
 
   test('a file of another kind is an error', () => {
-    for (const text of ['hello, this is no capture at all', 'hello']) {
-      const error = failure(new TextEncoder().encode(text))
-      expect(error.message).toBe('x.pcapng: does not start with a section header, at byte 0')
-    }
+    const error = failure(Uint8Array.of(1, 2, 3, 4, 5))
+    expect(error.message).toBe('x.pcapng: does not start with a section header, at byte 0')
+  })
+
+  test.each([
+    ['hello, this is no capture at all', 'text', 'text2pcap'],
+    ['snoop\0\0\0\0\0\0\u0002', 'a snoop capture', 'editcap'],
+    ['BZh91AY', 'compressed with bzip2', 'bzip2 -d'],
+    ['\u001c\0\u0001\u00ac0000', 'a pcap file in the format of Ixia', 'editcap'],
+    ['\u00ac\u0001\0\u001c0000', 'a pcap file in the format of Ixia', 'editcap'],
+    ['(\u00b5/\u00fd0000', 'compressed with zstd', 'zstd -d'],
+  ])('%j is named', (text, name, hint) => {
+    const error = failure(new Uint8Array(Buffer.from(text, 'latin1')))
+    expect(error.code).toBe('CAPTURE_FORMAT')
+    expect(error.message).toBe(`x.pcapng: is ${name}, not a pcap or pcapng file`)
+    expect(error.hint).toContain(hint)
+  })
+
+  test('what is not replayed as it was is noted', () => {
+    const cut = enhancedPacket(0, START_NS, frame(60, 1), 90, 1)
+    const overlong = enhancedPacket(0, START_NS, frame(60, 2), 50, 1)
+    const back = enhancedPacket(0, 1n, frame(60, 3), 60, 1)
+    const bytes = new Uint8Array(Buffer.concat([pcapng(), cut, overlong, back]))
+    const index = indexCapture(bytes.subarray(0, bytes.length), 'x')
+    expect([...index.length]).toEqual([60, 50, 60])
+    expect(index.notes).toEqual([
+      '1 frames were cut off when they were captured: replayed so',
+      '1 frames have bytes beyond their length: left out',
+      'its clock was set 1 times: the pace goes on from there',
+    ])
+    expect(indexCapture(pcapng([0n, frame(60, 1)]), 'x').notes).toEqual([])
   })
 })

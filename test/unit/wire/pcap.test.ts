@@ -10,7 +10,7 @@ const unhex = (...parts: string[]): Uint8Array =>
 interface Seen {
   readonly frame: string
   readonly originalLength: number
-  readonly timestampNs: bigint
+  readonly timestampNs: bigint | null
   readonly interfaceId: number
 }
 
@@ -73,9 +73,51 @@ describe('pcap', () => {
     expect(read(pcapHeader(65535))).toEqual({ frames: [], truncatedAt: undefined })
   })
 
-  test('ignores what the upper half of the link type says about the FCS', () => {
-    const file = unhex('4d3cb2a1 0200 0400 00000000 00000000 ffff0000 01000024', RECORD_LITTLE)
-    expect(read(file).frames).toHaveLength(1)
+  test.each([
+    ['4 bytes of FCS', '01000024', 'aabb', 6],
+    ['2 bytes of FCS', '01000014', 'aabbccdd', 8],
+    ['30 bytes of FCS, more than there are', '010000f4', '', 0],
+    ['a length of FCS that it does not vouch for', '01000020', 'aabbccddeeff', 10],
+    ['a reserved bit', '01000008', 'aabbccddeeff', 10],
+  ])('%s in the field of the link type', (_, link, frame, originalLength) => {
+    const record = '00f15365 40e20100 06000000 0a000000 aabbccddeeff'
+    const file = unhex('4d3cb2a1 0200 0400 00000000 00000000 ffff0000', link, record)
+    expect(read(file).frames).toMatchObject([
+      // Of ten bytes six were captured: the FCS may be beyond them.
+      { frame: frame === 'aabb' || frame === 'aabbccdd' ? 'aabbccddeeff' : frame, originalLength },
+    ])
+    const whole = unhex('4d3cb2a1 0200 0400 00000000 00000000 ffff0000', link)
+    const all = '00f15365 40e20100 06000000 06000000 aabbccddeeff'
+    expect(read(Buffer.concat([whole, unhex(all)])).frames[0].frame).toBe(frame)
+  })
+
+  test('reads the modified format: 8 bytes more in each record', () => {
+    const record = '00f15365 40e20100 03000000 3c000000 01000000 b588 00 00 aabbcc'
+    const file = unhex('34cdb2a1', REST_LITTLE, record, record)
+    expect(read(file).frames.map(({ frame }) => frame)).toEqual(['aabbcc', 'aabbcc'])
+    expect(read(file).frames[0].timestampNs).toBe(1_700_000_000_123_456_000n)
+    expect(read(file.subarray(0, file.length - 4)).truncatedAt).toBe(51)
+  })
+
+  test('lengths stood the other way round in old versions', () => {
+    const record = '00f15365 40e20100 3c000000 03000000 aabbcc'
+    for (const minor of ['0200', '0300']) {
+      const file = unhex('d4c3b2a1 0200', minor, '00000000 00000000 ffff0000 01000000', record)
+      expect(read(file).frames).toMatchObject([{ frame: 'aabbcc', originalLength: 60 }])
+    }
+  })
+
+  test.each([
+    ['0300', '0400', 'pcap version 3.4 is not 2.4, at byte 4'],
+    ['0100', '0000', 'pcap version 1.0 is not 2.4, at byte 4'],
+  ])('refuses another version', (major, minor, message) => {
+    const file = unhex('d4c3b2a1', major, minor, '00000000 00000000 ffff0000 01000000')
+    expect(() => read(file)).toThrow(message)
+  })
+
+  test('what goes beyond the original length is left out', () => {
+    const file = unhex('4d3cb2a1', REST_LITTLE, '00f15365 00000000 03000000 02000000 aabbcc')
+    expect(read(file).frames).toMatchObject([{ frame: 'aabb', originalLength: 2 }])
   })
 
   test('keeps the frames before a record that is cut off, wherever the cut is', () => {
@@ -87,16 +129,28 @@ describe('pcap', () => {
     }
   })
 
+  test('refuses other link types: raw NetBSD classes, and Ethernet with a preamble', () => {
+    for (const [link, what] of [
+      ['01002402', '35913729'],
+      ['12010000', '274 (Ethernet with preamble)'],
+      ['93000000', '147 (private use)'],
+    ]) {
+      const file = unhex('4d3cb2a1 0200 0400 00000000 00000000 ffff0000', link)
+      expect(() => read(file)).toThrow(`link type ${what} is not Ethernet (1)`)
+    }
+  })
+
   test('is not pcap with another magic or less than a header', () => {
     expect(isPcap(unhex('0a0d0d0a', REST_LITTLE))).toBe(false)
-    expect(isPcap(pcapHeader(1).subarray(0, 23))).toBe(false)
+    expect(() => read(pcapHeader(1).subarray(0, 23))).toThrow('cut off, at byte 23')
+    expect(isPcap(pcapHeader(1).subarray(0, 3))).toBe(false)
     expect(() => read(unhex('0a0d0d0a', REST_LITTLE))).toThrow('no pcap header, at byte 0')
   })
 
   test('refuses another link type by its number', () => {
     const file = unhex('4d3cb2a1 0200 0400 00000000 00000000 ffff0000 71000000')
     expect(() => read(file)).toThrow(CaptureFormatError)
-    expect(() => read(file)).toThrow('link type 113 is not Ethernet (1), at byte 20')
+    expect(() => read(file)).toThrow('link type 113 (Linux cooked) is not Ethernet (1), at byte 20')
   })
 
   test('refuses a captured length that no frame has', () => {

@@ -17,7 +17,7 @@ const golden = (...parts: string[]): string => parts.join('').replaceAll(' ', ''
 interface Seen {
   readonly frame: string
   readonly originalLength: number
-  readonly timestampNs: bigint
+  readonly timestampNs: bigint | null
   readonly interfaceId: number
 }
 
@@ -208,7 +208,6 @@ describe('reader', () => {
     ['after an unknown option', '9900 0300 aabbcc00 0900 0100 09000000', 3n],
     ['not after the end of options', '0000 0000 0900 0100 09000000', 3000n],
     ['not with a wrong length', '0900 0200 09090000', 3000n],
-    ['not when it leaves the block', '0900 ff00', 3000n],
   ])('timestamps: %s', (_name, options, timestampNs) => {
     const body = unhex('0100 0000 00000000', options)
     const length = Buffer.alloc(4)
@@ -225,8 +224,8 @@ describe('reader', () => {
     const simple = unhex('03000000 14000000 3c000000 aabbccdd 14000000')
     const short = unhex('03000000 14000000 03000000 aabbcc00 14000000')
     expect(read(join(SHB_LITTLE, snap4, simple, short)).frames).toEqual([
-      { frame: 'aabbccdd', originalLength: 60, timestampNs: 0n, interfaceId: 0 },
-      { frame: 'aabbcc', originalLength: 3, timestampNs: 0n, interfaceId: 0 },
+      { frame: 'aabbccdd', originalLength: 60, timestampNs: null, interfaceId: 0 },
+      { frame: 'aabbcc', originalLength: 3, timestampNs: null, interfaceId: 0 },
     ])
   })
 
@@ -240,6 +239,80 @@ describe('reader', () => {
     expect(read(join(SHB_LITTLE, IDB_LITTLE, IDB_LITTLE, old)).frames).toEqual([
       { frame: 'aabbcc', originalLength: 60, timestampNs: 1000n, interfaceId: 1 },
     ])
+  })
+
+  test.each([
+    [
+      'an interface',
+      join(SHB_LITTLE, unhex('01000000 18000000 0100 0000 00000000 0900 ff00 18000000')),
+    ],
+    [
+      'a frame',
+      join(
+        SHB_LITTLE,
+        IDB_LITTLE,
+        unhex('06000000 24000000 00000000 00000000 03000000 00000000 3c000000 0200 0900 24000000'),
+      ),
+    ],
+  ])('refuses an option of %s that leaves its block', (_, file) => {
+    expect(failure(file).message).toMatch(/^option (9|2) leaves its block, at byte (28|48)$/)
+  })
+
+  test.each([
+    ['1.1', '0100 0100'],
+    ['2.0', '0200 0000'],
+  ])('refuses version %s', (version, bytes) => {
+    const file = unhex('0a0d0d0a 1c000000 4d3c2b1a', bytes, 'ffffffffffffffff 1c000000')
+    expect(failure(file).message).toBe(`pcapng version ${version} is not 1.0, at byte 0`)
+  })
+
+  test('reads version 1.2, whatever length the section says it has', () => {
+    for (const length of ['0700000000000000', 'feffffffffffffff', '0000000000000000']) {
+      const section = unhex('0a0d0d0a 1c000000 4d3c2b1a 0100 0200', length, '1c000000')
+      expect(read(join(section, IDB_LITTLE, EPB_LITTLE)).frames).toHaveLength(1)
+    }
+  })
+
+  // Six captured bytes of a frame, with the option of the interface and the flags of the frame.
+  test.each([
+    ['no length of an FCS', '', '', 6, 'aabbccddeeff'],
+    ['if_fcslen 4', '0d00 0100 04000000', '', 6, 'aabb'],
+    ['if_fcslen 4 of a frame that was cut off', '0d00 0100 04000000', '', 9, 'aabbccddee'],
+    ['if_fcslen 4 of a frame whose FCS was cut off', '0d00 0100 04000000', '', 10, 'aabbccddeeff'],
+    ['if_fcslen 0', '0d00 0100 00000000', '', 6, 'aabbccddeeff'],
+    ['if_fcslen of two bytes', '0d00 0200 04000000', '', 6, 'aabbccddeeff'],
+    ['if_fcslen 9, more than there is', '0d00 0100 09000000', '', 6, ''],
+    ['epb_flags with 2', '', '0200 0400 41000000', 6, 'aabbccdd'],
+    [
+      'epb_flags with 2 over if_fcslen 4',
+      '0d00 0100 04000000',
+      '0200 0400 41000000',
+      6,
+      'aabbccdd',
+    ],
+    ['epb_flags with none over if_fcslen 4', '0d00 0100 04000000', '0200 0400 01000000', 6, 'aabb'],
+    ['an original that did not count it', '0d00 0100 04000000', '', 2, 'aabb'],
+    ['an original that is shorter, without one', '', '', 5, 'aabbccddee'],
+  ])('frame check sequence: %s', (_, ofInterface, ofFrame, original, frame) => {
+    const block = (type: string, ...parts: string[]): Uint8Array => {
+      const body = unhex(...parts)
+      const length = Buffer.alloc(4)
+      length.writeUInt32LE(12 + body.length)
+      return join(unhex(type), length, body, length)
+    }
+    const length = original.toString(16).padStart(2, '0')
+    const file = join(
+      SHB_LITTLE,
+      block('01000000', '0100 0000 00000000', ofInterface),
+      block(
+        '06000000',
+        '00000000 00000000 01000000 06000000',
+        `${length}000000`,
+        'aabbccddeeff0000',
+        ofFrame,
+      ),
+    )
+    expect(read(file).frames.map((one) => one.frame)).toEqual([frame])
   })
 
   test('passes over blocks that it does not know', () => {
@@ -327,7 +400,7 @@ describe('reader', () => {
       'a link type that is not Ethernet',
       join(SHB_LITTLE, unhex('01000000 14000000 7100 0000 00000000 14000000'), EPB_LITTLE),
       48,
-      'link type 113 is not Ethernet (1)',
+      'link type 113 (Linux cooked) is not Ethernet (1)',
     ],
   ])('refuses %s and says where', (_name, file, offset, reason) => {
     const error = failure(file)
