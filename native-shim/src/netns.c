@@ -79,6 +79,18 @@ static napi_value netlink_route(napi_env env, napi_callback_info info)
 	return result_int(env, fd);
 }
 
+static napi_value netlink_join(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	int group = arg_int(&call, 1);
+	if (!call.ok)
+		return NULL;
+	return result_errno(env,
+		setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
+}
+
 static int open_and_set(const char *path, const char *name, int flags, struct ifreq *request,
 	int32_t *stage)
 {
@@ -135,5 +147,6 @@ static napi_value tun_open(napi_env env, napi_callback_info info)
 void register_netns(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "netlinkRoute", netlink_route);
+	export_function(env, exports, "netlinkJoin", netlink_join);
 	export_function(env, exports, "tunOpen", tun_open);
 }

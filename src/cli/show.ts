@@ -25,6 +25,19 @@ function shownQueues({ queues, 'queues-attached': attached }: ShownPort): string
   return attached === undefined ? String(queues) : `${attached}/${queues}`
 }
 
+/** Whether nobody has set an interface up yet or it was set down makes no difference to who looks. */
+function shownState({ state, device }: ShownPort): string {
+  return state === 'open' && device !== undefined && device !== 'up' ? 'down' : state
+}
+
+/** Why a port is down that nobody set down here. */
+function deviceNote({ device, link, ifname, netns }: ShownPort): string {
+  if (device === undefined || device === 'up' || !link) return ''
+  if (device === 'no-carrier') return 'the interface has no carrier'
+  const where = netns === undefined ? '' : `-n ${netns} `
+  return `the interface is down: ip ${where}link set ${ifname} up`
+}
+
 const VIEWS: Readonly<Record<ShowSubject, View>> = {
   ports: {
     commands: ['query-ports'],
@@ -33,13 +46,13 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
       ports.map((port) => [
         port.id,
         port.type,
-        port.state,
+        shownState(port),
         port.ifname ?? port.path ?? '-',
         port.netns ?? '-',
         shownQueues(port),
         port['vnet-hdr-length'] === 0 ? 'off' : 'on',
         port.peer ?? 'switch',
-        port.info ?? port['not-postponed'] ?? '',
+        port.info ?? port['not-postponed'] ?? deviceNote(port),
         port.error ?? '',
       ]),
   },

@@ -102,6 +102,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     (id === undefined ? sw.ports() : [sw.port(id)]).map((port) => ({
       id: port.id,
       ...port.counters,
+      ...sw.kernelCounters(port.id),
     })),
   )
   add('query-links', {}, () => sw.links().map(([a, b]) => ({ a, b })))

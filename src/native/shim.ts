@@ -210,6 +210,8 @@ export interface Shim {
   /** NETLINK_ROUTE socket of the namespace behind netnsFd (-1: the caller's): setns, socket,
    *  setns back in one call. CLOEXEC, bound, SO_RCVTIMEO 2 s. Used with sendMsg and recvMsg. */
   netlinkRoute(netnsFd: number): number
+  /** The socket is told of what happens in this multicast group, RTNLGRP_*. */
+  netlinkJoin(fd: number, group: number): number
   /** setns to netnsFd (-1: stay), open(path), TUNSETIFF(name, flags), setns back, as one call.
    *  The kernel's name goes to nameOut (16 bytes). Returns the fd; O_CLOEXEC | O_NONBLOCK.
    *  stageOut[0]: 0 setns, 1 open, 2 TUNSETIFF, 3 done: where a failure happened. */

@@ -25,7 +25,9 @@ export class SocketThread {
   readonly #handlers = new Map<number, SocketHandlers>()
   readonly #listenerOf = new Map<number, number>()
   readonly #ignored = new Map<number, () => void>()
+  readonly #watches = new Map<number, () => void>()
   #nextListener = 1
+  #nextWatch = 1
 
   private constructor() {
     this.#eventFd = makeEventFd()
@@ -72,6 +74,21 @@ export class SocketThread {
     this.#handlers.delete(listener)
   }
 
+  /** Calls `readable` once, when there is something to read. Returns its number, for `unwatch`. */
+  watch(fd: number, readable: () => void): number {
+    const watch = this.#nextWatch++
+    this.#watches.set(watch, readable)
+    this.#request({ type: 'watch', watch, fd })
+    return watch
+  }
+
+  /** When it resolves, nothing touches the descriptor any more. */
+  async unwatch(watch: number): Promise<void> {
+    const done = new Promise<void>((resolve) => this.#watches.set(watch, resolve))
+    this.#request({ type: 'unwatch', watch })
+    await done
+  }
+
   send(connection: number, data: Uint8Array): void {
     this.#request({ type: 'send', connection, data })
   }
@@ -106,6 +123,14 @@ export class SocketThread {
         this.#handlersOf(event.connection)?.closed(event.connection)
         this.#listenerOf.delete(event.connection)
         return
+      case 'readable':
+      case 'unwatched': {
+        // What can be read is out of epoll: to `unwatch` that is an answer as well.
+        const told = this.#watches.get(event.watch)
+        this.#watches.delete(event.watch)
+        told?.()
+        return
+      }
       case 'ignored':
         this.#ignored.get(event.listener)?.()
         this.#ignored.delete(event.listener)

@@ -54,6 +54,9 @@ export type SocketRequest =
   /** So many messages of a connection have been dealt with. */
   | { readonly type: 'answered'; readonly connection: number }
   | { readonly type: 'hang-up'; readonly connection: number }
+  /** Tells once when the descriptor, which stays the main thread's, can be read; `watch` numbers it. */
+  | { readonly type: 'watch'; readonly watch: number; readonly fd: number }
+  | { readonly type: 'unwatch'; readonly watch: number }
   | { readonly type: 'close' }
 
 /** To the main thread. `fds` belong to the receiver. */
@@ -67,6 +70,8 @@ export type SocketEvent =
     }
   | { readonly type: 'close'; readonly connection: number }
   | { readonly type: 'ignored'; readonly listener: number }
+  | { readonly type: 'readable'; readonly watch: number }
+  | { readonly type: 'unwatched'; readonly watch: number }
 
 interface Stream {
   readonly wanted?: number
@@ -103,14 +108,17 @@ const table = Window.map(EVENTS_MAX * EPOLL_ROW_INTS * 4)
 const rows = new Int32Array(table.buffer)
 const listeners = new Map<number, Listener>()
 const connections = new Map<number, Connection>()
+/** Descriptors that are watched, by number: in epoll until they can be read. */
+const watches = new Map<number, number>()
 const buffer = new Uint8Array(READ_LENGTH)
 const received = new Int32Array(FDS_MAX)
 const info = new Int32Array(2)
 let nextConnection = 1
 let isOpen = true
 
-/** epoll data: connections have their number, listeners theirs below -1. */
+/** epoll data: connections have their number, listeners theirs below -1, and watches far below. */
 const EVENT = -1
+const WATCHES = -0x4000_0000
 const listenerData = (number: number): number => -2 - number
 
 function post(event: SocketEvent): void {
@@ -240,6 +248,12 @@ function ignore(listener: number): void {
   post({ type: 'ignored', listener })
 }
 
+function unwatch(watch: number): void {
+  const fd = watches.get(watch)
+  if (fd !== undefined) shim.epollCtl(epoll, EPOLL_CTL_DEL, fd, 0, 0)
+  watches.delete(watch)
+}
+
 function serve(request: SocketRequest): void {
   switch (request.type) {
     case 'listen': {
@@ -252,6 +266,13 @@ function serve(request: SocketRequest): void {
       return connect(request.listener, request.fd, request.framing)
     case 'ignore':
       return ignore(request.listener)
+    case 'watch':
+      watches.set(request.watch, request.fd)
+      shim.epollCtl(epoll, EPOLL_CTL_ADD, request.fd, POLLIN, WATCHES - request.watch)
+      return
+    case 'unwatch':
+      unwatch(request.watch)
+      return post({ type: 'unwatched', watch: request.watch })
     case 'close':
       isOpen = false
       return
@@ -298,7 +319,10 @@ while (isOpen) {
     const events = rows[k * EPOLL_ROW_INTS]
     const data = rows[k * EPOLL_ROW_INTS + 1]
     if (data === EVENT) serveRequests()
-    else if (data < EVENT) {
+    else if (data <= WATCHES) {
+      unwatch(WATCHES - data)
+      post({ type: 'readable', watch: WATCHES - data })
+    } else if (data < EVENT) {
       const listener = listeners.get(-2 - data)
       if (listener !== undefined) accept(listener)
     } else {

@@ -34,9 +34,13 @@ export interface SwitchOptions {
   readonly incoming?: boolean
 }
 
+/** Of the interface of a TAP: `down` as `ip link set ... down` has it; `no-carrier`: up, without one. */
+export type DeviceState = 'up' | 'down' | 'no-carrier'
+
 /**
- * `postponed`: not touched yet, another instance may own it. `connected` and `disconnected`: whether
- * a guest's rings run.
+ * `postponed`: not touched yet, another instance may own it. `down`: by set_link, or its interface was
+ * up and is down now or has no carrier; one that nobody has set up yet is `open`, see `device`.
+ * `connected` and `disconnected`: whether a guest's rings run.
  */
 export type PortState = 'postponed' | 'open' | 'connected' | 'disconnected' | 'down' | 'failed'
 
@@ -45,6 +49,14 @@ export type OffloadName =
   'csum' | 'tso4' | 'tso6' | 'ecn' | 'ufo' | 'uso4' | 'uso6' | 'udp-tunnel' | 'udp-tunnel-csum'
 
 export type Counters = Readonly<Record<CounterName, number>>
+
+/** What the kernel dropped at an interface since the port was opened; rx is into the switch. */
+export interface KernelCounters {
+  /** Frames for the switch that found the interface's queue full. */
+  readonly rx_kernel_dropped: number
+  /** Frames that left by the port, which the kernel had no room or no protocol for. */
+  readonly tx_kernel_dropped: number
+}
 
 export interface PortInfo {
   readonly id: string
@@ -62,6 +74,8 @@ export interface PortInfo {
   readonly netns?: string
   /** File of a pcap port, socket of a vhost-user port. */
   readonly path?: string
+  /** Of a TAP: state of the interface. */
+  readonly device?: DeviceState
   readonly queues: number
   /** How many of a TAP's queues are attached, when its guest does not use all of them. */
   readonly queuesAttached?: number
@@ -222,6 +236,8 @@ export interface Switch extends AsyncDisposable {
   removeLink(a: string, b: string): Promise<void>
   ports(): PortInfo[]
   port(id: string): PortInfo
+  /** Undefined: there is no interface behind the port, or the kernel does not tell. */
+  kernelCounters(id: string): KernelCounters | undefined
   memoryPort(id: string): MemoryPort
   /** The driver's side of an in-process device. */
   virtioNetPort(id: string): VirtioNetPort

@@ -64,6 +64,8 @@ export type EngineRequest =
   | { op: 'replace-port'; port: number; txOffloads: number; description: PortDescription }
   | { op: 'remove-port'; port: number }
   | { op: 'set-link'; port: number; isUp: boolean }
+  /** The addresses that were learnt at the port. */
+  | { op: 'forget-macs'; port: number }
   | { op: 'set-merging'; port: number; isMerging: boolean }
   /** Answered with a ShapedTap. */
   | { op: 'shape-tap'; port: number; shape: TapShape }

@@ -94,6 +94,8 @@ function handle(request: EngineRequest): unknown {
       return engine.removePort(request.port, tapQueues(request.port))
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
+    case 'forget-macs':
+      return engine.forwarder.macTable.forgetPort(request.port)
     case 'set-merging':
       return engine.forwarder.setMerging(request.port, request.isMerging)
     case 'shape-tap': {

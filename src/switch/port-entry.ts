@@ -1,9 +1,10 @@
 /** What the control plane knows of one port of the switch, and how it is shown. */
 import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
-import { ConfigError } from '../errors.ts'
+import { ConfigError, StateError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
+import { PORTS_MAX } from '../port/port.ts'
 import { readCounters } from '../stats/port-counters.ts'
-import type { PortInfo, PortState } from './api.ts'
+import type { DeviceState, KernelCounters, PortInfo, PortState } from './api.ts'
 import { PostponedSwitchPort } from './postponed-port.ts'
 import { offloadNames } from './switch-options.ts'
 import type { OpenPort } from './switch-port.ts'
@@ -20,6 +21,12 @@ export class PortEntry {
   /** Administrative state (set_link). */
   link = true
   failure: string | undefined
+  /** Of the interface behind it, as it was last looked at; undefined: there is none, or nobody knows. */
+  device: DeviceState | undefined
+  /** That interface has been up since it was opened: one that nobody has set up yet is just open. */
+  wasUp = false
+  /** What the kernel had dropped at that interface before the port was opened. */
+  droppedBefore: { readonly rx: number; readonly tx: number } = { rx: 0, tx: 0 }
   /** Somebody is at the other end, as it was last told; undefined: there is no such thing. */
   wasConnected: boolean | undefined
   peer: PortEntry | undefined
@@ -53,9 +60,21 @@ export class PortEntry {
   get #state(): PortState {
     if (this.open instanceof PostponedSwitchPort) return 'postponed'
     if (this.failure !== undefined) return 'failed'
-    if (!this.link) return 'down'
+    if (!this.link || (this.wasUp && this.device !== 'up')) return 'down'
     if (this.wasConnected === undefined) return 'open'
     return this.wasConnected ? 'connected' : 'disconnected'
+  }
+
+  /** What the kernel dropped at its interface, in the switch's directions. */
+  kernelCounters(): KernelCounters | undefined {
+    const link = this.open.lookUp?.()
+    if (link === undefined || link === null) return undefined
+    const { rx, tx } = this.droppedBefore
+    // An interface that was moved to another namespace may have begun anew.
+    return {
+      rx_kernel_dropped: Math.max(0, link.txDropped - tx),
+      tx_kernel_dropped: Math.max(0, link.rxDropped - rx),
+    }
   }
 
   info(counters: Float64Array): PortInfo {
@@ -71,6 +90,7 @@ export class PortEntry {
       ...(postponed === undefined ? {} : { info: postponed.info }),
       ...(notPostponed === undefined ? {} : { notPostponed }),
       ...open.facts(),
+      ...(this.device === undefined ? {} : { device: this.device }),
       queues: open.queues,
       ...(attached === open.queues ? {} : { queuesAttached: attached }),
       offloads: { rx: offloadNames(open.rxOffloads), tx: offloadNames(open.txOffloads) },
@@ -82,6 +102,21 @@ export class PortEntry {
       counters: readCounters(counters, this.index),
     }
   }
+}
+
+/** The lowest number that no port has. */
+export function freeIndex(byIndex: readonly (PortEntry | undefined)[]): number {
+  for (let index = 0; index < PORTS_MAX; index++) if (byIndex[index] === undefined) return index
+  throw new StateError('TOO_MANY_PORTS', `a switch has at most ${PORTS_MAX} ports`)
+}
+
+/** Pairs of ids of ports that are wired to each other. */
+export function listLinks(entries: Iterable<PortEntry>): [string, string][] {
+  const links: [string, string][] = []
+  for (const { options, index, peer } of entries) {
+    if (peer !== undefined && index < peer.index) links.push([options.id, peer.options.id])
+  }
+  return links
 }
 
 /** Two ports that can be put on a link: throws when they are one, or on a link already. */

@@ -18,6 +18,7 @@ import { MemoryEndpoint } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
 import type { MemoryOptions, PcapOptions, PortOptions, TapOptions } from '../port/options.ts'
 import { isUsableVnetHdrLength } from '../port/tap-port.ts'
+import type { LinkInfo } from '../port/tap/link.ts'
 import { OpenTap, openTap } from '../port/tap/open.ts'
 import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
@@ -51,6 +52,10 @@ export interface OpenPort {
   /** Lets the kernel leave at most these offloads to us; absent: the sender decides. */
   setOffloads?(wish: number): void
   setCarrier(isUp: boolean): void
+  /** The interface behind it; null: it is gone, or the kernel does not tell. Absent: there is none. */
+  lookUp?(): LinkInfo | null
+  /** A descriptor of that one's network namespace, for the caller to close; -1: ours, or not told. */
+  openNetns?(): number
   /** Looks again whether the device is what it was; throws when not. */
   probe?(): void
   /** Somebody is at the other end; absent: there is no such thing. */
@@ -181,6 +186,14 @@ class TapSwitchPort implements OpenPort {
 
   setCarrier(isUp: boolean): void {
     this.#tap.setCarrier(isUp)
+  }
+
+  lookUp(): LinkInfo | null {
+    return this.#tap.lookUp()
+  }
+
+  openNetns(): number {
+    return this.#tap.openNetns()
   }
 
   probe(): void {

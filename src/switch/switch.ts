@@ -9,13 +9,13 @@ import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
 import type { PortOptions } from '../port/options.ts'
-import { PORTS_MAX } from '../port/port.ts'
 import { clearCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
 import type {
   Capture,
   CaptureOptions,
   IoTierName,
+  KernelCounters,
   MacEntry,
   MemoryPort,
   PortInfo,
@@ -30,7 +30,8 @@ import { CaptureSet } from './capture-set.ts'
 import { EngineClient } from './engine-client.ts'
 import { openAllOrNone } from './all-or-none.ts'
 import { agreeOffloads } from './offload-agreement.ts'
-import { checkWirable, PortEntry } from './port-entry.ts'
+import { LinkWatcher } from './link-watcher.ts'
+import { checkWirable, freeIndex, listLinks, PortEntry } from './port-entry.ts'
 import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
 import { checkSwitchOptions } from './switch-options.ts'
 import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
@@ -65,6 +66,7 @@ class UserspaceSwitch implements Switch {
   readonly #byIndex: (PortEntry | undefined)[] = []
   readonly #captures: CaptureSet
   readonly #taps: TapFollower
+  readonly #watcher: LinkWatcher
   /** The end of the queue of changes. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -96,6 +98,7 @@ class UserspaceSwitch implements Switch {
     )
     this.#captures = new CaptureSet(this.#engine)
     this.#taps = new TapFollower(this.#engine, this.#log)
+    this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log)
     // Before the first port is there. When it fails the engine is gone, and says so itself.
     if (this.#isIncoming) this.#engine.request({ op: 'pause' }).catch(() => undefined)
   }
@@ -104,7 +107,7 @@ class UserspaceSwitch implements Switch {
     return this.#change(async () => {
       const { id } = options
       if (this.#ports.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
-      const index = this.#freeIndex()
+      const index = freeIndex(this.#byIndex)
       const isWaiting = this.runState === 'inmigrate'
       const postponed = postponePort(options, isWaiting)
       const isOpenedNow = typeof postponed === 'string'
@@ -127,6 +130,7 @@ class UserspaceSwitch implements Switch {
           description: open.description,
         })
         await this.#captures.add(entry)
+        this.#watcher.add(entry)
         if (open.isConnected !== undefined) await this.#setEngineLink(entry)
         open.start?.(this.#engineAccess(entry))
       } catch (error) {
@@ -170,6 +174,7 @@ class UserspaceSwitch implements Switch {
       entry.link = up
       await this.#setEngineLink(entry)
       entry.open.setCarrier(up)
+      this.#watcher.look(entry)
       this.events.emit('port-changed', this.#info(entry))
     })
   }
@@ -207,11 +212,17 @@ class UserspaceSwitch implements Switch {
   }
 
   ports(): PortInfo[] {
+    this.#watcher.drain()
     return [...this.#ports.values()].map((entry) => this.#info(entry))
   }
 
   port(id: string): PortInfo {
+    this.#watcher.drain()
     return this.#info(this.#entry(id))
+  }
+
+  kernelCounters(id: string): KernelCounters | undefined {
+    return this.#entry(id).kernelCounters()
   }
 
   memoryPort(id: string): MemoryPort {
@@ -227,11 +238,7 @@ class UserspaceSwitch implements Switch {
   }
 
   links(): [string, string][] {
-    const links: [string, string][] = []
-    for (const { options, index, peer } of this.#ports.values()) {
-      if (peer !== undefined && index < peer.index) links.push([options.id, peer.options.id])
-    }
-    return links
+    return listLinks(this.#ports.values())
   }
 
   async macTable(): Promise<MacEntry[]> {
@@ -307,6 +314,7 @@ class UserspaceSwitch implements Switch {
     try {
       await this.#replaceInEngine(entry)
       if (!entry.link) open.setCarrier(false)
+      this.#watcher.add(entry)
       open.start?.(this.#engineAccess(entry))
     } catch (error) {
       await this.#postponeAgain(entry, postponed)
@@ -318,6 +326,7 @@ class UserspaceSwitch implements Switch {
   async #postponeAgain(entry: PortEntry, postponed: OpenPort): Promise<void> {
     const { open } = entry
     await open.stop?.()
+    this.#watcher.remove(entry)
     entry.open = postponed
     entry.failure = undefined
     entry.wasConnected = undefined
@@ -358,6 +367,7 @@ class UserspaceSwitch implements Switch {
         await entry.open.close()
       }
       this.runState = 'shutdown'
+      await this.#watcher.close()
       await this.#engine.close()
     }, true)
   }
@@ -384,16 +394,10 @@ class UserspaceSwitch implements Switch {
     return entry
   }
 
-  #freeIndex(): number {
-    for (let index = 0; index < PORTS_MAX; index++) {
-      if (this.#byIndex[index] === undefined) return index
-    }
-    throw new StateError('TOO_MANY_PORTS', `a switch has at most ${PORTS_MAX} ports`)
-  }
-
   async #forget(entry: PortEntry): Promise<void> {
     this.#ports.delete(entry.options.id)
     this.#byIndex[entry.index] = undefined
+    this.#watcher.remove(entry)
     await this.#agree()
   }
 

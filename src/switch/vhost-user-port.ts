@@ -192,8 +192,16 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     return { path: this.#options.path }
   }
 
-  setCarrier(): void {
-    // A vhost-user front-end has no way to be told: its frames are dropped and counted.
+  /**
+   * No front-end takes the state of a link from its back-end: QEMU's and cloud-hypervisor's leave
+   * VHOST_USER_PROTOCOL_F_CONFIG out, and DPDK's looks whether the socket is connected.
+   */
+  setCarrier(isUp: boolean): void {
+    if (isUp || !this.isConnected) return
+    const { id } = this.#options
+    this.#context.log(
+      `vhost-user ${id}: its guest still sees a link: it cannot be told, frames drop`,
+    )
   }
 
   failed(): void {

@@ -126,7 +126,7 @@ describe.each([true, false])('from a memory port to a TAP with vnet_hdr=%s', (vn
       sh('ip', '-n', it.netns, 'link', 'set', IFNAME, 'down')
       for (let n = 0; n < 10; n++) it.memory.send(good(n))
       await until('all are counted', () => drops() === before + 10)
-      expect(it.sw.port('t')).toMatchObject({ state: 'open', link: true })
+      expect(it.sw.port('t')).toMatchObject({ state: 'down', device: 'down', link: true })
       sh('ip', '-n', it.netns, 'link', 'set', IFNAME, 'up')
       const receiver = await it.lab.receive(it.netns, 1)
       it.memory.send(good(100 + round))
@@ -196,7 +196,8 @@ class HostilePort implements PolledPort {
       burst.csumOffset[k] = csumOffset
       at += this.#headLength
       bytes.set(frame, at)
-      const head = new Uint8Array(HEAD_WORDS * 4)
+      // Addresses that the switch forwards, also of what is too short to have any.
+      const head = good(0).slice(0, HEAD_WORDS * 4)
       head.set(frame.subarray(0, head.length))
       burst.heads.set(new Int32Array(head.buffer), k * HEAD_WORDS)
       burst.window[k] = this.#window.id

@@ -3,6 +3,7 @@
  * namespace. One short-lived socket per use.
  */
 import {
+  IFF_LOWER_UP,
   IFF_UP,
   IFINFO_LENGTH,
   IFLA_IFNAME,
@@ -10,8 +11,11 @@ import {
   IFLA_INFO_KIND,
   IFLA_LINKINFO,
   IFLA_MTU,
+  IFLA_STATS64,
   IFLA_TUN_NUM_DISABLED_QUEUES,
   IFLA_TUN_NUM_QUEUES,
+  LINK_STATS_RX_DROPPED,
+  LINK_STATS_TX_DROPPED,
   NLMSGERR_ATTR_MSG,
   NLMSG_ERROR,
   NLMSG_HEADER_LENGTH,
@@ -19,6 +23,7 @@ import {
   NLM_F_CAPPED,
   NLM_F_DUMP,
   NLM_F_REQUEST,
+  RTM_DELLINK,
   RTM_GETLINK,
   RTM_NEWLINK,
   RTM_SETLINK,
@@ -31,11 +36,15 @@ import type { Shim } from '../../native/shim.ts'
 export interface LinkInfo {
   readonly ifindex: number
   readonly isUp: boolean
+  readonly hasCarrier: boolean
   readonly mtu: number
   /** `tun`, `macvtap`, ...; empty for hardware and loopback. */
   readonly kind: string
   /** Queues of a multi-queue TAP that processes hold, attached or not; 0 for everything else. */
   readonly tunQueues: number
+  /** Frames that the kernel dropped: of those that came in by the interface, and that go out by it. */
+  readonly rxDropped: number
+  readonly txDropped: number
 }
 
 export type LinkShim = Pick<Shim, 'netlinkRoute' | 'sendMsg' | 'recvMsg' | 'close'>
@@ -76,6 +85,21 @@ export function listLinks(shim: LinkShim, netnsFd: number): (LinkInfo & { ifname
     }
   } finally {
     shim.close(fd)
+  }
+}
+
+/** The indexes of links that a burst of messages is about. */
+export function changedLinks(data: Uint8Array, length: number, indexes: Set<number>): void {
+  const view = new DataView(data.buffer, data.byteOffset, length)
+  let at = 0
+  while (at + NLMSG_HEADER_LENGTH + IFINFO_LENGTH <= length) {
+    const size = view.getUint32(at, true)
+    const type = view.getUint16(at + 4, true)
+    if (type === RTM_NEWLINK || type === RTM_DELLINK) {
+      indexes.add(view.getInt32(at + NLMSG_HEADER_LENGTH + 4, true))
+    }
+    if (size < NLMSG_HEADER_LENGTH) return
+    at += align4(size)
   }
 }
 
@@ -192,11 +216,20 @@ export function parseAnswer(view: DataView): Answer {
   const link: LinkInfo = {
     ifindex: view.getInt32(NLMSG_HEADER_LENGTH + 4, true),
     isUp: (view.getUint32(NLMSG_HEADER_LENGTH + 8, true) & IFF_UP) !== 0,
+    hasCarrier: (view.getUint32(NLMSG_HEADER_LENGTH + 8, true) & IFF_LOWER_UP) !== 0,
     mtu: mtu === undefined ? 0 : mtu.getUint32(0, true),
     kind: name,
     tunQueues: name === 'tun' ? countTunQueues(infos!.get(IFLA_INFO_DATA)) : 0,
+    rxDropped: readStatistic(attributes.get(IFLA_STATS64), LINK_STATS_RX_DROPPED),
+    txDropped: readStatistic(attributes.get(IFLA_STATS64), LINK_STATS_TX_DROPPED),
   }
   return { errno: 0, message: '', link }
+}
+
+/** Exact to 2^53. */
+function readStatistic(statistics: DataView | undefined, at: number): number {
+  if (statistics === undefined || statistics.byteLength < 8 * at + 8) return 0
+  return Number(statistics.getBigUint64(8 * at, true))
 }
 
 function countTunQueues(data: DataView | undefined): number {

@@ -104,6 +104,27 @@ export class OpenTap {
     return this.#last
   }
 
+  /** The interface as the kernel has it now; null: it is gone, or the kernel does not tell us. */
+  lookUp(): LinkInfo | null {
+    const { shim } = this.#context
+    const { ifname } = this.identify()
+    const netnsFd = shim.tunGetDevNetns(this.fds[0])
+    // Without permission to ask, only an interface of our own namespace can be found by its name.
+    if (netnsFd < 0 && this.#options.netns !== undefined) return null
+    try {
+      return getLink(shim, netnsFd < 0 ? -1 : netnsFd, ifname)
+    } catch {
+      return null
+    } finally {
+      if (netnsFd >= 0) shim.close(netnsFd)
+    }
+  }
+
+  /** A descriptor of the namespace that it lives in, for the caller to close; -1: ours, or not told. */
+  openNetns(): number {
+    return Math.max(-1, this.#context.shim.tunGetDevNetns(this.fds[0]))
+  }
+
   /** Lets the kernel hand over frames with these offloads; returns the TUN_F_* bits in force. */
   setOffloads(wish: number): number {
     if (this.vnetHdrLength === 0) return 0

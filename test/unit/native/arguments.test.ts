@@ -63,6 +63,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   recvMsg: [number, bytes, ints, ints, number],
   sendMsg: [number, bytes, number, number, 'Int32Array or null', number, number],
   netlinkRoute: [number],
+  netlinkJoin: [number, number],
   tunOpen: [number, string, string, number, bytes, ints],
   tunGetFeatures: [number],
   tunGetIff: [number, bytes],

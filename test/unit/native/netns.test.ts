@@ -52,6 +52,15 @@ describe('netlinkRoute', () => {
   })
 })
 
+describe('netlinkJoin', () => {
+  test('takes a group of rtnetlink, and nothing else', () => {
+    const fd = keepFd(shim.netlinkRoute(-1))
+    expect(shim.netlinkJoin(fd, 1)).toBe(0)
+    expect(shim.netlinkJoin(fd, 1_000_000)).toBe(-EINVAL)
+    expect(shim.netlinkJoin(CLOSED_FD, 1)).toBe(-EBADF)
+  })
+})
+
 describe('tunOpen', () => {
   test('says at which stage it failed and leaves nothing open', () => {
     const file = memfd(PAGE)

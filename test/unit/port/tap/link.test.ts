@@ -6,6 +6,7 @@ import { SysError } from '../../../../src/errors.ts'
 import { shim } from '../../../../src/native/shim.ts'
 import type { LinkShim } from '../../../../src/port/tap/link.ts'
 import {
+  changedLinks,
   getLink,
   linkRequest,
   listLinks,
@@ -21,6 +22,7 @@ const NLMSG_DONE = 3
 const NLM_F_CAPPED = 0x100
 const NLM_F_ACK_TLVS = 0x200
 const [IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_INFO_KIND] = [3, 4, 18, 1]
+const IFLA_STATS64 = 23
 const NLA_F_NESTED = 0x8000
 const FD = 9
 
@@ -156,23 +158,67 @@ describe('linkRequest', () => {
   })
 })
 
+describe('changedLinks', () => {
+  const changed = (bytes: Uint8Array): number[] => {
+    const indexes = new Set<number>()
+    changedLinks(bytes, bytes.length, indexes)
+    return [...indexes]
+  }
+
+  test('has the links that came, changed or went, and no others', () => {
+    const gone = message(17, 0, ifinfo(9, 0))
+    const address = message(20, 0, ifinfo(8, 0))
+    const bytes = concat(link(7, 1, 'a'), gone, address, link(7, 1, 'abc'))
+    expect(changed(bytes)).toEqual([7, 9])
+  })
+
+  test('ends with a message that is cut off or has no length', () => {
+    const bytes = concat(link(7, 1, 'a'), link(8, 1, 'b'))
+    expect(changed(bytes.subarray(0, 60))).toEqual([7])
+    const broken = message(RTM_NEWLINK, 0, ifinfo(5, 0))
+    new DataView(broken.buffer).setUint32(0, 0, true)
+    expect(changed(concat(broken, link(8, 1, 'b')))).toEqual([5])
+  })
+})
+
 describe('parseAnswer', () => {
   test('of a link: index, flags, mtu, kind', () => {
     const info = attribute(
       IFLA_LINKINFO | NLA_F_NESTED,
       concat(attribute(IFLA_INFO_KIND, text('macvtap')), attribute(2, u32(1))),
     )
-    const bytes = link(7, 0x1003, 'm0', attribute(IFLA_MTU, u32(9000)), info)
+    // u64 each: rx_dropped is the seventh, tx_dropped the eighth.
+    const statistics = new BigUint64Array([0n, 0n, 0n, 0n, 0n, 0n, 11n, 2n ** 33n, 99n])
+    const dropped = attribute(IFLA_STATS64, new Uint8Array(statistics.buffer))
+    const bytes = link(7, 0x1_1003, 'm0', attribute(IFLA_MTU, u32(9000)), info, dropped)
     expect(parse(bytes)).toEqual({
       errno: 0,
       message: '',
-      link: { ifindex: 7, isUp: true, mtu: 9000, kind: 'macvtap', tunQueues: 0 },
+      link: {
+        ifindex: 7,
+        isUp: true,
+        hasCarrier: true,
+        mtu: 9000,
+        kind: 'macvtap',
+        tunQueues: 0,
+        rxDropped: 11,
+        txDropped: 2 ** 33,
+      },
     })
   })
 
   test('of a link without attributes, that is down', () => {
     const bytes = message(RTM_NEWLINK, 0, ifinfo(1, 0x1002))
-    expect(parse(bytes).link).toEqual({ ifindex: 1, isUp: false, mtu: 0, kind: '', tunQueues: 0 })
+    expect(parse(bytes).link).toEqual({
+      ifindex: 1,
+      isUp: false,
+      hasCarrier: false,
+      mtu: 0,
+      kind: '',
+      tunQueues: 0,
+      rxDropped: 0,
+      txDropped: 0,
+    })
   })
 
   test('attributes that say they are longer than the message, or shorter than a header, end it', () => {
