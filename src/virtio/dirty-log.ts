@@ -15,21 +15,29 @@ export class DirtyLog {
   readonly #bitmap: Window
   readonly #table: Window
   readonly #rows: Int32Array
+  readonly #pages: number
   #count = 0
 
   /** `window` maps the bitmap. */
   constructor(window: number) {
     this.#bitmap = Window.view(window)
+    this.#pages = 8 * this.#bitmap.buffer.byteLength
     this.#table = Window.map(ROWS_MAX * DIRTY_ROW_INTS * 4)
     this.#rows = new Int32Array(this.#table.buffer)
   }
 
-  /** Notes that `length` bytes at a guest-physical address were written. @hot */
+  /**
+   * Notes that `length` bytes at a guest-physical address were written. Pages beyond the bitmap are
+   * the front-end's mistake, and must not take others along: a row has them or it has not.
+   * @hot
+   */
   note(address: number, length: number): void {
     if (length <= 0) return
     const rows = this.#rows
     let first = Math.floor(address / LOG_PAGE_LENGTH)
     let last = Math.floor((address + length - 1) / LOG_PAGE_LENGTH)
+    if (first >= this.#pages) return
+    if (last >= this.#pages) last = this.#pages - 1
     if (this.#count === ROWS_MAX) {
       // Not the time to mark, the copies have yet to run: the last row grows to have both.
       const full = --this.#count * DIRTY_ROW_INTS
@@ -43,20 +51,13 @@ export class DirtyLog {
     this.#count++
   }
 
-  /** Sets the bits of what was noted. Pages beyond the bitmap are the front-end's mistake. @hot */
+  /** Sets the bits of what was noted. A row outside the bitmap is our own mistake. @hot */
   mark(): void {
-    let first = 0
-    while (first < this.#count) {
-      const done = shim.markDirty(
-        this.#bitmap.id,
-        this.#table.id,
-        first * DIRTY_ROW_INTS * 4,
-        this.#count - first,
-      )
-      // A row that does not fit is left out, the others are not lost with it.
-      first += (done < 0 ? 0 : done) + 1
-    }
+    const count = this.#count
+    if (count === 0) return
     this.#count = 0
+    const done = shim.markDirty(this.#bitmap.id, this.#table.id, 0, count)
+    if (done !== count) throw new RangeError('dirty row')
   }
 
   /** The front-end has truncated the bitmap's file since the last call: what was marked is lost. */

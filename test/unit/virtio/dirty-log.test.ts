@@ -55,6 +55,21 @@ test('pages beyond the bitmap are left out, the others are marked', () => {
   expect(dirtyPages()).toEqual([1, 2, 3])
 })
 
+test('pages beyond the bitmap take none of those within along, also when rows are shared', () => {
+  log.note((PAGES - 1) * LOG_PAGE_LENGTH, 2 * LOG_PAGE_LENGTH)
+  // As an int32 it would be the first page.
+  log.note(2 ** 32 * LOG_PAGE_LENGTH, 1)
+  log.mark()
+  expect(dirtyPages()).toEqual([PAGES - 1])
+  bits.fill(0)
+  for (let at = 0; at < 20_000; at++) log.note((at % 8) * LOG_PAGE_LENGTH, 1)
+  for (const page of [9, PAGES + 1, 10]) log.note(page * LOG_PAGE_LENGTH, 1)
+  log.mark()
+  const dirty = dirtyPages()
+  for (const page of [0, 1, 2, 3, 4, 5, 6, 7, 9, 10]) expect(dirty).toContain(page)
+  expect(Math.max(...dirty)).toBe(10)
+})
+
 test('however much is noted, it is all marked, and none of it early', () => {
   for (let at = 0; at < 30_000; at++) log.note(((at * 7) % 20_000) * LOG_PAGE_LENGTH, 1)
   expect(dirtyPages()).toEqual([])
