@@ -70,6 +70,11 @@ export class Operands {
     return this.#at >= this.#bytes.length
   }
 
+  /** The last byte, which may be an operand besides. */
+  get last(): number {
+    return this.#bytes.at(-1) ?? 0
+  }
+
   byte(): number {
     return this.#at < this.#bytes.length ? this.#bytes[this.#at++] : 0
   }

@@ -1,5 +1,12 @@
 /** What is fuzzed, by name; the kept inputs of each are the files of corpus/<name>. */
 import type { Features } from './features.ts'
+import { fuzzCaptures } from './captures.ts'
+import { fuzzDirtyLog } from './dirty-log.ts'
+import { fuzzGuestMemory } from './guest-memory.ts'
+import { fuzzJsonStream } from './json-stream.ts'
+import { fuzzMacTable } from './mac-table.ts'
+import { fuzzCoalescing, fuzzSegmentation } from './offloads.ts'
+import { fuzzConfig, fuzzOptions } from './options.ts'
 import { fuzzRing } from './rings.ts'
 import { fuzzSession } from './session.ts'
 import { fuzzShimRows } from './shim-rows.ts'
@@ -31,4 +38,13 @@ export const TARGETS: readonly Target[] = [
   },
   { name: 'session', run: fuzzSession, lengthMax: 200, featuresMin: 200 },
   { name: 'shim-rows', run: fuzzShimRows, lengthMax: 256, featuresMin: 40 },
+  { name: 'dirty-log', run: fuzzDirtyLog, lengthMax: 48, weight: 2, featuresMin: 20 },
+  { name: 'mac-table', run: fuzzMacTable, lengthMax: 96, featuresMin: 100 },
+  { name: 'guest-memory', run: fuzzGuestMemory, lengthMax: 64, featuresMin: 20 },
+  { name: 'json', run: fuzzJsonStream, lengthMax: 64, featuresMin: 10 },
+  { name: 'captures', run: fuzzCaptures, lengthMax: 128, featuresMin: 60 },
+  { name: 'options', run: fuzzOptions, lengthMax: 32, featuresMin: 60 },
+  { name: 'config', run: fuzzConfig, weight: 0.5, lengthMax: 48, featuresMin: 60 },
+  { name: 'segmentation', run: fuzzSegmentation, lengthMax: 96, featuresMin: 60 },
+  { name: 'coalescing', run: fuzzCoalescing, lengthMax: 96, featuresMin: 40 },
 ]
