@@ -2,6 +2,8 @@
 import type { Features } from './features.ts'
 import { fuzzCaptures } from './captures.ts'
 import { fuzzDirtyLog } from './dirty-log.ts'
+import { fuzzForwarding } from './forwarding.ts'
+import { fuzzGuestMapping } from './guest-mapping.ts'
 import { fuzzGuestMemory } from './guest-memory.ts'
 import { fuzzJsonStream } from './json-stream.ts'
 import { fuzzMacTable } from './mac-table.ts'
@@ -40,6 +42,8 @@ export const TARGETS: readonly Target[] = [
   { name: 'shim-rows', run: fuzzShimRows, lengthMax: 256, featuresMin: 40 },
   { name: 'dirty-log', run: fuzzDirtyLog, lengthMax: 48, weight: 2, featuresMin: 20 },
   { name: 'mac-table', run: fuzzMacTable, lengthMax: 96, featuresMin: 100 },
+  { name: 'forwarding', run: fuzzForwarding, lengthMax: 128, featuresMin: 60 },
+  { name: 'guest-mapping', run: fuzzGuestMapping, lengthMax: 48, featuresMin: 20 },
   { name: 'guest-memory', run: fuzzGuestMemory, lengthMax: 64, featuresMin: 20 },
   { name: 'json', run: fuzzJsonStream, lengthMax: 64, featuresMin: 10 },
   { name: 'captures', run: fuzzCaptures, lengthMax: 128, featuresMin: 60 },
