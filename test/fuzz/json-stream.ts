@@ -1,93 +1,117 @@
 /**
- * Byte strings as what a QMP peer sends, cut anywhere: the values are those of the whole text, read by
- * another parser, and nothing that comes makes it remember more than a value may have.
- *
- *     a byte n < 200: the next n & 15 bytes, as a piece of their own
- *     else: a byte that follows, repeated
+ * Byte strings as what a QMP peer sends, cut anywhere: values that are made of the operands are read as
+ * JSON.parse reads them, those that are too deep or too long are told once and nothing else is lost
+ * with them; and whatever comes instead, cut differently it means the same.
  */
+import { formatJson } from '../../src/sockets/json-parser.ts'
 import { JsonStream } from '../../src/sockets/json-stream.ts'
 import type { Features } from './features.ts'
-import { checkEqual, Operands } from './features.ts'
+import { check, checkEqual, Operands } from './features.ts'
 
-const DEPTH_MAX = 64
-const LENGTH_MAX = 1024 * 1024
-const REPEATS = [2, 5, 63, 64, 65, 66, 200]
-const LETTERS = '{}[]"\\:,0a \n'
+/** What the stream has to allow, and not more. */
+const DEPTH_MAX = 1024
+const LENGTH_MAX = 5000
+const DEPTHS = [1, 2, 63, 64, 65, DEPTH_MAX - 1, DEPTH_MAX, DEPTH_MAX + 1, 2000]
+const LETTERS = `{}[]"'\\:,0a1-.e \n\u0001\u00ff`
 const ERROR = 'an error'
 
 export function fuzzJsonStream(input: Uint8Array, seen: Features): void {
   const operands = new Operands(input)
-  const stream = new JsonStream()
+  const isOrderly = operands.byte() < 160
+  const should: string[] = []
+  const text = isOrderly ? orderly(operands, should) : noise(operands)
+  const items = read(new JsonStream(LENGTH_MAX), text, operands.last, seen)
+  if (isOrderly) checkEqual(items.join('\n'), should.join('\n'), 'values')
+  else {
+    const again = read(new JsonStream(LENGTH_MAX), text, 1, seen)
+    checkEqual(items.join('\n'), again.join('\n'), 'values, cut in another way')
+  }
+  seen.add(isOrderly ? 1 : 0, Math.min(items.length, 9))
+}
+
+function read(stream: JsonStream, text: Buffer, step: number, seen: Features): string[] {
   const items: string[] = []
-  const all: number[] = []
-  const push = (bytes: Uint8Array): void => {
-    for (const item of stream.push(bytes)) {
-      items.push(item.error === undefined ? JSON.stringify(item.value) : ERROR)
-      if (item.error !== undefined) seen.addText(item.error)
-    }
-    for (const byte of bytes) all.push(byte)
-    // The caller uses its memory again.
-    bytes.fill(0x7b)
-  }
-  while (!operands.isAtEnd) {
-    const control = operands.byte()
-    if (control < 100) push(operands.take(control & 15))
-    else if (control < 250) {
-      // Mostly of the letters that mean something.
-      const bytes = operands.take(control & 15)
-      push(bytes.map((byte) => LETTERS.charCodeAt(byte % LETTERS.length)))
-    } else {
-      const byte = operands.byte()
-      const letter = byte < 128 ? LETTERS.charCodeAt(byte % LETTERS.length) : byte
-      push(new Uint8Array(operands.pick(REPEATS)).fill(letter))
-    }
-  }
-  const should = valuesOf(Uint8Array.from(all))
-  checkEqual(items.join('\n'), should.join('\n'), 'values')
-  seen.add(items.length, items.filter((item) => item === ERROR).length)
-}
-
-/** The values of a whole text, by their ends. */
-function valuesOf(bytes: Uint8Array): string[] {
-  const text = Buffer.from(bytes).toString('latin1')
-  const values: string[] = []
-  let at = 0
-  for (;;) {
-    while (at < text.length && ' \t\n\r'.includes(text[at])) at++
-    if (at >= text.length) return values
-    const end = endOf(text, at)
-    if (end === undefined) return values
-    if (end > 0) {
-      try {
-        const whole = Buffer.from(text.slice(at, end), 'latin1').toString('utf8')
-        values.push(JSON.stringify(JSON.parse(whole) as unknown))
-      } catch {
-        values.push(ERROR)
+  const pieces = 1 + (step & 31)
+  for (let at = 0; at < text.length; at += pieces) {
+    const piece = new Uint8Array(text.subarray(at, at + pieces))
+    for (const item of stream.push(piece)) {
+      if (item.error === undefined) items.push(formatJson(item.value))
+      else {
+        check(item.error.length < 200, 'an error is a short text')
+        items.push(ERROR)
+        seen.addText(item.error.slice(0, 30))
       }
-      at = end
-      continue
     }
-    // What cannot be one is told once, and the rest of its line is nothing.
-    values.push(ERROR)
-    const line = text.indexOf('\n', -end + 1)
-    if (line < 0) return values
-    at = line + 1
+    // The caller uses its memory again.
+    piece.fill(0x7b)
+  }
+  return items
+}
+
+/** Values, a line each, and what they are. */
+function orderly(operands: Operands, should: string[]): Buffer {
+  let text = ''
+  for (let n = 0; n < 8 && !operands.isAtEnd; n++) {
+    const control = operands.byte()
+    let value: string
+    if (control < 16) {
+      const depth = operands.pick(DEPTHS)
+      value = '['.repeat(depth) + ']'.repeat(depth)
+      if (depth > DEPTH_MAX) {
+        // It is told at the bracket that is too much; each of those that are left closes nothing.
+        value = '['.repeat(DEPTH_MAX + 1)
+        should.push(ERROR)
+      } else should.push(formatJson(JSON.parse(value)))
+    } else if (control < 24) {
+      const length = LENGTH_MAX - 8 + (operands.byte() & 15)
+      value = `["${'x'.repeat(length - 4)}"]`
+      should.push(length > LENGTH_MAX ? ERROR : formatJson(JSON.parse(value)))
+    } else {
+      value = valueOf(operands, 0)
+      if (!'{['.includes(value[0])) value = `[${value}]`
+      should.push(formatJson(JSON.parse(value)))
+    }
+    text += `${value}${(control & 1) === 0 ? '\n' : ' \r\n\t'}`
+  }
+  return Buffer.from(text)
+}
+
+function valueOf(operands: Operands, depth: number): string {
+  const kind = operands.byte()
+  const space = (kind & 128) === 0 ? '' : ' '
+  switch (depth > 5 ? 4 + (kind & 3) : kind & 7) {
+    case 0:
+    case 1: {
+      const values = Array.from({ length: (kind >> 3) & 3 }, () => valueOf(operands, depth + 1))
+      return `[${space}${values.join(`,${space}`)}]`
+    }
+    case 2:
+    case 3: {
+      const members = Array.from(
+        { length: (kind >> 3) & 3 },
+        (_, n) => `"k${n}"${space}:${valueOf(operands, depth + 1)}`,
+      )
+      return `{${members.join(`${space},`)}${space}}`
+    }
+    case 4:
+      return ['true', 'false', 'null', '0', '-0', '1e3', '-1.25', '12E-2'][(kind >> 3) & 7]
+    case 5:
+      return String(operands.word())
+    case 6:
+      return JSON.stringify(operands.take(kind >> 5).toString())
+    default:
+      return JSON.stringify(Buffer.from(operands.take(kind >> 4)).toString('latin1'))
   }
 }
 
-/** Where the value that begins at `from` ends; negative: where it is wrong; undefined: not yet. */
-function endOf(text: string, from: number): number | undefined {
-  if (text[from] !== '{' && text[from] !== '[') return -from
-  let depth = 0
-  for (let at = from; at < text.length; at++) {
-    if (at - from >= LENGTH_MAX) return -at
-    const letter = text[at]
-    if (letter === '"') {
-      for (at++; at < text.length && text[at] !== '"'; at++) if (text[at] === '\\') at++
-      if (at >= text.length) return undefined
-    } else if (letter === '{' || letter === '[') {
-      if (++depth > DEPTH_MAX) return -at
-    } else if ((letter === '}' || letter === ']') && --depth === 0) return at + 1
+function noise(operands: Operands): Buffer {
+  const bytes: number[] = []
+  while (!operands.isAtEnd) {
+    const byte = operands.byte()
+    const letter = byte < 200 ? LETTERS.charCodeAt(byte % LETTERS.length) : operands.byte()
+    for (let count = byte === 199 ? operands.pick([64, 1024, 5000]) : 1; count > 0; count--) {
+      bytes.push(letter)
+    }
   }
-  return undefined
+  return Buffer.from(bytes)
 }

@@ -107,6 +107,7 @@ class RingRun {
   /** The driver made it impossible to say what comes of it: buffers on rings, say. */
   #isBlurred = false
   #wasOverstepped = false
+  #hasLookedAhead = false
 
   constructor(isPacked: boolean, operands: Operands, seen: Features) {
     this.#in = operands
@@ -162,13 +163,20 @@ class RingRun {
   // --- the driver's side: what it writes, the model's memory has as well --------------------------
 
   #poke16(at: number, value: number): void {
+    if (at === this.#availAt + 1) this.#indexMoves((value - halfWords[at]) & 0xffff)
     halfWords[at] = value
     model.regions[0].view.setUint16(2 * at, value & 0xffff, true)
   }
 
   #poke32(at: number, value: number): void {
+    if (at === this.#availAt >> 1) this.#indexMoves(0xffff)
     words[at] = value
     model.regions[0].view.setUint32(4 * at, value >>> 0, true)
+  }
+
+  /** What the device has read of the index while it looked for buffers is not known here. */
+  #indexMoves(step: number): void {
+    if (this.#hasLookedAhead && step > this.#size) this.#isBlurred = true
   }
 
   run(): void {
@@ -265,6 +273,7 @@ class RingRun {
       default:
         if (this.#taken.length > 0) return 24
         this.#publish()
+        this.#hasLookedAhead = false
         ;[this.#device, this.#model] = this.#attach(this.#device.base())
         return 25
     }
@@ -432,6 +441,7 @@ class RingRun {
     this.#model.tables.length = 0
     const should = deliverFrames(this.#model, frames, { headerLength, isMergeable, hasOffloads })
     this.#isBlurred = areBlurred(should.written, this.#model.tables)
+    this.#hasLookedAhead = !this.#isPacked
     sink.deliverAll(this.#device, memory, outward, ALL, 0, frames.length)
     copies.run()
     check(sink.frames + sink.tooLong <= frames.length, 'no frame is delivered twice')
