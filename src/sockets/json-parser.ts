@@ -14,6 +14,8 @@ import {
 const INT64_MIN: bigint = -(2n ** 63n)
 const UINT64_MAX: bigint = 2n ** 64n - 1n
 const SPACE = 0x20
+/** Characters of a token that an error repeats. */
+const SHOWN_MAX = 64
 
 interface Token {
   readonly kind: number
@@ -137,12 +139,15 @@ function keywordOf(word: string): unknown {
   if (word === 'true') return true
   if (word === 'false') return false
   if (word === 'null') return null
-  throw new SyntaxError(`JSON parse error, invalid keyword '${word}'`)
+  throw new SyntaxError(`JSON parse error, invalid keyword '${word.slice(0, SHOWN_MAX)}'`)
 }
 
 function numberOf(text: string): number | bigint {
   const number = Number(text)
-  if (!Number.isFinite(number)) throw new SyntaxError(`JSON parse error, ${text} is out of range`)
+  if (!Number.isFinite(number)) {
+    const shown = text.slice(0, SHOWN_MAX)
+    throw new SyntaxError(`JSON parse error, ${shown} is out of range`)
+  }
   if (Number.isSafeInteger(number) || /[.eE]/.test(text)) return number
   const integer = BigInt(text)
   return integer >= INT64_MIN && integer <= UINT64_MAX ? integer : number

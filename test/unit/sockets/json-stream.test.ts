@@ -89,6 +89,8 @@ describe('values', () => {
 describe('garbage', () => {
   test.each([
     ['hello ', [`invalid keyword 'hello'`]],
+    [`${'a'.repeat(5000)} `, [`invalid keyword '${'a'.repeat(64)}'`]],
+    [`1${'0'.repeat(5000)} `, [`1${'0'.repeat(63)} is out of range`]],
     ['}', ['expecting value']],
     [':,', ['expecting value', 'expecting value']],
     ['{"a":}', ['expecting value']],
