@@ -5,6 +5,7 @@ import { fuzzDirtyLog } from './dirty-log.ts'
 import { fuzzForwarding } from './forwarding.ts'
 import { fuzzGuestMapping } from './guest-mapping.ts'
 import { fuzzGuestMemory } from './guest-memory.ts'
+import { fuzzGuestSession } from './guest-session.ts'
 import { fuzzJsonStream } from './json-stream.ts'
 import { fuzzMacTable } from './mac-table.ts'
 import { fuzzCoalescing, fuzzSegmentation } from './offloads.ts'
@@ -43,6 +44,7 @@ export const TARGETS: readonly Target[] = [
   { name: 'dirty-log', run: fuzzDirtyLog, lengthMax: 48, weight: 2, featuresMin: 20 },
   { name: 'mac-table', run: fuzzMacTable, lengthMax: 96, featuresMin: 100 },
   { name: 'forwarding', run: fuzzForwarding, lengthMax: 128, featuresMin: 60 },
+  { name: 'guest-session', run: fuzzGuestSession, lengthMax: 160, featuresMin: 100 },
   { name: 'guest-mapping', run: fuzzGuestMapping, lengthMax: 48, featuresMin: 20 },
   { name: 'guest-memory', run: fuzzGuestMemory, lengthMax: 64, featuresMin: 20 },
   { name: 'json', run: fuzzJsonStream, lengthMax: 64, featuresMin: 10 },

@@ -1,0 +1,268 @@
+/** Bugs to plant: small replacements of text, each in one place, and the suite that is to find it. */
+
+export interface Mutation {
+  readonly name: string
+  readonly file: string
+  readonly from: string
+  readonly to: string
+  readonly suite: 'fuzz' | 'unit' | 'property'
+  /** Of the fuzzer, or the files of the suite. */
+  readonly target: string
+}
+
+const of =
+  (suite: Mutation['suite']) =>
+  (target: string, file: string, name: string, from: string, to: string): Mutation => ({
+    name,
+    file,
+    from,
+    to,
+    suite,
+    target,
+  })
+const fuzz = of('fuzz')
+
+const SPLIT = 'src/virtio/split-queue.ts'
+const PACKED = 'src/virtio/packed-queue.ts'
+const BULK = 'native-shim/src/bulk.c'
+const WINDOW = 'native-shim/src/window.c'
+const SESSION = 'src/vhost-user/session.ts'
+
+export const MUTATIONS: readonly Mutation[] = [
+  // --- rings
+  fuzz(
+    'split',
+    SPLIT,
+    'an avail step one beyond the size is taken',
+    'waiting > this.size)',
+    'waiting > this.size + 1)',
+  ),
+  fuzz(
+    'split',
+    SPLIT,
+    'a head one beyond the table is taken',
+    'head < this.size ?',
+    'head <= this.size ?',
+  ),
+  fuzz(
+    'split',
+    SPLIT,
+    'a used length is one too long',
+    'this.#usedWords[at + 1] = length\n',
+    'this.#usedWords[at + 1] = length + 1\n',
+  ),
+  fuzz(
+    'split',
+    SPLIT,
+    'no second look after kicks are asked for',
+    'that.\n    return this.hasChain()',
+    'that.\n    return false',
+  ),
+  fuzz(
+    'split',
+    SPLIT,
+    'the used index does not wrap',
+    'this.#usedIndex = (this.#usedIndex + 1) & 0xffff',
+    'this.#usedIndex = this.#usedIndex + 1',
+  ),
+  fuzz(
+    'packed',
+    PACKED,
+    'the wrap counter stays at the end of a lap',
+    'next -= this.size\n      this.#wrap ^= 1',
+    'next -= this.size',
+  ),
+  fuzz(
+    'packed',
+    'src/virtio/packed-event.ts',
+    'an event one entry behind calls',
+    'distance < count',
+    'distance <= count',
+  ),
+  fuzz(
+    'packed',
+    'src/virtio/chain.ts',
+    'a buffer goes on behind its region',
+    'const part = left < memory.room ? left : memory.room',
+    'const part = left',
+  ),
+  fuzz(
+    'guest-memory',
+    'src/mem/guest-memory.ts',
+    'a region has one byte more',
+    'address < this.#limits[piece]',
+    'address <= this.#limits[piece]',
+  ),
+  fuzz(
+    'split',
+    'src/virtio/frame-sink.ts',
+    'num_buffers is always 1',
+    '| (buffers << 16)',
+    '| (1 << 16)',
+  ),
+  fuzz(
+    'packed',
+    'src/virtio/frame-source.ts',
+    'a frame of an Ethernet header is malformed',
+    'if (length < ETHER_HEADER_LENGTH) this.malformed++',
+    'if (length <= ETHER_HEADER_LENGTH) this.malformed++',
+  ),
+  fuzz(
+    'dirty-log',
+    'src/virtio/dirty-log.ts',
+    'the page behind a write is marked',
+    '(address + length - 1)',
+    '(address + length)',
+  ),
+  // --- vhost-user
+  fuzz(
+    'guest-session',
+    SESSION,
+    'regions that adjoin are refused',
+    'row.guestAddress + row.size <= other.guestAddress',
+    'row.guestAddress + row.size < other.guestAddress',
+  ),
+  fuzz(
+    'guest-session',
+    SESSION,
+    'regions may overlap by a byte',
+    'row.guestAddress + row.size <= other.guestAddress',
+    'row.guestAddress + row.size <= other.guestAddress + 4096',
+  ),
+  fuzz(
+    'guest-session',
+    SESSION,
+    'a kick that is replaced stays open',
+    '    this.#closeFd(vring.kickFd)\n    vring.kickFd = fd\n',
+    '    vring.kickFd = fd\n',
+  ),
+  fuzz(
+    'guest-session',
+    SESSION,
+    'a descriptor that nobody wanted is closed twice',
+    'return this.#options.closeFd(oneFd(fds))\n    }\n',
+    'return this.#options.closeFd(fds[0])\n    }\n',
+  ),
+  fuzz(
+    'guest-session',
+    'src/switch/guest-device.ts',
+    'a table that fails leaks the descriptors behind',
+    'for (const { fd } of regions.slice(mapped.length + 1)) shim.close(fd)',
+    '',
+  ),
+  fuzz(
+    'session',
+    'src/vhost-user/codec.ts',
+    'the length of a reply in the other byte order',
+    'view.setUint32(8, payloadLength, true)',
+    'view.setUint32(8, payloadLength)',
+  ),
+  // --- offloads
+  fuzz(
+    'segmentation',
+    'src/wire/headers.ts',
+    'a sum is folded once',
+    '  folded = (folded & 0xffff) + (folded >>> 16)\n',
+    '',
+  ),
+  fuzz(
+    'segmentation',
+    'src/offload/segment.ts',
+    'PSH is on every segment',
+    'flags &= ~(TCP_FIN | TCP_PSH)',
+    'flags &= ~TCP_FIN',
+  ),
+  fuzz(
+    'segmentation',
+    'src/offload/segment.ts',
+    'the length of UDP is that of the first segment',
+    'l4 + UDP_LENGTH, UDP_HEADER_LENGTH + part)',
+    'l4 + UDP_LENGTH, UDP_HEADER_LENGTH + part + done)',
+  ),
+  fuzz(
+    'segmentation',
+    'src/offload/checksum-program.ts',
+    'a piece at an odd byte is not swapped',
+    'this.#rowIsOdd[row] !== 0 ? swapped : result',
+    'result',
+  ),
+  fuzz(
+    'coalescing',
+    'src/offload/coalesce.ts',
+    'a longer segment is merged',
+    '    if (payload > burst.length[first] - this.#end[first]) return false\n',
+    '',
+  ),
+  // --- shim
+  fuzz(
+    'shim-rows',
+    WINDOW,
+    'a read-only window is writable',
+    'window->writable = !(flags & READ_ONLY);',
+    'window->writable = true;',
+  ),
+  fuzz(
+    'shim-rows',
+    BULK,
+    'a copy goes into a read-only window',
+    '*destination = window_range_writable(row[2], row[3], row[4])',
+    '*destination = window_range(row[2], row[3], row[4])',
+  ),
+  fuzz(
+    'shim-rows',
+    WINDOW,
+    'a range may end a byte behind its window',
+    '(uint64_t)offset + (uint64_t)length > window->length ',
+    '(uint64_t)offset + (uint64_t)length > window->length + 1 ',
+  ),
+  fuzz(
+    'shim-rows',
+    BULK,
+    'a sum is folded once, natively',
+    'while (sum >> 16)\n',
+    'if (sum >> 16)\n',
+  ),
+  fuzz(
+    'shim-rows',
+    BULK,
+    'a page more is dirty',
+    'first + (uint32_t)row[1] - 1;',
+    'first + (uint32_t)row[1];',
+  ),
+  // --- switching, files, requests
+  fuzz(
+    'mac-table',
+    'src/switch/mac-table.ts',
+    'an entry is not shifted into its own cell',
+    '((next - home) & mask) >= ((next - hole) & mask)',
+    '((next - home) & mask) > ((next - hole) & mask)',
+  ),
+  fuzz(
+    'forwarding',
+    'src/switch/forward.ts',
+    'a flood comes back to its sender',
+    'if (port !== inPort) this.#give(burst, first, end, port)',
+    'this.#give(burst, first, end, port)',
+  ),
+  fuzz(
+    'json',
+    'src/sockets/json-stream.ts',
+    'JSON may be nested without a limit',
+    'if (depth > DEPTH_MAX)',
+    'if (depth > 1e9)',
+  ),
+  fuzz(
+    'captures',
+    'src/wire/pcapng.ts',
+    'a pcapng block has too much padding',
+    '(length + 3) & ~3',
+    '(length + 4) & ~3',
+  ),
+  fuzz(
+    'options',
+    'src/config/netdev.ts',
+    'a doubled comma is two',
+    "      field += ','\n      at++\n",
+    "      field += ','\n",
+  ),
+]
