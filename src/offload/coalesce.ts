@@ -53,8 +53,8 @@ import type { HeaderReader } from './header-reader.ts'
 /** Flows that are open at the same time; with more, the one that was opened first ends. */
 const FLOWS_MAX = 16
 const IP_LENGTH_MAX = 65535
-/** Addresses, type, smallest IP and TCP headers, and a byte. */
-const FRAME_LENGTH_MIN = 55
+/** Addresses, type, smallest IP and TCP headers: what has no payload keeps its place in its flow. */
+const FRAME_LENGTH_MIN = 54
 /** The first bytes of the type at 12, as a little-endian word has them. */
 const TYPE_IPV4 = 0x0008
 const TYPE_IPV6 = 0xdd86
@@ -104,7 +104,7 @@ export class Coalescer {
       const k = list[at]
       this.#next[k] = NONE
       this.#isMember[k] = 0
-      this.#kind[k] = mayMerge(burst, k) ? MERGES : PASSES
+      this.#kind[k] = mayBeTcp(burst, k) ? MERGES : PASSES
       if (this.#kind[k] === MERGES) this.#reader.add(burst, k)
     }
     this.#reader.run()
@@ -155,7 +155,9 @@ export class Coalescer {
     const length = burst.length[k]
     const isWhole = headers.length === length && length > end
     const isTaken = (needs & ~txOffloads) === 0
-    if (!isOrdinary || hasOptions || !isWhole || !isTaken) this.#kind[k] = ENDS_FLOW
+    const isPlain = !isGso(burst.gso[k]) && (burst.needs[k] & ~TUN_F_CSUM) === 0
+    const isOne = isOrdinary && isPlain && isWhole && isTaken && !hasOptions
+    if (!isOne) this.#kind[k] = ENDS_FLOW
   }
 
   /** Frames with a wrong checksum, or one that segmentation would spell otherwise, are not merged. @hot */
@@ -413,10 +415,9 @@ export class Coalescer {
   }
 }
 
-/** From its length and its first bytes: a whole TCP segment may be in it. @hot */
-function mayMerge(burst: Burst, k: number): boolean {
-  if (burst.length[k] < FRAME_LENGTH_MIN || isGso(burst.gso[k])) return false
-  if ((burst.needs[k] & ~TUN_F_CSUM) !== 0) return false
+/** From its length and its first bytes: a whole TCP header may be in it. @hot */
+function mayBeTcp(burst: Burst, k: number): boolean {
+  if (burst.length[k] < FRAME_LENGTH_MIN) return false
   const type = burst.heads[4 * k + 3] & 0xffff
   return type === TYPE_IPV4 || type === TYPE_IPV6 || type === TYPE_VLAN || type === TYPE_QINQ
 }

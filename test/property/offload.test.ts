@@ -464,6 +464,25 @@ describe('coalescing', () => {
   })
 
   test.each([
+    ['an acknowledgement without payload', { payload: payloadOf(0) }, false],
+    ['a frame that is to be segmented', { payload: payloadOf(2000) }, true],
+  ] as const)('never goes past %s of its flow', (_, options, isGso) => {
+    const segment = (n: number): OffloadFrame => ({
+      bytes: ipFrame({ payload: payloadOf(500), id: n, sequence: 1 + n * 500 }).bytes,
+    })
+    const between = ipFrame({
+      ...options,
+      id: 9,
+      sequence: 501,
+      checksum: isGso ? 'partial' : 'full',
+    })
+    const header = isGso ? { header: gsoHeader(between, TCPV4, 500)! } : {}
+    const frames = [segment(0), { bytes: between.bytes, ...header }, segment(1)]
+    const given = bench.run(frames, OFFLOADS_ALL, true)
+    expect(given.map(({ bytes }) => bytes)).toEqual(frames.map(({ bytes }) => bytes))
+  })
+
+  test.each([
     ['PSH', ACK | PSH],
     ['FIN', ACK | FIN],
   ])('ends with %s', (_, flags) => {
