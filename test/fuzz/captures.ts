@@ -22,7 +22,7 @@ interface Frame {
   readonly at: number
   readonly length: number
   readonly original: number
-  readonly ns: bigint
+  readonly ns: bigint | null
   readonly from: number
 }
 
@@ -41,20 +41,13 @@ export function fuzzCaptures(input: Uint8Array, seen: Features): void {
   else file.pcapng(kind)
   const bytes = file.damaged()
   const is = read(bytes)
-  const should = isPcapFile(bytes) ? modelPcap(bytes) : modelPcapng(bytes)
-  checkEqual(isPcap(bytes), isPcapFile(bytes), 'whether it is a pcap file')
-  checkEqual(is.wrongAt, should.wrongAt, 'where it is wrong')
-  checkEqual(is.truncatedAt, should.truncatedAt, 'where it ends early')
-  checkEqual(is.frames.length, should.frames.length, 'frames')
-  for (const [k, frame] of is.frames.entries()) {
-    const other = should.frames[k]
-    check(frame.at >= 0 && frame.at + frame.length <= bytes.length, 'a frame is in the file')
-    checkEqual(frame.at, other.at, 'offset of a frame')
-    checkEqual(frame.length, other.length, 'length of a frame')
-    checkEqual(frame.original, other.original, 'original length of a frame')
-    checkEqual(frame.ns, other.ns, 'time of a frame')
-    checkEqual(frame.from, other.from, 'interface of a frame')
+  let end = 0
+  for (const { at, length } of is.frames) {
+    check(at >= end && length >= 0 && at + length <= bytes.length, 'a frame has its place')
+    end = at + length
   }
+  check(is.wrongAt <= bytes.length && is.truncatedAt <= bytes.length, 'a fault has its place')
+  if (file.isPlain && bytes.length >= 64) checkReading(bytes, is)
   seen.add(
     kind & 3,
     Math.min(is.frames.length, 4),
@@ -64,10 +57,26 @@ export function fuzzCaptures(input: Uint8Array, seen: Features): void {
   if (file.isOurs) file.checkFrames(bytes, is)
 }
 
+function checkReading(bytes: Uint8Array, is: Reading): void {
+  const should = isPcapFile(bytes) ? modelPcap(bytes) : modelPcapng(bytes)
+  checkEqual(isPcap(bytes), isPcapFile(bytes), 'whether it is a pcap file')
+  checkEqual(is.wrongAt, should.wrongAt, 'where it is wrong')
+  checkEqual(is.truncatedAt, should.truncatedAt, 'where it ends early')
+  checkEqual(is.frames.length, should.frames.length, 'frames')
+  for (const [k, frame] of is.frames.entries()) {
+    const other = should.frames[k]
+    checkEqual(frame.at, other.at, 'offset of a frame')
+    checkEqual(frame.length, other.length, 'length of a frame')
+    checkEqual(frame.original, other.original, 'original length of a frame')
+    checkEqual(frame.ns, other.ns, 'time of a frame')
+    checkEqual(frame.from, other.from, 'interface of a frame')
+  }
+}
+
 function read(bytes: Uint8Array): Reading {
   const reading: Reading = { frames: [], truncatedAt: -1, wrongAt: -1 }
   const visitor = {
-    frame(at: number, length: number, original: number, ns: bigint, from: number): void {
+    frame(at: number, length: number, original: number, ns: bigint | null, from: number): void {
       reading.frames.push({ at, length, original, ns, from })
     },
     truncated(at: number): void {
@@ -87,6 +96,8 @@ function read(bytes: Uint8Array): Reading {
 class File {
   /** Made by our writers, without damage. */
   isOurs = true
+  /** As every reader reads it: what is odd is read in one way or another, or refused. */
+  isPlain = true
   readonly #in: Operands
   readonly #parts: Uint8Array[] = []
   readonly #frames: { bytes: Uint8Array; original: number; ns: bigint; from: number }[] = []
@@ -108,7 +119,10 @@ class File {
     if ((kind & 8) === 0) this.#parts.push(pcapHeader(this.#in.half()))
     else {
       const linkType = this.#in.byte() < 240 ? 1 : this.#in.half()
-      this.#words(true, this.#in.pick(MAGICS))
+      const magic = this.#in.pick(MAGICS)
+      const isMagicLittle = MAGICS.indexOf(magic) % 2 === 0
+      if (linkType !== 1 || isMagicLittle !== isLittle) this.isPlain = false
+      this.#words(true, magic)
       this.#words(isLittle, 0x0004_0002, 0, 0, 65535, linkType)
     }
     while (!this.#in.isAtEnd) {
@@ -116,7 +130,9 @@ class File {
       if (control >= 250) return
       const frame = this.#in.take(control & 31)
       const length = control < 200 ? frame.length : this.#in.word()
-      this.#words(isLittle, this.#in.half(), this.#in.word(), length, this.#in.half())
+      if (length !== frame.length) this.isPlain = false
+      const original = frame.length + this.#in.half()
+      this.#words(isLittle, this.#in.half(), this.#in.word(), length, original)
       this.#parts.push(frame)
     }
   }
@@ -139,7 +155,10 @@ class File {
         case 2:
         case 3:
           // Without an interface it is wrong, and so is the file.
-          if (interfaces === 0) this.isOurs = false
+          if (interfaces === 0) {
+            this.isOurs = false
+            this.isPlain = false
+          }
           this.#enhanced(control, Math.max(interfaces, 1))
           break
         case 4:
@@ -163,15 +182,16 @@ class File {
   #enhanced(control: number, interfaces: number): void {
     const from = (control >> 5) % interfaces
     const ns = BigInt(this.#in.word() >>> 0) * 0x1_0000_0001n
-    const original = this.#in.half()
     const bytes = this.#in.take(control >> 3)
-    this.#parts.push(enhancedPacket(from, ns, bytes, original, this.#in.byte()))
+    const original = bytes.length + this.#in.half()
+    this.#parts.push(enhancedPacket(from, ns, bytes, original, this.#in.byte() & 3))
     this.#frames.push({ bytes, original, ns, from })
   }
 
   /** Any block, whose lengths are mostly right. */
   #block(isLittle: boolean, control: number): void {
     this.isOurs = false
+    this.isPlain = false
     const type = [1, 2, 3, 6, 5, 0x0a0d0d0a, 0x40000bad, 4][control >> 5]
     const body = this.#in.take(4 * (this.#in.byte() & 15))
     const padded = (body.length + 3) & ~3
@@ -187,7 +207,9 @@ class File {
     const last = this.#in.last
     if (last < 200 || bytes.length === 0) return bytes
     this.isOurs = false
+    if (bytes.length < 64) this.isPlain = false
     if (last < 225) return bytes.subarray(0, bytes.length - ((last * 7) % bytes.length))
+    this.isPlain = false
     bytes[(last * 31) % bytes.length] ^= 1 << (last & 7)
     return bytes
   }

@@ -398,7 +398,7 @@ class GuestRun {
     const byte = this.#in.byte()
     const page = byte % (PAGES - 1)
     // The file ends before some of them do.
-    const beyond = byte === 255 ? PAGES : 0
+    const beyond = byte >= 240 ? PAGES : 0
     const pages = 1 + beyond + ((byte >> 4) % (PAGES - 1 - page))
     // Some lie where others are, some adjoin them.
     const shift = (this.#in.byte() & 15) === 0 ? this.#in.signed() * PAGE : page * PAGE

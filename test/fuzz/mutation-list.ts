@@ -61,9 +61,9 @@ export const MUTATIONS: readonly Mutation[] = [
   fuzz(
     'split',
     SPLIT,
-    'the used index does not wrap',
-    'this.#usedIndex = (this.#usedIndex + 1) & 0xffff',
-    'this.#usedIndex = this.#usedIndex + 1',
+    'the next index does not wrap',
+    'this.#next = (this.#next + 1) & 0xffff\n    this.#waiting--',
+    'this.#next = this.#next + 1\n    this.#waiting--',
   ),
   fuzz(
     'packed',
@@ -241,8 +241,8 @@ export const MUTATIONS: readonly Mutation[] = [
     'forwarding',
     'src/switch/forward.ts',
     'a flood comes back to its sender',
-    'if (port !== inPort) this.#give(burst, first, end, port)',
-    'this.#give(burst, first, end, port)',
+    'if (port !== inPort) this.#give(burst, first, end, port)\n    }\n',
+    'this.#give(burst, first, end, port)\n    }\n',
   ),
   fuzz(
     'json',

@@ -34,14 +34,14 @@ function build(directory: string): void {
 }
 
 /** Seconds until the suite failed; null: it did not. */
-function find(directory: string, { suite, target }: Mutation): number | null {
+function find(directory: string, { suite, target }: Mutation, seconds: number): number | null {
   const start = performance.now()
   const status =
     suite === 'fuzz'
       ? run(directory, process.execPath, [
           'test/fuzz/build/test/fuzz/main.js',
           `--target=${target}`,
-          `--seconds=${SECONDS}`,
+          `--seconds=${seconds}`,
           '--seed=1',
         ])
       : run(directory, process.execPath, [
@@ -70,12 +70,16 @@ let missed = 0
 try {
   for (const each of COPIED) cpSync(join(root, each), join(directory, each), { recursive: true })
   symlinkSync(join(root, 'node_modules'), join(directory, 'node_modules'))
+  build(directory)
   for (const mutation of chosen) {
-    const remove = plant(directory, mutation)
     let result: string
+    let remove = (): void => undefined
     try {
+      // Nothing is found where there is nothing.
+      if (find(directory, mutation, 1) !== null) throw new Error('fails without the bug')
+      remove = plant(directory, mutation)
       build(directory)
-      const seconds = find(directory, mutation)
+      const seconds = find(directory, mutation, SECONDS)
       result = seconds === null ? 'NOT FOUND' : `${Math.ceil(seconds)} s`
       if (seconds === null) missed++
     } catch (error) {

@@ -19,7 +19,7 @@ const PAYLOAD = Uint8Array.from({ length: 4096 }, (_, at) => at * 31 + (at >>> 8
 const TYPES = [1, 4, 5, 0, 0x21, 0x44, 0x25, 0x81, 3, 0x85]
 const TCP_OPTIONS = [[], [1, 1, 1, 1], [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]]
 
-interface Made {
+export interface Made {
   readonly bytes: Uint8Array
   readonly header: ModelVnetHeader
   readonly cuts: readonly number[]
@@ -44,7 +44,7 @@ function damage(operands: Operands, bytes: Uint8Array): void {
   }
 }
 
-function makeFrame(operands: Operands): Made {
+export function makeFrame(operands: Operands): Made {
   const kind = operands.byte()
   const more = operands.byte()
   const isTcp = (kind & 1) === 0

@@ -3,6 +3,7 @@ import type { Features } from './features.ts'
 import { fuzzCaptures } from './captures.ts'
 import { fuzzDirtyLog } from './dirty-log.ts'
 import { fuzzForwarding } from './forwarding.ts'
+import { fuzzFrameHeaders } from './frame-headers.ts'
 import { fuzzGuestMapping } from './guest-mapping.ts'
 import { fuzzGuestMemory } from './guest-memory.ts'
 import { fuzzGuestSession } from './guest-session.ts'
@@ -51,6 +52,7 @@ export const TARGETS: readonly Target[] = [
   { name: 'captures', run: fuzzCaptures, lengthMax: 128, featuresMin: 60 },
   { name: 'options', run: fuzzOptions, lengthMax: 32, featuresMin: 60 },
   { name: 'config', run: fuzzConfig, weight: 0.5, lengthMax: 48, featuresMin: 60 },
+  { name: 'frame-headers', run: fuzzFrameHeaders, lengthMax: 96, featuresMin: 60 },
   { name: 'segmentation', run: fuzzSegmentation, lengthMax: 96, featuresMin: 60 },
   { name: 'coalescing', run: fuzzCoalescing, lengthMax: 96, featuresMin: 40 },
 ]

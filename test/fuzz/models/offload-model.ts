@@ -216,3 +216,25 @@ export function modelCompleted(frame: Uint8Array, header: ModelVnetHeader): Uint
   put16(bytes, field, checksumOf(sum(frame, header.csumStart, frame.length, 0)))
   return bytes
 }
+
+/** A bit that says that an IPv4 header has no checksum yet. */
+const IPV4_CHECKSUM = 1 << 16
+
+/** What a GSO frame's vnet_hdr should have said of it; null: it is something else. */
+export function modelDescribed(
+  frame: Uint8Array,
+  header: ModelVnetHeader,
+  needs: number,
+): { gso: number; gsoSize: number; csumOffset: number; needs: number } | null {
+  const layers = modelLayers(frame, header)
+  if (layers === null) return null
+  const { inner, outer } = layers
+  const lacks = (one: ModelHeaders | null): boolean =>
+    one !== null && !one.isIpv6 && be16(frame, one.l3 + 10) === 0
+  return {
+    gso: (header.flags & TUNNEL_CSUM) | NEEDS_CSUM | (header.type << 8) | (inner.end << 16),
+    gsoSize: header.gsoSize | (inner.l4 << 16),
+    csumOffset: inner.protocol === TCP ? 16 : 6,
+    needs: needs | (lacks(inner) || lacks(outer) ? IPV4_CHECKSUM : 0),
+  }
+}
