@@ -62,7 +62,7 @@ function putWord(at: number, value: number): void {
 const open = new Set<number>()
 const watched = new Set<number>()
 let wrong = ''
-const closeForReal = shim.close
+const { close: closeForReal } = shim as { close: (this: void, fd: number) => number }
 
 /** Stands in for the shim's while an input runs: a close of what is not open is a close too many. */
 function closeOnce(fd: number): number {

@@ -14,26 +14,11 @@ import { check, checkEqual, Operands } from './features.ts'
 
 const TYPES = Object.keys(OPTION_TABLE) as (keyof typeof OPTION_TABLE)[]
 const KEYS = [...new Set(TYPES.flatMap((type) => Object.keys(OPTION_TABLE[type])))]
+// prettier-ignore
 const VALUES = [
-  ...[
-    'on',
-    'off',
-    'no',
-    'yes',
-    'true',
-    '',
-    'a',
-    'p1',
-    '/run/x',
-    '0',
-    '1',
-    '2',
-    '128',
-    '256',
-    '257',
-  ],
-  ...['-1', '65535', '68', '67', '1k', '2G', '9999999999999999', '1.5', '0x10', 'echo', 'full'],
-  ...['__proto__', 'constructor', 'fp%d', 'a b', '..', 'a,b', '1:2:3', 'x'.repeat(120), 'é', '\0'],
+  'on', 'off', 'no', 'yes', 'true', '', 'a', 'p1', '/run/x', '0', '1', '2', '128', '256', '257',
+  '-1', '65535', '68', '67', '1k', '2G', '9999999999999999', '1.5', '0x10', 'echo', 'full',
+  '__proto__', 'constructor', 'fp%d', 'a b', '..', 'a,b', '1:2:3', 'x'.repeat(120), 'é', '\0',
 ]
 
 function specOf(operands: Operands): string {

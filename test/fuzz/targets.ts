@@ -49,7 +49,7 @@ export const TARGETS: readonly Target[] = [
   { name: 'guest-mapping', run: fuzzGuestMapping, lengthMax: 48, featuresMin: 20 },
   { name: 'guest-memory', run: fuzzGuestMemory, lengthMax: 64, featuresMin: 20 },
   { name: 'json', run: fuzzJsonStream, lengthMax: 64, featuresMin: 10 },
-  { name: 'captures', run: fuzzCaptures, lengthMax: 128, featuresMin: 60 },
+  { name: 'captures', run: fuzzCaptures, lengthMax: 128, featuresMin: 30 },
   { name: 'options', run: fuzzOptions, lengthMax: 32, featuresMin: 60 },
   { name: 'config', run: fuzzConfig, weight: 0.5, lengthMax: 48, featuresMin: 60 },
   { name: 'frame-headers', run: fuzzFrameHeaders, lengthMax: 96, featuresMin: 60 },
