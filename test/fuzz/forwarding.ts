@@ -120,6 +120,13 @@ class Run {
           if (port !== undefined) this.#forward(index)
       }
     }
+    for (const [index, counts] of this.#counts.entries()) {
+      for (const [name, at] of Object.entries(COUNTERS)) {
+        const is = this.#counters[index * COUNTERS_STRIDE + at]
+        if (is !== (counts[name] ?? 0))
+          checkEqual(is, counts[name] ?? 0, `${name} of port ${index}`)
+      }
+    }
   }
 
   #add(index: number, kind: number): void {
@@ -207,13 +214,6 @@ class Run {
       true,
       'ports given',
     )
-    for (const [index, counts] of this.#counts.entries()) {
-      for (const [name, at] of Object.entries(COUNTERS)) {
-        const is = this.#counters[index * COUNTERS_STRIDE + at]
-        if (is !== (counts[name] ?? 0))
-          checkEqual(is, counts[name] ?? 0, `${name} of port ${index}`)
-      }
-    }
   }
 
   #makeBurst(): (readonly [to: number, from: number])[] {

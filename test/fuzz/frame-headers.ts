@@ -108,12 +108,12 @@ export function fuzzFrameHeaders(input: Uint8Array, seen: Features): void {
     sents.push(sent)
     chains.push(segments)
   }
-  const queue = new Chains(chains)
-  // oxlint-disable-next-line unicorn/no-array-fill-with-reference-type -- no array
-  const taken = source.fill(queue, burst)
+  const taken = fill(new Chains(chains))
   checkEqual(taken, sents.length, 'chains taken')
   checkBurst(sents, offloads, seen)
 }
+
+const fill = (queue: DeviceQueue): number => source.fill(queue, burst)
 
 function headerBytes({ header, hdrLength }: Sent): Uint8Array {
   const header24 = new Uint8Array(24)

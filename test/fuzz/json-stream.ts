@@ -54,7 +54,7 @@ function orderly(operands: Operands, should: string[]): Buffer {
   for (let n = 0; n < 8 && !operands.isAtEnd; n++) {
     const control = operands.byte()
     let value: string
-    if (control < 16) {
+    if (control < 2) {
       const depth = operands.pick(DEPTHS)
       value = '['.repeat(depth) + ']'.repeat(depth)
       if (depth > DEPTH_MAX) {
@@ -62,7 +62,7 @@ function orderly(operands: Operands, should: string[]): Buffer {
         value = '['.repeat(DEPTH_MAX + 1)
         should.push(ERROR)
       } else should.push(formatJson(JSON.parse(value)))
-    } else if (control < 24) {
+    } else if (control < 4) {
       const length = LENGTH_MAX - 8 + (operands.byte() & 15)
       value = `["${'x'.repeat(length - 4)}"]`
       should.push(length > LENGTH_MAX ? ERROR : formatJson(JSON.parse(value)))

@@ -7,6 +7,7 @@
  * kept in test/fuzz/findings; the exit status is 1 then. `--keep` adds the smallest set of inputs
  * that does all that was seen to the corpus, which the property tests replay. See README.md.
  */
+import type { ChildProcess } from 'node:child_process'
 import { execFileSync, spawn } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -54,6 +55,15 @@ function environment(): NodeJS.ProcessEnv {
   }
 }
 
+/** They end with us, whatever ends us. */
+const workers = new Set<ChildProcess>()
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => {
+    for (const worker of workers) worker.kill('SIGKILL')
+    process.exit(1)
+  })
+}
+
 /** Resolves to whether it found nothing. */
 function work(number: number, directory: string, env: NodeJS.ProcessEnv): Promise<boolean> {
   const state = join(directory, String(number))
@@ -73,6 +83,7 @@ function work(number: number, directory: string, env: NodeJS.ProcessEnv): Promis
     [fileURLToPath(new URL('worker.js', import.meta.url)), ...args],
     { stdio: 'inherit', env },
   )
+  workers.add(worker)
   let hangs = false
   let before = -1
   const watch = setInterval(() => {

@@ -71,12 +71,17 @@ try {
   for (const each of COPIED) cpSync(join(root, each), join(directory, each), { recursive: true })
   symlinkSync(join(root, 'node_modules'), join(directory, 'node_modules'))
   build(directory)
+  // Nothing is found where there is nothing.
+  const suites = new Map(
+    chosen.map((mutation) => [`${mutation.suite} ${mutation.target}`, mutation]),
+  )
+  for (const [name, mutation] of suites) {
+    if (find(directory, mutation, 3) !== null) throw new Error(`${name} fails without a bug`)
+  }
   for (const mutation of chosen) {
     let result: string
     let remove = (): void => undefined
     try {
-      // Nothing is found where there is nothing.
-      if (find(directory, mutation, 1) !== null) throw new Error('fails without the bug')
       remove = plant(directory, mutation)
       build(directory)
       const seconds = find(directory, mutation, SECONDS)

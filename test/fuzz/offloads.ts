@@ -12,7 +12,7 @@ import { check, checkBytes, checkEqual, Operands } from './features.ts'
 import type { ModelVnetHeader } from './models/offload-model.ts'
 import { modelCompleted, modelHeaders, modelNeeds, modelSegments } from './models/offload-model.ts'
 
-const FRAMES_MAX = 6
+const FRAMES_MAX = 3
 const ALL = 0x1ef
 const bench = new OffloadBench()
 const PAYLOAD = Uint8Array.from({ length: 4096 }, (_, at) => at * 31 + (at >>> 8) * 7)
@@ -223,7 +223,7 @@ export function fuzzCoalescing(input: Uint8Array, seen: Features): void {
     id: n * start,
   }))
   const mades: Made[] = []
-  while (mades.length < 12 && !operands.isAtEnd) {
+  while (mades.length < 8 && !operands.isAtEnd) {
     const made = makeSegment(operands, flows)
     if (needsOf(made) >= 0) mades.push(made)
   }

@@ -62,6 +62,7 @@ if (unknown !== undefined) {
   process.exit(2)
 }
 const seed = Number(values.seed)
+const parent = process.ppid
 const scratch = openScratch(values.state)
 
 async function replay(path: string): Promise<void> {
@@ -98,6 +99,8 @@ async function fuzzAll(): Promise<void> {
   for (let runs = 0; performance.now() < end && runs < most; runs = inputsOf(fuzzers)) {
     // Shares are shares of time: a fast target runs more inputs, a slow one is not forgotten.
     const shareOf = ({ cpuMs, target }: Fuzzer): number => cpuMs / (target.weight ?? 1)
+    // Nobody waits for it any more.
+    if (process.ppid !== parent) return
     const due = fuzzers.reduce((a, b) => (shareOf(b) < shareOf(a) ? b : a))
     await due.fuzz(Math.min(SLICE_MS, end - performance.now()), most - runs)
     if (performance.now() - told < PROGRESS_MS) continue
