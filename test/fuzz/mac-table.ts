@@ -42,8 +42,15 @@ export function fuzzMacTable(input: Uint8Array, seen: Features): void {
           if (entry.port !== port) moves++
           entry.port = port
           entry.seenS = nowS
-        } else if (model.size === SIZE) full++
-        else model.set(name, { hi, lo, port, seenS: nowS })
+          break
+        }
+        if (model.size === SIZE) {
+          full++
+          // One that is learnt all the same takes the place of another.
+          if (table.lookup(hi, lo) === UNKNOWN) break
+          model.delete(victimOf(table, model, port))
+        }
+        model.set(name, { hi, lo, port, seenS: nowS })
         break
       }
       case 4:
@@ -81,4 +88,20 @@ export function fuzzMacTable(input: Uint8Array, seen: Features): void {
   for (const { hi, lo, port } of model.values()) {
     checkEqual(table.lookup(hi, lo), port, 'port of a known address')
   }
+}
+
+/** The entry that gave way to one of `port`: of a port that had most, its own if that did. */
+function victimOf(table: MacTable, model: ReadonlyMap<number, Entry>, port: number): number {
+  const gone: number[] = []
+  const counts = [0, 0, 0, 0]
+  for (const [name, entry] of model) {
+    counts[entry.port]++
+    if (table.lookup(entry.hi, entry.lo) === UNKNOWN) gone.push(name)
+  }
+  checkEqual(gone.length, 1, 'entries that give way')
+  const most = Math.max(...counts)
+  const { port: loser } = model.get(gone[0])!
+  check(counts[loser] === most, 'an entry of the busiest port gives way')
+  check(counts[port] < most || loser === port, 'a busiest port pushes out its own')
+  return gone[0]
 }

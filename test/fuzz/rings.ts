@@ -232,7 +232,7 @@ class RingRun {
         // Split: the next entries in the order of their slots become available.
         return this.#makeAvailable(operation === 6 ? this.#in.half() : 1 + (this.#in.byte() & 3))
       case 7:
-        this.#poke16(this.#availAt, this.#in.half())
+        this.#writeEvent(this.#in.byte(), this.#in.signed())
         return 12
       case 8:
       case 9:
@@ -316,6 +316,16 @@ class RingRun {
     return isInTable ? 30 : 31 + vring
   }
 
+  /** When the driver wants to be called: flags, or an event near to where things are. */
+  #writeEvent(kind: number, near: number): void {
+    const at = this.#availAt
+    if (this.#isPacked) {
+      this.#poke16(at, ((near & 31) % (this.#size + 1)) | ((kind & 8) << 12))
+      this.#poke16(at + 1, kind & 3)
+    } else if ((kind & 1) === 0) this.#poke16(at, kind)
+    else this.#poke16(at + 2 + this.#size, halfWords[at + 1] + (near >> 3))
+  }
+
   #makeAvailable(step: number): number {
     if (this.#isPacked) return 40
     const index = halfWords[this.#availAt + 1]
@@ -378,7 +388,9 @@ class RingRun {
   #fill(): number {
     if (this.#taken.length > 0) return 24
     const { headerLength } = source
+    this.#model.isReadOnly = this.#isPacked && 'isReadOnly' in chain
     const should = fillBurst(this.#model, headerLength)
+    this.#model.isReadOnly = false
     const taken = source.fill(this.#device, burst)
     checkEqual(taken, should.taken, 'chains taken')
     checkEqual(source.oversize, should.oversize, 'oversize frames')
@@ -446,9 +458,13 @@ class RingRun {
     const should = deliverFrames(this.#model, frames, { headerLength, isMergeable, hasOffloads })
     this.#isBlurred = areBlurred(should.written, this.#model.tables)
     this.#hasLookedAhead = !this.#isPacked
+    ;(sink as unknown as { endTurn?: () => void }).endTurn?.()
     sink.deliverAll(this.#device, memory, outward, ALL, 0, frames.length)
     copies.run()
     check(sink.frames + sink.tooLong <= frames.length, 'no frame is delivered twice')
+    // How many descriptors a frame may cost is the device's affair.
+    const { tooDear } = sink as unknown as { tooDear?: number }
+    if (tooDear !== undefined && tooDear > 0) this.#isBlurred = true
     this.#checkBroken()
     // It looks ahead for buffers: the frames before the one that breaks the queue may have had some.
     if (this.#device.broken === AVAIL_STEP) this.#isBlurred = true

@@ -54,14 +54,16 @@ class Collected {
   readableLength = 0
   writableLength = 0
   readonly #memory: GuestModel
+  readonly #isReadOnly: boolean
 
-  constructor(memory: GuestModel) {
+  constructor(memory: GuestModel, isReadOnly: boolean) {
     this.#memory = memory
+    this.#isReadOnly = isReadOnly
   }
 
   /** 0 or why it cannot be. */
   add({ address, length, flags }: Descriptor): number {
-    const isWritable = (flags & F_WRITE) !== 0
+    const isWritable = (flags & F_WRITE) !== 0 && !this.#isReadOnly
     if (!isWritable && this.writable.length > 0) return ORDER
     const room = SEGMENTS_MAX - this.readable.length - this.writable.length
     if (isWritable) this.writableLength += length
@@ -102,6 +104,8 @@ export abstract class RingModel {
   broken = 0
   /** Where the indirect tables were that have been read. */
   readonly tables: Part[] = []
+  /** The device only reads: a flag that it may write means nothing. */
+  isReadOnly = false
   /** What the driver wrote leaves the answer of the last `publish` open. */
   isOpen = false
   readonly ring: ModelRing
@@ -127,7 +131,7 @@ export abstract class RingModel {
 
   take(): ModelChain | null {
     if (!this.hasChain()) return null
-    const collected = new Collected(this.memory)
+    const collected = new Collected(this.memory, this.isReadOnly)
     const found = this.read(collected)
     if (typeof found === 'number') {
       this.broken = found
@@ -153,7 +157,8 @@ export abstract class RingModel {
   }
 
   #isPlain(kind: ModelPlainKind, { flags, length, address }: Descriptor): boolean {
-    if ((flags & (F_NEXT | F_WRITE | F_INDIRECT)) !== (kind.isWritable ? F_WRITE : 0)) return false
+    const known = F_NEXT | F_INDIRECT | (this.isReadOnly ? 0 : F_WRITE)
+    if ((flags & known) !== (kind.isWritable ? F_WRITE : 0)) return false
     if (length < kind.lengthMin || length > kind.lengthMax) return false
     return this.memory.isWhole(address, length)
   }
