@@ -141,5 +141,6 @@ NAPI_MODULE_INIT()
 	register_netns(env, exports);
 	register_tun(env, exports);
 	register_uring(env, exports);
+	register_privileges(env, exports);
 	return exports;
 }

@@ -87,5 +87,6 @@ void register_socket(napi_env env, napi_value exports);
 void register_netns(napi_env env, napi_value exports);
 void register_tun(napi_env env, napi_value exports);
 void register_uring(napi_env env, napi_value exports);
+void register_privileges(napi_env env, napi_value exports);
 
 #endif

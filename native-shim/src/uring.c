@@ -51,6 +51,8 @@ static int32_t argument_length(unsigned opcode, unsigned count)
 			count * sizeof(struct io_uring_probe_op));
 	if (opcode == IORING_REGISTER_PBUF_RING || opcode == IORING_UNREGISTER_PBUF_RING)
 		return (int32_t)sizeof(struct io_uring_buf_reg);
+	if (opcode == IORING_REGISTER_RESTRICTIONS && count <= 256)
+		return (int32_t)(count * sizeof(struct io_uring_restriction));
 	return -1;
 }
 
@@ -65,6 +67,8 @@ static napi_value uring_register(napi_env env, napi_callback_info info)
 	unsigned count = (unsigned)arg_int(&call, 4);
 	if (!call.ok)
 		return NULL;
+	if (opcode == IORING_REGISTER_ENABLE_RINGS && window == -1 && count == 0)
+		return result_errno(env, syscall(__NR_io_uring_register, fd, opcode, NULL, 0));
 	int32_t length = argument_length(opcode, count);
 	if (length < 0)
 		return result_int(env, -EOPNOTSUPP);

@@ -9,6 +9,7 @@ import { POLLERR, POLLHUP, POLLOUT } from '../abi/epoll.ts'
 import { EAGAIN, EPIPE } from '../abi/errno.ts'
 import { errnoName } from '../errors.ts'
 import { Window } from '../mem/window.ts'
+import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { shim } from '../native/shim.ts'
 import { interfaceStatistics } from '../wire/pcapng.ts'
 import type { CaptureRingHandle } from './ring.ts'
@@ -40,6 +41,7 @@ const POLL_MS = 100
 /** A reader that takes nothing for so long after the end has lost its last bytes. */
 const STUCK_MS = 2000
 
+dropThreadCapabilities()
 const { ring, fd, name } = workerData as WriterData
 const window = Window.view(ring.window)
 const control = new Int32Array(ring.control)

@@ -1,6 +1,7 @@
 /** framepump doctor: what this machine offers; each finding with its mend. */
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
+import { SECCOMP_GET_ACTION_AVAIL, SECCOMP_RET_ERRNO } from '../abi/seccomp.ts'
 import { errnoName, FramepumpError } from '../errors.ts'
 import { cheaperAio } from '../io/measure.ts'
 import { cheaperTier, probeTiers } from '../io/probe.ts'
@@ -24,6 +25,7 @@ export async function doctor(options: { readonly json?: boolean }): Promise<numb
     ...tiers(),
     hugePages(),
     aio(),
+    systemCallFilter(),
     limit('Max open files', 4096, 'ulimit -n 20000, or LimitNOFILE= in the unit'),
     limit('Max locked memory', 0, ''),
     ...programs(),
@@ -128,6 +130,17 @@ function aio(): Finding {
     'aio',
     `io_setup: ${errnoName(signals.context)}; a hostile guest can hold the switch up`,
     'sysctl fs.aio-max-nr=65536; in a container allow the io_setup, io_submit, io_getevents and io_destroy calls',
+  )
+}
+
+function systemCallFilter(): Finding {
+  const action = new Uint8Array(Uint32Array.of(SECCOMP_RET_ERRNO).buffer)
+  const result = shim.seccomp(SECCOMP_GET_ACTION_AVAIL, 0, action)
+  if (result >= 0) return good('seccomp', 'filters of system calls')
+  return bad(
+    'seccomp',
+    `seccomp: ${errnoName(result)}; a daemon that is taken over can do what its user can`,
+    'a kernel with CONFIG_SECCOMP_FILTER; in a sandbox allow the seccomp call',
   )
 }
 

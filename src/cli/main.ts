@@ -61,6 +61,13 @@ program
     '--incoming <defer>',
     'wait for migrate-incoming before ports of a predecessor are opened',
   )
+  .option('--user <user[:group]>', 'run as this user, with the capabilities that ports need')
+  .addOption(
+    new Option(
+      '--privileges <mode>',
+      'after the start: on keeps what ports to come need, locked nothing, off everything',
+    ).choices(['on', 'locked', 'off']),
+  )
   .option('--check', 'check the config and exit')
   .action(finish((options: RunOptions) => run(options)))
 

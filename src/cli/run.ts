@@ -1,8 +1,12 @@
 /** framepump run: the daemon in the foreground, until a signal or `quit`. */
+import { dirname } from 'node:path'
 import type { Config } from '../config/load.ts'
 import { loadConfig } from '../config/load.ts'
 import { parseNetdev } from '../config/netdev.ts'
+import type { PrivilegeMode } from '../config/privileges.ts'
+import { mergePrivileges, privilegeConflict } from '../config/privileges.ts'
 import { Daemon } from '../daemon/daemon.ts'
+import { Privileges } from '../daemon/privileges.ts'
 import { ConfigError } from '../errors.ts'
 import type { SwitchOptions } from '../switch/api.ts'
 import { defaultControlPath, EXIT_FAILED, packageVersion } from './common.ts'
@@ -16,6 +20,8 @@ export interface RunOptions {
   readonly io?: NonNullable<SwitchOptions['io']>
   readonly incoming?: string
   readonly check?: boolean
+  readonly user?: string
+  readonly privileges?: PrivilegeMode
 }
 
 export async function run(options: RunOptions): Promise<number> {
@@ -38,6 +44,8 @@ export async function run(options: RunOptions): Promise<number> {
   const controlPath = options.control ?? config.control ?? defaultControlPath()
   const [major, minor, micro] = packageVersion().split('.').map(Number)
   const log = await openLog()
+  // Sockets, stored state and captures are nobody else's business.
+  process.umask(0o077)
   // From here on a signal ends the daemon properly, even while it starts.
   let stop: (signal: string) => void = () => undefined
   const signalled = new Promise<string>((resolve) => {
@@ -46,12 +54,15 @@ export async function run(options: RunOptions): Promise<number> {
   process.on('SIGTERM', () => stop('SIGTERM'))
   process.on('SIGINT', () => stop('SIGINT'))
 
+  const directories = { control: dirname(controlPath), state: config.stateDir }
+  const privileges = Privileges.begin(config.privileges, directories, log)
   const daemon = await Daemon.start({
     config,
     controlPath,
     isIncoming: incoming !== undefined,
     version: { major: major, minor: minor, micro: micro },
     log,
+    privileges,
     ...(options.config === undefined ? {} : { reread: read }),
   })
   process.on('SIGHUP', () => {
@@ -75,9 +86,15 @@ function merge(options: RunOptions): Config {
     ids.add(id)
   }
   const links = [...base.links, ...options.link.map((text) => parseLink(text, ids))]
+  const privileges = mergePrivileges(base.privileges, options.user, options.privileges)
+  const wrong = privileges === undefined ? undefined : privilegeConflict(privileges, ports)
+  if (wrong !== undefined) {
+    throw new ConfigError('BAD_OPTION', `privileges: ${wrong.key}: ${wrong.message}`)
+  }
   return {
     ...base,
     ...(options.io === undefined ? {} : { io: options.io }),
+    ...(privileges === undefined ? {} : { privileges }),
     ports,
     links,
   }

@@ -3,7 +3,7 @@ import { ControlClient } from '../control/client.ts'
 import type { PortInfo, SwitchCounters } from '../switch/api.ts'
 import { defaultControlPath, formatTable } from './common.ts'
 
-export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads'] as const
+export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads', 'privileges'] as const
 export type ShowSubject = (typeof SHOW_SUBJECTS)[number]
 
 type Rows = readonly (readonly string[])[]
@@ -37,6 +37,8 @@ function deviceNote({ device, link, ifname, netns }: ShownPort): string {
   const where = netns === undefined ? '' : `-n ${netns} `
   return `the interface is down: ip ${where}link set ${ifname} up`
 }
+
+const onOff = (value: boolean): string => (value ? 'on' : 'off')
 
 const VIEWS: Readonly<Record<ShowSubject, View>> = {
   ports: {
@@ -102,6 +104,39 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
         ...[counts.checksummed, counts.segmented, counts.coalesced, counts.dropped].map(String),
       ]),
   },
+  privileges: {
+    commands: ['query-status'],
+    head: ['WHAT', 'NAME', 'CAPABILITIES', 'NO_NEW_PRIVS', 'SECCOMP'],
+    rows: ({ privileges }: { privileges: ShownPrivileges }) => [
+      ['mode', `${privileges.mode}${privileges.locked ? ', locked' : ''}`, '', '', ''],
+      ['user', `${privileges.user}:${privileges.group}`, '', '', ''],
+      ['scripts', onOff(privileges.scripts), '', '', ''],
+      ...(privileges.reason === undefined ? [] : [['lacks', privileges.reason, '', '', '']]),
+      ...privileges.threads.map((thread) => [
+        `thread ${thread.id}`,
+        thread.name,
+        thread.capabilities.join(',') || 'none',
+        onOff(thread['no-new-privs']),
+        onOff(thread.seccomp),
+      ]),
+    ],
+  },
+}
+
+interface ShownPrivileges {
+  readonly mode: string
+  readonly locked: boolean
+  readonly user: string
+  readonly group: string
+  readonly scripts: boolean
+  readonly reason?: string
+  readonly threads: readonly {
+    readonly id: number
+    readonly name: string
+    readonly capabilities: readonly string[]
+    readonly 'no-new-privs': boolean
+    readonly seccomp: boolean
+  }[]
 }
 
 interface OffloadPair {

@@ -12,6 +12,8 @@ import type { PortOptions } from '../port/options.ts'
 import type { GroupAddresses, IoTierName, Pace } from '../switch/api.ts'
 import { nearest } from './option-table.ts'
 import { isText, portOptionsFromObject } from './port-options.ts'
+import type { PrivilegeSettings, RawPrivileges } from './privileges.ts'
+import { privilegeConflict, toPrivileges } from './privileges.ts'
 
 const FILE_LENGTH_MAX = 16 * 1024 * 1024
 const ALIASES_MAX = 100
@@ -25,6 +27,7 @@ export interface Config {
   readonly macAgingS?: number
   readonly macTableSize?: number
   readonly groupAddresses?: GroupAddresses
+  readonly privileges?: PrivilegeSettings
   readonly ports: readonly PortOptions[]
   readonly links: readonly (readonly [string, string])[]
 }
@@ -40,6 +43,7 @@ interface RawConfig {
     readonly 'mac-table-size'?: number
     readonly 'group-addresses'?: GroupAddresses
   } | null
+  readonly privileges?: RawPrivileges | null
   readonly ports?: readonly Record<string, unknown>[] | null
   readonly links?: readonly [string, string][] | null
 }
@@ -50,7 +54,13 @@ export function loadConfig(path: string): Config {
     text = readFileSync(path, 'utf8')
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    throw new ConfigError('CONFIG_FILE', `${path}: cannot be read: ${code}`, { cause })
+    throw new ConfigError('CONFIG_FILE', `${path}: cannot be read: ${code}`, {
+      hint:
+        code === 'EACCES'
+          ? `the daemon runs as user ${process.geteuid?.()} now: that user must be able to read it`
+          : undefined,
+      cause,
+    })
   }
   return parseConfig(text, path)
 }
@@ -193,6 +203,11 @@ function toConfig(raw: RawConfig, place: Places): Config {
   checkIds(ports, place)
   const links = raw.links ?? []
   checkLinks(links, ports, place)
+  const privileges = toPrivileges(raw.privileges)
+  if (privileges !== undefined) {
+    const wrong = privilegeConflict(privileges, ports)
+    if (wrong !== undefined) throw place.error(['privileges', wrong.key], wrong.message)
+  }
   const {
     'mac-aging-s': macAgingS,
     'mac-table-size': macTableSize,
@@ -206,6 +221,7 @@ function toConfig(raw: RawConfig, place: Places): Config {
     ...(macAgingS === undefined ? {} : { macAgingS }),
     ...(macTableSize === undefined ? {} : { macTableSize }),
     ...(groupAddresses === undefined ? {} : { groupAddresses }),
+    ...(privileges === undefined ? {} : { privileges }),
     ports,
     links,
   }

@@ -1,6 +1,7 @@
 /** The commands of the control socket, by name: QEMU's where QEMU has them, then ours. */
 import { portOptionsFromObject } from '../config/port-options.ts'
 import { StateError } from '../errors.ts'
+import type { PortOptions } from '../port/options.ts'
 import type {
   Capture,
   CaptureDirection,
@@ -23,6 +24,13 @@ export interface ControlTarget {
   resume(): Promise<void>
   /** Begins to end the daemon. */
   quit(): void
+  /** Adds a port; says so when what it needs was given up. */
+  addPort(options: PortOptions, given: ReadonlyMap<string, number>): Promise<unknown>
+  /** The error, with what of it comes of what was given up. */
+  explain(error: unknown): unknown
+  migrateIncoming(): Promise<unknown>
+  /** What the daemon may do. */
+  privileges(): unknown
   sendEvent(event: string, data?: Readonly<Record<string, unknown>>): void
 }
 
@@ -49,6 +57,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     running: sw.runState === 'running',
     io: sw.io,
     ...(sw.ioReason === undefined ? {} : { 'io-reason': sw.ioReason }),
+    privileges: target.privileges(),
   }))
   add('stop', {}, async () => {
     if (sw.runState !== 'running') return
@@ -66,7 +75,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
         hint: 'without uri the ports are opened by name',
       })
     }
-    return sw.migrateIncoming()
+    return target.migrateIncoming()
   })
   add('quit', {}, () => target.quit())
 
@@ -75,7 +84,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     { type: 'string', id: 'string', '*': 'any' },
     async (args: Record<string, unknown>, session) => {
       const options = portOptionsFromObject(args)
-      await sw.addPort(options, session.fds)
+      await target.addPort(options, session.fds)
       // The port owns them now.
       if (options.type === 'tap') {
         for (const name of [options.fd ?? [], options.fds?.split(':') ?? []].flat()) {
@@ -135,7 +144,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
       const capture = await sw.startCapture(options).catch((error: unknown) => {
         // Not taken: the server closes it with what the command leaves.
         if ('fd' in options.to) session.received.push(options.to.fd)
-        throw error
+        throw target.explain(error)
       })
       captures.set(capture.id, capture)
       const stop = (): void => void capture.stop()

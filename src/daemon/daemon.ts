@@ -3,6 +3,7 @@
  * signals are the command line's.
  */
 import { mkdirSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/load.ts'
 import { planChanges } from '../config/diff.ts'
 import type { Action } from '../config/diff.ts'
@@ -13,6 +14,7 @@ import { StateError, SysError } from '../errors.ts'
 import type { PortInfo, Switch } from '../switch/api.ts'
 import { createSwitch } from '../switch/switch.ts'
 import type { PortOptions } from '../port/options.ts'
+import type { Privileges } from './privileges.ts'
 
 export interface DaemonOptions {
   readonly config: Config
@@ -21,6 +23,7 @@ export interface DaemonOptions {
   readonly isIncoming?: boolean
   readonly version: ServerVersion
   readonly log: (message: string) => void
+  readonly privileges: Privileges
   /** Reads the config anew; absent: there is no config file. */
   readonly reread?: () => Config
 }
@@ -34,6 +37,7 @@ const FIXED_SETTINGS = [
   'macAgingS',
   'macTableSize',
   'groupAddresses',
+  'privileges',
 ] as const
 
 export class Daemon {
@@ -62,6 +66,10 @@ export class Daemon {
         reload: () => this.reload(),
         resume: () => this.#resume(),
         quit: () => this.#end(true),
+        addPort: (port, given) => this.#addPort(port, given),
+        explain: (error) => options.privileges.explain(error),
+        migrateIncoming: () => this.#migrateIncoming(),
+        privileges: () => options.privileges.status(),
         sendEvent: (event, data) => this.#server.sendEvent(event, data),
       })
       const { controlPath, version } = options
@@ -80,6 +88,10 @@ export class Daemon {
     options.log(`switch: started io=${io}${ioReason === undefined ? '' : ` because="${ioReason}"`}`)
     try {
       await daemon.#apply(planChanges({ ports: [], links: [] }, options.config))
+      await options.privileges.hold({
+        ports: options.config.ports,
+        isIncoming: options.isIncoming === true,
+      })
       return daemon
     } catch (error) {
       await daemon.close()
@@ -90,6 +102,26 @@ export class Daemon {
   /** Where the control socket is, now. */
   get controlPath(): string {
     return this.#server.path
+  }
+
+  async #addPort(options: PortOptions, given?: ReadonlyMap<string, number>): Promise<void> {
+    const { privileges } = this.#options
+    privileges.check(options)
+    try {
+      await this.switch.addPort(options, given)
+    } catch (error) {
+      throw privileges.explain(error)
+    }
+  }
+
+  async #migrateIncoming(): Promise<void> {
+    const { privileges } = this.#options
+    try {
+      await this.switch.migrateIncoming()
+    } catch (error) {
+      throw privileges.explain(error)
+    }
+    await privileges.lock()
   }
 
   async #resume(): Promise<void> {
@@ -110,7 +142,9 @@ export class Daemon {
     if (reread === undefined) throw new StateError('NO_CONFIG', 'there is no config file to reload')
     const wanted = reread()
     const running = this.#running()
-    const restart = FIXED_SETTINGS.filter((key) => this.#config[key] !== wanted[key])
+    const restart = FIXED_SETTINGS.filter(
+      (key) => !isDeepStrictEqual(this.#config[key], wanted[key]),
+    )
     for (const key of restart) log(`config: ${key} changed: takes effect at the next start`)
     const plan = planChanges(running, wanted)
     await this.#apply(plan)
@@ -139,7 +173,7 @@ export class Daemon {
           await this.switch.removePort(step.id)
           break
         case 'add':
-          await this.switch.addPort(step.options)
+          await this.#addPort(step.options)
           break
         case 'link':
           await this.switch.addLink(step.a, step.b)

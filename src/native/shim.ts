@@ -31,6 +31,7 @@ export const WRITE_ROW_INTS = 4
 export const SEGMENT_INTS = 3
 export const EPOLL_ROW_INTS = 2
 export const DIRTY_ROW_INTS = 2
+export const THREAD_ROW_INTS = 7
 
 export interface Shim {
   // --- windows: mapped memory, numbered for the whole process -------------------------------
@@ -253,7 +254,8 @@ export interface Shim {
     flags: number,
     timeoutUs: number,
   ): number
-  /** io_uring_register(2) for PROBE, PBUF_RING and its UNREGISTER; the argument lies in a window. */
+  /** io_uring_register(2) for PROBE, PBUF_RING and its UNREGISTER, RESTRICTIONS; the argument lies in
+   *  a window. ENABLE_RINGS has none: window -1. */
   uringRegister(
     fd: number,
     opcode: number,
@@ -261,6 +263,23 @@ export interface Shim {
     argOffset: number,
     count: number,
   ): number
+
+  // --- what the process may do -----------------------------------------------------------------
+  /** prctl(2) for the operations of capabilities, dumpable, no_new_privs and seccomp; else
+   *  -EOPNOTSUPP. Of the calling thread. */
+  prctl(option: number, a: number, b: number, c: number, d: number): number
+  /** capget(2) of the calling thread: effective, permitted, inheritable, each low half first. */
+  capget(out: Int32Array): number
+  /** capset(2) of the calling thread, from the same six words. */
+  capset(words: Int32Array): number
+  /** seccomp(2), SET_MODE_FILTER (`argument`: struct sock_filter, 8 bytes each) and
+   *  GET_ACTION_AVAIL (a u32). With TSYNC a positive result is a thread that cannot follow. */
+  seccomp(operation: number, flags: number, argument: Uint8Array): number
+  /** Has every thread but the calling one make the calls of rows (0: prctl, its arguments; 1:
+   *  capset, its words), each in a signal handler; those of io_uring, which are the kernel's,
+   *  are left out. Returns how many did; out[0] = calls that failed, out[1] = errno of the last,
+   *  out[2] = threads left out. -ETIMEDOUT: a thread did not, and setuid(2) must not be used. */
+  everyThread(rows: Int32Array, out: Int32Array): number
 }
 
 const shimDirectory = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'native-shim')

@@ -8,6 +8,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, POLLIN, POLLOUT } from '../abi/epoll.ts'
 import { EAGAIN } from '../abi/errno.ts'
 import { Window } from '../mem/window.ts'
+import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EPOLL_ROW_INTS, shim } from '../native/shim.ts'
 import type { JsonItem } from './json-stream.ts'
 import { JsonStream } from './json-stream.ts'
@@ -101,6 +102,7 @@ interface Connection {
   isEnded: boolean
 }
 
+dropThreadCapabilities()
 const { eventFd } = workerData as SocketWorkerData
 const port = parentPort!
 const epoll = shim.epollCreate()

@@ -9,6 +9,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { EPOLL_CTL_ADD, EPOLLIN } from '../abi/epoll.ts'
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VNET_HDR_NUM_BUFFERS } from '../abi/virtio-net.ts'
 import { Window } from '../mem/window.ts'
+import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { shim } from '../native/shim.ts'
 import { NetDriver } from '../virtio/net-driver.ts'
 
@@ -34,6 +35,7 @@ const GENERATED_ETHERTYPE = [0x88, 0xb5]
 const GENERATED_DESTINATION = [0x02, 0, 0, 0, 0, 0]
 const GENERATE_WAIT_MS = 1
 
+dropThreadCapabilities()
 const data = workerData as DriverWorkerData
 const memory = Window.view(data.window)
 const table = Window.map(4096)

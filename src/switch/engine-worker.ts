@@ -4,6 +4,7 @@ import { Recorder } from '../capture/recorder.ts'
 import { ReadWriteTier } from '../io/read-write-tier.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
+import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import { MemoryEnginePort } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
@@ -18,6 +19,7 @@ import type { EngineReply, EngineRequest, EngineWorkerData, VirtioCall } from '.
 import { Engine } from './engine.ts'
 import { shapeTap } from './tap-shape.ts'
 
+dropThreadCapabilities()
 const data = workerData as EngineWorkerData
 const controlPort = parentPort!
 const counters = new Float64Array(data.counters)

@@ -72,6 +72,15 @@ export class Lab implements AsyncDisposable {
     return this.#startDaemon(cli, this.controlPath(), {}, args)
   }
 
+  /** One that is told more by its environment, run by another Node when one is given. */
+  daemonWith(
+    env: NodeJS.ProcessEnv,
+    args: readonly string[],
+    node: string = globalThis.process.execPath,
+  ): Promise<Daemon> {
+    return this.#startDaemon(CLI, this.controlPath(), env, args, node)
+  }
+
   /**
    * A daemon that is to take over from the one with this control path; it writes the names of its
    * calls of the shim to `trace`.
@@ -91,9 +100,10 @@ export class Lab implements AsyncDisposable {
     control: string,
     env: NodeJS.ProcessEnv,
     args: readonly string[],
+    node: string = globalThis.process.execPath,
   ): Promise<Daemon> {
     const command = [cli, 'run', '--io', IO, '--control', control, ...args]
-    const process = this.background(globalThis.process.execPath, command, env)
+    const process = this.background(node, command, env)
     const ready = /framepump: ready \(control (.*)\)/
     await until('the daemon is ready', () => ready.test(process.stderr) || !process.isRunning)
     if (!process.isRunning) throw new Error(`daemon ended: ${process.stderr}`)

@@ -19,7 +19,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   'errors.ts': [],
   'index.ts': ['errors.ts', 'switch'],
   abi: ['errors.ts'],
-  native: ['errors.ts'],
+  native: ['errors.ts', 'abi'],
   wire: ['abi'],
   stats: [],
   mem: ['errors.ts', 'native'],
@@ -47,8 +47,8 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   config: ['errors.ts', 'abi'],
   control: ['errors.ts', 'abi', 'mem', 'native', 'sockets', 'config'],
-  daemon: ['errors.ts', 'switch', 'config', 'control'],
-  cli: ['errors.ts', 'io', 'native', 'port', 'switch', 'config', 'control', 'daemon'],
+  daemon: ['errors.ts', 'abi', 'native', 'switch', 'config', 'control'],
+  cli: ['errors.ts', 'abi', 'io', 'native', 'port', 'switch', 'config', 'control', 'daemon'],
 }
 
 interface Import {

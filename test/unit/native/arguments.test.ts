@@ -81,6 +81,11 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   uringSetup: [number, bytes],
   uringEnter: [number, number, number, number, number],
   uringRegister: [number, number, number, number, number],
+  prctl: [number, number, number, number, number],
+  capget: [ints],
+  capset: [ints],
+  seccomp: [number, number, bytes],
+  everyThread: [ints, ints],
 }
 
 const right: Record<Kind, unknown> = {

@@ -1,0 +1,85 @@
+/** What the daemon may do after its start: the config's `privileges`, --user and --privileges. */
+import { ConfigError } from '../errors.ts'
+import type { PortOptions } from '../port/options.ts'
+
+/** See daemon/privileges.ts. */
+export interface PrivilegeSettings {
+  /** Name or number. */
+  readonly user?: string
+  readonly group?: string
+  /** Capabilities that are kept; absent: those that ports need. */
+  readonly keep?: readonly string[]
+  /** `locked`: nothing is kept; `off`: nothing is given up. Absent: on. */
+  readonly mode?: PrivilegeMode
+  /** Ports that are added later may run scripts and helpers, though none of the config's does. */
+  readonly scripts?: boolean
+}
+
+export type PrivilegeMode = 'on' | 'locked' | 'off'
+
+/** As it stands in the file, which may have numbers for names. */
+export type RawPrivileges = Omit<PrivilegeSettings, 'user' | 'group'> & {
+  readonly user?: string | number
+  readonly group?: string | number
+}
+
+export function toPrivileges(raw: RawPrivileges | null | undefined): PrivilegeSettings | undefined {
+  if (raw === null || raw === undefined) return undefined
+  const { user, group, ...others } = raw
+  return {
+    ...others,
+    ...(user === undefined ? {} : { user: String(user) }),
+    ...(group === undefined ? {} : { group: String(group) }),
+  }
+}
+
+/** What the command line adds or overrides; a user of its own brings its own group. */
+export function mergePrivileges(
+  base: PrivilegeSettings | undefined,
+  user: string | undefined,
+  mode: PrivilegeMode | undefined,
+): PrivilegeSettings | undefined {
+  if (user === undefined && mode === undefined) return base
+  const { user: oldUser, group: oldGroup, ...others } = base ?? {}
+  const whose =
+    user === undefined
+      ? {
+          ...(oldUser === undefined ? {} : { user: oldUser }),
+          ...(oldGroup === undefined ? {} : { group: oldGroup }),
+        }
+      : parseUser(user)
+  return { ...others, ...whose, ...(mode === undefined ? {} : { mode }) }
+}
+
+/** USER[:GROUP] */
+function parseUser(text: string): { user: string; group?: string } {
+  const [user, group, ...more] = text.split(':')
+  if (user === '' || group === '' || more.length > 0) {
+    throw new ConfigError('BAD_OPTION', `--user ${text}: give USER or USER:GROUP`)
+  }
+  return { user, ...(group === undefined ? {} : { group }) }
+}
+
+/** What contradicts what, and at which key; undefined: nothing does. */
+export function privilegeConflict(
+  settings: PrivilegeSettings,
+  ports: readonly PortOptions[],
+): { readonly key: string; readonly message: string } | undefined {
+  const { user, group, keep, mode, scripts } = settings
+  if (group !== undefined && user === undefined) {
+    return { key: 'group', message: 'needs a user' }
+  }
+  if (mode !== 'locked') return undefined
+  if (keep !== undefined && keep.length > 0) {
+    return { key: 'keep', message: 'mode: locked keeps nothing' }
+  }
+  if (scripts === true) return { key: 'scripts', message: 'mode: locked runs none' }
+  const port = ports.find((options) => options.type === 'tap' && hasDownscript(options))
+  if (port === undefined) return undefined
+  return { key: 'mode', message: `locked runs no scripts, and port "${port.id}" has a downscript` }
+}
+
+function hasDownscript(options: { readonly downscript?: string }): boolean {
+  const { downscript } = options
+  return downscript !== undefined && downscript !== '' && downscript !== 'no'
+}
