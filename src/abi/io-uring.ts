@@ -3,6 +3,8 @@
  * headers, therefore they are written down here. Offsets are bytes.
  */
 export const IORING_SETUP_CQSIZE = 0x8
+/** Nothing can be submitted before IORING_REGISTER_ENABLE_RINGS. */
+export const IORING_SETUP_R_DISABLED = 0x40
 export const IORING_SETUP_TASKRUN_FLAG = 0x200
 /** Linux 6.0 */
 export const IORING_SETUP_SINGLE_ISSUER = 0x1000
@@ -24,6 +26,9 @@ export const IORING_SQ_CQ_OVERFLOW = 0x2
 export const IORING_SQ_TASKRUN = 0x4
 
 export const IORING_REGISTER_PROBE = 8
+/** Linux 5.10, both. */
+export const IORING_REGISTER_RESTRICTIONS = 11
+export const IORING_REGISTER_ENABLE_RINGS = 12
 export const IORING_REGISTER_PBUF_RING = 22
 export const IORING_UNREGISTER_PBUF_RING = 23
 
@@ -43,6 +48,13 @@ export const IOSQE_CQE_SKIP_SUCCESS = 0x40
 
 export const IORING_CQE_F_MORE = 0x2
 export const IORING_CQE_BUFFER_SHIFT = 16
+
+/** struct io_uring_restriction (16 bytes): u16 opcode, u8 operation or flags, u8, u32[3]. */
+export const RESTRICTION_LENGTH = 16
+export const RESTRICTION_OPERAND = 2
+export const IORING_RESTRICTION_REGISTER_OP = 0
+export const IORING_RESTRICTION_SQE_OP = 1
+export const IORING_RESTRICTION_SQE_FLAGS_ALLOWED = 2
 
 /** uapi/linux/fs.h */
 export const RWF_NOWAIT = 8

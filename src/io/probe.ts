@@ -3,11 +3,6 @@
  * is asked for one by one: kernels differ, and containers forbid.
  */
 import {
-  IORING_OP_ASYNC_CANCEL,
-  IORING_OP_POLL_ADD,
-  IORING_OP_READ_MULTISHOT,
-  IORING_OP_WRITE,
-  IORING_OP_WRITEV,
   IORING_REGISTER_PROBE,
   IO_URING_OP_SUPPORTED,
   PROBE_OPS,
@@ -25,6 +20,7 @@ import { Aio } from './aio.ts'
 import { BufferRing } from './buffer-ring.ts'
 import type { WriteCosts } from './measure.ts'
 import { measureWrites, readWriteNs } from './measure.ts'
+import { OPERATIONS } from './uring-limits.ts'
 import { Uring } from './uring.ts'
 
 export interface TierProbe {
@@ -34,14 +30,6 @@ export interface TierProbe {
   /** Nanoseconds that one write of a batch costs (measure.ts); absent: there is no choice. */
   readonly writeNs?: number
 }
-
-const NEEDED_OPERATIONS: readonly (readonly [string, number])[] = [
-  ['WRITEV', IORING_OP_WRITEV],
-  ['POLL_ADD', IORING_OP_POLL_ADD],
-  ['ASYNC_CANCEL', IORING_OP_ASYNC_CANCEL],
-  ['WRITE', IORING_OP_WRITE],
-  ['READ_MULTISHOT (Linux 6.7)', IORING_OP_READ_MULTISHOT],
-]
 
 /** io_uring-multishot, then read-write, with what a write costs when both can be used. */
 export function probeTiers(): TierProbe[] {
@@ -126,7 +114,7 @@ function missingOperations(uringFd: number): string[] {
   try {
     shim.uringRegister(uringFd, IORING_REGISTER_PROBE, window.id, 0, PROBE_OPS_MAX)
     const view = new DataView(window.buffer)
-    return NEEDED_OPERATIONS.filter(([, operation]) => {
+    return OPERATIONS.filter(([, operation]) => {
       const flags = view.getUint16(PROBE_OPS + operation * PROBE_OP_LENGTH + PROBE_OP_FLAGS, true)
       return (flags & IO_URING_OP_SUPPORTED) === 0
     }).map(([name]) => name)

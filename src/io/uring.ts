@@ -17,6 +17,7 @@ import {
   IORING_SETUP_CQSIZE,
   IORING_SETUP_DEFER_TASKRUN,
   IORING_SETUP_NO_SQARRAY,
+  IORING_SETUP_R_DISABLED,
   IORING_SETUP_SINGLE_ISSUER,
   IORING_SETUP_TASKRUN_FLAG,
   IORING_SQ_CQ_OVERFLOW,
@@ -44,6 +45,7 @@ import {
 import { errnoName, SysError } from '../errors.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
+import { limitRing } from './uring-limits.ts'
 
 /** A submit that makes no progress this often is a defect, not a busy kernel. */
 const SUBMIT_TRIES_MAX = 4096
@@ -76,6 +78,7 @@ export class Uring {
     view.setUint32(
       URING_PARAMS_FLAGS,
       IORING_SETUP_CQSIZE |
+        IORING_SETUP_R_DISABLED |
         IORING_SETUP_SINGLE_ISSUER |
         IORING_SETUP_DEFER_TASKRUN |
         IORING_SETUP_TASKRUN_FLAG |
@@ -95,6 +98,15 @@ export class Uring {
     if ((word(URING_PARAMS_FEATURES) & features) !== features) {
       shim.close(fd)
       throw new SysError('IO_URING_UNAVAILABLE', 'io_uring lacks SINGLE_MMAP or CQE_SKIP')
+    }
+    const limited = limitRing(fd)
+    if (limited < 0) {
+      shim.close(fd)
+      throw new SysError(
+        'IO_URING_UNAVAILABLE',
+        `io_uring cannot be limited to what is needed: ${errnoName(limited)}`,
+        { syscall: 'io_uring_register', errno: -limited },
+      )
     }
     this.#sqEntries = word(URING_PARAMS_SQ_ENTRIES)
     const cqCount = word(URING_PARAMS_CQ_ENTRIES)
