@@ -88,6 +88,8 @@ export class Daemon {
     options.log(`switch: started io=${io}${ioReason === undefined ? '' : ` because="${ioReason}"`}`)
     try {
       await daemon.#apply(planChanges({ ports: [], links: [] }, options.config))
+      // The engine thread has its io_uring by then; afterwards none can be made.
+      await daemon.switch.macTable()
       await options.privileges.hold({
         ports: options.config.ports,
         isIncoming: options.isIncoming === true,

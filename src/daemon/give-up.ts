@@ -41,7 +41,7 @@ export function becomeUser(identity: Identity): void {
   const { uid, gid, name } = identity
   const held = permittedCapabilities()
   // Afterwards they could not any more.
-  inOtherThreads(boundingRows(0n))
+  check('capabilities of threads', inOtherThreads(boundingRows(0n)))
   shim.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
   try {
     if (name === undefined) process.setgroups!([gid])
@@ -65,9 +65,13 @@ export function becomeUser(identity: Identity): void {
 
 /**
  * This thread keeps `keep`, every other one nothing; new threads get what this one has. Programs that
- * are started get `keep` too when `forPrograms`, else nothing. no_new_privs for all.
+ * are started get `keep` too when `forPrograms`, else nothing. no_new_privs for all. Returns why something of it failed; the
+ * rest is done all the same.
  */
-export async function holdCapabilities(keep: bigint, forPrograms: boolean): Promise<void> {
+export async function holdCapabilities(
+  keep: bigint,
+  forPrograms: boolean,
+): Promise<string | undefined> {
   // The threads of libuv's pool are made at its first use, and would be made with `keep`.
   await stat('/')
   const forOthers: number[] = [
@@ -77,21 +81,24 @@ export async function holdCapabilities(keep: bigint, forPrograms: boolean): Prom
     ...capabilityWords(0n, 0n),
     ...prctlRow(PR_SET_NO_NEW_PRIVS, 1),
   ]
-  inOtherThreads(forOthers)
+  const others = inOtherThreads(forOthers)
   for (let bit = 0; bit < CAPABILITY_NAMES.length; bit++) {
     const isKept = forPrograms && (keep & (1n << BigInt(bit))) !== 0n
     // Without CAP_SETPCAP they stay, and mean nothing under no_new_privs.
     if (!isKept) shim.prctl(PR_CAPBSET_DROP, bit, 0, 0, 0)
   }
   shim.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-  check('capset', shim.capset(capabilityWords(keep, forPrograms ? keep : 0n)))
+  const own = shim.capset(capabilityWords(keep, forPrograms ? keep : 0n))
   if (forPrograms) {
     for (let bit = 0; bit < CAPABILITY_NAMES.length; bit++) {
       if ((keep & (1n << BigInt(bit))) === 0n) continue
       shim.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, bit, 0, 0)
     }
   }
-  check('prctl(PR_SET_NO_NEW_PRIVS)', shim.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+  const noNewPrivs = shim.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+  if (others < 0) return `capabilities of threads: ${errnoName(others)}`
+  if (own < 0) return `capset: ${errnoName(own)}`
+  return noNewPrivs < 0 ? `no_new_privs: ${errnoName(noNewPrivs)}` : undefined
 }
 
 /** Filters the system calls of all threads from now on; undefined, or why it cannot be had. */
@@ -121,11 +128,11 @@ function boundingRows(keep: bigint): number[] {
 }
 
 /** Calls that fail are not told: what holds is read back from the kernel. */
-function inOtherThreads(rows: readonly number[]): void {
-  check('everyThread', shim.everyThread(Int32Array.from(rows), new Int32Array(3)))
+function inOtherThreads(rows: readonly number[]): number {
+  return shim.everyThread(Int32Array.from(rows), new Int32Array(3))
 }
 
 function check(what: string, result: number): void {
   if (result >= 0) return
-  throw new SysError('PRIVILEGES', `capabilities cannot be given up: ${what}: ${errnoName(result)}`)
+  throw new SysError('PRIVILEGES', `the user cannot be changed: ${what}: ${errnoName(result)}`)
 }

@@ -138,7 +138,7 @@ export class Privileges {
 
   async #restrict(wanted: bigint): Promise<void> {
     const keep = wanted & permittedCapabilities()
-    await holdCapabilities(keep, this.#allowsPrograms)
+    const failure = await holdCapabilities(keep, this.#allowsPrograms)
     this.#isHeld = true
     const reason = installFilter({
       pid: process.pid,
@@ -146,7 +146,7 @@ export class Privileges {
       allowsNetns: (keep & capabilitySet(['sys-admin'])) !== 0n,
       allowsUring: hasRings(),
     })
-    this.#reason = reason ?? this.#lack(keep)
+    this.#reason = failure ?? reason ?? this.#lack(keep)
     if (this.#reason === undefined || !this.#isAsked) return
     throw new SysError('PRIVILEGES', `privileges cannot be limited: ${this.#reason}`, {
       hint: 'start with --privileges off to do without',
@@ -155,7 +155,9 @@ export class Privileges {
 
   /** What the kernel says that does not hold; undefined: all does. */
   #lack(keep: bigint): string | undefined {
-    for (const { id, name, capabilities, noNewPrivs, seccomp } of readThreads()) {
+    const threads = readThreads()
+    if (threads.length === 0) return 'what holds is not known: /proc cannot be read'
+    for (const { id, name, capabilities, noNewPrivs, seccomp } of threads) {
       const allowed = id === process.pid ? capabilityNames(keep) : []
       const more = capabilities.filter((capability) => !allowed.includes(capability))
       // A worker that was just made drops its own; the threads of io_uring are the kernel's.
@@ -175,8 +177,8 @@ export class Privileges {
       user: userName(process.geteuid!()),
       group: groupName(process.getegid!()),
       capabilities: main?.capabilities ?? [],
-      'no-new-privs': threads.every(({ noNewPrivs }) => noNewPrivs),
-      seccomp: threads.every(({ seccomp }) => seccomp),
+      'no-new-privs': threads.length > 0 && threads.every(({ noNewPrivs }) => noNewPrivs),
+      seccomp: threads.length > 0 && threads.every(({ seccomp }) => seccomp),
       scripts: !this.#isHeld || this.#allowsPrograms,
       ...(this.#reason === undefined ? {} : { reason: this.#reason }),
       threads: threads.map(({ id, name, capabilities, noNewPrivs, seccomp }) => ({
@@ -275,7 +277,14 @@ function runsPrograms(options: PortOptions): boolean {
 
 /** Somebody in the process has an io_uring. */
 function hasRings(): boolean {
-  return readdirSync('/proc/self/fd').some((fd) => {
+  let fds: string[]
+  try {
+    fds = readdirSync('/proc/self/fd')
+  } catch {
+    // Without /proc nobody knows.
+    return true
+  }
+  return fds.some((fd) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[io_uring]'
     } catch {

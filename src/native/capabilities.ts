@@ -36,11 +36,15 @@ export function dropThreadCapabilities(): void {
   shim.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 }
 
-/** All threads of the process. */
+/** All threads of the process; none when /proc is not there. */
 export function readThreads(): ThreadPrivileges[] {
-  return readdirSync(TASKS)
-    .map((id) => readThread(Number(id)))
-    .filter((thread) => thread !== undefined)
+  let ids: string[]
+  try {
+    ids = readdirSync(TASKS)
+  } catch {
+    return []
+  }
+  return ids.map((id) => readThread(Number(id))).filter((thread) => thread !== undefined)
 }
 
 export function readThread(id: number): ThreadPrivileges | undefined {
