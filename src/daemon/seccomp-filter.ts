@@ -6,7 +6,8 @@
  * It refuses by errno, so that Node, the C library and scripts go on: EPERM, or ENOSYS where the C
  * library has another way (clone3, whose flags no filter can see) and for what is not known here:
  * calls of later kernels, of x32 and of other architectures. Numbers that are allowed whatever their
- * arguments cost nothing from Linux 5.11 on (the kernel keeps a bitmap of them).
+ * arguments cost nothing more than any filter does from Linux 5.11 on (the kernel keeps a bitmap of
+ * them): 48 ns a system call, measured with an empty one as well.
  *
  * A program that the daemon starts inherits all of it.
  */
