@@ -8,6 +8,7 @@ import { isatty } from 'node:tty'
 import { ControlClient } from '../control/client.ts'
 import { ConfigError, SysError } from '../errors.ts'
 import type { CaptureDirection, CaptureSummary } from '../switch/api.ts'
+import { printable, printableJson } from '../switch/printable.ts'
 import { defaultControlPath, EXIT_FAILED } from './common.ts'
 
 export interface CaptureCommandOptions {
@@ -28,6 +29,15 @@ export async function capture(options: CaptureCommandOptions): Promise<number> {
     })
   }
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
+  try {
+    return await captureBy(client, options)
+  } finally {
+    client.close()
+  }
+}
+
+async function captureBy(client: ControlClient, options: CaptureCommandOptions): Promise<number> {
+  const isStdout = options.write === '-'
   const { interface: ports, direction, snaplen, count } = options
   const fd = isStdout ? 1 : openFile(options.write)
   try {
@@ -69,10 +79,11 @@ export async function capture(options: CaptureCommandOptions): Promise<number> {
   }
   process.once('SIGINT', stop)
   process.once('SIGTERM', stop)
-  if (!isStdout) process.stderr.write(`framepump: capturing to ${options.write}, ctrl-C ends it\n`)
-  const summary = await ended
-  client.close()
-  return report(summary, options)
+  if (!isStdout) {
+    const line = printable(`framepump: capturing to ${options.write}, ctrl-C ends it`)
+    process.stderr.write(`${line}\n`)
+  }
+  return report(await ended, options)
 }
 
 function openFile(path: string): number {
@@ -91,9 +102,9 @@ function openFile(path: string): number {
 
 function report(summary: CaptureSummary, options: CaptureCommandOptions): number {
   const { frames, dropped, error } = summary
-  if (options.json === true) process.stderr.write(`${JSON.stringify(summary)}\n`)
+  if (options.json === true) process.stderr.write(`${printableJson(summary)}\n`)
   else process.stderr.write(`framepump: ${frames} frames captured, ${dropped} dropped\n`)
   if (error === undefined) return 0
-  process.stderr.write(`framepump: capture ended: ${error}\n`)
+  process.stderr.write(`${printable(`framepump: capture ended: ${error}`)}\n`)
   return EXIT_FAILED
 }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Table from 'cli-table3'
 import { ConfigError, FramepumpError } from '../errors.ts'
+import { printable } from '../switch/printable.ts'
 
 export const EXIT_FAILED = 1
 export const EXIT_BAD_USAGE = 2
@@ -32,7 +33,7 @@ export function reportError(error: unknown): number {
   const isOurs = error instanceof FramepumpError
   const hint = isOurs && error.hint !== undefined ? ` (${error.hint})` : ''
   const message = error instanceof Error ? error.message : String(error)
-  process.stderr.write(`framepump: ${message}${hint}\n`)
+  process.stderr.write(`${printable(`framepump: ${message}${hint}`)}\n`)
   if (!isOurs) {
     if (error instanceof Error && process.env['FRAMEPUMP_DEBUG'] !== undefined) {
       process.stderr.write(`${error.stack}\n`)
@@ -67,7 +68,8 @@ export function formatTable(head: readonly string[], rows: readonly (readonly st
       middle: '',
     },
   })
-  table.push(...rows.map((row) => [...row]))
+  // What is in the cells may come from a guest, a client or a file.
+  table.push(...rows.map((row) => row.map(printable)))
   return table
     .toString()
     .split('\n')

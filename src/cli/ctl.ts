@@ -1,6 +1,7 @@
 /** framepump ctl: one command on the control socket, its return as JSON. */
 import { ControlClient } from '../control/client.ts'
 import { ConfigError } from '../errors.ts'
+import { printableJson } from '../switch/printable.ts'
 import { defaultControlPath } from './common.ts'
 
 export async function ctl(
@@ -13,7 +14,7 @@ export async function ctl(
   try {
     const kinds = isWords(args) ? await argumentKinds(client, command) : {}
     const result = await client.execute(command, parseArguments(args, kinds))
-    process.stdout.write(`${JSON.stringify(result, null, 2)}\n`)
+    process.stdout.write(`${printableJson(result, 2)}\n`)
     return 0
   } finally {
     client.close()

@@ -14,6 +14,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { FramepumpError } from '../errors.ts'
 import type { PortInfo, Switch, SwitchOptions } from '../switch/api.ts'
+import { printable, printableJson } from '../switch/printable.ts'
 import { createSwitch } from '../switch/switch.ts'
 import { EXIT_FAILED, formatBits, formatCount, formatTable, MachineError } from './common.ts'
 import { respond } from './demo-responder.ts'
@@ -292,7 +293,7 @@ function summarize(
   const isComplete = tcp.received === tcp.sent && pingsLost === 0
   if (options.json === true) {
     const summary = { frames, bytes, lost, ping, tcp, virtio, capture: { path, ...capture } }
-    process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`)
+    process.stdout.write(`${printableJson(summary, 2)}\n`)
   } else {
     const line = (text: string): void => void process.stdout.write(`${text}\n`)
     line('')
@@ -302,8 +303,11 @@ function summarize(
       `tcp               ${formatCount(tcp.received)}B at ${formatBits(tcp.received, tcp.seconds)}`,
     )
     line(`frames lost       ${lost}; pings lost ${pingsLost}`)
-    line(`capture           ${path} (${capture.frames} frames, ${capture.dropped} dropped)`)
+    line(
+      `capture           ${printable(path)} (${capture.frames} frames, ${capture.dropped} dropped)`,
+    )
   }
-  if (capture.error !== undefined) process.stderr.write(`framepump: capture: ${capture.error}\n`)
+  if (capture.error !== undefined)
+    process.stderr.write(`${printable(`framepump: capture: ${capture.error}`)}\n`)
   return isComplete && lost === 0 && capture.error === undefined ? 0 : EXIT_FAILED
 }

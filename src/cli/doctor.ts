@@ -8,6 +8,7 @@ import { cheaperTier, probeTiers } from '../io/probe.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { listLinks } from '../port/tap/link.ts'
+import { printableJson } from '../switch/printable.ts'
 import { formatTable } from './common.ts'
 
 interface Finding {
@@ -32,7 +33,7 @@ export async function doctor(options: { readonly json?: boolean }): Promise<numb
     ...downTaps(),
   ]
   if (options.json === true) {
-    process.stdout.write(`${JSON.stringify(findings, null, 2)}\n`)
+    process.stdout.write(`${printableJson(findings, 2)}\n`)
   } else {
     const rows = findings.map((finding) => [
       finding.isGood ? 'ok' : 'NO',

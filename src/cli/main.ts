@@ -8,6 +8,7 @@ import { EXIT_BAD_USAGE, packageVersion, reportError } from './common.ts'
 import { ctl } from './ctl.ts'
 import { demo } from './demo.ts'
 import { doctor } from './doctor.ts'
+import { printable } from '../switch/printable.ts'
 import { run } from './run.ts'
 import type { RunOptions } from './run.ts'
 import { show, SHOW_SUBJECTS } from './show.ts'
@@ -40,7 +41,14 @@ const program = new Command('framepump')
   .version(packageVersion())
   .exitOverride()
   .configureOutput({
-    outputError: (text, write) => write(text.replace(/^error: /, 'framepump: ')),
+    // It repeats arguments, and those may be the names of files. A suggestion has a line of its own.
+    outputError: (text, write) => {
+      const line = text
+        .replace(/^error: /, 'framepump: ')
+        .trimEnd()
+        .replaceAll('\n(', ' (')
+      write(`${printable(line)}\n`)
+    },
   })
 
 program

@@ -10,7 +10,7 @@ import { Privileges } from '../daemon/privileges.ts'
 import { ConfigError } from '../errors.ts'
 import type { SwitchOptions } from '../switch/api.ts'
 import { defaultControlPath, EXIT_FAILED, packageVersion } from './common.ts'
-import { openLog } from './logging.ts'
+import { endLog, openLog, writeLogLine } from './logging.ts'
 
 export interface RunOptions {
   readonly config?: string
@@ -42,10 +42,24 @@ export async function run(options: RunOptions): Promise<number> {
     return 0
   }
   const controlPath = options.control ?? config.control ?? defaultControlPath()
-  const [major, minor, micro] = packageVersion().split('.').map(Number)
   const log = await openLog()
   // Sockets, stored state and captures are nobody else's business.
   process.umask(0o077)
+  try {
+    return await runDaemon(options, config, controlPath, log, read)
+  } finally {
+    endLog()
+  }
+}
+
+async function runDaemon(
+  options: RunOptions,
+  config: Config,
+  controlPath: string,
+  log: (message: string) => void,
+  read: () => Config,
+): Promise<number> {
+  const [major, minor, micro] = packageVersion().split('.').map(Number)
   // From here on a signal ends the daemon properly, even while it starts.
   let stop: (signal: string) => void = () => undefined
   const signalled = new Promise<string>((resolve) => {
@@ -59,7 +73,7 @@ export async function run(options: RunOptions): Promise<number> {
   const daemon = await Daemon.start({
     config,
     controlPath,
-    isIncoming: incoming !== undefined,
+    isIncoming: options.incoming !== undefined,
     version: { major: major, minor: minor, micro: micro },
     log,
     privileges,
@@ -68,7 +82,7 @@ export async function run(options: RunOptions): Promise<number> {
   process.on('SIGHUP', () => {
     daemon.reload().catch((error: Error) => log(`config: not reloaded error="${error.message}"`))
   })
-  process.stderr.write(`framepump: ready (control ${daemon.controlPath})\n`)
+  writeLogLine(`framepump: ready (control ${daemon.controlPath})`)
   const reason = await Promise.race([daemon.ended, signalled])
   log(`switch: stopping reason=${reason === true ? 'quit' : reason === false ? 'failure' : reason}`)
   await daemon.close()

@@ -1,6 +1,7 @@
 /** framepump show: tables of what a running daemon has. */
 import { ControlClient } from '../control/client.ts'
 import type { PortInfo, SwitchCounters } from '../switch/api.ts'
+import { printableJson } from '../switch/printable.ts'
 import { defaultControlPath, formatTable } from './common.ts'
 
 export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads', 'privileges'] as const
@@ -162,7 +163,7 @@ export async function show(
     for (const command of view.commands) results.push(await client.execute(command))
     if (options.json === true) {
       const value = results.length === 1 ? results[0] : results
-      process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)
+      process.stdout.write(`${printableJson(value, 2)}\n`)
     } else {
       process.stdout.write(`${formatTable(view.head, view.rows(...(results as never[])))}\n`)
     }

@@ -6,7 +6,8 @@ import { portOptionsFromObject } from './port-options.ts'
 /** Throws ConfigError that names the option. */
 export function parseNetdev(spec: string): PortOptions {
   const fields = splitFields(spec)
-  const object: Record<string, unknown> = {}
+  // Without a prototype: `__proto__` is a key like any other, and as unknown as any other.
+  const object = Object.create(null) as Record<string, unknown>
   fields.forEach((field, index) => {
     const at = field.indexOf('=')
     // The first field is the type, a later one without a value is a boolean.

@@ -318,5 +318,5 @@ function bindControlSocket(path: string): number {
         path,
       }),
   }
-  return listenOn(path, BACKLOG, errors, 0o600)
+  return listenOn(path, BACKLOG, errors)
 }

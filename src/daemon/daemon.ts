@@ -12,6 +12,7 @@ import type { ServerVersion } from '../control/server.ts'
 import { ControlServer } from '../control/server.ts'
 import { StateError, SysError } from '../errors.ts'
 import type { PortInfo, Switch } from '../switch/api.ts'
+import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Privileges } from './privileges.ts'
@@ -46,12 +47,15 @@ export class Daemon {
   readonly ended: Promise<boolean>
   readonly #options: DaemonOptions
   readonly #server: ControlServer
+  /** Guests that come and go make lines as well. */
+  readonly #log: LimitedLog
   #config: Config
   #end!: (isWanted: boolean) => void
 
   private constructor(options: DaemonOptions) {
     this.#options = options
     this.#config = options.config
+    this.#log = new LimitedLog(options.log)
     this.ended = new Promise((resolve) => {
       this.#end = resolve
     })
@@ -185,7 +189,7 @@ export class Daemon {
   }
 
   #forwardEvents(): void {
-    const { log } = this.#options
+    const { log } = this.#log
     const { events } = this.switch
     events.on('port-added', (info: PortInfo) => {
       log(`${info.type} ${info.id}: ${describeOpening(info)}`)
@@ -215,6 +219,7 @@ export class Daemon {
     this.#server.sendEvent('SHUTDOWN', { guest: false, reason: 'host-qmp-quit' })
     await this.switch.close()
     await this.#server.close()
+    this.#log.flush()
   }
 }
 

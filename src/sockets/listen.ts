@@ -1,9 +1,11 @@
 /** Listening on a Unix path: a stale socket file is replaced, a live one respected. */
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
+import { fchmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { ECONNREFUSED, ENOENT } from '../abi/errno.ts'
 import { shim } from '../native/shim.ts'
 
 export const SOCK_STREAM = 1
+/** Of every socket's file: for the user that we run as, whatever the umask, and nobody else. */
+const SOCKET_MODE = 0o600
 
 /** The errors that the caller's users are to see. */
 export interface ListenErrors {
@@ -11,26 +13,22 @@ export interface ListenErrors {
   notSocket(): Error
   /** Somebody answers on it: the process `pid`, null when even that cannot be told. */
   busy(pid: number | null): Error
-  failed(syscall: 'bind' | 'listen', errno: number): Error
+  failed(syscall: 'socket' | 'bind' | 'listen', errno: number): Error
 }
 
-/** The listening socket, which the caller closes. `mode`: permissions of the file. */
-export function listenOn(
-  path: string,
-  backlog: number,
-  errors: ListenErrors,
-  mode?: number,
-): number {
+/** The listening socket, which the caller closes; the mode of its file is SOCKET_MODE. */
+export function listenOn(path: string, backlog: number, errors: ListenErrors): number {
   refuseWhenAnswered(path, errors)
-  const fd = shim.socketUnix(SOCK_STREAM)
+  const fd = makeSocket(errors)
   const fail = (syscall: 'bind' | 'listen', result: number): never => {
     shim.close(fd)
     throw errors.failed(syscall, -result)
   }
+  // bind(2) gives the file the mode of the socket: it never has another, and no path is looked up a
+  // second time, behind which there might be another file by then.
+  fchmodSync(fd, SOCKET_MODE)
   const bound = shim.bindUnix(fd, path)
   if (bound < 0) fail('bind', bound)
-  // Nobody can connect before listen, so nobody gets in through wider permissions.
-  if (mode !== undefined) chmodSync(path, mode)
   const listening = shim.listen(fd, backlog)
   if (listening < 0) fail('listen', listening)
   return fd
@@ -53,11 +51,17 @@ function refuseWhenAnswered(path: string, errors: ListenErrors): void {
     return
   }
   if (!isSocket) throw errors.notSocket()
-  const probe = shim.socketUnix(SOCK_STREAM)
+  const probe = makeSocket(errors)
   const result = shim.connectUnix(probe, path)
   const credentials = new Int32Array(3)
   if (result === 0) shim.peerCredentials(probe, credentials)
   shim.close(probe)
   if (result === -ECONNREFUSED) unlinkSync(path)
   else if (result !== -ENOENT) throw errors.busy(result === 0 ? credentials[0] : null)
+}
+
+function makeSocket(errors: ListenErrors): number {
+  const fd = shim.socketUnix(SOCK_STREAM)
+  if (fd < 0) throw errors.failed('socket', -fd)
+  return fd
 }

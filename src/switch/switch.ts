@@ -29,6 +29,7 @@ import type {
 import { CaptureSet } from './capture-set.ts'
 import { EngineClient } from './engine-client.ts'
 import { openAllOrNone } from './all-or-none.ts'
+import { LimitedLog } from './log-limit.ts'
 import { agreeOffloads } from './offload-agreement.ts'
 import { LinkWatcher } from './link-watcher.ts'
 import { checkWirable, freeIndex, listLinks, PortEntry } from './port-entry.ts'
@@ -60,6 +61,7 @@ class UserspaceSwitch implements Switch {
   readonly #isIncoming: boolean
   #isSignalled = false
   readonly #engine: EngineClient
+  readonly #limitedLog: LimitedLog
   readonly #log: (message: string) => void
   readonly #stateDirectory: string | undefined
   readonly #ports = new Map<string, PortEntry>()
@@ -74,7 +76,8 @@ class UserspaceSwitch implements Switch {
     const tier = chooseTier(options.io ?? 'auto')
     this.io = tier.name
     if (tier.reason !== undefined) this.ioReason = tier.reason
-    this.#log = options.log ?? (() => undefined)
+    this.#limitedLog = new LimitedLog(options.log ?? (() => undefined))
+    this.#log = this.#limitedLog.log
     this.#stateDirectory = options.stateDirectory
     this.#isIncoming = options.incoming ?? false
     this.runState = this.#isIncoming ? 'inmigrate' : 'running'
@@ -369,6 +372,7 @@ class UserspaceSwitch implements Switch {
       this.runState = 'shutdown'
       await this.#watcher.close()
       await this.#engine.close()
+      this.#limitedLog.flush()
     }, true)
   }
 

@@ -1,4 +1,5 @@
 /** The control socket: QMP as QEMU's clients expect it, and clients that mean no good. */
+import { spawnSync } from 'node:child_process'
 import { readdirSync, readlinkSync, statSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { connect } from 'node:net'
@@ -139,6 +140,40 @@ test('ctl takes names as they are written', async () => {
   expect(await daemon.port('q0')).toMatchObject({ link: false })
   expect(() => ctl('netdev_del', '--control', daemon.control, 'id')).toThrow('not key=value')
   expect(() => ctl('nope', '--control', daemon.control, 'id=5')).toThrow('nope has not been found')
+})
+
+test('arguments that every object has are unexpected, as any other', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  for (const name of ['constructor', '__proto__', 'toString', 'hasOwnProperty', 'valueOf']) {
+    const args = JSON.parse(`{"${name}":{"x":1}}`) as Record<string, unknown>
+    for (const command of ['query-status', 'capture-start']) {
+      await expect(daemon.execute(command, args)).rejects.toThrow(
+        `Parameter '${name}' is unexpected`,
+      )
+    }
+    await expect(daemon.execute('netdev_add', { ...args, type: 'tap', id: 'a' })).rejects.toThrow(
+      `unknown key "${name}"`,
+    )
+    await expect(daemon.execute('netdev_add', { type: name, id: 'a' })).rejects.toThrow(
+      'unknown port type',
+    )
+    await expect(daemon.execute(name)).rejects.toThrow(`The command ${name} has not been found`)
+    await expect(daemon.execute('closefd', { fdname: name })).rejects.toThrow('not found')
+    await expect(daemon.execute('netdev_add', { type: 'tap', id: 'a', fd: name })).rejects.toThrow(
+      'has not been found',
+    )
+    // By the command line as well.
+    const ctl = spawnSync(process.execPath, [
+      CLI,
+      'ctl',
+      '--control',
+      daemon.control,
+      'query-status',
+      `${name}=x`,
+    ])
+    expect(String(ctl.stderr)).toContain(`Parameter '${name}' is unexpected`)
+  }
 })
 
 test('events tell of ports, links, stop and cont', async () => {

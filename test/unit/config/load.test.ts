@@ -74,6 +74,16 @@ links:
     }
   })
 
+  test('has no key that every object has', () => {
+    for (const key of ['__proto__', 'constructor', 'toString', 'hasOwnProperty']) {
+      expect(said(`${key}: { control: /x }\n`)).toContain('unknown key')
+      expect(said(`switch: { ${key}: 1 }\n`)).toContain('unknown key')
+      expect(said(`ports: [{ type: tap, id: a, ${key}: x }]\n`)).toContain(`unknown key "${key}"`)
+      expect(said(`ports: [{ type: ${key}, id: a }]\n`)).toContain('unknown port type')
+      expect(said(`ports: [{ ${key}: { type: tap }, id: a }]\n`)).toContain('type')
+    }
+  })
+
   test('of the examples is right', () => {
     const directory = new URL('../../../config/examples/', import.meta.url).pathname
     const files = readdirSync(directory)

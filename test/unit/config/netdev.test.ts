@@ -24,6 +24,13 @@ describe('an option string', () => {
     ['tap,id=a,=x', 'empty key in "tap,id=a,=x"'],
     ['tap,id=a,', 'empty key in "tap,id=a,"'],
     ['tap,id=a,wat', 'unknown key "wat" for a tap port'],
+    ['tap,id=a,__proto__=x', 'unknown key "__proto__" for a tap port'],
+    ['tap,id=a,__proto__=x,__proto__=y', 'key "__proto__" is given twice'],
+    ['tap,id=a,constructor=x', 'unknown key "constructor" for a tap port'],
+    ['toString,id=a', 'unknown port type "toString"'],
+    ['__proto__=tap,id=a', `Parameter 'type' is missing`],
+    ['tap,id=a,up=valueOf', '"up" must be on or off'],
+    ['tap,id=a,sndbuf=1constructor', '"sndbuf" must be a number'],
   ])('%j is refused', (spec, text) => {
     expect(() => parseNetdev(spec)).toThrow(text)
   })

@@ -1,4 +1,6 @@
 /** The byte stream of a control client: values come out whole, however they were cut; garbage is told. */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { JsonItem } from '../../../src/sockets/json-stream.ts'
@@ -171,5 +173,28 @@ describe('garbage', () => {
         for (const part of parts) stream.push(part)
       }),
     )
+  })
+})
+
+describe('memory', () => {
+  test('is that of the value, also when its bytes come one at a time', () => {
+    setFlagsFromString('--expose-gc')
+    const gc = runInNewContext('gc') as () => void
+    const text = `{"a":"${'x'.repeat(MEBIBYTE - 100)}"}`
+    const data = bytes(text)
+    const stream = new JsonStream()
+    const used = (): number => {
+      gc()
+      const { heapUsed, external } = process.memoryUsage()
+      return heapUsed + external
+    }
+    const before = used()
+    let items = 0
+    for (let at = 0; at < data.length - 1; at++) {
+      items += stream.push(data.subarray(at, at + 1)).length
+    }
+    expect(items).toBe(0)
+    expect(used() - before).toBeLessThan(4 * MEBIBYTE)
+    expect(stream.push(data.subarray(-1))).toEqual([{ value: JSON.parse(text) as unknown }])
   })
 })
