@@ -38,6 +38,8 @@ export interface Session {
 }
 
 interface SessionState extends Session {
+  /** We ended it: what it said is void. */
+  isCut: boolean
   isNegotiated: boolean
   last: Promise<void>
 }
@@ -82,7 +84,7 @@ export class ControlServer {
     this.#listener = this.#sockets.listen(this.#listenFd, 'json', {
       opened: (connection) => this.#open(connection),
       received: (connection, item, fds) => this.#receive(connection, item as JsonItem, fds),
-      closed: (connection) => this.#closed(connection),
+      closed: (connection, isCut) => this.#closed(connection, isCut),
     })
   }
 
@@ -134,16 +136,20 @@ export class ControlServer {
       received: [],
       onClose: new Set(),
       isNegotiated: false,
+      isCut: false,
       last: Promise.resolve(),
     })
     const version = { qemu: this.#version, package: 'framepump' }
     this.#send(connection, { QMP: { version, capabilities: [] } })
   }
 
-  #closed(connection: number): void {
+  async #closed(connection: number, isCut: boolean): Promise<void> {
     const session = this.#sessions.get(connection)
     this.#sessions.delete(connection)
-    if (session !== undefined) void session.last.then(() => this.#endSession(session))
+    if (session === undefined) return
+    session.isCut = isCut
+    await session.last
+    this.#endSession(session)
   }
 
   #receive(connection: number, item: JsonItem, fds: number[]): void {
@@ -165,13 +171,20 @@ export class ControlServer {
   }
 
   async #execute(session: SessionState, item: JsonItem, fds: number[]): Promise<void> {
+    if (session.isCut) {
+      for (const fd of fds) shim.close(fd)
+      return
+    }
     session.received = fds
     let id: unknown
     let answer: Record<string, unknown>
     try {
-      if (item.error !== undefined) throw new StateError('QMP_SYNTAX', item.error)
       // First of all: an error answers for its request, too.
       id = idOf(item.value)
+      if (item.error !== undefined) {
+        if (item.value === undefined) throw new StateError('QMP_SYNTAX', item.error)
+        throw new SysError('OUT_OF_RESOURCES', item.error)
+      }
       const request = checkRequest(item.value)
       answer = { return: (await this.#dispatch(session, request)) ?? {} }
     } catch (error) {

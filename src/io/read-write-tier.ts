@@ -9,10 +9,10 @@
  */
 import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, POLLIN } from '../abi/epoll.ts'
 import { EAGAIN, EBADF, EBADFD, EOPNOTSUPP } from '../abi/errno.ts'
-import { errnoName, SysError } from '../errors.ts'
 import type { Burst } from '../mem/burst.ts'
 import { FramePool, SLOT_CAPACITY, SLOT_HEADROOM, SLOT_STRIDE } from '../mem/frame-pool.ts'
 import { Window } from '../mem/window.ts'
+import { makeEpoll } from '../native/event-fd.ts'
 import {
   EPOLL_ROW_INTS,
   READ_ROW_INTS,
@@ -78,13 +78,7 @@ export class ReadWriteTier implements IoTier {
   constructor(eventFd: number, events: TierEvents, openAio: () => Aio | null = cheaperAio) {
     this.#events = events
     this.#eventFd = eventFd
-    this.#epoll = shim.epollCreate()
-    if (this.#epoll < 0) {
-      throw new SysError('OUT_OF_RESOURCES', `epoll_create1: ${errnoName(this.#epoll)}`, {
-        syscall: 'epoll_create1',
-        errno: -this.#epoll,
-      })
-    }
+    this.#epoll = makeEpoll()
     this.#pool = new FramePool(BURST_SIZE)
     this.#reader = new FrameReader(this.#pool)
     this.#tables = Window.map(TABLES_LENGTH)

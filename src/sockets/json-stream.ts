@@ -16,7 +16,9 @@ const STRAY_SHOWN_MAX = 64
 const NEWLINE = 0x0a
 
 export type JsonItem =
-  { readonly value: unknown; readonly error?: undefined } | { readonly error: string }
+  | { readonly value: unknown; readonly error?: undefined }
+  /** `value`: of one that came whole, but cannot be carried out. */
+  | { readonly error: string; readonly value?: unknown }
 
 export class JsonStream {
   readonly #lengthMax: number

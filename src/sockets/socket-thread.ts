@@ -3,16 +3,26 @@
  * one thread in a process, started by the first user and ended by the last.
  */
 import { Worker } from 'node:worker_threads'
-import { makeEventFd } from '../native/event-fd.ts'
+import { makeEpoll, makeEventFd } from '../native/event-fd.ts'
 import { shim } from '../native/shim.ts'
-import type { Framing, SocketEvent, SocketItem, SocketRequest } from './socket-worker.ts'
+import type {
+  Framing,
+  SocketEvent,
+  SocketItem,
+  SocketRequest,
+  SocketWorkerData,
+} from './socket-messages.ts'
 
 /** What a listener's owner is told. */
 export interface SocketHandlers {
   opened(connection: number): void
   /** `fds` belong to the receiver. Each item is answered for by `answered`, else no more come. */
   received(connection: number, item: SocketItem, fds: number[]): void
-  closed(connection: number): void
+  /**
+   * `isCut`: it was we who ended it; what it said and was not carried out is void. Resolves when
+   * nothing of the connection is left: then there is room for another one.
+   */
+  closed(connection: number, isCut: boolean): Promise<void>
 }
 
 let shared: SocketThread | undefined
@@ -31,7 +41,10 @@ export class SocketThread {
 
   private constructor() {
     this.#eventFd = makeEventFd()
-    const workerData = { eventFd: this.#eventFd }
+    const workerData: SocketWorkerData = {
+      eventFd: this.#eventFd,
+      epoll: makeEpollOr(() => shim.close(this.#eventFd)),
+    }
     this.#worker = new Worker(new URL('./socket-worker.js', import.meta.url), { workerData })
     this.#worker.on('message', (event: SocketEvent) => this.#receive(event))
     this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()))
@@ -53,11 +66,15 @@ export class SocketThread {
     shim.close(this.#eventFd)
   }
 
-  /** A group of connections, with a listening socket (which stays the caller's) or without (-1). */
-  listen(fd: number, framing: Framing, handlers: SocketHandlers): number {
+  /**
+   * A group of connections, with a listening socket (which stays the caller's) or without (-1). With
+   * `connectionsMax` the next ones wait until there is room; without, a listener of `json` ends the
+   * connection that was idle longest.
+   */
+  listen(fd: number, framing: Framing, handlers: SocketHandlers, connectionsMax = 0): number {
     const listener = this.#nextListener++
     this.#handlers.set(listener, handlers)
-    if (fd >= 0) this.#request({ type: 'listen', listener, fd, framing })
+    if (fd >= 0) this.#request({ type: 'listen', listener, fd, framing, connectionsMax })
     return listener
   }
 
@@ -97,7 +114,10 @@ export class SocketThread {
     this.#request({ type: 'answered', connection })
   }
 
-  /** Ends a connection when everything sent has been taken. */
+  /**
+   * Ends a connection: nothing more is read from it, and what was sent is written as far as the peer
+   * takes it within a second.
+   */
   hangUp(connection: number): void {
     this.#request({ type: 'hang-up', connection })
   }
@@ -120,8 +140,7 @@ export class SocketThread {
         return
       }
       case 'close':
-        this.#handlersOf(event.connection)?.closed(event.connection)
-        this.#listenerOf.delete(event.connection)
+        this.#close(event.connection, event.isCut)
         return
       case 'readable':
       case 'unwatched': {
@@ -137,7 +156,25 @@ export class SocketThread {
     }
   }
 
+  #close(connection: number, isCut: boolean): void {
+    const listener = this.#listenerOf.get(connection)
+    const handlers = this.#handlersOf(connection)
+    this.#listenerOf.delete(connection)
+    if (listener === undefined) return
+    const released = (): void => this.#request({ type: 'released', listener })
+    void (handlers?.closed(connection, isCut) ?? Promise.resolve()).finally(released)
+  }
+
   #handlersOf(connection: number): SocketHandlers | undefined {
     return this.#handlers.get(this.#listenerOf.get(connection) ?? -1)
+  }
+}
+
+function makeEpollOr(onFailure: () => void): number {
+  try {
+    return makeEpoll()
+  } catch (error) {
+    onFailure()
+    throw error
   }
 }

@@ -3,118 +3,64 @@
  * silently drop them). It waits in epoll, splits what arrives into messages, and posts them to the
  * main thread. A peer that stalls, floods or never reads stalls nobody else: it is read no further
  * than the main thread has answered.
+ *
+ * Of a listener with `connectionsMax` the next peers wait in the backlog. A control socket (`json`)
+ * always takes one more: the one that was idle longest goes, so that nobody locks an operator out.
+ * When the process has no descriptor left, peers wait; those of a control socket get one of a
+ * reserve.
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, POLLIN, POLLOUT } from '../abi/epoll.ts'
-import { EAGAIN } from '../abi/errno.ts'
+import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, POLLIN, POLLOUT } from '../abi/epoll.ts'
+import { EAGAIN, ECONNABORTED, EMFILE, ENFILE } from '../abi/errno.ts'
 import { Window } from '../mem/window.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EPOLL_ROW_INTS, shim } from '../native/shim.ts'
-import type { JsonItem } from './json-stream.ts'
-import { JsonStream } from './json-stream.ts'
-import type { MessageItem } from './message-stream.ts'
-import { MessageStream } from './message-stream.ts'
+import { Connection } from './connection.ts'
+import type { Framing, SocketEvent, SocketRequest, SocketWorkerData } from './socket-messages.ts'
 
-/** Connections of one listener. */
-const CONNECTIONS_MAX = 64
-/** Bytes that wait for a peer which does not read; more ends the connection. */
-const OUTPUT_MAX = 4 * 1024 * 1024
-/** Descriptors of one connection that no message has claimed. */
-const FDS_MAX = 16
-/** Messages of one connection that the main thread has not answered for. */
-const UNANSWERED_MAX = 64
+/** Connections of a control socket, and those of one user among them. */
+const CONTROL_CONNECTIONS_MAX = 64
+const CONTROL_CONNECTIONS_PER_USER_MAX = 32
+/**
+ * Peers accepted before others are looked at: those that come and go in quick succession would else
+ * fill the limit with connections that nobody has yet seen to be gone.
+ */
+const ACCEPTED_MAX = 16
+/** Descriptors kept for control connections. */
+const RESERVE_FDS = 8
+/** How long a listener that cannot accept is left alone, and the reserve short. */
+const PAUSE_MS = 100
+/** How long a connection that is hung up may take for what is still to be written. */
+const OUTPUT_DEADLINE_MS = 1000
 const EVENTS_MAX = 64
-const READ_LENGTH = 65536
-
-/** What a connection speaks: JSON values one after another, or vhost-user messages. */
-export type Framing = 'json' | 'vhost-user'
-export type SocketItem = JsonItem | MessageItem
-
-export interface SocketWorkerData {
-  readonly eventFd: number
-}
-
-/** From the main thread. Numbers of listeners and of adopted connections are its own. */
-export type SocketRequest =
-  /** `fd` listens, and stays the main thread's: it closes it after `ignored`. */
-  | {
-      readonly type: 'listen'
-      readonly listener: number
-      readonly fd: number
-      readonly framing: Framing
-    }
-  | { readonly type: 'ignore'; readonly listener: number }
-  /** A connected socket, ours from now on, as a connection of `listener`. */
-  | {
-      readonly type: 'adopt'
-      readonly listener: number
-      readonly fd: number
-      readonly framing: Framing
-    }
-  | { readonly type: 'send'; readonly connection: number; readonly data: Uint8Array }
-  /** So many messages of a connection have been dealt with. */
-  | { readonly type: 'answered'; readonly connection: number }
-  | { readonly type: 'hang-up'; readonly connection: number }
-  /** Tells once when the descriptor, which stays the main thread's, can be read; `watch` numbers it. */
-  | { readonly type: 'watch'; readonly watch: number; readonly fd: number }
-  | { readonly type: 'unwatch'; readonly watch: number }
-  | { readonly type: 'close' }
-
-/** To the main thread. `fds` belong to the receiver. */
-export type SocketEvent =
-  | { readonly type: 'open'; readonly listener: number; readonly connection: number }
-  | {
-      readonly type: 'item'
-      readonly connection: number
-      readonly item: SocketItem
-      readonly fds: number[]
-    }
-  | { readonly type: 'close'; readonly connection: number }
-  | { readonly type: 'ignored'; readonly listener: number }
-  | { readonly type: 'readable'; readonly watch: number }
-  | { readonly type: 'unwatched'; readonly watch: number }
-
-interface Stream {
-  readonly wanted?: number
-  push(bytes: Uint8Array): SocketItem[]
-}
+const EFD_CLOEXEC = 0o2000000
 
 interface Listener {
   readonly number: number
   readonly fd: number
   readonly framing: Framing
-}
-
-interface Connection {
-  readonly listener: number
-  readonly fd: number
-  readonly framing: Framing
-  readonly stream: Stream
-  readonly output: Uint8Array[]
-  outputLength: number
-  /** Received descriptors, oldest first, until a message takes them along. */
-  fds: number[]
-  unanswered: number
-  /** Out of epoll: else a peer that has hung up would be told of without end. */
-  isParked: boolean
-  isHangingUp: boolean
-  /** The peer says nothing more, and waits for what it has asked (shutdown(2), `nc -N`). */
-  isEnded: boolean
+  /** 0: no limit, but those of a control socket. */
+  readonly connectionsMax: number
+  /** Connections that the main thread still has something of. */
+  held: number
+  isWatched: boolean
+  /** It is looked at again from this time on; Infinity: nothing is in its way. */
+  resumeMs: number
 }
 
 dropThreadCapabilities()
-const { eventFd } = workerData as SocketWorkerData
+const { eventFd, epoll } = workerData as SocketWorkerData
 const port = parentPort!
-const epoll = shim.epollCreate()
 const table = Window.map(EVENTS_MAX * EPOLL_ROW_INTS * 4)
 const rows = new Int32Array(table.buffer)
 const listeners = new Map<number, Listener>()
 const connections = new Map<number, Connection>()
 /** Descriptors that are watched, by number: in epoll until they can be read. */
 const watches = new Map<number, number>()
-const buffer = new Uint8Array(READ_LENGTH)
-const received = new Int32Array(FDS_MAX)
-const info = new Int32Array(2)
+/** What a time is kept for. */
+const paused = new Set<Listener>()
+const hangingUp = new Set<Connection>()
+const reserve: number[] = []
 let nextConnection = 1
 let isOpen = true
 
@@ -127,127 +73,137 @@ function post(event: SocketEvent): void {
   port.postMessage(event)
 }
 
-function accept(listener: Listener): void {
-  let count = 0
-  for (const connection of connections.values()) {
-    if (connection.listener === listener.number) count++
+// --- listeners ------------------------------------------------------------------------------------
+
+function isFull(listener: Listener): boolean {
+  return listener.connectionsMax > 0 && listener.held >= listener.connectionsMax
+}
+
+/** Watches the listener while a peer of it could be accepted. */
+function watchListener(listener: Listener): void {
+  const isWatched = !isFull(listener) && !paused.has(listener)
+  if (isWatched === listener.isWatched) return
+  const { fd, number } = listener
+  if (!isWatched) shim.epollCtl(epoll, EPOLL_CTL_DEL, fd, 0, 0)
+  else if (shim.epollCtl(epoll, EPOLL_CTL_ADD, fd, POLLIN, listenerData(number)) < 0) {
+    pause(listener)
+    return
   }
-  for (;;) {
-    const fd = shim.accept(listener.fd)
+  listener.isWatched = isWatched
+}
+
+function pause(listener: Listener): void {
+  listener.resumeMs = performance.now() + PAUSE_MS
+  paused.add(listener)
+  watchListener(listener)
+}
+
+function accept(listener: Listener): void {
+  const isControl = listener.framing === 'json'
+  for (let accepted = 0; accepted < ACCEPTED_MAX && !isFull(listener); accepted++) {
+    let fd = shim.accept(listener.fd)
+    while (isControl && (fd === -EMFILE || fd === -ENFILE) && reserve.length > 0) {
+      shim.close(reserve.pop()!)
+      fd = shim.accept(listener.fd)
+    }
+    if (fd === -ECONNABORTED) continue
+    if (fd === -EAGAIN) break
+    if (fd < 0) {
+      // No descriptor, no memory: the peer waits in the backlog, and would be announced for ever.
+      pause(listener)
+      return
+    }
+    connect(listener.number, fd, listener.framing)
+  }
+  watchListener(listener)
+}
+
+/** As many as belong there, if they are to be had. */
+function fillReserve(): void {
+  while (reserve.length < RESERVE_FDS) {
+    const fd = shim.eventfd(0, EFD_CLOEXEC)
     if (fd < 0) return
-    if (count++ >= CONNECTIONS_MAX) shim.close(fd)
-    else connect(listener.number, fd, listener.framing)
+    reserve.push(fd)
   }
 }
+
+/** Ends a connection of a control socket that has as many as it may have, `newest` among them. */
+function makeRoom(newest: Connection): void {
+  const all = [...connections.values()].filter(({ listener }) => listener === newest.listener)
+  const of = (uid: number): Connection[] => all.filter((other) => other.uid === uid)
+  let from = of(newest.uid)
+  if (from.length <= CONTROL_CONNECTIONS_PER_USER_MAX) {
+    if (all.length <= CONTROL_CONNECTIONS_MAX) return
+    // Of the user who has most.
+    for (const { uid } of all) if (of(uid).length > from.length) from = of(uid)
+  }
+  const [victim] = from.filter((other) => other !== newest).sort(byUse)
+  cut(victim)
+}
+
+/** Those first that nobody misses: idle, never heard of, long silent. */
+function byUse(a: Connection, b: Connection): number {
+  return (
+    Number(a.isBusy) - Number(b.isBusy) ||
+    Number(a.hasSpoken) - Number(b.hasSpoken) ||
+    a.lastMs - b.lastMs
+  )
+}
+
+// --- connections ----------------------------------------------------------------------------------
 
 function connect(listener: number, fd: number, framing: Framing): void {
-  const number = nextConnection++
-  connections.set(number, {
-    listener,
-    fd,
-    framing,
-    stream: framing === 'json' ? new JsonStream() : new MessageStream(),
-    output: [],
-    outputLength: 0,
-    fds: [],
-    unanswered: 0,
-    isParked: false,
-    isHangingUp: false,
-    isEnded: false,
+  const connection = new Connection(nextConnection++, listener, fd, framing, epoll)
+  connections.set(connection.number, connection)
+  const owner = listeners.get(listener)
+  if (owner !== undefined) owner.held++
+  post({ type: 'open', listener, connection: connection.number })
+  if (framing === 'json') makeRoom(connection)
+  goOn(connection, connection.watch())
+}
+
+function drop(connection: Connection, isCut: boolean): void {
+  connection.close()
+  connections.delete(connection.number)
+  hangingUp.delete(connection)
+  post({ type: 'close', connection: connection.number, isCut })
+  // Now: what was freed may have been of the reserve.
+  fillReserve()
+}
+
+const cut = (connection: Connection): void => drop(connection, true)
+
+/** Drops a connection that cannot go on. */
+function goOn(connection: Connection, canGoOn: boolean): void {
+  if (!canGoOn) drop(connection, connection.isHangingUp || connection.isDeaf)
+}
+
+function serveEvents(connection: Connection, events: number): void {
+  if ((events & POLLOUT) !== 0 && !connection.write()) return goOn(connection, false)
+  if ((events & ~POLLOUT) === 0) return
+  const { number } = connection
+  const canGoOn = connection.read((item, fds) => {
+    post({ type: 'item', connection: number, item, fds })
   })
-  shim.epollCtl(epoll, EPOLL_CTL_ADD, fd, POLLIN, number)
-  post({ type: 'open', listener, connection: number })
+  goOn(connection, canGoOn)
 }
 
-function drop(number: number, connection: Connection): void {
-  if (!connection.isParked) shim.epollCtl(epoll, EPOLL_CTL_DEL, connection.fd, 0, 0)
-  shim.close(connection.fd)
-  for (const fd of connection.fds) shim.close(fd)
-  connections.delete(number)
-  post({ type: 'close', connection: number })
-}
-
-function read(number: number, connection: Connection): void {
-  const { stream } = connection
-  // As long as whole messages come in pieces that must be read apart, one after another.
-  while (connection.unanswered < UNANSWERED_MAX) {
-    const wanted = stream.wanted
-    const space = wanted === undefined ? buffer : buffer.subarray(0, wanted)
-    const got = shim.recvMsg(connection.fd, space, received, info, 0)
-    if (got === -EAGAIN) break
-    if (got === 0 && connection.framing === 'json') {
-      connection.isEnded = true
-      endAnswered(number, connection)
-      return
-    }
-    if (got <= 0) {
-      drop(number, connection)
-      return
-    }
-    for (let k = 0; k < info[0]; k++) {
-      // The newest are kept no longer than there is room: nobody asked for that many.
-      if (connection.fds.length < FDS_MAX) connection.fds.push(received[k])
-      else shim.close(received[k])
-    }
-    for (const item of stream.push(buffer.subarray(0, got))) {
-      const { fds } = connection
-      connection.fds = []
-      connection.unanswered++
-      post({ type: 'item', connection: number, item, fds })
-    }
-    if (wanted === undefined) break
-  }
-  watch(number, connection)
-}
-
-/** Ends a connection whose peer has said all, when it has been answered. */
-function endAnswered(number: number, connection: Connection): void {
-  const { isEnded, unanswered, output } = connection
-  if (isEnded && unanswered === 0 && output.length === 0) drop(number, connection)
-  else watch(number, connection)
-}
-
-/** Listens for what the connection can go on with. */
-function watch(number: number, connection: Connection): void {
-  const events =
-    (connection.unanswered < UNANSWERED_MAX && !connection.isEnded ? POLLIN : 0) |
-    (connection.output.length > 0 ? POLLOUT : 0)
-  const { fd, isParked } = connection
-  connection.isParked = events === 0
-  if (events === 0) {
-    if (!isParked) shim.epollCtl(epoll, EPOLL_CTL_DEL, fd, 0, 0)
-  } else shim.epollCtl(epoll, isParked ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, events, number)
-}
-
-function write(number: number, connection: Connection): void {
-  while (connection.output.length > 0) {
-    const data = connection.output[0]
-    const done = shim.sendMsg(connection.fd, data, 0, data.length, null, 0, 0)
-    if (done === -EAGAIN) break
-    if (done < 0) {
-      drop(number, connection)
-      return
-    }
-    connection.outputLength -= done
-    if (done === data.length) connection.output.shift()
-    else connection.output[0] = data.subarray(done)
-  }
-  if (connection.output.length === 0 && connection.isHangingUp) drop(number, connection)
-  else endAnswered(number, connection)
-}
+// --- what the main thread asks ----------------------------------------------------------------------
 
 /** Whatever `listener` has is ended; what is still to be said is said, as far as the peers take it. */
-function ignore(listener: number): void {
-  const own = listeners.get(listener)
-  if (own !== undefined) shim.epollCtl(epoll, EPOLL_CTL_DEL, own.fd, 0, 0)
-  listeners.delete(listener)
-  for (const [number, connection] of connections) {
-    if (connection.listener !== listener) continue
-    connection.isHangingUp = true
-    write(number, connection)
-    if (connections.has(number)) drop(number, connection)
+function ignore(number: number): void {
+  const listener = listeners.get(number)
+  if (listener !== undefined) {
+    if (listener.isWatched) shim.epollCtl(epoll, EPOLL_CTL_DEL, listener.fd, 0, 0)
+    paused.delete(listener)
+    listeners.delete(number)
   }
-  post({ type: 'ignored', listener })
+  for (const connection of connections.values()) {
+    if (connection.listener !== number) continue
+    connection.hangUp(0)
+    cut(connection)
+  }
+  post({ type: 'ignored', listener: number })
 }
 
 function unwatch(watch: number): void {
@@ -259,15 +215,22 @@ function unwatch(watch: number): void {
 function serve(request: SocketRequest): void {
   switch (request.type) {
     case 'listen': {
-      const { listener: number, fd, framing } = request
-      listeners.set(number, { number, fd, framing })
-      shim.epollCtl(epoll, EPOLL_CTL_ADD, fd, POLLIN, listenerData(number))
-      return
+      const { listener: number, fd, framing, connectionsMax } = request
+      const state = { held: 0, isWatched: false, resumeMs: Infinity }
+      const listener = { number, fd, framing, connectionsMax, ...state }
+      listeners.set(number, listener)
+      return watchListener(listener)
     }
     case 'adopt':
       return connect(request.listener, request.fd, request.framing)
     case 'ignore':
       return ignore(request.listener)
+    case 'released': {
+      const listener = listeners.get(request.listener)
+      if (listener === undefined) return
+      listener.held--
+      return watchListener(listener)
+    }
     case 'watch':
       watches.set(request.watch, request.fd)
       shim.epollCtl(epoll, EPOLL_CTL_ADD, request.fd, POLLIN, WATCHES - request.watch)
@@ -286,23 +249,15 @@ function serve(request: SocketRequest): void {
 function serveConnection(request: SocketRequest & { type: 'send' | 'answered' | 'hang-up' }): void {
   const connection = connections.get(request.connection)
   if (connection === undefined) return
-  if (request.type === 'answered') {
-    connection.unanswered--
-    // There may be whole messages in the socket that nothing will announce again.
-    if (connection.isEnded) endAnswered(request.connection, connection)
-    else if (connection.unanswered === UNANSWERED_MAX - 1) watch(request.connection, connection)
-    return
+  switch (request.type) {
+    case 'answered':
+      return goOn(connection, connection.answered())
+    case 'send':
+      return goOn(connection, connection.send(request.data))
+    case 'hang-up':
+      hangingUp.add(connection)
+      return goOn(connection, connection.hangUp(performance.now() + OUTPUT_DEADLINE_MS))
   }
-  if (request.type === 'hang-up') connection.isHangingUp = true
-  else {
-    connection.output.push(request.data)
-    connection.outputLength += request.data.length
-    if (connection.outputLength > OUTPUT_MAX) {
-      drop(request.connection, connection)
-      return
-    }
-  }
-  write(request.connection, connection)
 }
 
 function serveRequests(): void {
@@ -314,9 +269,34 @@ function serveRequests(): void {
   }
 }
 
-shim.epollCtl(epoll, EPOLL_CTL_ADD, eventFd, POLLIN, EVENT)
+// --- what happens by time ---------------------------------------------------------------------------
+
+/** Milliseconds until something is due; -1: nothing is. */
+function waitMs(): number {
+  let due = reserve.length < RESERVE_FDS ? performance.now() + PAUSE_MS : Infinity
+  for (const { resumeMs } of paused) due = Math.min(due, resumeMs)
+  for (const { endMs } of hangingUp) due = Math.min(due, endMs)
+  return due === Infinity ? -1 : Math.max(0, Math.ceil(due - performance.now()))
+}
+
+function serveTimes(): void {
+  fillReserve()
+  if (paused.size + hangingUp.size === 0) return
+  const now = performance.now()
+  for (const listener of paused) {
+    if (listener.resumeMs > now) continue
+    paused.delete(listener)
+    watchListener(listener)
+  }
+  for (const connection of hangingUp) if (connection.endMs <= now) cut(connection)
+}
+
+fillReserve()
+if (shim.epollCtl(epoll, EPOLL_CTL_ADD, eventFd, POLLIN, EVENT) < 0) {
+  throw new Error('the I/O thread cannot be woken')
+}
 while (isOpen) {
-  const count = shim.epollWait(epoll, table.id, 0, EVENTS_MAX, -1)
+  const count = shim.epollWait(epoll, table.id, 0, EVENTS_MAX, waitMs())
   for (let k = 0; k < count; k++) {
     const events = rows[k * EPOLL_ROW_INTS]
     const data = rows[k * EPOLL_ROW_INTS + 1]
@@ -329,16 +309,13 @@ while (isOpen) {
       if (listener !== undefined) accept(listener)
     } else {
       const connection = connections.get(data)
-      if (connection === undefined) continue
-      if ((events & POLLOUT) !== 0) write(data, connection)
-      if ((events & ~POLLOUT) === 0 || !connections.has(data)) continue
-      // It has said all, and is gone now altogether.
-      if (connection.isEnded) drop(data, connection)
-      else read(data, connection)
+      if (connection !== undefined) serveEvents(connection, events)
     }
   }
+  serveTimes()
 }
-for (const [number, connection] of connections) drop(number, connection)
+for (const connection of connections.values()) cut(connection)
+for (const fd of reserve) shim.close(fd)
 shim.close(epoll)
 table.unmap()
 port.close()

@@ -1,6 +1,6 @@
 /** A driver of ours for an in-process device, in a thread of its own: the main thread's end. */
 import { Worker } from 'node:worker_threads'
-import { makeEventFd } from '../native/event-fd.ts'
+import { makeEventFds } from '../native/event-fd.ts'
 import { shim } from '../native/shim.ts'
 import type { DriverWorkerData } from './driver-worker.ts'
 
@@ -23,7 +23,7 @@ export class DriverThread {
   /** Resolves when the driver has laid out its rings. */
   static async start(choice: DriverChoice): Promise<DriverThread> {
     // One to kick the engine, one for each receiveq to call the driver.
-    const fds = Array.from({ length: 1 + choice.pairs }, makeEventFd)
+    const fds = makeEventFds(1 + choice.pairs)
     const stop = new Int32Array(new SharedArrayBuffer(4))
     const [kickFd, ...callFds] = fds
     const workerData: DriverWorkerData = { ...choice, kickFd, callFds, stop }

@@ -10,6 +10,7 @@ import { EPOLL_CTL_ADD, EPOLLIN } from '../abi/epoll.ts'
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VNET_HDR_NUM_BUFFERS } from '../abi/virtio-net.ts'
 import { Window } from '../mem/window.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
+import { makeEpoll } from '../native/event-fd.ts'
 import { shim } from '../native/shim.ts'
 import { NetDriver } from '../virtio/net-driver.ts'
 
@@ -39,7 +40,7 @@ dropThreadCapabilities()
 const data = workerData as DriverWorkerData
 const memory = Window.view(data.window)
 const table = Window.map(4096)
-const epoll = shim.epollCreate()
+const epoll = makeEpoll()
 for (const fd of data.callFds) shim.epollCtl(epoll, EPOLL_CTL_ADD, fd, EPOLLIN, fd)
 const driver = new NetDriver({
   buffer: memory.buffer,

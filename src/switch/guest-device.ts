@@ -249,10 +249,25 @@ export class GuestDevice implements VhostUserDevice {
     return this.#host.canTakeMtu(mtu)
   }
 
+  /** In one turn of the engine none of its queues runs any more; the rest may take its time. */
   async close(): Promise<void> {
-    for (const index of this.#queues.keys()) await this.stopQueue(index)
-    await this.#replaceMemory([], this.#regions)
-    await this.#replaceLog(-1)
-    await this.detach()
+    const waiting = [...this.#queues].filter(([index]) => !this.#started.has(index))
+    const regions = this.#regions
+    const log = this.#logWindow
+    const isNews = this.#isOwner || this.isRunning
+    this.#queues.clear()
+    this.#enabled.clear()
+    this.#regions = []
+    this.#logWindow = -1
+    try {
+      await this.detach()
+    } finally {
+      for (const [, { kickFd, callFd }] of waiting) {
+        for (const fd of [kickFd, callFd]) if (fd >= 0) shim.close(fd)
+      }
+      unmapRegions(regions, this.#host.windows)
+      if (log >= 0) unmapLog(log, this.#host.windows)
+    }
+    if (isNews) await this.#host.changed(this)
   }
 }

@@ -14,6 +14,11 @@ import { SocketThread } from '../sockets/socket-thread.ts'
 import type { VhostUserSession } from './session.ts'
 
 const BACKLOG = 16
+/**
+ * Front-ends of a port at once: the one that runs, one that waits to take over, and one that looks
+ * what the port offers. The next ones wait in the backlog.
+ */
+export const CONNECTIONS_MAX = 3
 /** A front-end that is not there is tried for ever, at first often. */
 const RECONNECT_MS_MIN = 50
 const RECONNECT_MS_MAX = 2000
@@ -27,21 +32,40 @@ export interface ListenerOptions {
 }
 
 interface Connection {
+  readonly number: number
   readonly session: VhostUserSession
+  /** What it said is void, and it is not heard any more. */
   isBroken: boolean
+  /** When nothing of it is left. */
+  readonly ended: Promise<void>
+  readonly end: () => void
 }
+
+/** What a connection said, or that it is over. */
+type Job =
+  | {
+      readonly connection: Connection
+      readonly item: MessageItem
+      readonly fds: number[]
+    }
+  | { readonly connection: Connection; readonly item: null }
 
 export class VhostUserListener {
   readonly #options: ListenerOptions
   readonly #listenFd: number
   readonly #inode: number
+  /** Those that are heard, and those that are not but whose socket is still there. */
   readonly #connections = new Map<number, Connection>()
+  readonly #broken = new Map<number, Connection>()
   #sockets: SocketThread | undefined
   #group = -1
   /**
-   * The end of the queue of messages, of all connections together: what two front-ends of a port
-   * say about the same engine's port is carried out one after the other.
+   * Messages of all connections together: what two front-ends of a port say about the same engine's
+   * port is carried out one after the other. The end of a broken connection goes before all of them.
    */
+  #jobs: Job[] = []
+  readonly #endings: Connection[] = []
+  /** As many steps as there were jobs, one after the other. */
   #last: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
   #waitMs = RECONNECT_MS_MIN
@@ -59,11 +83,16 @@ export class VhostUserListener {
   /** From now on there are sessions. */
   start(): void {
     this.#sockets = SocketThread.acquire()
-    this.#group = this.#sockets.listen(this.#listenFd, 'vhost-user', {
-      opened: (connection) => this.#opened(connection),
-      received: (connection, item, fds) => this.#received(connection, item as MessageItem, fds),
-      closed: (connection) => this.#closed(connection),
-    })
+    this.#group = this.#sockets.listen(
+      this.#listenFd,
+      'vhost-user',
+      {
+        opened: (connection) => this.#opened(connection),
+        received: (connection, item, fds) => this.#received(connection, item as MessageItem, fds),
+        closed: (connection, isCut) => this.#closed(connection, isCut),
+      },
+      CONNECTIONS_MAX,
+    )
     if (!this.#options.isServer) this.#connect()
   }
 
@@ -72,7 +101,6 @@ export class VhostUserListener {
     const fd = shim.socketUnix(SOCK_STREAM)
     const result = fd < 0 ? fd : shim.connectUnix(fd, this.#options.path)
     if (result === 0) {
-      this.#waitMs = RECONNECT_MS_MIN
       this.#sockets!.adopt(this.#group, fd, 'vhost-user')
       return
     }
@@ -85,69 +113,102 @@ export class VhostUserListener {
     this.#waitMs = Math.min(2 * this.#waitMs, RECONNECT_MS_MAX)
   }
 
-  #opened(connection: number): void {
+  #opened(number: number): void {
+    let end!: () => void
+    const ended = new Promise<void>((resolve) => {
+      end = resolve
+    })
     const session = this.#options.makeSession()
-    this.#connections.set(connection, { session, isBroken: false })
+    this.#connections.set(number, { number, session, isBroken: false, ended, end })
   }
 
   #received(number: number, item: MessageItem, fds: number[]): void {
     const connection = this.#connections.get(number)
     if (connection === undefined) {
+      this.#sockets!.answered(number)
       for (const fd of fds) shim.close(fd)
-      return
-    }
-    this.#last = this.#last
-      .then(() => this.#handle(number, connection, item, fds))
-      .finally(() => this.#sockets!.answered(number))
+    } else this.#add({ connection, item, fds })
   }
 
-  async #handle(
-    number: number,
-    connection: Connection,
-    item: MessageItem,
-    fds: number[],
-  ): Promise<void> {
-    if (connection.isBroken) {
-      for (const fd of fds) shim.close(fd)
-      return
-    }
+  #add(job: Job): void {
+    this.#jobs.push(job)
+    this.#last = this.#last.then(() => this.#step())
+  }
+
+  async #step(): Promise<void> {
+    const ending = this.#endings.shift()
+    if (ending !== undefined) return this.#end(ending)
+    const job = this.#jobs.shift()
+    if (job === undefined) return
+    if (job.item === null) return this.#end(job.connection)
+    await this.#handle(job.connection, job.item, job.fds)
+    this.#sockets!.answered(job.connection.number)
+  }
+
+  async #handle(connection: Connection, item: MessageItem, fds: number[]): Promise<void> {
     try {
       if (item.error !== undefined) {
         for (const fd of fds) shim.close(fd)
         throw new ProtocolError('VHOST_USER_PROTOCOL', item.error)
       }
       const reply = await connection.session.handle(item.message, fds)
-      if (reply !== null) this.#sockets!.send(number, reply)
+      if (reply !== null && !connection.isBroken) this.#sockets!.send(connection.number, reply)
     } catch (error) {
+      if (connection.isBroken) return
       // Whatever went wrong, it went wrong with this peer.
       this.#options.log(`front-end hung up on: ${(error as Error).message}`)
-      connection.isBroken = true
-      this.#sockets!.hangUp(number)
+      this.#break(connection)
     }
   }
 
-  #closed(number: number): void {
-    const connection = this.#connections.get(number)
-    this.#connections.delete(number)
-    if (connection === undefined) return
-    this.#last = this.#last
-      .then(() => this.#end(connection.session))
-      .finally(() => {
-        if (!this.#options.isServer && !this.#isClosed) this.#connectLater()
-      })
+  /**
+   * The session ends as the next thing that is done: nothing that the connection said is carried out
+   * any more, and its queues do not wait for somebody to read what is still to be written.
+   */
+  #break(connection: Connection): void {
+    if (connection.isBroken) return
+    connection.isBroken = true
+    const isOpen = this.#connections.delete(connection.number)
+    if (isOpen) this.#broken.set(connection.number, connection)
+    this.#sockets!.hangUp(connection.number)
+    const isItsOwn = (job: Job): boolean => job.connection === connection
+    for (const job of this.#jobs.filter(isItsOwn)) {
+      if (job.item !== null) for (const fd of job.fds) shim.close(fd)
+    }
+    this.#jobs = this.#jobs.filter((job) => !isItsOwn(job))
+    this.#endings.push(connection)
+    this.#last = this.#last.then(() => this.#step())
   }
 
-  async #end(session: VhostUserSession): Promise<void> {
+  #closed(number: number, isCut: boolean): Promise<void> {
+    const connection = this.#connections.get(number) ?? this.#broken.get(number)
+    if (connection === undefined) return Promise.resolve()
+    if (isCut) this.#break(connection)
+    this.#connections.delete(number)
+    this.#broken.delete(number)
+    if (!connection.isBroken) {
+      this.#waitMs = RECONNECT_MS_MIN
+      this.#add({ connection, item: null })
+    }
+    return connection.ended.finally(() => {
+      if (!this.#options.isServer && !this.#isClosed) this.#connectLater()
+    })
+  }
+
+  async #end({ session, end }: Connection): Promise<void> {
     try {
       await session.close()
     } catch (error) {
       this.#options.log((error as Error).message)
+    } finally {
+      end()
     }
   }
 
   /** Ends every connection because of what happened to the port. */
   hangUp(): void {
-    for (const number of this.#connections.keys()) this.#sockets?.hangUp(number)
+    for (const connection of this.#connections.values()) this.#break(connection)
+    for (const { connection } of this.#jobs) this.#break(connection)
   }
 
   /** Ends all sessions, removes the socket file if it is still ours. */

@@ -1,0 +1,60 @@
+/** What the main thread and the I/O thread tell each other. All of it is structured-cloned. */
+import type { JsonItem } from './json-stream.ts'
+import type { MessageItem } from './message-stream.ts'
+
+/** What a connection speaks: JSON values one after another, or vhost-user messages. */
+export type Framing = 'json' | 'vhost-user'
+export type SocketItem = JsonItem | MessageItem
+
+export interface SocketWorkerData {
+  readonly eventFd: number
+  /** The I/O thread's from its start on. */
+  readonly epoll: number
+}
+
+/** From the main thread. Numbers of listeners and of adopted connections are its own. */
+export type SocketRequest =
+  /**
+   * `fd` listens, and stays the main thread's: it closes it after `ignored`. Peers beyond
+   * `connectionsMax` (0: see SocketThread.listen) wait in its backlog.
+   */
+  | {
+      readonly type: 'listen'
+      readonly listener: number
+      readonly fd: number
+      readonly framing: Framing
+      readonly connectionsMax: number
+    }
+  | { readonly type: 'ignore'; readonly listener: number }
+  /** A connected socket, ours from now on, as a connection of `listener`. */
+  | {
+      readonly type: 'adopt'
+      readonly listener: number
+      readonly fd: number
+      readonly framing: Framing
+    }
+  | { readonly type: 'send'; readonly connection: number; readonly data: Uint8Array }
+  /** The oldest message of a connection that has not been dealt with has been. */
+  | { readonly type: 'answered'; readonly connection: number }
+  /** No more is read; what was sent is written as far as the peer takes it within a time. */
+  | { readonly type: 'hang-up'; readonly connection: number }
+  /** Nothing of a closed connection is left: there is room for another one. */
+  | { readonly type: 'released'; readonly listener: number }
+  /** Tells once when the descriptor, which stays the main thread's, can be read; `watch` numbers it. */
+  | { readonly type: 'watch'; readonly watch: number; readonly fd: number }
+  | { readonly type: 'unwatch'; readonly watch: number }
+  | { readonly type: 'close' }
+
+/** To the main thread. `fds` belong to the receiver. */
+export type SocketEvent =
+  | { readonly type: 'open'; readonly listener: number; readonly connection: number }
+  | {
+      readonly type: 'item'
+      readonly connection: number
+      readonly item: SocketItem
+      readonly fds: number[]
+    }
+  /** `isCut`: it was we who ended it; what it said and was not carried out is void. */
+  | { readonly type: 'close'; readonly connection: number; readonly isCut: boolean }
+  | { readonly type: 'ignored'; readonly listener: number }
+  | { readonly type: 'readable' | 'unwatched'; readonly watch: number }
