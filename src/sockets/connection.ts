@@ -6,16 +6,12 @@ import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, POLLIN, POLLOUT } from '..
 import { EAGAIN } from '../abi/errno.ts'
 import { shim } from '../native/shim.ts'
 import { JsonStream } from './json-stream.ts'
+import { CONNECTION_FDS_MAX } from './limits.ts'
 import { MessageStream } from './message-stream.ts'
 import type { Framing, SocketItem } from './socket-messages.ts'
 
 /** Bytes that wait for a peer which does not read; more ends the connection. */
 const OUTPUT_MAX = 4 * 1024 * 1024
-/**
- * Descriptors of one connection on their way: received, and not yet taken by whom they are for. It is
- * what a message has at most (SET_MEM_TABLE: 8 regions).
- */
-export const FDS_MAX = 8
 /** Messages of one connection that the main thread has not answered for. */
 const UNANSWERED_MAX = 64
 /** SCM_MAX_FD of the kernel. */
@@ -23,7 +19,7 @@ const FDS_RECEIVED_MAX = 253
 const READ_LENGTH = 65536
 const MSG_CTRUNC = 8
 
-const LOST = `descriptors were lost: more than ${FDS_MAX} came, or the process has no room for them`
+const LOST = `descriptors were lost: more than ${CONNECTION_FDS_MAX} came, or the process has no room for them`
 
 interface Stream {
   readonly wanted?: number
@@ -145,7 +141,7 @@ export class Connection {
   #keepFds(count: number, flags: number): void {
     if ((flags & MSG_CTRUNC) !== 0) this.#hasLost = true
     for (let at = 0; at < count; at++) {
-      if (this.#fds.length < FDS_MAX) this.#fds.push(received[at])
+      if (this.#fds.length < CONNECTION_FDS_MAX) this.#fds.push(received[at])
       else {
         this.#hasLost = true
         shim.close(received[at])

@@ -16,11 +16,9 @@ import { Window } from '../mem/window.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EPOLL_ROW_INTS, shim } from '../native/shim.ts'
 import { Connection } from './connection.ts'
+import { CONTROL_CONNECTIONS_MAX, CONTROL_CONNECTIONS_PER_USER_MAX } from './limits.ts'
 import type { Framing, SocketEvent, SocketRequest, SocketWorkerData } from './socket-messages.ts'
 
-/** Connections of a control socket, and those of one user among them. */
-const CONTROL_CONNECTIONS_MAX = 64
-const CONTROL_CONNECTIONS_PER_USER_MAX = 32
 /**
  * Peers accepted before others are looked at: those that come and go in quick succession would else
  * fill the limit with connections that nobody has yet seen to be gone.

@@ -21,6 +21,8 @@ import { isUsableVnetHdrLength } from '../port/tap-port.ts'
 import type { LinkInfo } from '../port/tap/link.ts'
 import { OpenTap, openTap } from '../port/tap/open.ts'
 import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
+import type { DescriptorShare } from './descriptor-budget.ts'
+import { DescriptorBudget } from './descriptor-budget.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import { FollowingTap } from './tap-follower.ts'
 import { VhostUserSwitchPort } from './vhost-user-port.ts'
@@ -106,14 +108,39 @@ export interface OpenPortContext {
   readonly reached?: (queue: number) => void
 }
 
+/** Its descriptors are set aside until it is closed. Throws, also SysError DESCRIPTOR_SHARE. */
 export async function openPort(options: PortOptions, context: OpenPortContext): Promise<OpenPort> {
+  const share = DescriptorBudget.ofProcess.take(options)
+  try {
+    return giveBackAtEnd(await openKind(options, context, share), share)
+  } catch (error) {
+    share.giveBack()
+    throw error
+  }
+}
+
+/** However the port ends. */
+function giveBackAtEnd(open: OpenPort, share: DescriptorShare): OpenPort {
+  const ending: { close(): Promise<void>; abandon?(): Promise<void> } = open
+  for (const way of ['close', 'abandon'] as const) {
+    const end = ending[way]?.bind(open)
+    if (end !== undefined) ending[way] = () => end().finally(() => share.giveBack())
+  }
+  return open
+}
+
+async function openKind(
+  options: PortOptions,
+  context: OpenPortContext,
+  share: DescriptorShare,
+): Promise<OpenPort> {
   switch (options.type) {
     case 'tap':
       return openTapPort(options, context)
     case 'memory':
       return new MemorySwitchPort(options, context.wake)
     case 'vhost-user':
-      return new VhostUserSwitchPort(options, context)
+      return new VhostUserSwitchPort(options, context, share)
     case 'virtio-net':
       return new VirtioNetSwitchPort(options, context)
     case 'pcap':

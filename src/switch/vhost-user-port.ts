@@ -18,6 +18,8 @@ import { VhostUserListener } from '../vhost-user/listener.ts'
 import { VhostUserSession } from '../vhost-user/session.ts'
 import { rarpFrame } from '../wire/rarp.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
+import type { DescriptorShare } from './descriptor-budget.ts'
+import { frontEndFds } from './descriptor-budget.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
@@ -40,6 +42,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly windows: WindowBudget = new WindowBudget()
   readonly #options: VhostUserOptions
   readonly #context: OpenPortContext
+  readonly #share: DescriptorShare
   readonly #listener: VhostUserListener
   /** Of the front-end that negotiated last, in this run or before it. */
   #acked: AckedState
@@ -47,7 +50,8 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly #sessions = new Map<GuestDevice, VhostUserSession>()
   #owner: GuestDevice | undefined
 
-  constructor(options: VhostUserOptions, context: OpenPortContext) {
+  constructor(options: VhostUserOptions, context: OpenPortContext, share: DescriptorShare) {
+    this.#share = share
     this.#options = options
     this.#context = context
     this.queues = options.queues ?? 1
@@ -79,7 +83,9 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     this.#listener.start()
   }
 
+  /** The share is for one front-end. Throws SysError DESCRIPTOR_SHARE. */
   #makeSession(): VhostUserSession {
+    if (this.#sessions.size > 0) this.#share.takeExtra(frontEndFds(this.queues))
     const device = new GuestDevice(this)
     const session = new VhostUserSession({
       device,
@@ -87,7 +93,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       queuePairsMax: this.queues,
       memorySlots: Math.max(MEMORY_SLOTS, this.#acked.slots),
       acked: (features) => this.#storeAcked(features),
-      ended: () => void this.#sessions.delete(device),
+      ended: () => this.#ended(device),
       closeFd: (fd) => void shim.close(fd),
       prepareEventFd,
       signalFd: (fd) => this.#context.signals.signal(fd),
@@ -95,6 +101,11 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     })
     this.#sessions.set(device, session)
     return session
+  }
+
+  #ended(device: GuestDevice): void {
+    this.#sessions.delete(device)
+    if (this.#sessions.size > 0) this.#share.giveBackExtra(frontEndFds(this.queues))
   }
 
   /** What a front-end is offered now. Throws ConfigError when it acked what cannot be served. */

@@ -27,6 +27,7 @@ export interface ListenerOptions {
   readonly path: string
   /** True: we listen on the path; false: the front-end does, and we connect. */
   readonly isServer: boolean
+  /** For a connection that came; throws when there is nothing left for it. */
   readonly makeSession: () => VhostUserSession
   readonly log: (message: string) => void
 }
@@ -118,8 +119,13 @@ export class VhostUserListener {
     const ended = new Promise<void>((resolve) => {
       end = resolve
     })
-    const session = this.#options.makeSession()
-    this.#connections.set(number, { number, session, isBroken: false, ended, end })
+    try {
+      const session = this.#options.makeSession()
+      this.#connections.set(number, { number, session, isBroken: false, ended, end })
+    } catch (error) {
+      this.#options.log(`front-end hung up on: ${(error as Error).message}`)
+      this.#sockets!.hangUp(number)
+    }
   }
 
   #received(number: number, item: MessageItem, fds: number[]): void {

@@ -40,10 +40,15 @@ function limitFds(daemon: Daemon, limit: number): void {
 const hasHungUp = (guest: FrontEnd): boolean => (shim.poll(guest.fd, 0, 0) & POLLHUP) !== 0
 
 /** Sends a message as soon as the socket takes it. */
-async function press(guest: FrontEnd, request: number, payload?: Uint8Array): Promise<void> {
+async function press(
+  guest: FrontEnd,
+  request: number,
+  payload?: Uint8Array,
+  fds: number[] = [],
+): Promise<void> {
   await until('the socket takes the message', () => {
     try {
-      guest.send(request, payload)
+      guest.send(request, payload, fds)
       return true
     } catch (error) {
       if ((error as Error).message !== `sendmsg: ${-EAGAIN}`) throw error
@@ -167,4 +172,47 @@ test('without a descriptor peers wait, descriptors that are lost are told, and t
   for (const each of [guest, waiting]) each.close()
   hoarder.close()
   shim.close(given)
+})
+
+test('a front-end with many queues has its share of descriptors, and takes none of the others', async () => {
+  await using lab = new Lab()
+  const pathOf = (id: string): string => join(lab.directory, `${id}.sock`)
+  const daemon = await lab.daemon()
+  limitFds(daemon, 2000)
+  const add = (id: string, queues: number): Promise<unknown> =>
+    daemon.execute('netdev_add', { type: 'vhost-user', id, path: pathOf(id), queues })
+  await add('g', 128)
+  await expect(add('h', 128)).rejects.toThrow(/port "h" may need 778 descriptors, \d+ are left/)
+  await add('w', 1)
+  const guest = FrontEnd.connect(pathOf('g'))
+  await guest.negotiate()
+  const before = openFds(daemon).length
+  const eventFd = shim.eventfd(0, 0)
+  for (let queue = 0; queue < 256; queue++) {
+    for (const request of [12, 13, 14]) {
+      const payload = new Uint8Array(BigUint64Array.of(BigInt(queue)).buffer)
+      await press(guest, request, payload, [eventFd])
+    }
+  }
+  await guest.barrier()
+  // Each of them once more takes the place of the one before.
+  for (let queue = 0; queue < 256; queue++) {
+    const payload = new Uint8Array(BigUint64Array.of(BigInt(queue)).buffer)
+    await press(guest, 12, payload, [eventFd])
+  }
+  await guest.barrier()
+  expect(openFds(daemon).length - before).toBe(768)
+  // Another one like that would leave nothing for the others.
+  const second = FrontEnd.connect(pathOf('g'))
+  await second.hungUp()
+  await until('it is told', () => daemon.process.stderr.includes('another front-end may need 777'))
+  const good = FrontEnd.connect(pathOf('w'))
+  await good.start()
+  await until('the guest is there', async () => (await daemon.port('w')).state === 'connected')
+  const operator = await ControlClient.connect(daemon.control)
+  await operator.execute('netdev_del', { id: 'g' })
+  await add('h', 128)
+  operator.close()
+  for (const each of [guest, second, good]) each.close()
+  shim.close(eventFd)
 })
