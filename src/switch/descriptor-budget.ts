@@ -41,7 +41,8 @@ export const frontEndFds = (queuePairs: number): number =>
 export function portFds(options: PortOptions): number {
   switch (options.type) {
     case 'tap':
-      return options.fds?.split(':').length ?? options.queues ?? 1
+      // And a socket by which its interface is watched; those of a namespace share one.
+      return 1 + (options.fds?.split(':').length ?? options.queues ?? 1)
     case 'vhost-user':
       return 1 + frontEndFds(options.queues ?? 1)
     case 'virtio-net':

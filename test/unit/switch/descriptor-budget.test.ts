@@ -16,9 +16,9 @@ const guest = (id: string, queues = 1): PortOptions => ({
 })
 
 test('what a port may need is what all of its queues have', () => {
-  expect(portFds({ type: 'tap', id: 'a' })).toBe(1)
-  expect(portFds({ type: 'tap', id: 'a', queues: 256 })).toBe(256)
-  expect(portFds({ type: 'tap', id: 'a', fds: '3:4:5' })).toBe(3)
+  expect(portFds({ type: 'tap', id: 'a' })).toBe(2)
+  expect(portFds({ type: 'tap', id: 'a', queues: 256 })).toBe(257)
+  expect(portFds({ type: 'tap', id: 'a', fds: '3:4:5' })).toBe(4)
   expect(portFds({ type: 'memory', id: 'a' })).toBe(0)
   expect(portFds(guest('a'))).toBe(16)
   expect(portFds(guest('a', 128))).toBe(10 + 6 * 128)
@@ -31,7 +31,7 @@ describe('a budget', () => {
     expect(() => budget.take({ type: 'tap', id: 'a' })).toThrow(
       expect.objectContaining({
         code: 'DESCRIPTOR_SHARE',
-        message: 'port "a" may need 1 descriptors, 0 are left',
+        message: 'port "a" may need 2 descriptors, 0 are left',
       }),
     )
   })
