@@ -3,7 +3,8 @@
  *
  * The table is the shim's only static: a signal handler has no other way to it. An entry is claimed
  * by compare-exchange on `state`; base and length are written before it becomes USED and are
- * constant until it is unmapped, which its users have agreed on before.
+ * constant until it is unmapped, which its users have agreed on before. The handler alone looks at
+ * entries that are not its thread's: `claims` tells it that one has changed under its eyes.
  */
 #include "shim.h"
 
@@ -14,17 +15,28 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 enum { FREE, CLAIMED, USED };
-enum { MIRRORED = 1, READ_ONLY = 2 };
+enum { MIRRORED = 1, READ_ONLY = 2, DONT_DUMP = 4 };
+/*
+ * A window is replaced once, and again for each thread that faulted in it at the same time. More
+ * often means that there is no memory to put in its place.
+ */
+enum { REPLACED_MAX = 64 };
 
 struct window {
 	_Atomic int state;
-	uint8_t *base;
-	size_t length;
-	size_t page_size;
-	bool writable;
+	/* Counts how often the entry was claimed. */
+	_Atomic unsigned claims;
+	uint8_t *_Atomic base;
+	_Atomic size_t length;
+	/* `length` in whole pages of its file, which may be huge ones. */
+	_Atomic size_t mapped;
+	_Atomic int protection;
+	_Atomic bool is_dumped;
 	_Atomic int faults;
+	_Atomic int replaced;
 };
 
 static struct window windows[WINDOWS_MAX];
@@ -44,10 +56,14 @@ static struct window *find(int32_t number)
 static uint8_t *range(int32_t number, int32_t offset, int32_t length, bool write)
 {
 	struct window *window = find(number);
-	if (window == NULL || offset < 0 || length < 0 ||
-	    (uint64_t)offset + (uint64_t)length > window->length || (write && !window->writable))
+	if (window == NULL || offset < 0 || length < 0)
 		return NULL;
-	return window->base + offset;
+	/* Nothing is ordered by these: `find` was. */
+	size_t whole = atomic_load_explicit(&window->length, memory_order_relaxed);
+	int protection = atomic_load_explicit(&window->protection, memory_order_relaxed);
+	if ((uint64_t)offset + (uint64_t)length > whole || (write && !(protection & PROT_WRITE)))
+		return NULL;
+	return atomic_load_explicit(&window->base, memory_order_relaxed) + offset;
 }
 
 uint8_t *window_range(int32_t window, int32_t offset, int32_t length)
@@ -67,30 +83,89 @@ int32_t *window_table(int32_t window, int32_t offset, int32_t rows, int32_t ints
 	return (int32_t *)(void *)range(window, offset, rows * ints_per_row * 4, true);
 }
 
+/* Claims an entry of the table that is in `state`. */
+static bool claim(struct window *window, int state)
+{
+	if (!atomic_compare_exchange_strong(&window->state, &state, CLAIMED))
+		return false;
+	atomic_fetch_add(&window->claims, 1);
+	return true;
+}
+
 /*
- * A page of a window is gone (its file was truncated by somebody else): puts an empty page in its
- * place and counts it, so that the engine can fail the port at the next burst. Anything else goes
- * to whoever handled SIGBUS before.
+ * The window that an address lies in, or NULL. In a signal handler: other threads map and unmap
+ * theirs meanwhile. An entry that was claimed while it was read is none of ours.
+ */
+static struct window *find_faulted(const uint8_t *address)
+{
+	for (int number = 0; number < WINDOWS_MAX; number++) {
+		struct window *window = &windows[number];
+		unsigned claims = atomic_load(&window->claims);
+		if (atomic_load(&window->state) != USED)
+			continue;
+		uint8_t *base = atomic_load(&window->base);
+		size_t mapped = atomic_load(&window->mapped);
+		if (atomic_load(&window->claims) != claims || atomic_load(&window->state) != USED)
+			continue;
+		if (address >= base && address < base + mapped)
+			return window;
+	}
+	return NULL;
+}
+
+/* Where the kernel promises no memory that it does not have, a file is promised nothing. */
+static void *map_empty_file(uint8_t *base, size_t length, int protection)
+{
+	int fd = memfd_create("framepump-lost", MFD_CLOEXEC);
+	if (fd < 0)
+		return MAP_FAILED;
+	void *mapped = MAP_FAILED;
+	if (ftruncate(fd, (off_t)length) == 0)
+		mapped = mmap(base, length, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+	close(fd);
+	return mapped;
+}
+
+/*
+ * Puts one empty mapping in the place of the whole window, whatever it consisted of: page by page
+ * each would split a mapping, until the process may have no more (vm.max_map_count). A thread that
+ * faulted in it at the same time does the same once more, and harms nothing: what is in a window
+ * that was lost means nothing.
+ */
+static bool replace(struct window *window)
+{
+	if (atomic_fetch_add(&window->replaced, 1) >= REPLACED_MAX)
+		return false;
+	uint8_t *base = window->base;
+	size_t length = window->mapped;
+	int protection = window->protection;
+	void *mapped = mmap(base, length, protection,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	if (mapped == MAP_FAILED)
+		mapped = map_empty_file(base, length, protection);
+	if (mapped == MAP_FAILED)
+		return false;
+	/* A frame that still goes to each of its pages would have the kernel clear 2 MiB for it. */
+	madvise(base, length, MADV_NOHUGEPAGE);
+	if (!window->is_dumped)
+		madvise(base, length, MADV_DONTDUMP);
+	return true;
+}
+
+/*
+ * Memory of a window is gone (its file was truncated by somebody else): replaces the window and
+ * counts that, so that the engine fails the port before it goes on. Anything else goes to whoever
+ * handled SIGBUS before. Calls nothing but the kernel.
  */
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
 	/* Sent by kill(2) or the like: there is no address, and nothing will fault again. */
 	bool is_sent = info->si_code <= 0;
-	uint8_t *address = is_sent ? NULL : info->si_addr;
-	for (int number = 0; number < WINDOWS_MAX && !is_sent; number++) {
-		struct window *window = find(number);
-		if (window == NULL || address < window->base ||
-		    address >= window->base + window->length)
-			continue;
-		uint8_t *page = window->base +
-			((size_t)(address - window->base) & ~(window->page_size - 1));
-		int saved = errno;
-		int protection = window->writable ? PROT_READ | PROT_WRITE : PROT_READ;
-		void *mapped = mmap(page, window->page_size, protection,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-		errno = saved;
-		if (mapped == MAP_FAILED)
-			break;
+	struct window *window = is_sent ? NULL : find_faulted(info->si_addr);
+	int saved = errno;
+	bool is_replaced = window != NULL && replace(window);
+	errno = saved;
+	if (is_replaced) {
 		atomic_fetch_add(&window->faults, 1);
 		atomic_fetch_add(&all_faults, 1);
 		return;
@@ -122,7 +197,12 @@ static size_t page_size_of(int fd)
 	struct statfs fs;
 	if (fd >= 0 && fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
 		return (size_t)fs.f_bsize;
-	return 4096;
+	return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static size_t whole_pages(size_t length, size_t page_size)
+{
+	return (length + page_size - 1) / page_size * page_size;
 }
 
 static void *map_mirrored(int fd, size_t length, int protection)
@@ -164,11 +244,8 @@ static napi_value window_map(napi_env env, napi_callback_info info)
 	pthread_once(&sigbus_once, install_sigbus);
 
 	int number = 0;
-	for (int expected; number < WINDOWS_MAX; number++) {
-		expected = FREE;
-		if (atomic_compare_exchange_strong(&windows[number].state, &expected, CLAIMED))
-			break;
-	}
+	while (number < WINDOWS_MAX && !claim(&windows[number], FREE))
+		number++;
 	if (number == WINDOWS_MAX)
 		return result_int(env, -EMFILE);
 	struct window *window = &windows[number];
@@ -187,9 +264,13 @@ static napi_value window_map(napi_env env, napi_callback_info info)
 	}
 	window->base = base;
 	window->length = mirrored ? 2 * length : length;
-	window->page_size = page_size;
-	window->writable = !(flags & READ_ONLY);
-	atomic_store(&window->faults, 0);
+	window->mapped = whole_pages(window->length, page_size);
+	window->protection = protection;
+	window->is_dumped = !(flags & DONT_DUMP);
+	if (!window->is_dumped)
+		madvise(base, window->mapped, MADV_DONTDUMP);
+	window->faults = 0;
+	window->replaced = 0;
 	atomic_store_explicit(&window->state, USED, memory_order_release);
 	return result_int(env, number);
 }
@@ -232,10 +313,9 @@ static napi_value window_unmap(napi_env env, napi_callback_info info)
 	struct window *window = find(number);
 	if (!call.ok)
 		return NULL;
-	int expected = USED;
-	if (window == NULL || !atomic_compare_exchange_strong(&window->state, &expected, CLAIMED))
+	if (window == NULL || !claim(window, USED))
 		return result_int(env, -EBADF);
-	int result = munmap(window->base, window->length) == 0 ? 0 : -errno;
+	int result = munmap(window->base, window->mapped) == 0 ? 0 : -errno;
 	atomic_store(&window->state, FREE);
 	return result_int(env, result);
 }

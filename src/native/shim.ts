@@ -22,6 +22,7 @@ import { SysError } from '../errors.ts'
 /** Flags of {@link Shim.windowMap}. */
 export const WINDOW_MIRRORED = 1
 export const WINDOW_READ_ONLY = 2
+export const WINDOW_DONT_DUMP = 4
 
 /** Bytes of one row in the tables that a shim call executes; every field is an int32. */
 export const COPY_ROW_INTS = 5
@@ -40,6 +41,7 @@ export interface Shim {
    * `fileOffset` must be a multiple of the page size. WINDOW_MIRRORED maps the same pages twice,
    * one after the other (needs a fd and fileOffset 0; the window is then 2 * length long): a ring
    * that never wraps.
+   * WINDOW_DONT_DUMP leaves its memory out of a core dump (MADV_DONTDUMP).
    * Returns the window's number, -EMFILE when the table is full.
    */
   windowMap(fd: number, length: number, fileOffset: number, flags: number): number
@@ -53,9 +55,10 @@ export interface Shim {
   windowAddress(window: number): number
   /** Length of the window in bytes (mirrored: both halves). */
   windowLength(window: number): number
-  /** Pages that SIGBUS replaced since the last call (the file behind the window was truncated). */
+  /** Times that SIGBUS replaced the window by an empty one since the last call: the file behind it was
+   *  truncated. More than 1 when several threads touched it at once. */
   windowFaults(window: number): number
-  /** An ArrayBuffer of one int32 for the calling thread: pages replaced so far, of all windows. */
+  /** An ArrayBuffer of one int32 for the calling thread: the same so far, of all windows. */
   windowFaultCounter(): ArrayBuffer | number
 
   // --- bulk memory: tables in a window, filled in TypeScript --------------------------------

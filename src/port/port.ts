@@ -15,8 +15,11 @@ export interface EnginePort {
   readonly index: number
   /** It is on a link (queue to queue) or back on the switch. */
   setWired?(isWired: boolean): void
-  /** Pages of its memory were lost since the last call: the port cannot go on. */
-  hasFaulted?(): boolean
+  /**
+   * Stops every queue and lets go of the memory if that was lost since the last call; true: it was, and
+   * the port cannot go on.
+   */
+  stopIfFaulted?(): boolean
   /** TUN_F_* bits that the port can be given. */
   readonly txOffloads: number
   /**

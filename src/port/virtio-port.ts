@@ -100,6 +100,8 @@ export class VirtioPort implements PolledPort {
   #negotiated: VirtioNegotiated = PLAIN
   #memory: GuestMemory = new GuestMemory([])
   #log: DirtyLog | null = null
+  /** Its owner took its memory away, and gives it none that is used. */
+  #isLost = false
   /** By queue index; null: stopped. */
   readonly #rings: (Ring | null)[] = Array.from({ length: 2 * QUEUE_PAIRS_MAX }, () => null)
   readonly #isEnabled: Uint8Array = new Uint8Array(2 * QUEUE_PAIRS_MAX)
@@ -339,6 +341,7 @@ export class VirtioPort implements PolledPort {
 
   /** Another memory; queues that run go on in it, where it still has them. Old views are detached. */
   setMemory(regions: readonly GuestRegion[]): void {
+    if (this.#isLost) return
     const old = this.#memory
     this.#memory = new GuestMemory(regions)
     for (const ring of this.#rings) {
@@ -417,6 +420,7 @@ export class VirtioPort implements PolledPort {
 
   /** Number of the window over the dirty bitmap; -1: nothing is logged any more. */
   setLog(window: number): void {
+    if (this.#isLost) return
     this.#log?.close()
     this.#log = window < 0 ? null : new DirtyLog(window)
     this.#sink.log = this.#log
@@ -436,13 +440,23 @@ export class VirtioPort implements PolledPort {
     if (this.#receiveqs.length > 1) this.#steering ??= new FlowSteering(QUEUE_PAIRS_MAX)
   }
 
-  hasFaulted(): boolean {
-    for (const window of this.#memory.windows) if (shim.windowFaults(window) > 0) return true
-    return this.#log?.hasFaulted() === true
+  stopIfFaulted(): boolean {
+    let hasFaulted = this.#log?.hasFaulted() === true
+    // All of them are asked: each is told but once.
+    for (const window of this.#memory.windows) {
+      if (shim.windowFaults(window) > 0) hasFaulted = true
+    }
+    if (hasFaulted) {
+      this.setMemory([])
+      this.setLog(-1)
+      this.#isLost = true
+    }
+    return hasFaulted
   }
 
   /** Nobody owns it: no queue, no memory, nothing negotiated. */
   reset(): void {
+    this.#isLost = false
     for (let index = 0; index < this.#rings.length; index++) this.stopQueue(index)
     this.#isEnabled.fill(0)
     this.setMemory([])

@@ -11,8 +11,8 @@
 import type { Recorder } from '../capture/recorder.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
+import { FaultWatch } from '../mem/fault-watch.ts'
 import { Window } from '../mem/window.ts'
-import { shim } from '../native/shim.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
@@ -85,9 +85,7 @@ export class Engine implements TierEvents {
   readonly #offloads: EgressOffloads
   readonly #recorders: Recorder[] = []
   readonly #polled: PolledPort[] = []
-  /** Pages that windows have lost, of the whole process; and how many we know of. */
-  readonly #faults: Int32Array
-  #faultsSeen = 0
+  readonly #faults: FaultWatch = new FaultWatch()
   #isPaused = false
   #held: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
@@ -115,8 +113,6 @@ export class Engine implements TierEvents {
       this.#offloads,
     )
     this.#tier = makeTier(this)
-    this.#faults = new Int32Array(shim.windowFaultCounter() as ArrayBuffer)
-    this.#faultsSeen = this.#faults[0]
     this.#clock.read()
   }
 
@@ -151,7 +147,7 @@ export class Engine implements TierEvents {
     Atomics.store(shared, SHARED_SLEEPING, 1)
     let waitUs = Atomics.load(shared, SHARED_PENDING) === 0 ? this.#polledWaitUs() : 0
     // Asking for kicks writes to the guests' memory as well.
-    if (this.#hasNewFaults()) waitUs = 0
+    if (this.#faults.hasNew()) waitUs = 0
     if (waitUs !== 0) this.#engineCounters[ENGINE_SLEEPS]++
     this.#tier.endTurn(waitUs)
     Atomics.store(shared, SHARED_SLEEPING, 0)
@@ -192,7 +188,7 @@ export class Engine implements TierEvents {
       this.forwarder.endTurn()
       this.#tick()
     }
-    if (this.#hasNewFaults()) this.#findFaulted()
+    if (this.#faults.hasNew()) this.#stopFaulted()
     const isQuiet = frames === 0 ? this.#spins >= spinsMax : frames <= FEW_FRAMES
     if (maySleep && isQuiet) this.#endTurnAsleep()
     else tier.endTurn(0)
@@ -207,6 +203,8 @@ export class Engine implements TierEvents {
       const port = this.#polled[at]
       for (let queues = port.rxQueues; queues > 0; queues--) {
         if (port.receive(burst) === 0) continue
+        // What was read from memory that is gone means nothing. A port that lost it is asked no more.
+        if (this.#faults.hasNew() && this.#stopFaulted(port)) break
         if (framesBefore + frames === 0) this.#clock.read()
         frames += burst.count
         this.#forward(burst, port.index, port.rxQueue)
@@ -218,17 +216,21 @@ export class Engine implements TierEvents {
     return frames
   }
 
-  /** @hot */
-  #hasNewFaults(): boolean {
-    return Atomics.load(this.#faults, 0) !== this.#faultsSeen
-  }
-
-  /** Memory under a port was taken away: that port fails, the others go on. */
-  #findFaulted(): void {
-    this.#faultsSeen = Atomics.load(this.#faults, 0)
+  /**
+   * Memory under a port was taken away: its queues stand still from here on and it fails, the others
+   * go on. After every burst, so that no other frame is read from that memory or written to it. True:
+   * `asked` is one of those.
+   */
+  #stopFaulted(asked: PolledPort | null = null): boolean {
+    let isAsked = false
+    this.#faults.acknowledge()
     for (const port of this.#polled) {
-      if (port.hasFaulted?.() === true) this.#portFailed(port.index, EFAULT)
+      if (port.stopIfFaulted?.() !== true) continue
+      if (port === asked) isAsked = true
+      this.forwarder.setLink(port.index, false)
+      this.#options.onPortFailed(port.index, EFAULT)
     }
+    return isAsked
   }
 
   /** @hot */
@@ -254,6 +256,7 @@ export class Engine implements TierEvents {
     if (recorders.length > 0) this.#recordEgress(burst)
     forwarder.deliver(burst, port, queue)
     this.copies.run()
+    if (this.#faults.hasNew()) this.#stopFaulted()
   }
 
   /** @hot */

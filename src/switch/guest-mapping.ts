@@ -7,7 +7,7 @@ import { errnoName, ProtocolError } from '../errors.ts'
 import type { GuestRegion, GuestWindow } from '../mem/guest-memory.ts'
 import type { Window } from '../mem/window.ts'
 import { WINDOW_LENGTH_MAX } from '../mem/window.ts'
-import { shim } from '../native/shim.ts'
+import { shim, WINDOW_DONT_DUMP } from '../native/shim.ts'
 import type { DirtyLogFile, MemoryRegion } from '../vhost-user/device.ts'
 
 const GIBIBYTE = 2 ** 30
@@ -100,7 +100,8 @@ function refuseSlow(fd: number): void {
 function mapWindow(fd: number, length: number, offset: number, budget: WindowBudget): number {
   if (!budget.take())
     throw refused(`with it the port has more than ${WINDOWS_PER_PORT_MAX} windows of 1 GiB`)
-  const window = shim.windowMap(fd, length, offset, 0)
+  // What a guest has in its memory is none of the business of who looks into our core dump.
+  const window = shim.windowMap(fd, length, offset, WINDOW_DONT_DUMP)
   if (window >= 0) return window
   budget.giveBack(1)
   throw refused(`mmap of ${length} bytes: ${errnoName(window)}`)

@@ -87,6 +87,12 @@ export class FrontEnd {
     if (sent !== bytes.length && sent !== -32 && sent !== -104) throw new Error(`sendmsg: ${sent}`)
   }
 
+  /** Without waiting; false: the back-end takes no more. */
+  trySend(bytes: Uint8Array): boolean {
+    const none = new Int32Array(0)
+    return shim.sendMsg(this.fd, bytes, 0, bytes.length, none, 0, MSG_DONTWAIT) === bytes.length
+  }
+
   /** Reads what is there; false: the peer has hung up. */
   #read(): boolean {
     const data = new Uint8Array(4096)
