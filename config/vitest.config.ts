@@ -19,7 +19,8 @@ export default defineConfig({
   test: {
     pool: 'forks',
     projects: [
-      suite('unit'),
+      // On a machine that does something else as well, the slowest take long.
+      suite('unit', { testTimeout: 30_000 }),
       suite('property', { testTimeout: 60_000 }),
       suite('sim', { testTimeout: 60_000 }),
       suite('integration', serial(60_000)),
