@@ -54,7 +54,7 @@ napi_value result_errno(napi_env env, int64_t value);
 
 /* Longest window: offsets stay int32. */
 #define WINDOW_LENGTH_MAX 0x7ffff000
-#define WINDOWS_MAX 4096
+#define WINDOWS_MAX 32768
 
 /* The bytes [offset, offset + length) of a window, or NULL when they are not all inside it. */
 uint8_t *window_range(int32_t window, int32_t offset, int32_t length);

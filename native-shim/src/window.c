@@ -42,6 +42,8 @@ struct window {
 static struct window windows[WINDOWS_MAX];
 /* Part of the table: faults of all windows together, so that a glance tells whether there were any. */
 static _Atomic int32_t all_faults;
+/* And where the search for a free entry begins: those before it were taken, when it was last seen. */
+static _Atomic int lowest_free;
 static struct sigaction previous_sigbus;
 static pthread_once_t sigbus_once = PTHREAD_ONCE_INIT;
 
@@ -205,6 +207,24 @@ static size_t whole_pages(size_t length, size_t page_size)
 	return (length + page_size - 1) / page_size * page_size;
 }
 
+/* Claims the first free entry from `number` on; WINDOWS_MAX: there is none. */
+static int claim_free(int number)
+{
+	while (number < WINDOWS_MAX &&
+		(atomic_load(&windows[number].state) != FREE || !claim(&windows[number], FREE)))
+		number++;
+	if (number < WINDOWS_MAX)
+		atomic_store(&lowest_free, number + 1);
+	return number;
+}
+
+static void give_back(int number)
+{
+	atomic_store(&windows[number].state, FREE);
+	if (number < atomic_load(&lowest_free))
+		atomic_store(&lowest_free, number);
+}
+
 static void *map_mirrored(int fd, size_t length, int protection)
 {
 	uint8_t *base = mmap(NULL, 2 * length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -243,9 +263,9 @@ static napi_value window_map(napi_env env, napi_callback_info info)
 	/* Once means done: no other thread's window exists before the handler does. */
 	pthread_once(&sigbus_once, install_sigbus);
 
-	int number = 0;
-	while (number < WINDOWS_MAX && !claim(&windows[number], FREE))
-		number++;
+	int number = claim_free(atomic_load(&lowest_free));
+	if (number == WINDOWS_MAX)
+		number = claim_free(0);
 	if (number == WINDOWS_MAX)
 		return result_int(env, -EMFILE);
 	struct window *window = &windows[number];
@@ -259,7 +279,7 @@ static napi_value window_map(napi_env env, napi_callback_info info)
 		base = mmap(NULL, length, protection, MAP_SHARED, fd, (off_t)file_offset);
 	if (base == MAP_FAILED) {
 		int failed = errno;
-		atomic_store(&window->state, FREE);
+		give_back(number);
 		return result_int(env, -failed);
 	}
 	window->base = base;
@@ -275,6 +295,14 @@ static napi_value window_map(napi_env env, napi_callback_info info)
 	return result_int(env, number);
 }
 
+/* No finalizer: the mapping belongs to whoever calls windowUnmap. */
+static napi_value buffer_over(napi_env env, uint8_t *bytes, size_t length)
+{
+	napi_value buffer;
+	napi_status status = napi_create_external_arraybuffer(env, bytes, length, NULL, NULL, &buffer);
+	return status == napi_ok ? buffer : result_int(env, -EOPNOTSUPP);
+}
+
 static napi_value window_buffer(napi_env env, napi_callback_info info)
 {
 	struct call call;
@@ -284,11 +312,20 @@ static napi_value window_buffer(napi_env env, napi_callback_info info)
 		return NULL;
 	if (window == NULL)
 		return result_int(env, -EBADF);
-	napi_value buffer;
-	/* No finalizer: the mapping belongs to whoever calls windowUnmap. */
-	napi_status status = napi_create_external_arraybuffer(env, window->base, window->length, NULL,
-		NULL, &buffer);
-	return status == napi_ok ? buffer : result_int(env, -EOPNOTSUPP);
+	return buffer_over(env, window->base, window->length);
+}
+
+static napi_value window_part(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 3);
+	int32_t number = arg_int(&call, 0);
+	int32_t offset = arg_int(&call, 1);
+	int32_t length = arg_int(&call, 2);
+	if (!call.ok)
+		return NULL;
+	uint8_t *bytes = length < 1 ? NULL : range(number, offset, length, false);
+	return bytes == NULL ? result_int(env, -EFAULT) : buffer_over(env, bytes, (size_t)length);
 }
 
 static napi_value window_detach(napi_env env, napi_callback_info info)
@@ -316,7 +353,7 @@ static napi_value window_unmap(napi_env env, napi_callback_info info)
 	if (window == NULL || !claim(window, USED))
 		return result_int(env, -EBADF);
 	int result = munmap(window->base, window->mapped) == 0 ? 0 : -errno;
-	atomic_store(&window->state, FREE);
+	give_back(number);
 	return result_int(env, result);
 }
 
@@ -365,6 +402,7 @@ void register_window(napi_env env, napi_value exports)
 	export_function(env, exports, "windowFaultCounter", window_fault_counter);
 	export_function(env, exports, "windowMap", window_map);
 	export_function(env, exports, "windowBuffer", window_buffer);
+	export_function(env, exports, "windowPart", window_part);
 	export_function(env, exports, "windowDetach", window_detach);
 	export_function(env, exports, "windowUnmap", window_unmap);
 	export_function(env, exports, "windowAddress", window_address);

@@ -7,7 +7,7 @@ import type { Burst } from './burst.ts'
 import { Window } from './window.ts'
 
 /** Rows that wait at most before they are run, unless told otherwise. */
-const ROWS_MAX = 1024
+export const COPY_ROWS_MAX = 1024
 /** A constant of this module is part of the machine code, an imported one is loaded at each use. */
 const ROW_INTS: number = COPY_ROW_INTS
 
@@ -18,14 +18,14 @@ export class CopyProgram {
   readonly #rowsMax: number
   #rows = 0
 
-  constructor(rowsMax: number = ROWS_MAX) {
+  constructor(rowsMax: number = COPY_ROWS_MAX) {
     this.#rowsMax = rowsMax
     this.#window = Window.map(rowsMax * COPY_ROW_INTS * 4)
     this.table = new Int32Array(this.#window.buffer)
   }
 
   /**
-   * Room for so many rows, at most BURST_SIZE_MAX, which the caller writes into `table` from the
+   * Room for so many rows, at most COPY_ROWS_MAX, which the caller writes into `table` from the
    * returned index on and then counts with `append`.
    * @hot
    */

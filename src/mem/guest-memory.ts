@@ -8,9 +8,13 @@
  *     window 1                 |=============================|
  *     piece     |-- window 0 --|-- window 1 --| ...
  *
- * Nothing that a guest says is believed: an address that no region has is not found.
+ * Nothing that a guest says is believed: an address that no region has is not found. Its memory is
+ * read and written by rows of the shim; only the rings are looked at from here, in views of just their
+ * bytes, because V8 would count whole windows as memory of its own and collect garbage over them
+ * (measured: 13 ms for each GiB of each memory table).
  */
-import { Window } from './window.ts'
+import { errnoName, SysError } from '../errors.ts'
+import { shim } from '../native/shim.ts'
 
 /** One window of a region. */
 export interface GuestWindow {
@@ -46,21 +50,18 @@ export class GuestMemory {
   offset = 0
   room = 0
 
-  /** With `locate`: the window as words. */
-  words: Int32Array = new Int32Array(0)
   /** With `locate`: the piece that has the address; empty before the first one. */
   readonly piece: Float64Array = new Float64Array(3)
-  /** By number of the window: its words, and the guest-physical address that its offset 0 has. */
-  readonly wordsByWindow: Int32Array[] = []
-  readonly addressByWindow: number[] = []
+  /** Numbers of all windows. */
+  readonly windows: Int32Array
 
   readonly #regions: readonly GuestRegion[]
-  readonly #views: ReadonlyMap<number, Window>
+  /** Views that are not detached. */
+  readonly #views = new Set<ArrayBuffer>()
   /** Pieces in the order of their addresses: first address, first address behind, window, offset. */
   readonly #starts: Float64Array
   readonly #limits: Float64Array
   readonly #windows: Int32Array
-  readonly #words: readonly Int32Array[]
   readonly #offsets: Int32Array
   readonly #rooms: Int32Array
   #lastPiece = 0
@@ -83,25 +84,30 @@ export class GuestMemory {
     this.#windows = Int32Array.from(pieces, ({ part }) => part.window)
     this.#offsets = Int32Array.from(pieces, ({ part }) => part.windowOffset)
     this.#rooms = Int32Array.from(pieces, ({ part }) => part.length)
-    this.#views = new Map(pieces.map(({ part }) => [part.window, Window.view(part.window)]))
-    this.#words = pieces.map(({ part }) => {
-      const buffer = this.buffer(part.window)
-      return new Int32Array(buffer, 0, buffer.byteLength >> 2)
-    })
-    for (const [at, { start, part }] of pieces.entries()) {
-      this.wordsByWindow[part.window] = this.#words[at]
-      this.addressByWindow[part.window] = start - part.windowOffset
+    this.windows = this.#windows
+  }
+
+  /** This thread's view of a part of a window of ours, until `release`. */
+  view(window: number, offset: number, length: number): ArrayBuffer {
+    const buffer = shim.windowPart(window, offset, length)
+    if (typeof buffer === 'number') {
+      throw new SysError('OUT_OF_MEMORY', `cannot view window ${window}: ${errnoName(buffer)}`, {
+        errno: -buffer,
+      })
     }
+    this.#views.add(buffer)
+    return buffer
   }
 
-  /** Numbers of all windows. */
-  get windows(): Iterable<number> {
-    return this.#views.keys()
+  /** Ends a view; a second call does nothing. */
+  release(buffer: ArrayBuffer): void {
+    if (this.#views.delete(buffer)) shim.windowDetach(buffer)
   }
 
-  /** This thread's view of a window of ours. */
-  buffer(window: number): ArrayBuffer {
-    return this.#views.get(window)!.buffer
+  /** The guest-physical address of the first byte of a window, not all of which need be the guest's. */
+  addressOf(window: number): number {
+    const piece = this.#windows.indexOf(window)
+    return this.#starts[piece] - this.#offsets[piece]
   }
 
   /**
@@ -132,7 +138,6 @@ export class GuestMemory {
         this.piece[PIECE_SHIFT] = this.#offsets[piece] - starts[piece]
         this.#lastPiece = piece
         this.window = this.#windows[piece]
-        this.words = this.#words[piece]
         return true
       }
     }
@@ -150,6 +155,7 @@ export class GuestMemory {
 
   /** Ends this thread's views. The windows are unmapped by whoever mapped them. */
   detach(): void {
-    for (const view of this.#views.values()) view.detach()
+    for (const view of this.#views) shim.windowDetach(view)
+    this.#views.clear()
   }
 }

@@ -13,7 +13,7 @@ export const WINDOW_LENGTH_MAX = 0x7fff_f000
 const MFD_CLOEXEC = 1
 
 /** Windows that the shim can know at once. */
-export const WINDOWS_MAX = 4096
+export const WINDOWS_MAX = 32_768
 
 /** Address of each window that this thread views, by number; for io_uring entries. */
 export const windowAddresses: Float64Array = new Float64Array(WINDOWS_MAX)

@@ -47,7 +47,13 @@ export interface Shim {
   windowMap(fd: number, length: number, fileOffset: number, flags: number): number
   /** An ArrayBuffer over the window for the calling thread, or -errno. One per thread and window. */
   windowBuffer(window: number): ArrayBuffer | number
-  /** Detaches an ArrayBuffer of windowBuffer in the calling thread; it has length 0 afterwards. */
+  /**
+   * The same over `length` bytes from `offset` on, -EFAULT when they are not in the window. V8 takes
+   * the length of a buffer for memory that collecting garbage may free, and collects every 64 MiB: a
+   * window of a guest, of which only the rings are read here, is looked at in such parts.
+   */
+  windowPart(window: number, offset: number, length: number): ArrayBuffer | number
+  /** Detaches an ArrayBuffer of windowBuffer or windowPart in the calling thread; it has length 0 afterwards. */
   windowDetach(buffer: ArrayBuffer): number
   /** munmap(2) at once. Every thread has detached its ArrayBuffer before. */
   windowUnmap(window: number): number

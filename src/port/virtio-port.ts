@@ -9,7 +9,6 @@
 import type { IoTier } from '../io/tier.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
-import type { CopyProgram } from '../mem/copy-program.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
 import type { EventSignals } from '../native/event-signals.ts'
@@ -19,18 +18,19 @@ import { BROKEN_TEXT } from '../virtio/chain.ts'
 import type { DeviceQueue, QueueSetup } from '../virtio/device-queue.ts'
 import { CALL_BY_EVENT } from '../virtio/device-queue.ts'
 import { DirtyLog } from '../virtio/dirty-log.ts'
-import { FlowSteering } from '../virtio/flow-steering.ts'
-import { FrameSink } from '../virtio/frame-sink.ts'
-import { FrameSource } from '../virtio/frame-source.ts'
+import type { FlowSteering } from '../virtio/flow-steering.ts'
+import type { FrameSink } from '../virtio/frame-sink.ts'
+import type { FrameSource } from '../virtio/frame-source.ts'
 import type { RssConfig } from '../virtio/rss.ts'
 import { Rss } from '../virtio/rss.ts'
 import type { RxFilterSettings } from '../virtio/rx-filter.ts'
 import { RxFilter, vlanOf } from '../virtio/rx-filter.ts'
 import { attachQueue } from '../virtio/queue-layout.ts'
 import type { PolledPort } from './port.ts'
+import type { VirtioScratch } from './virtio-scratch.ts'
+import { QUEUE_PAIRS_MAX } from './virtio-scratch.ts'
 
-/** Queue pairs of one device. */
-export const QUEUE_PAIRS_MAX = 128
+export { QUEUE_PAIRS_MAX }
 
 /** What was negotiated, as far as frames are concerned. */
 export interface VirtioNegotiated {
@@ -95,8 +95,10 @@ export class VirtioPort implements PolledPort {
   readonly #counters: Float64Array
   readonly #counterBase: number
   readonly #events: VirtioPortEvents
-  readonly #source: FrameSource = new FrameSource()
+  /** Shared with the other ports: told what was negotiated here before each use. */
+  readonly #source: FrameSource
   readonly #sink: FrameSink
+  readonly #steering: FlowSteering
   #negotiated: VirtioNegotiated = PLAIN
   #memory: GuestMemory = new GuestMemory([])
   #log: DirtyLog | null = null
@@ -115,14 +117,12 @@ export class VirtioPort implements PolledPort {
   /** What the driver of an in-process device wants to see; null: everything. */
   #filter: RxFilter | null = null
   readonly #wanted: Int32Array = new Int32Array(BURST_SIZE_MAX)
-  /** Once there are several receiveqs to choose from. */
-  #steering: FlowSteering | null = null
   #filled: Ring | null = null
 
   constructor(
     index: number,
     tier: IoTier,
-    copies: CopyProgram,
+    scratch: VirtioScratch,
     signals: EventSignals,
     counters: Float64Array,
     events: VirtioPortEvents,
@@ -130,7 +130,9 @@ export class VirtioPort implements PolledPort {
     this.index = index
     this.#tier = tier
     this.#signals = signals
-    this.#sink = new FrameSink(copies)
+    this.#source = scratch.source
+    this.#sink = scratch.sink
+    this.#steering = scratch.steering
     this.#counters = counters
     this.#counterBase = index * COUNTERS_STRIDE
     this.#events = events
@@ -151,14 +153,16 @@ export class VirtioPort implements PolledPort {
     const ring = this.#transmitqs[this.#nextTransmitq]
     const queue = ring.queue
     if (queue === null) return 0
-    if (this.#source.fill(queue, burst) === 0) {
+    const source = this.#source
+    source.headerLength = this.#negotiated.headerLength
+    source.offloads = this.#negotiated.rxOffloads
+    if (source.fill(queue, burst) === 0) {
       if (queue.broken !== 0) this.#tellBroken(ring)
       return 0
     }
     this.#filled = ring
     const pair = this.#transmitqPair[this.#nextTransmitq]
     this.rxQueue = pair
-    const source = this.#source
     const base = this.#counterBase
     if ((source.malformed | source.unknownType | source.oversize) !== 0) {
       this.#counters[base + COUNTERS.rx_drop_malformed] += source.malformed
@@ -246,7 +250,7 @@ export class VirtioPort implements PolledPort {
 
   /** @hot */
   #steer(burst: Burst, list: Int32Array, first: number, count: number): void {
-    const steering = this.#steering!
+    const steering = this.#steering
     const pairs = this.#receiveqs.length
     steering.steer(burst, list, first, count, pairs, this.#rss)
     for (let pair = 0; pair < pairs; pair++) {
@@ -267,6 +271,11 @@ export class VirtioPort implements PolledPort {
       return
     }
     const sink = this.#sink
+    const negotiated = this.#negotiated
+    sink.headerLength = negotiated.headerLength
+    sink.isMergeable = negotiated.isMergeable
+    sink.offloads = negotiated.txOffloads
+    sink.log = this.#log
     sink.deliverAll(target, this.#memory, burst, list, first, count)
     ring.isTouched = true
     counters[base + COUNTERS.tx_frames] += sink.frames
@@ -332,11 +341,6 @@ export class VirtioPort implements PolledPort {
   negotiate(negotiated: VirtioNegotiated): void {
     this.#negotiated = negotiated
     this.txOffloads = negotiated.txOffloads
-    this.#source.headerLength = negotiated.headerLength
-    this.#source.offloads = negotiated.rxOffloads
-    this.#sink.headerLength = negotiated.headerLength
-    this.#sink.isMergeable = negotiated.isMergeable
-    this.#sink.offloads = negotiated.txOffloads
   }
 
   /** Another memory; queues that run go on in it, where it still has them. Old views are detached. */
@@ -347,6 +351,7 @@ export class VirtioPort implements PolledPort {
     for (const ring of this.#rings) {
       if (ring === null) continue
       ring.base = ring.queue?.base() ?? ring.base
+      ring.queue?.close()
       // A broken one stays so until its driver starts it again.
       ring.queue = ring.isToldBroken ? null : this.#attach({ ...ring.setup, base: ring.base })
     }
@@ -383,7 +388,9 @@ export class VirtioPort implements PolledPort {
     if (ring.kickFd >= 0) this.#tier.unwatch(ring.kickFd)
     closeFd(ring.kickFd)
     closeFd(ring.callFd)
-    return ring.queue?.base() ?? ring.base
+    const base = ring.queue?.base() ?? ring.base
+    ring.queue?.close()
+    return base
   }
 
   enableQueue(index: number, isEnabled: boolean): void {
@@ -423,7 +430,6 @@ export class VirtioPort implements PolledPort {
     if (this.#isLost) return
     this.#log?.close()
     this.#log = window < 0 ? null : new DirtyLog(window)
-    this.#sink.log = this.#log
   }
 
   #list(): void {
@@ -437,7 +443,6 @@ export class VirtioPort implements PolledPort {
       this.#transmitqPair[this.#transmitqs.length] = pair
       this.#transmitqs.push(transmitq)
     }
-    if (this.#receiveqs.length > 1) this.#steering ??= new FlowSteering(QUEUE_PAIRS_MAX)
   }
 
   stopIfFaulted(): boolean {
@@ -468,9 +473,6 @@ export class VirtioPort implements PolledPort {
 
   close(): void {
     this.reset()
-    this.#source.close()
-    this.#sink.close()
-    this.#steering?.close()
   }
 }
 

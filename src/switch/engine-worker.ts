@@ -14,6 +14,7 @@ import { PORTS_MAX } from '../port/port.ts'
 import { PostponedPort } from '../port/postponed-port.ts'
 import { TapPort } from '../port/tap-port.ts'
 import { VirtioPort } from '../port/virtio-port.ts'
+import { VirtioScratch } from '../port/virtio-scratch.ts'
 import { KernelClock } from './clock.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData, VirtioCall } from './engine-messages.ts'
 import { Engine } from './engine.ts'
@@ -49,6 +50,8 @@ const engine = new Engine(
   makeTier,
 )
 
+const scratch = new VirtioScratch(engine.copies)
+
 function makePort(request: EngineRequest & { op: 'add-port' | 'replace-port' }): EnginePort {
   const { port: index, description, txOffloads } = request
   switch (description.kind) {
@@ -67,7 +70,7 @@ function makePort(request: EngineRequest & { op: 'add-port' | 'replace-port' }):
     case 'replay':
       return new ReplayPort(index, description.file, clock)
     case 'virtio':
-      return new VirtioPort(index, engine.tier, engine.copies, signals, counters, {
+      return new VirtioPort(index, engine.tier, scratch, signals, counters, {
         queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),
         driverCalled: (port) => send({ type: 'driver-called', port }),
       })
@@ -198,6 +201,7 @@ try {
   engine.run(serve)
 } finally {
   // What it has of the kernel is the process's, and would outlive the thread.
+  scratch.close()
   engine.close()
   signals.close()
   controlPort.close()

@@ -20,8 +20,8 @@ import type { DirtyLogFile, MemoryRegion, VhostUserDevice } from '../vhost-user/
 import type { QueueSetup } from '../virtio/device-queue.ts'
 import { guestOffloads, has, headerLength, rxOffloads, txOffloads } from '../virtio/features.ts'
 import type { VirtioCall } from './engine-messages.ts'
-import type { WindowBudget } from './guest-mapping.ts'
 import { mapLog, mapRegion, unmapLog, unmapRegions } from './guest-mapping.ts'
+import type { WindowBudget } from './window-shares.ts'
 
 /** Who decides which device owns the port, and carries out what it says. */
 export interface DeviceHost {

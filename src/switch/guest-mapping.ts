@@ -9,33 +9,12 @@ import type { Window } from '../mem/window.ts'
 import { WINDOW_LENGTH_MAX } from '../mem/window.ts'
 import { shim, WINDOW_DONT_DUMP } from '../native/shim.ts'
 import type { DirtyLogFile, MemoryRegion } from '../vhost-user/device.ts'
+import type { WindowBudget } from './window-shares.ts'
+import { LOG_WINDOWS } from './window-shares.ts'
 
 const GIBIBYTE = 2 ** 30
 const PAGE_LENGTH = 4096
 const HUGETLBFS_MAGIC = 0x958458f6
-
-/**
- * Windows that the front-ends of one port have at once, so that none can use up those of all ports
- * (WINDOWS_MAX): a window for each begun GiB of memory, and one for a dirty log. While a table is
- * replaced, the old windows and the new ones count.
- */
-export const WINDOWS_PER_PORT_MAX = 512
-
-/** What is left of WINDOWS_PER_PORT_MAX. */
-export class WindowBudget {
-  #left = WINDOWS_PER_PORT_MAX
-
-  /** False: there is none left. */
-  take(): boolean {
-    if (this.#left === 0) return false
-    this.#left--
-    return true
-  }
-
-  giveBack(count: number): void {
-    this.#left += count
-  }
-}
 
 /**
  * Why a file is not mapped, null: it may be. A page of it that is not resident is read by whoever
@@ -65,7 +44,7 @@ export function mapRegion(region: MemoryRegion, budget: WindowBudget): GuestRegi
       const part = mapPart(fd, mmapOffset, at, end, pageLength, budget)
       windows.push(part)
       // Each window begins a GiB after the one before and reaches a GiB into the next.
-      at += Math.min(GIBIBYTE, part.length)
+      at += at + part.length === size ? part.length : GIBIBYTE
     }
     return { guestAddress, size, userAddress, windows }
   } catch (error) {
@@ -81,7 +60,13 @@ export function mapLog(log: DirtyLogFile, budget: WindowBudget): number {
   const { fd, size, offset } = log
   try {
     refuseSlow(fd)
-    return mapWindow(fd, size, offset, budget)
+    if (!budget.take()) throw beyondShare(budget)
+    try {
+      return mapWindow(fd, size, offset, budget)
+    } catch (error) {
+      budget.giveBack(LOG_WINDOWS - 1)
+      throw error
+    }
   } finally {
     shim.close(fd)
   }
@@ -89,7 +74,7 @@ export function mapLog(log: DirtyLogFile, budget: WindowBudget): number {
 
 export function unmapLog(window: number, budget: WindowBudget): void {
   shim.windowUnmap(window)
-  budget.giveBack(1)
+  budget.giveBack(LOG_WINDOWS)
 }
 
 function refuseSlow(fd: number): void {
@@ -98,8 +83,7 @@ function refuseSlow(fd: number): void {
 }
 
 function mapWindow(fd: number, length: number, offset: number, budget: WindowBudget): number {
-  if (!budget.take())
-    throw refused(`with it the port has more than ${WINDOWS_PER_PORT_MAX} windows of 1 GiB`)
+  if (!budget.take()) throw beyondShare(budget)
   // What a guest has in its memory is none of the business of who looks into our core dump.
   const window = shim.windowMap(fd, length, offset, WINDOW_DONT_DUMP)
   if (window >= 0) return window
@@ -138,6 +122,13 @@ const refused = (reason: string): ProtocolError =>
   new ProtocolError('VHOST_USER_MEMORY', `the front-end’s memory cannot be mapped: ${reason}`, {
     hint: 'the guest’s memory must be shared: memory-backend-memfd or -file with share=on',
   })
+
+const beyondShare = (budget: WindowBudget): ProtocolError =>
+  new ProtocolError(
+    'VHOST_USER_WINDOWS',
+    `the front-end’s memory cannot be mapped: with it the port has more than its share of ${budget.most} windows of 1 GiB`,
+    { hint: 'fewer memory devices, or vm.max_map_count where that is below 65530' },
+  )
 
 function unmapWindows(windows: readonly GuestWindow[], budget: WindowBudget): void {
   for (const { window } of windows) shim.windowUnmap(window)

@@ -13,6 +13,7 @@ import { shim } from '../native/shim.ts'
 import type { VhostUserOptions } from '../port/options.ts'
 import type { AckedState } from '../vhost-user/acked-store.ts'
 import { loadAcked, offeredFeatures, storeAcked } from '../vhost-user/acked-store.ts'
+import { MEMORY_SLOTS_MAX } from '../vhost-user/device.ts'
 import { prepareEventFd } from '../vhost-user/event-fd.ts'
 import { VhostUserListener } from '../vhost-user/listener.ts'
 import { VhostUserSession } from '../vhost-user/session.ts'
@@ -24,11 +25,10 @@ import type { PortDescription, VirtioCall } from './engine-messages.ts'
 import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
 import { DEVICE_FEATURES } from './guest-features.ts'
-import { WindowBudget } from './guest-mapping.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
+import { WindowBudget } from './window-shares.ts'
 
 const MTU_MAX = 65535
-const MEMORY_SLOTS = 509
 
 const VHOST_FEATURES: bigint =
   DEVICE_FEATURES | featureMask(VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES)
@@ -91,7 +91,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       device,
       offered: () => this.#offered(),
       queuePairsMax: this.queues,
-      memorySlots: Math.max(MEMORY_SLOTS, this.#acked.slots),
+      memorySlots: Math.max(MEMORY_SLOTS_MAX, this.#acked.slots),
       acked: (features) => this.#storeAcked(features),
       ended: () => this.#ended(device),
       closeFd: (fd) => void shim.close(fd),
@@ -117,7 +117,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   #storeAcked(features: bigint): void {
     const { stateDirectory } = this.#context
-    const slots = Math.max(MEMORY_SLOTS, this.#acked.slots)
+    const slots = Math.max(MEMORY_SLOTS_MAX, this.#acked.slots)
     if (features === this.#acked.features && this.queues === this.#acked.queuePairs) return
     this.#acked = { features, queuePairs: this.queues, slots }
     if (stateDirectory !== undefined) storeAcked(stateDirectory, this.#options.id, this.#acked)

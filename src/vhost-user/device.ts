@@ -13,6 +13,9 @@
 
 import type { QueueSetup } from '../virtio/device-queue.ts'
 
+/** Memory regions that a front-end may add one by one. */
+export const MEMORY_SLOTS_MAX = 509
+
 /** One memory region of the guest, as SET_MEM_TABLE and ADD_MEM_REG describe it. */
 export interface MemoryRegion {
   /** Guest-physical address of its first byte. */

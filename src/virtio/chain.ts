@@ -3,11 +3,17 @@
  * first. There is one per port; a queue fills it and it is used up before the next is taken.
  */
 import type { GuestMemory } from '../mem/guest-memory.ts'
+import { Window } from '../mem/window.ts'
+import { COPY_ROW_INTS, shim } from '../native/shim.ts'
 
 const TWO_32 = 4294967296
 
 /** Segments of one chain. A chain that has more breaks its queue. */
 export const CHAIN_SEGMENTS_MAX = 1024
+
+/** Bytes of the longest indirect table, which is copied behind the row that copies it. */
+const TABLE_LENGTH: number = CHAIN_SEGMENTS_MAX * 16
+const TABLE_AT = 64
 
 export class Chain {
   /** Segments in use; the first `readable` are for the device to read, the others to write. */
@@ -24,6 +30,40 @@ export class Chain {
   readonly length: Int32Array = new Int32Array(CHAIN_SEGMENTS_MAX)
   /** Guest-physical address, for the dirty log. */
   readonly address: Float64Array = new Float64Array(CHAIN_SEGMENTS_MAX)
+
+  /** Where an indirect table is read to; null: there was none yet. */
+  #tables: Window | null = null
+  /** The table of the last `readTable`. */
+  table: Int32Array = new Int32Array(0)
+  #row: Int32Array = new Int32Array(0)
+
+  /**
+   * Copies the indirect table that `memory.locate` has found, at most CHAIN_SEGMENTS_MAX descriptors,
+   * into `table`. What is checked there is what is used.
+   * @hot
+   */
+  readTable(memory: GuestMemory, length: number): void {
+    if (this.#tables === null) this.#makeTable()
+    const { id } = this.#tables!
+    const row = this.#row
+    row[0] = memory.window
+    row[1] = memory.offset
+    row[2] = id
+    row[3] = TABLE_AT
+    row[4] = length
+    if (shim.copyRows(id, 0, 1) !== 1) throw new RangeError('indirect table')
+  }
+
+  #makeTable(): void {
+    this.#tables = Window.map(TABLE_AT + TABLE_LENGTH)
+    this.#row = new Int32Array(this.#tables.buffer, 0, COPY_ROW_INTS)
+    this.table = new Int32Array(this.#tables.buffer, TABLE_AT)
+  }
+
+  close(): void {
+    this.#tables?.unmap()
+    this.#tables = null
+  }
 
   /** @hot */
   clear(): void {

@@ -51,6 +51,8 @@ export interface DeviceQueue {
   logWritten(log: DirtyLog, usedAddress: number): void
   /** Where the queue stands, as GET_VRING_BASE tells it; every taken chain has been put. */
   base(): number
+  /** Ends this thread's views of the ring. A second call does nothing. */
+  close(): void
 }
 
 /** Where a ring is and where it stands. */
@@ -88,11 +90,15 @@ export interface RingSetup extends RingPlace {
 
 /** Words and half words of a part of a ring, and where it starts in them. */
 export interface RingPart {
+  readonly buffer: ArrayBuffer
   readonly words: Int32Array
   readonly halfWords: Uint16Array
   readonly wordAt: number
   readonly halfWordAt: number
 }
+
+/** A view begins at a multiple of this, so that whatever stands in it is aligned as in the window. */
+const VIEW_ALIGNMENT = 64
 
 /**
  * The typed arrays of a part of a ring. Null: not in one region of the memory, or not aligned.
@@ -106,11 +112,13 @@ export function ringPart(
 ): RingPart | null {
   if (!memory.locate(address | 0, (address / TWO_32) | 0) || memory.room < length) return null
   if (memory.offset % alignment !== 0) return null
-  const buffer = memory.buffer(memory.window)
+  const inside = memory.offset % VIEW_ALIGNMENT
+  const buffer = memory.view(memory.window, memory.offset - inside, inside + length)
   return {
-    words: memory.words,
+    buffer,
+    words: new Int32Array(buffer, 0, buffer.byteLength >> 2),
     halfWords: new Uint16Array(buffer, 0, buffer.byteLength >> 1),
-    wordAt: memory.offset >> 2,
-    halfWordAt: memory.offset >> 1,
+    wordAt: inside >> 2,
+    halfWordAt: inside >> 1,
   }
 }

@@ -9,6 +9,7 @@
 import { VNET_HDR_MRG_LENGTH, VNET_HDR_OUTER_TH_OFFSET } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
+import { COPY_ROWS_MAX } from '../mem/copy-program.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import { Window } from '../mem/window.ts'
 import { COPY_ROW_INTS } from '../native/shim.ts'
@@ -27,9 +28,12 @@ export const TOO_LONG = 2
 
 /** Buffers of one frame, in chains and in segments: 64 KiB in buffers of 256 bytes and more. */
 const TARGETS_MAX = 1024
-/** vnet_hdrs between two runs of the copy program: a burst has at most 256. */
-const HEADERS = 1024
+/** vnet_hdrs between two runs of the copy program, which has no more rows than that. */
+const HEADERS: number = COPY_ROWS_MAX
 const HEADER_STRIDE = 32
+const HEADER_WORDS: number = HEADER_STRIDE / 4
+/** Behind them: that of a frame without offloads, in one buffer. */
+const PLAIN_HEADER: number = HEADERS
 const TUNNEL_WORD: number = VNET_HDR_OUTER_TH_OFFSET >> 2
 /** A constant of this module is part of the machine code, an imported one is loaded at each use. */
 const HEADER_LENGTH: number = VNET_HDR_MRG_LENGTH
@@ -72,8 +76,9 @@ export class FrameSink {
 
   constructor(copies: CopyProgram) {
     this.#copies = copies
-    this.#headers = Window.map(HEADERS * HEADER_STRIDE)
+    this.#headers = Window.map((HEADERS + 1) * HEADER_STRIDE)
     this.#headerWords = new Int32Array(this.#headers.buffer)
+    this.#headerWords[PLAIN_HEADER * HEADER_WORDS + 2] = ONE_BUFFER
   }
 
   /**
@@ -112,8 +117,7 @@ export class FrameSink {
 
   /**
    * The first of those frames, as long as each finds a single buffer that takes it all; returns how
-   * many. Headers are written at once, which also brings the first line of the buffers into the
-   * cache before the copies need it.
+   * many. Headers are rows of the program as well: the guest's memory is the shim's alone to write.
    * @hot
    */
   #deliverPlain(
@@ -134,9 +138,10 @@ export class FrameSink {
     const hasFurther = burst.furtherTotal !== 0
     const copies = this.#copies
     const { table } = copies
-    let row = copies.reserve(chains)
-    let toWindow = -1
-    let words = this.#headerWords
+    let row = copies.reserve(2 * chains)
+    const headers = this.#headers.id
+    const words = this.#headerWords
+    let header: number = PLAIN_HEADER
     let bytes = 0
     let n = 0
     // No call in this loop but the put: what does not change is then checked and loaded once.
@@ -144,25 +149,31 @@ export class FrameSink {
       const k = list[first + n]
       const length = lengths[k]
       const offset = toOffsets[n]
-      if (rooms[n] < HEADER_LENGTH + length || (offset & 3) !== 0) break
-      if (toWindows[n] !== toWindow) {
-        toWindow = toWindows[n]
-        words = memory.wordsByWindow[toWindow]
+      if (rooms[n] < HEADER_LENGTH + length) break
+      const toWindow = toWindows[n]
+      if (hasOffloads) {
+        header = this.#header
+        this.#header = (header + 1) & (HEADERS - 1)
+        const at = header * HEADER_WORDS
+        words[at] = gso[k]
+        words[at + 1] = gsoSize[k]
+        words[at + 2] = csumOffset[k] | ONE_BUFFER
       }
-      const at = offset >> 2
-      words[at] = hasOffloads ? gso[k] : 0
-      words[at + 1] = hasOffloads ? gsoSize[k] : 0
-      words[at + 2] = hasOffloads ? csumOffset[k] | ONE_BUFFER : ONE_BUFFER
-      table[row] = windows[k]
-      table[row + 1] = offsets[k]
+      table[row] = headers
+      table[row + 1] = header * HEADER_STRIDE
       table[row + 2] = toWindow
-      table[row + 3] = offset + HEADER_LENGTH
-      table[row + 4] = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length
-      row += ROW_INTS
+      table[row + 3] = offset
+      table[row + 4] = HEADER_LENGTH
+      table[row + 5] = windows[k]
+      table[row + 6] = offsets[k]
+      table[row + 7] = toWindow
+      table[row + 8] = offset + HEADER_LENGTH
+      table[row + 9] = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length
+      row += 2 * ROW_INTS
       queue.put(id[n], 1, HEADER_LENGTH + length)
       bytes += length
     }
-    copies.append(n)
+    copies.append(2 * n)
     if (hasFurther) this.#addFurther(burst, list, first, n)
     if (this.log !== null) this.#noteAll(memory, burst, list, first, n)
     if (n < chains) queue.untake(chains - n)
@@ -191,7 +202,7 @@ export class FrameSink {
   ): void {
     const { window, offset } = this.#places
     for (let n = 0; n < count; n++) {
-      const address = memory.addressByWindow[window[n]] + offset[n]
+      const address = memory.addressOf(window[n]) + offset[n]
       this.log!.note(address, HEADER_LENGTH + burst.length[list[first + n]])
     }
   }
@@ -307,6 +318,7 @@ export class FrameSink {
   }
 
   close(): void {
+    this.#chain.close()
     this.#headers.unmap()
   }
 }

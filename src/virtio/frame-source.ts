@@ -253,6 +253,7 @@ export class FrameSource {
   }
 
   close(): void {
+    this.#chain.close()
     this.#places.unmap()
     this.#headers.unmap()
     this.#tunnels.unmap()

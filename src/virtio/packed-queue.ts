@@ -62,6 +62,7 @@ export class PackedQueue implements DeviceQueue {
   broken = 0
 
   readonly #memory: GuestMemory
+  readonly #parts: readonly RingPart[]
   readonly #hasEventIdx: boolean
   readonly #hasIndirect: boolean
   readonly #ringAddress: number
@@ -96,6 +97,7 @@ export class PackedQueue implements DeviceQueue {
     const [ring, driverEvent, deviceEvent] = parts
     this.size = setup.size
     this.#memory = memory
+    this.#parts = parts
     this.#hasEventIdx = setup.hasEventIdx
     this.#hasIndirect = setup.hasIndirect
     this.#ringAddress = setup.descriptorAddress
@@ -124,9 +126,12 @@ export class PackedQueue implements DeviceQueue {
     const ring = ringPart(memory, setup.descriptorAddress, size * PACKED_DESC_LENGTH, 4)
     const driverEvent = ringPart(memory, setup.availAddress, EVENT_SUPPRESSION_LENGTH, 4)
     const deviceEvent = ringPart(memory, setup.usedAddress, EVENT_SUPPRESSION_LENGTH, 4)
-    if (ring === null || driverEvent === null || deviceEvent === null) return null
-    if (entriesBetween(setup.base, size) < 0) return null
-    return new PackedQueue(setup, memory, [ring, driverEvent, deviceEvent])
+    const parts = [ring, driverEvent, deviceEvent].filter((part) => part !== null)
+    if (parts.length === 3 && entriesBetween(setup.base, size) >= 0) {
+      return new PackedQueue(setup, memory, parts)
+    }
+    for (const { buffer } of parts) memory.release(buffer)
+    return null
   }
 
   /** @hot */
@@ -241,9 +246,10 @@ export class PackedQueue implements DeviceQueue {
     }
     if (!memory.locate(tableLow, tableHigh) || memory.room < length) return BROKEN_INDIRECT
     if ((memory.offset & 3) !== 0) return BROKEN_INDIRECT
-    const words = memory.words
-    const end = (memory.offset >> 2) + size * DESC_WORDS
-    for (let at = memory.offset >> 2; at < end; at += DESC_WORDS) {
+    chain.readTable(memory, length)
+    const words = chain.table
+    const end = size * DESC_WORDS
+    for (let at = 0; at < end; at += DESC_WORDS) {
       const low = words[at + DESC_ADDR]
       const high = words[at + DESC_ADDR + 1]
       const bytes = words[at + DESC_LEN] >>> 0
@@ -333,6 +339,10 @@ export class PackedQueue implements DeviceQueue {
     const avail = this.#next | (this.#wrap << EVENT_WRAP_BIT)
     const used = this.#usedNext | (this.#usedWrap << EVENT_WRAP_BIT)
     return (avail | (used << 16)) >>> 0
+  }
+
+  close(): void {
+    for (const { buffer } of this.#parts) this.#memory.release(buffer)
   }
 }
 

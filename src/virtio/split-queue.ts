@@ -64,6 +64,7 @@ export class SplitQueue implements DeviceQueue {
   broken = 0
 
   readonly #memory: GuestMemory
+  readonly #parts: readonly RingPart[]
   readonly #mask: number
   readonly #hasEventIdx: boolean
   readonly #hasIndirect: boolean
@@ -87,6 +88,7 @@ export class SplitQueue implements DeviceQueue {
     this.size = setup.size
     this.#mask = setup.size - 1
     this.#memory = memory
+    this.#parts = parts
     this.#hasEventIdx = setup.hasEventIdx
     this.#hasIndirect = setup.hasIndirect
     this.#descriptors = descriptors.words
@@ -108,8 +110,10 @@ export class SplitQueue implements DeviceQueue {
     const descriptors = ringPart(memory, setup.descriptorAddress, size * DESC_LENGTH, 4)
     const avail = ringPart(memory, setup.availAddress, 2 * (AVAIL_RING + size + 1), 2)
     const used = ringPart(memory, setup.usedAddress, usedRingLength(size), 4)
-    if (descriptors === null || avail === null || used === null) return null
-    return new SplitQueue(setup, memory, [descriptors, avail, used])
+    const parts = [descriptors, avail, used].filter((part) => part !== null)
+    if (parts.length === 3) return new SplitQueue(setup, memory, parts)
+    for (const { buffer } of parts) memory.release(buffer)
+    return null
   }
 
   /** @hot */
@@ -236,12 +240,12 @@ export class SplitQueue implements DeviceQueue {
     if (length % DESC_LENGTH !== 0 || size === 0 || size > INDIRECT_MAX) return BROKEN_INDIRECT
     if (!memory.locate(tableLow, tableHigh) || memory.room < length) return BROKEN_INDIRECT
     if ((memory.offset & 3) !== 0) return BROKEN_INDIRECT
-    const words = memory.words
-    const tableAt = memory.offset >> 2
+    chain.readTable(memory, length)
+    const words = chain.table
     let index = 0
     for (let steps = 0; ; steps++) {
       if (steps === size) return BROKEN_LOOP
-      const at = tableAt + index * DESC_WORDS
+      const at = index * DESC_WORDS
       const low = words[at + DESC_ADDR]
       const high = words[at + DESC_ADDR + 1]
       const bytes = words[at + DESC_LEN] >>> 0
@@ -311,5 +315,9 @@ export class SplitQueue implements DeviceQueue {
 
   base(): number {
     return this.#next
+  }
+
+  close(): void {
+    for (const { buffer } of this.#parts) this.#memory.release(buffer)
   }
 }

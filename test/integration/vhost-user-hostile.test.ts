@@ -415,8 +415,7 @@ describe('while rings run', () => {
     const row = (gibibytes: number): Uint8Array =>
       u64s(2 ** 40, gibibytes * GIBIBYTE, USER_BASE + 2 ** 40, 0)
     const slot = (gibibytes: number): Uint8Array => joined(u64s(0), row(gibibytes))
-    const refusal = 'has more than 512 windows'
-    // Each window that the engine views costs it a full collection: few of them.
+    const refusal = 'has more than its share of 512 windows'
     guest.send(37, slot(20), [sparse])
     await guest.barrier()
     const second = await lab.connect()

@@ -21,6 +21,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   windowAddress: [number],
   windowLength: [number],
   windowFaults: [number],
+  windowPart: [number, number, number],
   windowFaultCounter: [],
   copyRows: [number, number, number],
   gatherHeads: [number, number, number, number, number, number],

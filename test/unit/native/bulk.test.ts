@@ -136,7 +136,7 @@ describe('copyRows', () => {
       'closed destination window': [s, 0, closed, 100, 8],
       'closed window without bytes': [closed, 0, d, 100, 0],
       'negative source window': [-1, 0, d, 100, 8],
-      'source window beyond the table': [4096, 0, d, 100, 8],
+      'source window beyond the table': [32768, 0, d, 100, 8],
       'destination window beyond the table': [s, 0, INT_MAX, 100, 8],
       'lowest window number': [s, 0, -INT_MAX - 1, 100, 8],
       'read-only destination': [s, 0, readOnly.id, 100, 8],
@@ -171,7 +171,7 @@ describe('copyRows', () => {
       [table.id, INT_MAX - 3, 1],
       [closed, 0, 1],
       [-1, 0, 1],
-      [4096, 0, 1],
+      [32768, 0, 1],
     ]
     for (const [window, offset, count] of wrong) {
       expect([`${offset} ${count}`, shim.copyRows(window, offset, count)]).toEqual([
@@ -242,7 +242,7 @@ describe('gatherHeads', () => {
       [source.id, -INT_MAX - 1],
       [closed, 0],
       [-1, 0],
-      [4096, 0],
+      [32768, 0],
     ] as const) {
       destination.bytes.fill(GUARD)
       table.ints.set([source.id, window, source.id, 0, offset, 0])
@@ -370,7 +370,7 @@ describe('checksumRows', () => {
       [window.id, PAGE - 3, 4],
       [window.id, INT_MAX, INT_MAX],
       [closed, 0, 4],
-      [4096, 0, 4],
+      [32768, 0, 4],
     ]) {
       table.ints.set([window.id, 0, 4, 0, -7, ...row, 0, -7, window.id, 0, 4, 0, -7])
       expect([row.join(' '), shim.checksumRows(table.id, 0, 3)]).toEqual([row.join(' '), 1])

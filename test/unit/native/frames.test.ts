@@ -145,7 +145,7 @@ describe.each(ways)('reading frames, %s', (_, { read }) => {
       [window.id, 0, -1],
       [window.id, 0x7fff_ffff, 0x7fff_ffff],
       [closed, 0, 10],
-      [4096, 0, 10],
+      [32768, 0, 10],
       [readOnly.id, 0, 10],
     ]) {
       window.bytes.fill(GUARD)

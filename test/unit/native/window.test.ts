@@ -25,7 +25,7 @@ import {
 } from './windows.ts'
 
 const WINDOW_LENGTH_MAX = 0x7fff_f000
-const WINDOWS_MAX = 4096
+const WINDOWS_MAX = 32_768
 
 describe('windowMap', () => {
   test('maps zeroed anonymous memory at a page boundary, of just the length asked for', () => {

@@ -10,9 +10,8 @@ import {
   mapRegion,
   unmapLog,
   unmapRegions,
-  WindowBudget,
-  WINDOWS_PER_PORT_MAX,
 } from '../../../src/switch/guest-mapping.ts'
+import { PORT_WINDOWS_MAX, WindowBudget } from '../../../src/switch/window-shares.ts'
 import type { MemoryRegion } from '../../../src/vhost-user/device.ts'
 import { openDescriptors } from '../native/windows.ts'
 
@@ -96,28 +95,31 @@ describe('the windows of a port', () => {
 
   test('are one for each begun GiB, and given back', () => {
     const budget = new WindowBudget()
-    const mapped = mapRegion(region(memfd(5 * GIBIBYTE), 5 * GIBIBYTE - 4096), budget)
-    expect(left(budget)).toBe(WINDOWS_PER_PORT_MAX - 5)
+    // The last one reaches two GiB far.
+    const mapped = mapRegion(region(memfd(6 * GIBIBYTE), 6 * GIBIBYTE - 4096), budget)
+    expect(left(budget)).toBe(PORT_WINDOWS_MAX - 5)
     const window = mapLog({ fd: memfd(4096), size: 4096, offset: 0 }, budget)
-    expect(left(budget)).toBe(WINDOWS_PER_PORT_MAX - 6)
+    expect(left(budget)).toBe(PORT_WINDOWS_MAX - 7)
     unmapLog(window, budget)
     unmapRegions([mapped], budget)
-    expect(left(budget)).toBe(WINDOWS_PER_PORT_MAX)
+    expect(left(budget)).toBe(PORT_WINDOWS_MAX)
   })
 
   test('are limited: what is beyond is refused as a whole, and the next port has its own', () => {
-    const size = WINDOWS_PER_PORT_MAX * GIBIBYTE
+    const size = (PORT_WINDOWS_MAX + 1) * GIBIBYTE - 8192
     const budget = new WindowBudget()
     const fd = memfd(size + GIBIBYTE)
     const before = openDescriptors()
     const again = (): number => openSync(`/proc/self/fd/${fd}`, 'r+')
     expect(() => mapRegion(region(again(), size + GIBIBYTE), budget)).toThrow(
-      /cannot be mapped: with it the port has more than 512 windows of 1 GiB/,
+      /cannot be mapped: with it the port has more than its share of 512 windows of 1 GiB/,
     )
-    expect(left(budget)).toBe(WINDOWS_PER_PORT_MAX)
+    expect(left(budget)).toBe(PORT_WINDOWS_MAX)
     const mapped = mapRegion(region(again(), size), budget)
-    expect(() => mapRegion(region(again(), 4096), budget)).toThrow(/more than 512 windows/)
-    expect(() => mapLog({ fd: again(), size: 4096, offset: 0 }, budget)).toThrow(/more than 512/)
+    expect(() => mapRegion(region(again(), 4096), budget)).toThrow(/more than its share/)
+    expect(() => mapLog({ fd: again(), size: 4096, offset: 0 }, budget)).toThrow(
+      /more than its share/,
+    )
     const other = new WindowBudget()
     unmapRegions([mapRegion(region(again(), size), other)], other)
     unmapRegions([mapped], budget)
@@ -129,6 +131,6 @@ describe('the windows of a port', () => {
     const budget = new WindowBudget()
     const fd = memfd(4096)
     expect(() => mapLog({ fd, size: 4096, offset: 1 }, budget)).toThrow('EINVAL')
-    expect(left(budget)).toBe(WINDOWS_PER_PORT_MAX)
+    expect(left(budget)).toBe(PORT_WINDOWS_MAX)
   })
 })
