@@ -72,6 +72,10 @@ class Chains implements DeviceQueue {
   base(): number {
     return 0
   }
+
+  close(): void {
+    // It has no views.
+  }
 }
 
 interface Sent {

@@ -6,14 +6,8 @@
 import { ProtocolError } from '../../src/errors.ts'
 import type { GuestRegion } from '../../src/mem/guest-memory.ts'
 import { shim } from '../../src/native/shim.ts'
-import {
-  mapLog,
-  mapRegion,
-  unmapLog,
-  unmapRegions,
-  WindowBudget,
-  WINDOWS_PER_PORT_MAX,
-} from '../../src/switch/guest-mapping.ts'
+import { mapLog, mapRegion, unmapLog, unmapRegions } from '../../src/switch/guest-mapping.ts'
+import { LOG_WINDOWS, PORT_WINDOWS_MAX, WindowBudget } from '../../src/switch/window-shares.ts'
 import type { Features } from './features.ts'
 import { check, checkEqual, Operands } from './features.ts'
 
@@ -25,10 +19,10 @@ const REGIONS_MAX = 6
 export function fuzzGuestMapping(input: Uint8Array, seen: Features): void {
   const operands = new Operands(input)
   const budget = new WindowBudget()
-  let left = WINDOWS_PER_PORT_MAX
+  let left = PORT_WINDOWS_MAX
   // Some of them are others' already.
   if (operands.byte() >= 200) for (; left > 3; left--) budget.take()
-  const used = WINDOWS_PER_PORT_MAX - left
+  const used = PORT_WINDOWS_MAX - left
   const mapped: GuestRegion[] = []
   for (let n = 0; n < REGIONS_MAX && !operands.isAtEnd; n++) {
     const kind = operands.byte()
@@ -38,12 +32,15 @@ export function fuzzGuestMapping(input: Uint8Array, seen: Features): void {
     const fd = shim.memfdCreate('region', 1)
     check(shim.ftruncate(fd, mmapOffset + size - short) === 0, 'a file')
     const isLog = (kind & 0x70) === 0x70
-    const windows = isLog ? 1 : Math.ceil(size / GIBIBYTE)
+    const windows = isLog ? LOG_WINDOWS : Math.ceil(size / GIBIBYTE)
     const before = left
     try {
       if (isLog) {
         const window = mapLog({ fd, size, offset: mmapOffset }, budget)
-        check(mmapOffset % PAGE === 0 && size < 2 ** 31 - PAGE && left > 0, 'a log that can be')
+        check(
+          mmapOffset % PAGE === 0 && size < 2 ** 31 - PAGE && left >= LOG_WINDOWS,
+          'a log that can be',
+        )
         checkEqual(shim.windowLength(window), size, 'length of a log')
         unmapLog(window, budget)
       } else {
@@ -65,7 +62,7 @@ export function fuzzGuestMapping(input: Uint8Array, seen: Features): void {
   unmapRegions(mapped, budget)
   let free = 0
   while (budget.take()) free++
-  checkEqual(free, WINDOWS_PER_PORT_MAX - used, 'windows that are given back')
+  checkEqual(free, PORT_WINDOWS_MAX - used, 'windows that are given back')
 }
 
 /** Every byte of the region is in a window, and at its place in the file. Returns the windows. */

@@ -43,7 +43,7 @@ export function fuzzGuestMemory(input: Uint8Array, seen: Features): void {
     checkEqual(memory.offset, part.windowOffset + inside, 'offset')
     checkEqual(memory.room, part.length - inside, 'room')
     check(memory.room > 0, 'there is room where an address is')
-    const own = memory.addressByWindow[part.window] + memory.offset
+    const own = memory.addressOf(part.window) + memory.offset
     checkEqual(own, address, 'address of an offset')
   }
 }

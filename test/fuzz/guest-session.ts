@@ -12,10 +12,11 @@ import { Window } from '../../src/mem/window.ts'
 import { EventSignals } from '../../src/native/event-signals.ts'
 import { shim } from '../../src/native/shim.ts'
 import { VirtioPort } from '../../src/port/virtio-port.ts'
+import { VirtioScratch } from '../../src/port/virtio-scratch.ts'
 import { COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import type { VirtioCall } from '../../src/switch/engine-messages.ts'
 import { GuestDevice } from '../../src/switch/guest-device.ts'
-import { WindowBudget, WINDOWS_PER_PORT_MAX } from '../../src/switch/guest-mapping.ts'
+import { PORT_WINDOWS_MAX, WindowBudget } from '../../src/switch/window-shares.ts'
 import { prepareEventFd } from '../../src/vhost-user/event-fd.ts'
 import { VhostUserSession } from '../../src/vhost-user/session.ts'
 import type { Features } from './features.ts'
@@ -93,7 +94,7 @@ const tier = {
 } as unknown as IoTier
 const copies = new CopyProgram()
 const counters = new Float64Array(COUNTERS_STRIDE)
-const port = new VirtioPort(0, tier, copies, new EventSignals(-1), counters, {
+const port = new VirtioPort(0, tier, new VirtioScratch(copies), new EventSignals(-1), counters, {
   queueBroken: () => undefined,
   driverCalled: () => undefined,
 })
@@ -146,7 +147,7 @@ function turn(): void {
   }
   port.waitUs()
   port.wake()
-  check(!port.hasFaulted(), 'no page is lost')
+  check(!port.stopIfFaulted(), 'no page is lost')
 }
 
 // --- the front-end's side ------------------------------------------------------------------------------
@@ -252,7 +253,7 @@ class GuestRun {
     await this.#session.close()
     let free = 0
     while (this.#budget.take()) free++
-    checkEqual(free, WINDOWS_PER_PORT_MAX, 'windows that are given back')
+    checkEqual(free, PORT_WINDOWS_MAX, 'windows that are given back')
   }
 
   checkMemory(): void {
