@@ -100,7 +100,7 @@ export class LinkWatcher {
   }
 
   async close(): Promise<void> {
-    for (const entry of [...this.#ports.keys()]) this.remove(entry)
+    for (const entry of this.#ports.keys()) this.remove(entry)
     await Promise.all(this.#closing)
     await this.#thread?.release()
     this.#thread = undefined
@@ -183,7 +183,7 @@ export class LinkWatcher {
       else if (got === -EAGAIN || got <= 0) break
     }
     if (!isLossy && indexes.size === 0) return
-    for (const entry of [...namespace.ports]) {
+    for (const entry of namespace.ports) {
       const watched = this.#ports.get(entry)
       if (watched === undefined) continue
       if (isLossy || indexes.has(watched.ifindex)) this.#look(entry, watched)

@@ -197,7 +197,7 @@ class HostilePort implements PolledPort {
       at += this.#headLength
       bytes.set(frame, at)
       // Addresses that the switch forwards, also of what is too short to have any.
-      const head = good(0).slice(0, HEAD_WORDS * 4)
+      const head = Uint8Array.from(good(0).subarray(0, HEAD_WORDS * 4))
       head.set(frame.subarray(0, head.length))
       burst.heads.set(new Int32Array(head.buffer), k * HEAD_WORDS)
       burst.window[k] = this.#window.id
