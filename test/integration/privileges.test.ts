@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { shim } from '../../src/native/shim.ts'
 import { forbiddenCalls } from '../support/forbidden-calls.ts'
 import type { Daemon } from '../support/lab.ts'
 import { CLI, Lab, ROOT, tapSpec } from '../support/lab.ts'
@@ -282,6 +283,15 @@ test('locked: nothing is left, what needs something is refused with the reason',
   await add({ type: 'pcap', id: 'rec', record: join(lab.directory, 'rec.pcapng') })
   await add({ type: 'vhost-user', id: 'g', path: join(lab.directory, 'g.sock') })
   await add({ type: 'virtio-net', id: 'v', driver: 'sink', queues: 2 })
+  // A TAP that somebody else has opened: IFF_TAP, IFF_NO_PI, IFF_VNET_HDR.
+  const stage = new Int32Array(1)
+  const ifname = `fpl${process.pid}`
+  const fd = shim.tunOpen(-1, '/dev/net/tun', ifname, 0x5002, new Uint8Array(16), stage)
+  expect([fd > 0, stage[0]]).toEqual([true, 3])
+  await daemon.client.execute('getfd', { fdname: 't' }, fd)
+  shim.close(fd)
+  await add({ type: 'tap', id: 't', fd: 't' })
+  expect(await daemon.port('t')).toMatchObject({ ifname, state: 'open' })
   await daemon.execute('set_link', { name: 'p0', up: false })
   await daemon.execute('set_link', { name: 'p0', up: true })
   await daemon.execute('link-add', { a: 'p0', b: 'v' })
