@@ -126,7 +126,7 @@ export abstract class RingModel {
   abstract enableKick(): boolean
   abstract disableKick(): void
   abstract base(): number
-  /** The driver has made more available than it may. */
+  /** The driver has made more available than it may, as far as one looks ahead. */
   abstract isOverstepped(): boolean
 
   take(): ModelChain | null {
@@ -367,19 +367,23 @@ export class PackedModel extends RingModel {
     return this.ring.descriptors + 16 * (place % this.ring.size)
   }
 
-  #isAvailable(): boolean {
-    const flags = this.memory.read16(this.#addressOf(this.#next) + 14)
-    const wrap = this.#wrapOf(this.#next)
+  #isAvailable(place: number): boolean {
+    const flags = this.memory.read16(this.#addressOf(place) + 14)
+    const wrap = this.#wrapOf(place)
     return ((flags >>> 7) & 1) === wrap && ((flags >>> 15) & 1) !== wrap
   }
 
   isOverstepped(): boolean {
-    return this.#outstanding === this.ring.size && this.#isAvailable()
+    const free = this.ring.size - this.#outstanding
+    for (let ahead = 0; ahead <= free; ahead++) {
+      if (!this.#isAvailable(this.#next + ahead)) return false
+    }
+    return true
   }
 
   hasChain(): boolean {
-    if (this.broken !== 0 || !this.#isAvailable()) return false
-    if (this.isOverstepped()) this.broken = AVAIL_STEP
+    if (this.broken !== 0 || !this.#isAvailable(this.#next)) return false
+    if (this.#outstanding === this.ring.size) this.broken = AVAIL_STEP
     return this.broken === 0
   }
 
