@@ -123,7 +123,7 @@ class File {
       const isMagicLittle = MAGICS.indexOf(magic) % 2 === 0
       if (linkType !== 1 || isMagicLittle !== isLittle) this.isPlain = false
       this.#words(true, magic)
-      this.#words(isLittle, 0x0004_0002, 0, 0, 65535, linkType)
+      this.#words(isLittle, isLittle ? 0x0004_0002 : 0x0002_0004, 0, 0, 65535, linkType)
     }
     while (!this.#in.isAtEnd) {
       const control = this.#in.byte()
@@ -176,7 +176,9 @@ class File {
 
   #section(isLittle: boolean): void {
     this.isOurs = false
-    this.#words(isLittle, 0x0a0d0d0a, 28, 0x1a2b3c4d, 1, -1, -1, 28)
+    // Version 1.0 is two half words.
+    const version = isLittle ? 1 : 0x1_0000
+    this.#words(isLittle, 0x0a0d0d0a, 28, 0x1a2b3c4d, version, -1, -1, 28)
   }
 
   #enhanced(control: number, interfaces: number): void {

@@ -258,7 +258,12 @@ class Run {
         this.#give(lists, own.peer, k)
         continue
       }
-      if (from < 4) this.#learnt.set(from, inPort)
+      // A station is one address, and a sender is a station.
+      if (from >= 4) {
+        this.#count(inPort, 'rx_drop_source', 1)
+        continue
+      }
+      this.#learnt.set(from, inPort)
       const known = this.#learnt.get(to) ?? NONE
       if (known === inPort) this.#count(inPort, 'rx_drop_same_port', 1)
       else if (known !== NONE) this.#give(lists, known, k)

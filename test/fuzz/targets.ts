@@ -54,5 +54,5 @@ export const TARGETS: readonly Target[] = [
   { name: 'config', run: fuzzConfig, weight: 0.5, lengthMax: 48, featuresMin: 60 },
   { name: 'frame-headers', run: fuzzFrameHeaders, lengthMax: 96, featuresMin: 60 },
   { name: 'segmentation', run: fuzzSegmentation, lengthMax: 96, featuresMin: 60 },
-  { name: 'coalescing', run: fuzzCoalescing, lengthMax: 96, featuresMin: 40 },
+  { name: 'coalescing', run: fuzzCoalescing, lengthMax: 96, featuresMin: 15 },
 ]

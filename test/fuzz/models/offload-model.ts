@@ -14,7 +14,7 @@ export interface ModelVnetHeader {
   readonly innerNh: number
 }
 
-const [NEEDS_CSUM, TUNNEL_CSUM] = [1, 8]
+const [NEEDS_CSUM, DATA_VALID, TUNNEL_CSUM] = [1, 2, 8]
 const [TCPV4, TCPV6, UDP_L4, IN_IPV4, IN_IPV6, ECN] = [1, 4, 5, 0x20, 0x40, 0x80]
 const [TCP, UDP] = [6, 17]
 /** Headers longer than this are not looked at, and a frame is cut into so many at most. */
@@ -154,8 +154,29 @@ function l4Checksum(bytes: Uint8Array, { l3, l4, isIpv6, protocol }: ModelHeader
   return checksumOf(sum(bytes, l4, bytes.length, pseudo))
 }
 
-/** Length fields of an IP packet that ends with the frame, and its id. */
-function setPacket(bytes: Uint8Array, { l3, isIpv6 }: ModelHeaders, number: number): void {
+/** By how much the sum of an IPv4 header is wrong; a checksum of zero was left to others. */
+function faultOf(frame: Uint8Array, headers: ModelHeaders | null): number {
+  if (headers === null || headers.isIpv6 || be16(frame, headers.l3 + 10) === 0) return 0
+  const { l3 } = headers
+  return sum(frame, l3, l3 + 4 * (frame[l3] & 15), 0) % 0xffff
+}
+
+/** What the headers say of lengths is so, or nothing. */
+function areLengthsRight(frame: Uint8Array, { l3, l4, isIpv6, protocol }: ModelHeaders): boolean {
+  const is = (at: number, length: number): boolean =>
+    be16(frame, at) === 0 || be16(frame, at) === length % 0x1_0000
+  const total = frame.length - l3
+  if (isIpv6 ? !is(l3 + 4, total - 40) : !is(l3 + 2, total)) return false
+  return protocol === TCP || is(l4 + 4, frame.length - l4)
+}
+
+/** Length fields of an IP packet that ends with the frame, and its id; a wrong header stays as wrong. */
+function setPacket(
+  bytes: Uint8Array,
+  { l3, isIpv6 }: ModelHeaders,
+  number: number,
+  fault: number,
+): void {
   if (isIpv6) {
     put16(bytes, l3 + 4, bytes.length - l3 - 40)
     return
@@ -163,7 +184,8 @@ function setPacket(bytes: Uint8Array, { l3, isIpv6 }: ModelHeaders, number: numb
   put16(bytes, l3 + 2, bytes.length - l3)
   put16(bytes, l3 + 4, be16(bytes, l3 + 4) + number)
   put16(bytes, l3 + 10, 0)
-  put16(bytes, l3 + 10, 0xffff - sum(bytes, l3, l3 + 4 * (bytes[l3] & 15), 0))
+  const right = 0xffff - sum(bytes, l3, l3 + 4 * (bytes[l3] & 15), 0)
+  put16(bytes, l3 + 10, right + fault > 0xffff ? right + fault - 0xffff : right + fault)
 }
 
 /** The frames that it stands for; null: it cannot be cut. */
@@ -171,6 +193,9 @@ export function modelSegments(frame: Uint8Array, header: ModelVnetHeader): Uint8
   const layers = modelLayers(frame, header)
   if (layers === null) return null
   const { inner, outer } = layers
+  if ((header.flags & (NEEDS_CSUM | DATA_VALID)) === 0) return null
+  if (!areLengthsRight(frame, inner) || (outer !== null && !areLengthsRight(frame, outer)))
+    return null
   const { end, l4, protocol } = inner
   const payload = frame.subarray(end)
   const { gsoSize } = header
@@ -192,12 +217,12 @@ export function modelSegments(frame: Uint8Array, header: ModelVnetHeader): Uint8
       if (!isLast) bytes[l4 + 13] &= 0xff - 0x09
       if (number > 0) bytes[l4 + 13] &= 0x7f
     } else put16(bytes, l4 + 4, 8 + part.length)
-    setPacket(bytes, inner, number)
+    setPacket(bytes, inner, number, faultOf(frame, inner))
     const field = l4 + (protocol === TCP ? 16 : 6)
     put16(bytes, field, 0)
     put16(bytes, field, l4Checksum(bytes, inner))
     if (outer !== null) {
-      setPacket(bytes, outer, number)
+      setPacket(bytes, outer, number, faultOf(frame, outer))
       put16(bytes, outer.l4 + 4, bytes.length - outer.l4)
       put16(bytes, outer.l4 + 6, 0)
       const hasSum = (header.flags & TUNNEL_CSUM) !== 0
