@@ -1,7 +1,6 @@
 /** What the commands share: paths, errors, exit codes, tables. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import Table from 'cli-table3'
 import { ConfigError, FramepumpError } from '../errors.ts'
 import { printable } from '../switch/printable.ts'
 
@@ -43,38 +42,6 @@ export function reportError(error: unknown): number {
   if (error instanceof MachineError) return EXIT_MACHINE_LACKS
   if (error.code === 'DAEMON_UNREACHABLE') return EXIT_UNREACHABLE
   return error instanceof ConfigError ? EXIT_BAD_USAGE : EXIT_FAILED
-}
-
-/** A plain table without lines, as iproute2 and ovs users expect. */
-export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const table = new Table({
-    head: [...head],
-    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },
-    chars: {
-      top: '',
-      'top-mid': '',
-      'top-left': '',
-      'top-right': '',
-      bottom: '',
-      'bottom-mid': '',
-      'bottom-left': '',
-      'bottom-right': '',
-      left: '',
-      'left-mid': '',
-      mid: '',
-      'mid-mid': '',
-      right: '',
-      'right-mid': '',
-      middle: '',
-    },
-  })
-  // What is in the cells may come from a guest, a client or a file.
-  table.push(...rows.map((row) => row.map(printable)))
-  return table
-    .toString()
-    .split('\n')
-    .map((line) => line.trimEnd())
-    .join('\n')
 }
 
 /** 1234567 -> `1.23 M` */

@@ -9,7 +9,7 @@ import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { listLinks } from '../port/tap/link.ts'
 import { printableJson } from '../switch/printable.ts'
-import { formatTable } from './common.ts'
+import { formatTable } from './table.ts'
 
 interface Finding {
   readonly subject: string

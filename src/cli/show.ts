@@ -2,7 +2,8 @@
 import { ControlClient } from '../control/client.ts'
 import type { PortInfo, SwitchCounters } from '../switch/api.ts'
 import { printableJson } from '../switch/printable.ts'
-import { defaultControlPath, formatTable } from './common.ts'
+import { defaultControlPath } from './common.ts'
+import { formatRows, formatTable, widthsOf } from './table.ts'
 
 export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads', 'privileges'] as const
 export type ShowSubject = (typeof SHOW_SUBJECTS)[number]
@@ -82,8 +83,9 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
     head: ['A', 'B'],
     rows: (links: { a: string; b: string }[]) => links.map(({ a, b }) => [a, b]),
   },
+  // Printed part by part, see showOffloads.
   offloads: {
-    commands: ['query-offloads'],
+    commands: [],
     head: [
       'FROM',
       'TO',
@@ -159,6 +161,10 @@ export async function show(
   const view = VIEWS[subject]
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
   try {
+    if (subject === 'offloads') {
+      await showOffloads(client, options.json === true)
+      return 0
+    }
     const results: unknown[] = []
     for (const command of view.commands) results.push(await client.execute(command))
     if (options.json === true) {
@@ -171,4 +177,41 @@ export async function show(
   } finally {
     client.close()
   }
+}
+
+/**
+ * A row for each pair of ports, a million of them if need be: asked for and printed sender by sender.
+ */
+async function showOffloads(client: ControlClient, isJson: boolean): Promise<void> {
+  const view = VIEWS.offloads
+  const ports = (await client.execute('query-ports')) as { readonly id: string }[]
+  let widths: number[] | undefined
+  let before = isJson ? '[' : ''
+  for (const { id: from } of ports) {
+    const pairs = (await client.execute('query-offloads', { from })) as never
+    const rows = view.rows(pairs)
+    if (rows.length === 0) continue
+    if (isJson) {
+      await write(
+        `${before}\n${(pairs as unknown[]).map((pair) => printableJson(pair)).join(',\n')}`,
+      )
+      before = ','
+      continue
+    }
+    if (widths === undefined) {
+      widths = widthsOf([view.head, ...rows, ...ports.map(({ id }) => [id, id])])
+      await write(`${formatRows([view.head], widths)}\n`)
+    }
+    await write(`${formatRows(rows, widths)}\n`)
+  }
+  if (isJson) await write(`${before === ',' ? '' : before}\n]\n`)
+  else if (widths === undefined) await write(`${formatTable(view.head, [])}\n`)
+}
+
+/** Resolves when standard output takes more. */
+function write(text: string): Promise<void> {
+  return new Promise((resolve) => {
+    if (process.stdout.write(text)) resolve()
+    else process.stdout.once('drain', () => resolve())
+  })
 }

@@ -38,7 +38,7 @@ export class ControlClient {
     this.#path = path
     this.#fd = fd
     this.#socket = new Socket({ fd })
-    const stream = new JsonStream(ANSWER_LENGTH_MAX)
+    const stream = new JsonStream(ANSWER_LENGTH_MAX, parseAnswer)
     this.#socket.on('data', (bytes) => {
       for (const item of stream.push(bytes)) {
         if (item.error === undefined) this.#receive(item.value as Message)
@@ -129,6 +129,12 @@ export class ControlClient {
     this.#socket.end()
     this.#socket.unref()
   }
+}
+
+/** A daemon's JSON has nothing special, and may be long. */
+function parseAnswer(bytes: Uint8Array): unknown {
+  const { buffer, byteOffset, length } = bytes
+  return JSON.parse(Buffer.from(buffer, byteOffset, length).toString('utf8')) as unknown
 }
 
 function unreachable(path: string, reason: string): FramepumpError {

@@ -12,7 +12,9 @@ import type {
   Switch,
 } from '../switch/api.ts'
 import type { Command, ServerVersion, Session } from './server.ts'
-import { NEGOTIATION_ARGUMENTS } from './server.ts'
+import { NEGOTIATION_ARGUMENTS, Pages } from './server.ts'
+
+const PAGE_LENGTH = 64
 
 /** What the commands act on. */
 export interface ControlTarget {
@@ -106,20 +108,21 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     closeFd(fdname, session),
   )
 
-  add('query-ports', {}, () => sw.ports().map(describePort))
+  add('query-ports', {}, () => pagesOf(sw.ports(), describePort))
   add('query-port-stats', { 'id?': 'string' }, ({ id }: { id?: string }) =>
-    (id === undefined ? sw.ports() : [sw.port(id)]).map((port) => ({
+    pagesOf(id === undefined ? sw.ports() : [sw.port(id)], (port) => ({
       id: port.id,
       ...port.counters,
       ...sw.kernelCounters(port.id),
     })),
   )
   add('query-links', {}, () => sw.links().map(([a, b]) => ({ a, b })))
-  add('query-mac-table', {}, async () =>
-    (await sw.macTable()).map(({ mac, port, ageS }) => ({ mac, port, 'age-s': ageS })),
-  )
+  add('query-mac-table', {}, () => new Pages(describeMacs(sw)))
   add('query-switch-stats', {}, () => sw.counters())
-  add('query-offloads', {}, () => describeOffloads(sw.ports()))
+  add('query-offloads', { 'from?': 'string' }, ({ from }: { from?: string }) => {
+    const ports = sw.ports()
+    return new Pages(describeOffloads(from === undefined ? ports : [sw.port(from)], ports))
+  })
   add('link-add', { a: 'string', b: 'string' }, ({ a, b }: { a: string; b: string }) =>
     sw.addLink(a, b),
   )
@@ -251,9 +254,12 @@ export function describePort(port: PortInfo): Record<string, unknown> {
  * because the egress lacks them, which segments are merged; and what the egress was given so far, by
  * all senders together.
  */
-function describeOffloads(ports: readonly PortInfo[]): unknown[] {
-  return ports.flatMap((from) =>
-    ports
+function* describeOffloads(
+  senders: readonly PortInfo[],
+  ports: readonly PortInfo[],
+): Generator<readonly unknown[]> {
+  for (const from of senders) {
+    yield ports
       .filter((to) => to.id !== from.id && meet(from, to))
       .map((to) => ({
         from: from.id,
@@ -265,7 +271,23 @@ function describeOffloads(ports: readonly PortInfo[]): unknown[] {
         segmented: to.counters.tx_segmented,
         coalesced: to.counters.tx_coalesced,
         dropped: to.counters.tx_drop_offload,
-      })),
+      }))
+  }
+}
+
+async function* describeMacs(sw: Switch): AsyncGenerator<readonly unknown[]> {
+  for await (const page of sw.macTablePages()) {
+    yield page.map(({ mac, port, ageS }) => ({ mac, port, 'age-s': ageS }))
+  }
+}
+
+/** A list of things that are as long as a port's description. */
+function pagesOf<T>(all: readonly T[], describe: (one: T) => unknown): Pages {
+  const count = Math.ceil(all.length / PAGE_LENGTH)
+  return new Pages(
+    Array.from({ length: count }, (_, page) =>
+      all.slice(page * PAGE_LENGTH, (page + 1) * PAGE_LENGTH).map(describe),
+    ),
   )
 }
 

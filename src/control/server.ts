@@ -14,6 +14,8 @@ import { isAnswered, listenOn } from '../sockets/listen.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 
 const BACKLOG = 64
+/** Events that wait while a long answer is sent; more are lost for that client. */
+const HELD_MAX = 1024
 
 /** What a command's argument must be. */
 export type ArgumentKind = 'string' | 'boolean' | 'number' | 'strings' | 'any'
@@ -26,6 +28,15 @@ export interface Command {
 
 /** Of qmp_capabilities, which the server carries out itself. */
 export const NEGOTIATION_ARGUMENTS: Command['arguments'] = { 'enable?': 'strings' }
+
+/** An answer that is a list of any length: it is sent page by page, as the client takes it. */
+export class Pages {
+  readonly pages: Iterable<readonly unknown[]> | AsyncIterable<readonly unknown[]>
+
+  constructor(pages: Iterable<readonly unknown[]> | AsyncIterable<readonly unknown[]>) {
+    this.pages = pages
+  }
+}
 
 export interface Session {
   readonly id: number
@@ -42,6 +53,8 @@ interface SessionState extends Session {
   isCut: boolean
   isNegotiated: boolean
   last: Promise<void>
+  /** While an answer is sent in pages: the events that wait for its end. */
+  held: Record<string, unknown>[] | null
 }
 
 export interface ServerVersion {
@@ -105,7 +118,10 @@ export class ControlServer {
     for (const session of this.#sessions.values()) {
       // Without data there is no member of it, as with QEMU's.
       const said = Object.keys(data).length === 0 ? {} : { data }
-      if (session.isNegotiated) this.#send(session.id, { timestamp, event, ...said })
+      if (!session.isNegotiated) continue
+      const message = { timestamp, event, ...said }
+      if (session.held === null) this.#send(session.id, message)
+      else if (session.held.length < HELD_MAX) session.held.push(message)
     }
   }
 
@@ -125,7 +141,11 @@ export class ControlServer {
   }
 
   #send(connection: number, value: unknown): void {
-    const data = Buffer.from(`${formatJson(value)}\r\n`)
+    this.#sendText(connection, `${formatJson(value)}\r\n`)
+  }
+
+  #sendText(connection: number, text: string): void {
+    const data = Buffer.from(text)
     this.#sockets.send(connection, new Uint8Array(data))
   }
 
@@ -138,6 +158,7 @@ export class ControlServer {
       isNegotiated: false,
       isCut: false,
       last: Promise.resolve(),
+      held: null,
     })
     const version = { qemu: this.#version, package: 'framepump' }
     this.#send(connection, { QMP: { version, capabilities: [] } })
@@ -198,7 +219,33 @@ export class ControlServer {
       for (const fd of session.received) shim.close(fd)
       session.received = []
     }
-    this.#send(session.id, id === undefined ? answer : { ...answer, id })
+    const { return: value } = answer
+    if (value instanceof Pages) await this.#sendPages(session, value, id)
+    else this.#send(session.id, id === undefined ? answer : { ...answer, id })
+  }
+
+  /** What cannot be continued ends the connection: nothing else can be said in the midst of a value. */
+  async #sendPages(session: SessionState, { pages }: Pages, id: unknown): Promise<void> {
+    session.held = []
+    try {
+      let before = '{"return": ['
+      for await (const page of pages) {
+        if (page.length === 0) continue
+        this.#sendText(session.id, before + page.map(formatJson).join(', '))
+        before = ', '
+        await this.#sockets.drained(session.id)
+        if (!this.#sessions.has(session.id)) return
+      }
+      const start = before === ', ' ? '' : before
+      this.#sendText(
+        session.id,
+        `${start}]${id === undefined ? '' : `, "id": ${formatJson(id)}`}}\r\n`,
+      )
+    } catch {
+      this.#sockets.hangUp(session.id)
+    }
+    for (const message of session.held.splice(0)) this.#send(session.id, message)
+    session.held = null
   }
 
   #dispatch(session: SessionState, request: Request): unknown {

@@ -41,6 +41,8 @@ export class Connection {
   hasSpoken = false
   /** Nothing more is read; it ends when all is written, or at this time. */
   endMs: number = Infinity
+  /** The main thread waits until the peer has taken everything. */
+  isAwaited = false
   /** The peer says nothing more, and waits for what it has asked (shutdown(2), `nc -N`). */
   #isEnded = false
   readonly #framing: Framing
@@ -181,6 +183,13 @@ export class Connection {
       else this.#output[0] = data.subarray(done)
     }
     return this.watch()
+  }
+
+  /** Whether the main thread waits, and nothing is left to be written: it is to be told, once. */
+  takeDrained(): boolean {
+    if (!this.isAwaited || this.#output.length > 0) return false
+    this.isAwaited = false
+    return true
   }
 
   /** Ends by `endMs` at the latest. False: the connection is to be dropped now. */

@@ -25,30 +25,7 @@ interface Token {
 
 /** Throws SyntaxError. `bytes` are whole tokens. */
 export function parseJson(bytes: Uint8Array): unknown {
-  const tokens = tokensOf(bytes)
-  return new Parser(tokens).parse()
-}
-
-function tokensOf(bytes: Uint8Array): Token[] {
-  const lexer = new JsonLexer()
-  const tokens: Token[] = []
-  let start = 0
-  // One byte more ends a number or a keyword.
-  for (let at = 0; at <= bytes.length; at++) {
-    if (lexer.isBetween) start = at
-    const byte = at < bytes.length ? bytes[at] : SPACE
-    for (;;) {
-      const kind = lexer.step(byte)
-      const { isRepeated } = lexer
-      if (kind === TOKEN_ERROR) throw new SyntaxError('JSON parse error, expecting value')
-      if (kind !== TOKEN_NONE) {
-        tokens.push(tokenOf(kind, bytes.subarray(start, isRepeated ? at : at + 1)))
-        start = at
-      }
-      if (!isRepeated) break
-    }
-  }
-  return tokens
+  return new Parser(bytes).parse()
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -63,32 +40,59 @@ function tokenOf(kind: number, bytes: Uint8Array): Token {
 }
 
 class Parser {
-  readonly #tokens: readonly Token[]
+  readonly #bytes: Uint8Array
+  readonly #lexer: JsonLexer = new JsonLexer()
   #at = 0
+  /** The next token; undefined: there is none. */
+  #next: Token | undefined
 
-  constructor(tokens: readonly Token[]) {
-    this.#tokens = tokens
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes
+    this.#next = this.#read()
   }
 
   parse(): unknown {
     return this.#value()
   }
 
+  #read(): Token | undefined {
+    const bytes = this.#bytes
+    const lexer = this.#lexer
+    let start = this.#at
+    // One byte more ends a number or a keyword.
+    for (; this.#at <= bytes.length; this.#at++) {
+      const at = this.#at
+      if (lexer.isBetween) start = at
+      const kind = lexer.step(at < bytes.length ? bytes[at] : SPACE)
+      if (kind === TOKEN_ERROR) throw new SyntaxError('JSON parse error, expecting value')
+      if (kind === TOKEN_NONE) continue
+      this.#at = lexer.isRepeated ? at : at + 1
+      return tokenOf(kind, bytes.subarray(start, this.#at))
+    }
+    return undefined
+  }
+
+  #shift(): Token | undefined {
+    const token = this.#next
+    this.#next = this.#read()
+    return token
+  }
+
   /** The structure at this place, and over it; empty for anything else. */
   #take(): string {
-    const token = this.#tokens[this.#at++] as Token | undefined
+    const token = this.#shift()
     return token === undefined || token.kind === TOKEN_STRING ? '' : token.text
   }
 
   #isNext(text: string): boolean {
-    const token = this.#tokens[this.#at] as Token | undefined
+    const token = this.#next
     if (token === undefined || token.kind === TOKEN_STRING || token.text !== text) return false
-    this.#at++
+    this.#shift()
     return true
   }
 
   #value(): unknown {
-    const token = this.#tokens[this.#at++] as Token | undefined
+    const token = this.#shift()
     switch (token?.kind) {
       case TOKEN_STRING:
         return unescape(token.text)

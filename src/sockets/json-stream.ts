@@ -22,6 +22,7 @@ export type JsonItem =
 
 export class JsonStream {
   readonly #lengthMax: number
+  readonly #parse: (bytes: Uint8Array) => unknown
   readonly #lexer: JsonLexer = new JsonLexer()
   /** The value so far, from its first token on. */
   #bytes: Uint8Array = new Uint8Array(SPACE_MIN)
@@ -33,9 +34,13 @@ export class JsonStream {
   /** A value that was too long: everything up to the next newline is skipped. */
   #isSkipping = false
 
-  /** `lengthMax`: bytes of one value. */
-  constructor(lengthMax: number = VALUE_LENGTH_MAX) {
+  /** `lengthMax`: bytes of one value; `parse` throws for what is none. */
+  constructor(
+    lengthMax: number = VALUE_LENGTH_MAX,
+    parse: (bytes: Uint8Array) => unknown = parseJson,
+  ) {
     this.#lengthMax = lengthMax
+    this.#parse = parse
   }
 
   /** The values that are complete with these bytes; what is none is told once. */
@@ -101,8 +106,16 @@ export class JsonStream {
     const depth = this.#braces + this.#brackets
     if (depth > DEPTH_MAX) items.push({ error: 'JSON nesting depth limit exceeded' })
     else if (this.#braces >= 0 && this.#brackets >= 0 && depth > 0) return
-    else items.push(parse(this.#bytes.subarray(0, this.#length)))
+    else items.push(this.#item())
     this.#reset()
+  }
+
+  #item(): JsonItem {
+    try {
+      return { value: this.#parse(this.#bytes.subarray(0, this.#length)) }
+    } catch (error) {
+      return { error: (error as Error).message }
+    }
   }
 
   #reset(): void {
@@ -111,13 +124,5 @@ export class JsonStream {
     this.#tokenAt = 0
     this.#braces = 0
     this.#brackets = 0
-  }
-}
-
-function parse(bytes: Uint8Array): JsonItem {
-  try {
-    return { value: parseJson(bytes) }
-  } catch (error) {
-    return { error: (error as Error).message }
   }
 }

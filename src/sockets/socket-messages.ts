@@ -34,6 +34,8 @@ export type SocketRequest =
       readonly framing: Framing
     }
   | { readonly type: 'send'; readonly connection: number; readonly data: Uint8Array }
+  /** Is answered by `drained` when the peer has taken everything, unless the connection ends. */
+  | { readonly type: 'tell-drained'; readonly connection: number }
   /** The oldest message of a connection that has not been dealt with has been. */
   | { readonly type: 'answered'; readonly connection: number }
   /** No more is read; what was sent is written as far as the peer takes it within a time. */
@@ -56,5 +58,6 @@ export type SocketEvent =
     }
   /** `isCut`: it was we who ended it; what it said and was not carried out is void. */
   | { readonly type: 'close'; readonly connection: number; readonly isCut: boolean }
+  | { readonly type: 'drained'; readonly connection: number }
   | { readonly type: 'ignored'; readonly listener: number }
   | { readonly type: 'readable' | 'unwatched'; readonly watch: number }

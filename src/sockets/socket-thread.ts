@@ -36,6 +36,7 @@ export class SocketThread {
   readonly #listenerOf = new Map<number, number>()
   readonly #ignored = new Map<number, () => void>()
   readonly #watches = new Map<number, () => void>()
+  readonly #drained = new Map<number, () => void>()
   #nextListener = 1
   #nextWatch = 1
 
@@ -110,6 +111,18 @@ export class SocketThread {
     this.#request({ type: 'send', connection, data })
   }
 
+  /**
+   * Resolves when everything sent has been taken, or the connection is over. One at a time for each
+   * connection.
+   */
+  drained(connection: number): Promise<void> {
+    if (!this.#listenerOf.has(connection)) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#drained.set(connection, resolve)
+      this.#request({ type: 'tell-drained', connection })
+    })
+  }
+
   answered(connection: number): void {
     this.#request({ type: 'answered', connection })
   }
@@ -141,6 +154,10 @@ export class SocketThread {
       }
       case 'close':
         this.#close(event.connection, event.isCut)
+        this.#settleDrained(event.connection)
+        return
+      case 'drained':
+        this.#settleDrained(event.connection)
         return
       case 'readable':
       case 'unwatched': {
@@ -163,6 +180,11 @@ export class SocketThread {
     if (listener === undefined) return
     const released = (): void => this.#request({ type: 'released', listener })
     void (handlers?.closed(connection, isCut) ?? Promise.resolve()).finally(released)
+  }
+
+  #settleDrained(connection: number): void {
+    this.#drained.get(connection)?.()
+    this.#drained.delete(connection)
   }
 
   #handlersOf(connection: number): SocketHandlers | undefined {

@@ -176,8 +176,13 @@ function goOn(connection: Connection, canGoOn: boolean): void {
   if (!canGoOn) drop(connection, connection.isHangingUp || connection.isDeaf)
 }
 
+function tellDrained(connection: Connection): void {
+  if (connection.takeDrained()) post({ type: 'drained', connection: connection.number })
+}
+
 function serveEvents(connection: Connection, events: number): void {
   if ((events & POLLOUT) !== 0 && !connection.write()) return goOn(connection, false)
+  tellDrained(connection)
   if ((events & ~POLLOUT) === 0) return
   const { number } = connection
   const canGoOn = connection.read((item, fds) => {
@@ -244,7 +249,9 @@ function serve(request: SocketRequest): void {
   }
 }
 
-function serveConnection(request: SocketRequest & { type: 'send' | 'answered' | 'hang-up' }): void {
+function serveConnection(
+  request: SocketRequest & { type: 'send' | 'answered' | 'hang-up' | 'tell-drained' },
+): void {
   const connection = connections.get(request.connection)
   if (connection === undefined) return
   switch (request.type) {
@@ -252,6 +259,9 @@ function serveConnection(request: SocketRequest & { type: 'send' | 'answered' | 
       return goOn(connection, connection.answered())
     case 'send':
       return goOn(connection, connection.send(request.data))
+    case 'tell-drained':
+      connection.isAwaited = true
+      return tellDrained(connection)
     case 'hang-up':
       hangingUp.add(connection)
       return goOn(connection, connection.hangUp(performance.now() + OUTPUT_DEADLINE_MS))

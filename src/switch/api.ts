@@ -243,6 +243,8 @@ export interface Switch extends AsyncDisposable {
   virtioNetPort(id: string): VirtioNetPort
   links(): [string, string][]
   macTable(): Promise<MacEntry[]>
+  /** The same in parts, read one after another: other requests and frames come in between. */
+  macTablePages(): AsyncIterable<readonly MacEntry[]>
   counters(): SwitchCounters
   /** Stops reading; everything already read is delivered; frames then wait in the kernel. */
   pause(): Promise<void>

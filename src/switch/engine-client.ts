@@ -6,7 +6,7 @@ import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
-import type { EngineReply, EngineRequest, EngineWorkerData } from './engine-messages.ts'
+import type { EngineReply, EngineRequest, EngineWorkerData, MacRows } from './engine-messages.ts'
 import {
   ENGINE_BURSTS,
   ENGINE_COUNTERS,
@@ -102,9 +102,13 @@ export class EngineClient {
     })
   }
 
-  /** Addresses as [hi, lo, port, age in seconds] rows. */
-  async macTable(): Promise<readonly (readonly [number, number, number, number])[]> {
-    return (await this.request({ op: 'mac-table' })) as [number, number, number, number][]
+  /** Addresses as [hi, lo, port, age in seconds] rows, part by part. */
+  async *macTable(): AsyncGenerator<MacRows['rows']> {
+    for (let cell = 0; cell >= 0;) {
+      const { rows, next } = (await this.request({ op: 'mac-table', cell })) as MacRows
+      yield rows
+      cell = next
+    }
   }
 
   switchCounters(): SwitchCounters {

@@ -52,6 +52,12 @@ export type VirtioCall =
   | { readonly do: 'rss'; readonly rss: RssConfig | null }
   | { readonly do: 'reset' }
 
+/** A part of the MAC table: [hi, lo, port, age in seconds], and the cell to go on at; -1: none. */
+export interface MacRows {
+  readonly rows: readonly (readonly [number, number, number, number])[]
+  readonly next: number
+}
+
 export interface CaptureInterface {
   readonly port: number
   readonly id: number
@@ -76,7 +82,8 @@ export type EngineRequest =
   | { op: 'unwire'; a: number; b: number }
   | { op: 'pause' }
   | { op: 'resume' }
-  | { op: 'mac-table' }
+  /** Answered with MacRows, from that cell of the table on. */
+  | { op: 'mac-table'; cell: number }
   | { op: 'add-capture'; capture: number; ring: CaptureRingHandle; interfaces: CaptureInterface[] }
   | { op: 'add-interface'; capture: number; interface: CaptureInterface }
   | { op: 'remove-capture'; capture: number }

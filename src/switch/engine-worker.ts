@@ -124,7 +124,7 @@ function handle(request: EngineRequest): unknown {
     case 'resume':
       return engine.resume()
     case 'mac-table':
-      return engine.macTable()
+      return engine.macTable(request.cell)
     case 'add-capture': {
       const recorder = new Recorder(request.ring, PORTS_MAX)
       for (const { port, id, block } of request.interfaces) recorder.addInterface(port, id, block)

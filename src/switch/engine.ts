@@ -21,6 +21,7 @@ import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { EAGAIN, EBADF, EBADFD, EFAULT, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
 import type { Pace } from './api.ts'
 import type { Clock } from './clock.ts'
+import type { MacRows } from './engine-messages.ts'
 import { Forwarder } from './forward.ts'
 import { MacTable } from './mac-table.ts'
 
@@ -43,6 +44,8 @@ const HELD_MAX = 256
 const FRAME_SPACE = 2048
 const TICK_US = 20_000
 const SWEEP_INTERVAL_US = 1_000_000
+/** Cells of the MAC table that are read between two turns. */
+const MAC_PAGE_CELLS = 4096
 /**
  * A turn with at most so many frames ends asleep at once: at light load, and with the 64 KiB frames of
  * TCP, a system call saved is worth more than a sleep avoided (measured: spinning first cost 5-15 %
@@ -466,16 +469,17 @@ export class Engine implements TierEvents {
     recorder.close()
   }
 
-  /** Addresses as [hi, lo, port, age in seconds] rows. */
-  macTable(): [number, number, number, number][] {
+  /** The addresses from that cell on, as many as never hold frames up for long. */
+  macTable(cell: number): MacRows {
     this.#clock.read()
     const nowS = (this.#clock.time[0] / 1e6) | 0
     const beforeS = nowS - this.#options.macAgingS
     const rows: [number, number, number, number][] = []
-    this.#macTable.forEach((hi, lo, port, seenS) => {
+    const visit = (hi: number, lo: number, port: number, seenS: number): void => {
       if (seenS >= beforeS) rows.push([hi, lo, port, nowS - seenS])
-    })
-    return rows
+    }
+    const next = this.#macTable.forEach(visit, cell, MAC_PAGE_CELLS)
+    return { rows, next }
   }
 
   close(): void {

@@ -120,12 +120,23 @@ export class MacTable {
     }
   }
 
-  /** Calls `visit` for every entry. Control plane. */
-  forEach(visit: (hi: number, lo: number, port: number, seenS: number) => void): void {
-    for (let cell = 0; cell <= this.#mask; cell++) {
+  /**
+   * Calls `visit` for the entries from cell `from` on, of `cells` cells and some more; returns the cell
+   * to go on at, -1 when that were all. It ends behind a free cell: what `#remove` shifts back does not
+   * pass one. Control plane.
+   */
+  forEach(
+    visit: (hi: number, lo: number, port: number, seenS: number) => void,
+    from: number = 0,
+    cells: number = Infinity,
+  ): number {
+    const end = this.#mask + 1
+    for (let cell = from; cell < end; cell++) {
       const port = this.#port[cell]
       if (port !== FREE) visit(this.#hi[cell], this.#lo[cell], port, this.#seen[cell])
+      else if (cell - from >= cells) return cell + 1 < end ? cell + 1 : -1
     }
+    return -1
   }
 
   /** Frees a cell and shifts back those behind it that would no longer be found. */

@@ -245,13 +245,19 @@ class UserspaceSwitch implements Switch {
   }
 
   async macTable(): Promise<MacEntry[]> {
-    const rows = await this.#engine.macTable()
-    return rows.flatMap(([hi, lo, port, ageS]) => {
-      const entry = this.#byIndex[port]
-      return entry === undefined
-        ? []
-        : [{ mac: formatMac(hi, lo), port: entry.options.id, ageS: Math.max(0, ageS) }]
-    })
+    const entries: MacEntry[] = []
+    for await (const page of this.macTablePages()) for (const entry of page) entries.push(entry)
+    return entries
+  }
+
+  async *macTablePages(): AsyncGenerator<readonly MacEntry[]> {
+    for await (const rows of this.#engine.macTable()) {
+      yield rows.flatMap(([hi, lo, port, ageS]) => {
+        const entry = this.#byIndex[port]
+        if (entry === undefined) return []
+        return [{ mac: formatMac(hi, lo), port: entry.options.id, ageS: Math.max(0, ageS) }]
+      })
+    }
   }
 
   counters(): SwitchCounters {
