@@ -7,7 +7,13 @@ import { ProtocolError } from '../../src/errors.ts'
 import type { GuestRegion } from '../../src/mem/guest-memory.ts'
 import { shim } from '../../src/native/shim.ts'
 import { mapLog, mapRegion, unmapLog, unmapRegions } from '../../src/switch/guest-mapping.ts'
-import { LOG_WINDOWS, PORT_WINDOWS_MAX, WindowBudget } from '../../src/switch/window-shares.ts'
+import {
+  LOG_WINDOWS,
+  PORT_WINDOWS_MAX,
+  WindowBudget,
+  WindowPool,
+  windowShares,
+} from '../../src/switch/window-shares.ts'
 import type { Features } from './features.ts'
 import { check, checkEqual, Operands } from './features.ts'
 
@@ -18,7 +24,7 @@ const REGIONS_MAX = 6
 
 export function fuzzGuestMapping(input: Uint8Array, seen: Features): void {
   const operands = new Operands(input)
-  const budget = new WindowBudget()
+  const budget = new WindowBudget(new WindowPool(windowShares(65530)))
   let left = PORT_WINDOWS_MAX
   // Some of them are others' already.
   if (operands.byte() >= 200) for (; left > 3; left--) budget.take()

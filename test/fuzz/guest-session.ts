@@ -16,7 +16,12 @@ import { VirtioScratch } from '../../src/port/virtio-scratch.ts'
 import { COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import type { VirtioCall } from '../../src/switch/engine-messages.ts'
 import { GuestDevice } from '../../src/switch/guest-device.ts'
-import { PORT_WINDOWS_MAX, WindowBudget } from '../../src/switch/window-shares.ts'
+import {
+  PORT_WINDOWS_MAX,
+  WindowBudget,
+  WindowPool,
+  windowShares,
+} from '../../src/switch/window-shares.ts'
 import { prepareEventFd } from '../../src/vhost-user/event-fd.ts'
 import { VhostUserSession } from '../../src/vhost-user/session.ts'
 import type { Features } from './features.ts'
@@ -196,7 +201,7 @@ class GuestRun {
   leaked = 0
   readonly #in: Operands
   readonly #seen: Features
-  readonly #budget = new WindowBudget()
+  readonly #budget = new WindowBudget(new WindowPool(windowShares(65530)))
   readonly #device: GuestDevice
   readonly #session: VhostUserSession
   #regions: Region[] = []
