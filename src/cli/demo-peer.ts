@@ -5,6 +5,9 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
+import { refuseInspector } from './signals.ts'
+
+void refuseInspector()
 
 export type PeerOrder =
   | { readonly order: 'prepare' }

@@ -10,6 +10,8 @@ import { Privileges } from '../daemon/privileges.ts'
 import { ConfigError } from '../errors.ts'
 import type { SwitchOptions } from '../switch/api.ts'
 import { defaultControlPath, EXIT_FAILED, packageVersion } from './common.ts'
+import { DaemonSignals } from './daemon-signals.ts'
+import { CLOSE_MS, endWithin, FAILED_CLOSE_MS } from './deadline.ts'
 import { endLog, openLog, writeLogLine } from './logging.ts'
 
 export interface RunOptions {
@@ -60,31 +62,37 @@ async function runDaemon(
   read: () => Config,
 ): Promise<number> {
   const [major, minor, micro] = packageVersion().split('.').map(Number)
-  // From here on a signal ends the daemon properly, even while it starts.
-  let stop: (signal: string) => void = () => undefined
-  const signalled = new Promise<string>((resolve) => {
-    stop = resolve
-  })
-  process.on('SIGTERM', () => stop('SIGTERM'))
-  process.on('SIGINT', () => stop('SIGINT'))
-
+  const signals = new DaemonSignals(log)
+  if (signals.ending.aborted) return 0
   const directories = { control: dirname(controlPath), state: config.stateDir }
   const privileges = Privileges.begin(config.privileges, directories, log)
-  const daemon = await Daemon.start({
-    config,
-    controlPath,
-    isIncoming: options.incoming !== undefined,
-    version: { major: major, minor: minor, micro: micro },
-    log,
-    privileges,
-    ...(options.config === undefined ? {} : { reread: read }),
-  })
-  process.on('SIGHUP', () => {
+  let daemon: Daemon
+  let isReady = false
+  try {
+    daemon = await Daemon.start({
+      config,
+      controlPath,
+      isIncoming: options.incoming !== undefined,
+      version: { major: major, minor: minor, micro: micro },
+      log,
+      privileges,
+      signal: signals.ending,
+      failing: ({ message }) =>
+        endWithin(isReady ? FAILED_CLOSE_MS : CLOSE_MS, `closing after "${message}"`),
+      ...(options.config === undefined ? {} : { reread: read }),
+    })
+  } catch (error) {
+    if (signals.ending.aborted) return 0
+    throw error
+  }
+  isReady = true
+  writeLogLine(`framepump: ready (control ${daemon.controlPath})`)
+  signals.onReload(() => {
     daemon.reload().catch((error: Error) => log(`config: not reloaded error="${error.message}"`))
   })
-  writeLogLine(`framepump: ready (control ${daemon.controlPath})`)
-  const reason = await Promise.race([daemon.ended, signalled])
+  const reason = await Promise.race([daemon.ended, signals.ended])
   log(`switch: stopping reason=${reason === true ? 'quit' : reason === false ? 'failure' : reason}`)
+  if (reason === true) endWithin(CLOSE_MS, 'closing')
   await daemon.close()
   return reason === false ? EXIT_FAILED : 0
 }

@@ -2,7 +2,6 @@
  * The control socket: QMP as QEMU speaks it. Sessions negotiate with qmp_capabilities, commands of
  * one session run in order, events go to all of them. The bytes are the I/O thread's.
  */
-import { lstatSync, mkdirSync, renameSync, unlinkSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError, StateError, SysError } from '../errors.ts'
@@ -11,6 +10,7 @@ import { formatJson } from '../sockets/json-parser.ts'
 import type { JsonItem } from '../sockets/json-stream.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { isAnswered, listenOn } from '../sockets/listen.ts'
+import { makeDirectory, removeDirectories, SocketFile } from '../sockets/socket-file.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 
 const BACKLOG = 64
@@ -64,14 +64,12 @@ export interface ServerVersion {
 }
 
 export class ControlServer {
-  /** Where it listens. */
-  path: string
   /** Where it was told to listen. */
   readonly #wantedPath: string
   readonly #sockets: SocketThread
   readonly #listener: number
   readonly #listenFd: number
-  readonly #inode: number
+  readonly #file: SocketFile
   readonly #commands: ReadonlyMap<string, Command>
   readonly #version: ServerVersion
   readonly #sessions = new Map<number, SessionState>()
@@ -86,18 +84,21 @@ export class ControlServer {
     commands: ReadonlyMap<string, Command>,
     version: ServerVersion,
     isIncoming: boolean = false,
+    failed: (error: Error) => void = () => undefined,
   ) {
     this.#wantedPath = path
     this.#commands = commands
     this.#version = version
-    this.path = isIncoming && isAnswered(path) ? `${path}.incoming` : path
-    this.#listenFd = bindControlSocket(this.path)
-    this.#inode = lstatSync(this.path).ino
+    const first = isIncoming && isAnswered(path) ? `${path}.incoming` : path
+    const { fd, file } = bindControlSocket(first)
+    this.#listenFd = fd
+    this.#file = file
     this.#sockets = SocketThread.acquire()
     this.#listener = this.#sockets.listen(this.#listenFd, 'json', {
       opened: (connection) => this.#open(connection),
       received: (connection, item, fds) => this.#receive(connection, item as JsonItem, fds),
       closed: (connection, isCut) => this.#closed(connection, isCut),
+      failed,
     })
   }
 
@@ -106,9 +107,12 @@ export class ControlServer {
    * there. Sessions go on. Throws when the file cannot be renamed.
    */
   takePath(): void {
-    if (this.path === this.#wantedPath) return
-    renameSync(this.path, this.#wantedPath)
-    this.path = this.#wantedPath
+    if (this.path !== this.#wantedPath) this.#file.moveTo(this.#wantedPath)
+  }
+
+  /** Where it listens. */
+  get path(): string {
+    return this.#file.path
   }
 
   /** Tells every negotiated session. */
@@ -133,11 +137,7 @@ export class ControlServer {
     for (const session of this.#sessions.values()) this.#endSession(session)
     shim.close(this.#listenFd)
     await this.#sockets.release()
-    try {
-      if (lstatSync(this.path).ino === this.#inode) unlinkSync(this.path)
-    } catch {
-      // Somebody removed it before.
-    }
+    this.#file.remove()
   }
 
   #send(connection: number, value: unknown): void {
@@ -359,8 +359,8 @@ function checkKind(name: string, value: unknown, kind: ArgumentKind): void {
 }
 
 /** A listening socket on the path, mode 0600. */
-function bindControlSocket(path: string): number {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+function bindControlSocket(path: string): { readonly fd: number; readonly file: SocketFile } {
+  const made = makeDirectory(dirname(path))
   const errors: ListenErrors = {
     notSocket: () => new StateError('CONTROL_IN_USE', `${path} exists and is no socket`),
     busy: (pid) => {
@@ -378,5 +378,11 @@ function bindControlSocket(path: string): number {
         path,
       }),
   }
-  return listenOn(path, BACKLOG, errors)
+  try {
+    const fd = listenOn(path, BACKLOG, errors)
+    return { fd, file: new SocketFile(path, made) }
+  } catch (error) {
+    removeDirectories(dirname(path), made)
+    throw error
+  }
 }

@@ -27,6 +27,10 @@ export interface DaemonOptions {
   readonly privileges: Privileges
   /** Reads the config anew; absent: there is no config file. */
   readonly reread?: () => Config
+  /** Aborted: it does not start any further. */
+  readonly signal?: AbortSignal
+  /** Told when it begins to end without having been asked. */
+  readonly failing?: (error: Error) => void
 }
 
 /** Settings that only a restart changes. */
@@ -77,7 +81,9 @@ export class Daemon {
         sendEvent: (event, data) => this.#server.sendEvent(event, data),
       })
       const { controlPath, version } = options
-      this.#server = new ControlServer(controlPath, commands, version, isIncoming)
+      this.#server = new ControlServer(controlPath, commands, version, isIncoming, (error) =>
+        this.#failed(error),
+      )
     } catch (error) {
       void this.switch.close()
       throw error
@@ -100,6 +106,7 @@ export class Daemon {
       })
       return daemon
     } catch (error) {
+      options.failing?.(error as Error)
       await daemon.close()
       throw error
     }
@@ -171,6 +178,7 @@ export class Daemon {
 
   async #apply(plan: readonly Action[]): Promise<void> {
     for (const step of plan) {
+      this.#options.signal?.throwIfAborted()
       switch (step.action) {
         case 'unlink':
           await this.switch.removeLink(step.a, step.b)
@@ -208,10 +216,13 @@ export class Daemon {
         up: info.state === 'open' || info.state === 'connected',
       })
     })
-    events.on('engine-failed', (error: Error) => {
-      log(`engine: failed error="${error.message}"`)
-      this.#end(false)
-    })
+    events.on('engine-failed', (error: Error) => this.#failed(error))
+  }
+
+  #failed(error: Error): void {
+    this.#options.log(`switch: failed error="${error.message}"`)
+    this.#options.failing?.(error)
+    this.#end(false)
   }
 
   /** Tells the sessions, closes every port, removes the socket. */

@@ -188,6 +188,9 @@ export interface Shim {
    *  the second. 24 bytes. */
   clockGettime(window: number, offset: number): number
 
+  /** _exit(2): ends the process at once, whatever its threads wait for. */
+  exit(status: number): never
+
   // --- sockets -------------------------------------------------------------------------------
   /** AF_UNIX, CLOEXEC | NONBLOCK; type as in socket(2). */
   socketUnix(type: number): number

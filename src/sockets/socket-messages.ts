@@ -10,6 +10,9 @@ export interface SocketWorkerData {
   readonly eventFd: number
   /** The I/O thread's from its start on. */
   readonly epoll: number
+  readonly sleepMaxMs: number
+  /** [0] is 1 when the thread shall end; `eventFd` is written after it. */
+  readonly stop: Int32Array
 }
 
 /** From the main thread. Numbers of listeners and of adopted connections are its own. */
@@ -45,7 +48,6 @@ export type SocketRequest =
   /** Tells once when the descriptor, which stays the main thread's, can be read; `watch` numbers it. */
   | { readonly type: 'watch'; readonly watch: number; readonly fd: number }
   | { readonly type: 'unwatch'; readonly watch: number }
-  | { readonly type: 'close' }
 
 /** To the main thread. `fds` belong to the receiver. */
 export type SocketEvent =

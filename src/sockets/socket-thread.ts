@@ -3,8 +3,10 @@
  * one thread in a process, started by the first user and ended by the last.
  */
 import { Worker } from 'node:worker_threads'
+import { StateError } from '../errors.ts'
 import { makeEpoll, makeEventFd } from '../native/event-fd.ts'
 import { shim } from '../native/shim.ts'
+import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import type {
   Framing,
   SocketEvent,
@@ -23,10 +25,11 @@ export interface SocketHandlers {
    * nothing of the connection is left: then there is room for another one.
    */
   closed(connection: number, isCut: boolean): Promise<void>
+  /** The I/O thread is gone: all connections were closed, and none will come. */
+  failed(error: Error): void
 }
 
 let shared: SocketThread | undefined
-let users = 0
 
 export class SocketThread {
   readonly #eventFd: number
@@ -35,34 +38,47 @@ export class SocketThread {
   readonly #handlers = new Map<number, SocketHandlers>()
   readonly #listenerOf = new Map<number, number>()
   readonly #ignored = new Map<number, () => void>()
+  readonly #stop: Int32Array = new Int32Array(new SharedArrayBuffer(4))
   readonly #watches = new Map<number, () => void>()
   readonly #drained = new Map<number, () => void>()
+  #users = 0
   #nextListener = 1
   #nextWatch = 1
+  #hasEnded = false
 
   private constructor() {
     this.#eventFd = makeEventFd()
     const workerData: SocketWorkerData = {
       eventFd: this.#eventFd,
       epoll: makeEpollOr(() => shim.close(this.#eventFd)),
+      sleepMaxMs: WORKER_SLEEP_MAX_MS,
+      stop: this.#stop,
     }
     this.#worker = new Worker(new URL('./socket-worker.js', import.meta.url), { workerData })
     this.#worker.on('message', (event: SocketEvent) => this.#receive(event))
-    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()))
+    this.#worker.on('error', (error: Error) => this.#ended(error.message))
+    const forget = atExit(() => this.#wake())
+    this.#exited = new Promise((resolve) => {
+      this.#worker.once('exit', () => {
+        forget()
+        this.#ended('it ended')
+        resolve()
+      })
+    })
   }
 
   /** The process's I/O thread; give it back with `release`. */
   static acquire(): SocketThread {
     shared ??= new SocketThread()
-    users++
+    shared.#users++
     return shared
   }
 
   /** After all of the user's listeners were ignored. */
   async release(): Promise<void> {
-    if (--users > 0) return
-    shared = undefined
-    this.#request({ type: 'close' })
+    if (--this.#users > 0) return
+    if (shared === this) shared = undefined
+    this.#wake()
     await this.#exited
     shim.close(this.#eventFd)
   }
@@ -86,9 +102,11 @@ export class SocketThread {
 
   /** Ends the listener's connections; when it resolves, nothing touches its socket any more. */
   async ignore(listener: number): Promise<void> {
-    const done = new Promise<void>((resolve) => this.#ignored.set(listener, resolve))
-    this.#request({ type: 'ignore', listener })
-    await done
+    if (!this.#hasEnded) {
+      const done = new Promise<void>((resolve) => this.#ignored.set(listener, resolve))
+      this.#request({ type: 'ignore', listener })
+      await done
+    }
     this.#handlers.delete(listener)
   }
 
@@ -102,6 +120,7 @@ export class SocketThread {
 
   /** When it resolves, nothing touches the descriptor any more. */
   async unwatch(watch: number): Promise<void> {
+    if (this.#hasEnded) return
     const done = new Promise<void>((resolve) => this.#watches.set(watch, resolve))
     this.#request({ type: 'unwatch', watch })
     await done
@@ -136,8 +155,34 @@ export class SocketThread {
   }
 
   #request(request: SocketRequest): void {
+    // Its eventfd may be closed by now, and the number another's.
+    if (this.#hasEnded) return
     this.#worker.postMessage(request)
     shim.eventfdWrite(this.#eventFd)
+  }
+
+  /** Has the thread end. */
+  #wake(): void {
+    Atomics.store(this.#stop, 0, 1)
+    shim.eventfdWrite(this.#eventFd)
+  }
+
+  /** The thread is gone; when nobody asked for it, whoever has connections is told. */
+  #ended(reason: string): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = true
+    if (shared === this) shared = undefined
+    for (const connection of this.#listenerOf.keys()) {
+      this.#receive({ type: 'close', connection, isCut: true })
+    }
+    for (const resolve of this.#ignored.values()) resolve()
+    this.#ignored.clear()
+    const watches = [...this.#watches.values()]
+    this.#watches.clear()
+    for (const told of watches) told()
+    if (Atomics.load(this.#stop, 0) !== 0) return
+    const error = new StateError('IO_THREAD_FAILED', `the I/O thread failed: ${reason}`)
+    for (const handlers of this.#handlers.values()) handlers.failed(error)
   }
 
   #receive(event: SocketEvent): void {

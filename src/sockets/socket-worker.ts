@@ -47,7 +47,7 @@ interface Listener {
 }
 
 dropThreadCapabilities()
-const { eventFd, epoll } = workerData as SocketWorkerData
+const { eventFd, epoll, sleepMaxMs, stop } = workerData as SocketWorkerData
 const port = parentPort!
 const table = Window.map(EVENTS_MAX * EPOLL_ROW_INTS * 4)
 const rows = new Int32Array(table.buffer)
@@ -60,7 +60,6 @@ const paused = new Set<Listener>()
 const hangingUp = new Set<Connection>()
 const reserve: number[] = []
 let nextConnection = 1
-let isOpen = true
 
 /** epoll data: connections have their number, listeners theirs below -1, and watches far below. */
 const EVENT = -1
@@ -241,9 +240,6 @@ function serve(request: SocketRequest): void {
     case 'unwatch':
       unwatch(request.watch)
       return post({ type: 'unwatched', watch: request.watch })
-    case 'close':
-      isOpen = false
-      return
     default:
       return serveConnection(request)
   }
@@ -279,11 +275,12 @@ function serveRequests(): void {
 
 // --- what happens by time ---------------------------------------------------------------------------
 
-/** Milliseconds until something is due; -1: nothing is. */
+/** Milliseconds until something is due, or sleeps end; -1: nothing is. */
 function waitMs(): number {
   let due = reserve.length < RESERVE_FDS ? performance.now() + PAUSE_MS : Infinity
   for (const { resumeMs } of paused) due = Math.min(due, resumeMs)
   for (const { endMs } of hangingUp) due = Math.min(due, endMs)
+  if (sleepMaxMs >= 0) due = Math.min(due, performance.now() + sleepMaxMs)
   return due === Infinity ? -1 : Math.max(0, Math.ceil(due - performance.now()))
 }
 
@@ -299,31 +296,39 @@ function serveTimes(): void {
   for (const connection of hangingUp) if (connection.endMs <= now) cut(connection)
 }
 
-fillReserve()
-if (shim.epollCtl(epoll, EPOLL_CTL_ADD, eventFd, POLLIN, EVENT) < 0) {
-  throw new Error('the I/O thread cannot be woken')
-}
-while (isOpen) {
-  const count = shim.epollWait(epoll, table.id, 0, EVENTS_MAX, waitMs())
-  for (let k = 0; k < count; k++) {
-    const events = rows[k * EPOLL_ROW_INTS]
-    const data = rows[k * EPOLL_ROW_INTS + 1]
-    if (data === EVENT) serveRequests()
-    else if (data <= WATCHES) {
-      unwatch(WATCHES - data)
-      post({ type: 'readable', watch: WATCHES - data })
-    } else if (data < EVENT) {
-      const listener = listeners.get(-2 - data)
-      if (listener !== undefined) accept(listener)
-    } else {
-      const connection = connections.get(data)
-      if (connection !== undefined) serveEvents(connection, events)
-    }
+function run(): void {
+  fillReserve()
+  if (shim.epollCtl(epoll, EPOLL_CTL_ADD, eventFd, POLLIN, EVENT) < 0) {
+    throw new Error('the I/O thread cannot be woken')
   }
-  serveTimes()
+  while (Atomics.load(stop, 0) === 0) {
+    const count = shim.epollWait(epoll, table.id, 0, EVENTS_MAX, waitMs())
+    for (let k = 0; k < count; k++) {
+      const events = rows[k * EPOLL_ROW_INTS]
+      const data = rows[k * EPOLL_ROW_INTS + 1]
+      if (data === EVENT) serveRequests()
+      else if (data <= WATCHES) {
+        unwatch(WATCHES - data)
+        post({ type: 'readable', watch: WATCHES - data })
+      } else if (data < EVENT) {
+        const listener = listeners.get(-2 - data)
+        if (listener !== undefined) accept(listener)
+      } else {
+        const connection = connections.get(data)
+        if (connection !== undefined) serveEvents(connection, events)
+      }
+    }
+    serveTimes()
+  }
 }
-for (const connection of connections.values()) cut(connection)
-for (const fd of reserve) shim.close(fd)
-shim.close(epoll)
-table.unmap()
-port.close()
+
+try {
+  run()
+} finally {
+  // Also when it failed: the peers see that nobody is here any more.
+  for (const connection of connections.values()) cut(connection)
+  for (const fd of reserve) shim.close(fd)
+  shim.close(epoll)
+  table.unmap()
+  port.close()
+}

@@ -1,39 +1,53 @@
 /** A driver of ours for an in-process device, in a thread of its own: the main thread's end. */
 import { Worker } from 'node:worker_threads'
+import { StateError } from '../errors.ts'
 import { makeEventFds } from '../native/event-fd.ts'
 import { shim } from '../native/shim.ts'
+import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import type { DriverWorkerData } from './driver-worker.ts'
 
 type DriverChoice = Pick<DriverWorkerData, 'mode' | 'window' | 'features' | 'pairs' | 'mac'>
 
 export class DriverThread {
+  /** Resolves when the driver has laid out its rings. */
+  readonly ready: Promise<void>
   readonly #worker: Worker
   readonly #exited: Promise<unknown>
-  readonly #stop: Int32Array
+  readonly #stop: Int32Array = new Int32Array(new SharedArrayBuffer(4))
+  /** One to kick the engine, one for each receiveq to call the driver. */
   readonly #fds: number[]
+  /** Never given away: the others may be closed by the engine, and their numbers another's. */
+  readonly #wakeFd: number
   #areGiven = false
 
-  private constructor(worker: Worker, stop: Int32Array, fds: number[]) {
-    this.#worker = worker
-    this.#exited = new Promise((resolve) => worker.once('exit', resolve))
-    this.#stop = stop
+  /** `failed` is told when the driver dies. */
+  constructor(choice: DriverChoice, failed: (reason: string) => void) {
+    const [wakeFd, ...fds] = makeEventFds(2 + choice.pairs)
+    this.#wakeFd = wakeFd
     this.#fds = fds
-  }
-
-  /** Resolves when the driver has laid out its rings. */
-  static async start(choice: DriverChoice): Promise<DriverThread> {
-    // One to kick the engine, one for each receiveq to call the driver.
-    const fds = makeEventFds(1 + choice.pairs)
-    const stop = new Int32Array(new SharedArrayBuffer(4))
     const [kickFd, ...callFds] = fds
-    const workerData: DriverWorkerData = { ...choice, kickFd, callFds, stop }
+    const workerData: DriverWorkerData = {
+      ...choice,
+      kickFd,
+      callFds,
+      wakeFd,
+      sleepMaxMs: WORKER_SLEEP_MAX_MS,
+      stop: this.#stop,
+    }
     const worker = new Worker(new URL('./driver-worker.js', import.meta.url), { workerData })
-    const thread = new DriverThread(worker, stop, fds)
-    await new Promise((resolve, reject) => {
-      worker.once('message', resolve)
-      worker.once('error', reject)
+    this.#worker = worker
+    const forget = atExit(() => this.#wake())
+    this.#exited = new Promise((resolve) => worker.once('exit', resolve)).finally(forget)
+    this.ready = new Promise((resolve, reject) => {
+      const ended = (reason: string): void => {
+        const error = new StateError('VIRTIO_NET', `the driver failed: ${reason}`)
+        reject(error)
+        if (Atomics.load(this.#stop, 0) === 0) failed(error.message)
+      }
+      worker.once('message', () => resolve())
+      worker.on('error', (error: Error) => ended(error.message))
+      worker.on('exit', () => ended('its thread ended'))
     })
-    return thread
   }
 
   /** The engine owns these from the call on. */
@@ -53,10 +67,15 @@ export class DriverThread {
 
   /** Ends the thread; the engine still has its descriptors. */
   async stop(): Promise<void> {
-    Atomics.store(this.#stop, 0, 1)
+    this.#wake()
     this.#worker.postMessage('go')
-    shim.eventfdWrite(this.#fds[1])
     await this.#exited
+    shim.close(this.#wakeFd)
     if (!this.#areGiven) for (const fd of this.#fds) shim.close(fd)
+  }
+
+  #wake(): void {
+    Atomics.store(this.#stop, 0, 1)
+    shim.eventfdWrite(this.#wakeFd)
   }
 }

@@ -22,6 +22,9 @@ export interface DriverWorkerData {
   readonly mac: Uint8Array
   readonly kickFd: number
   readonly callFds: readonly number[]
+  /** Of the thread's owner: written after `stop`. */
+  readonly wakeFd: number
+  readonly sleepMaxMs: number
   /** [0] is 1 when the thread shall end. */
   readonly stop: Int32Array
 }
@@ -41,7 +44,8 @@ const data = workerData as DriverWorkerData
 const memory = Window.view(data.window)
 const table = Window.map(4096)
 const epoll = makeEpoll()
-for (const fd of data.callFds) shim.epollCtl(epoll, EPOLL_CTL_ADD, fd, EPOLLIN, fd)
+for (const fd of [...data.callFds, data.wakeFd])
+  shim.epollCtl(epoll, EPOLL_CTL_ADD, fd, EPOLLIN, fd)
 const driver = new NetDriver({
   buffer: memory.buffer,
   features: data.features,
@@ -103,7 +107,7 @@ function generate(pair: number): number {
 
 /** Until the device calls, or for a moment when it is about to give buffers back. @hot */
 function sleep(): void {
-  const timeoutMs = data.mode === 'generate' ? GENERATE_WAIT_MS : -1
+  const timeoutMs = data.mode === 'generate' ? GENERATE_WAIT_MS : data.sleepMaxMs
   if (!driver.enableCalls()) shim.epollWait(epoll, table.id, 0, 1, timeoutMs)
   for (let at = 0; at < data.callFds.length; at++) shim.eventfdRead(data.callFds[at])
   driver.disableCalls()

@@ -4,6 +4,7 @@ import { StateError } from '../errors.ts'
 import { makeEventFd } from '../native/event-fd.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
+import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData, MacRows } from './engine-messages.ts'
@@ -14,6 +15,7 @@ import {
   ENGINE_MAC_FULL,
   ENGINE_MAC_MOVES,
   ENGINE_SLEEPS,
+  SHARED_EXIT,
   SHARED_PENDING,
   SHARED_SLEEPING,
   SHARED_WORDS,
@@ -46,8 +48,10 @@ export class EngineClient {
     { resolve: (value: unknown) => void; reject: (error: Error) => void }
   >()
   readonly #exited: Promise<void>
+  readonly #forgetAtExit: () => void
   #nextId = 1
   #failure: Error | undefined
+  #isClosing = false
 
   constructor(settings: EngineSettings, events: EngineEvents) {
     this.#eventFd = makeEventFd()
@@ -62,6 +66,7 @@ export class EngineClient {
       counters,
       engineCounters,
       shared,
+      sleepMaxUs: WORKER_SLEEP_MAX_MS < 0 ? -1 : WORKER_SLEEP_MAX_MS * 1000,
       eventFd: this.#eventFd,
       aioContext: this.signals.context,
     }
@@ -73,15 +78,25 @@ export class EngineClient {
       } else if (message.type === 'driver-called') events.driverCalled(message.port)
       else this.#settle(message)
     })
-    this.#worker.on('error', (error) => {
+    const failed = (reason: string, cause?: unknown): void => {
+      if (this.#failure !== undefined) return
+      const error = new StateError('ENGINE_FAILED', `the engine failed: ${reason}`, { cause })
       this.#fail(error)
       events.failed(error)
-    })
+    }
+    this.#worker.on('error', (error: Error) => failed(error.message, error))
     this.#exited = new Promise((resolve) => {
       this.#worker.on('exit', () => {
-        this.#fail(new StateError('SWITCH_CLOSED', 'the switch is closed'))
+        this.#forgetAtExit()
+        if (this.#isClosing) this.#fail(new StateError('SWITCH_CLOSED', 'the switch is closed'))
+        else failed('its thread ended')
         resolve()
       })
+    })
+    this.#forgetAtExit = atExit(() => {
+      Atomics.store(this.#shared, SHARED_EXIT, 1)
+      Atomics.store(this.#shared, SHARED_PENDING, 1)
+      shim.eventfdWrite(this.#eventFd)
     })
   }
 
@@ -131,11 +146,14 @@ export class EngineClient {
 
   #fail(error: Error): void {
     this.#failure ??= error
+    // It may have died asleep; after `close` its eventfd's number can be another's.
+    Atomics.store(this.#shared, SHARED_SLEEPING, 0)
     for (const { reject } of this.#waiting.values()) reject(this.#failure)
     this.#waiting.clear()
   }
 
   async close(): Promise<void> {
+    this.#isClosing = true
     if (this.#failure === undefined) {
       await this.request({ op: 'close' }).catch(() => undefined)
     }

@@ -19,6 +19,7 @@ export interface EngineWorkerData {
   readonly counters: SharedArrayBuffer
   readonly engineCounters: SharedArrayBuffer
   readonly shared: SharedArrayBuffer
+  readonly sleepMaxUs: number
   /** Wakes the engine out of its sleep. */
   readonly eventFd: number
   /** Of the EventSignals, which the engine closes at its end. */

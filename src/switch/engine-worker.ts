@@ -17,13 +17,14 @@ import { VirtioPort } from '../port/virtio-port.ts'
 import { VirtioScratch } from '../port/virtio-scratch.ts'
 import { KernelClock } from './clock.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData, VirtioCall } from './engine-messages.ts'
-import { Engine } from './engine.ts'
+import { Engine, SHARED_EXIT } from './engine.ts'
 import { shapeTap } from './tap-shape.ts'
 
 dropThreadCapabilities()
 const data = workerData as EngineWorkerData
 const controlPort = parentPort!
 const counters = new Float64Array(data.counters)
+const shared = new Int32Array(data.shared)
 const clock = new KernelClock()
 const signals = new EventSignals(data.aioContext)
 const recorders = new Map<number, Recorder>()
@@ -43,7 +44,8 @@ const engine = new Engine(
     dropsReservedGroups: data.dropsReservedGroups,
     counters,
     engineCounters: new Float64Array(data.engineCounters),
-    shared: new Int32Array(data.shared),
+    shared,
+    sleepMaxUs: data.sleepMaxUs,
     clock,
     onPortFailed: (port, errno) => send({ type: 'port-failed', port, errno }),
   },
@@ -184,6 +186,7 @@ function send(message: EngineReply): void {
 /** Serves every waiting request; false: the engine shall end. */
 function serve(): boolean {
   for (;;) {
+    if (Atomics.load(shared, SHARED_EXIT) !== 0) return false
     const received = receiveMessageOnPort(controlPort)
     if (received === undefined) return true
     const { id, request } = received.message
@@ -197,12 +200,25 @@ function serve(): boolean {
   }
 }
 
+/** One part of the end, which keeps nobody from the next: after a failure some cannot be done. */
+function attempt(part: () => void): void {
+  try {
+    part()
+  } catch {
+    // The failure itself is what is told.
+  }
+}
+
 try {
   engine.run(serve)
 } finally {
-  // What it has of the kernel is the process's, and would outlive the thread.
-  scratch.close()
-  engine.close()
-  signals.close()
+  // What it has of the kernel is the process's, and would outlive the thread. There are ports only
+  // when nobody has removed them before: guests see that their queues are gone, TAPs get their shape.
+  for (let index = 0; index < PORTS_MAX; index++) {
+    attempt(() => engine.forwarder.port(index)?.close())
+  }
+  attempt(() => scratch.close())
+  attempt(() => engine.close())
+  attempt(() => signals.close())
   controlPort.close()
 }

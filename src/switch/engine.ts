@@ -28,6 +28,8 @@ import { MacTable } from './mac-table.ts'
 /** Cells of the shared Int32Array between the control plane and the engine. */
 export const SHARED_PENDING = 0
 export const SHARED_SLEEPING = 1
+/** 1: the process or the thread that owns the engine ends; whoever sets it sets SHARED_PENDING as well. */
+export const SHARED_EXIT = 2
 export const SHARED_WORDS = 16
 
 /** Cells of the shared Float64Array of the engine's own counters. */
@@ -69,6 +71,8 @@ export interface EngineOptions {
   readonly counters: Float64Array
   readonly engineCounters: Float64Array
   readonly shared: Int32Array
+  /** Longest sleep in microseconds; -1: there is none. */
+  readonly sleepMaxUs: number
   readonly clock: Clock
   /** A port cannot go on: its device is gone. */
   readonly onPortFailed: (port: number, errno: number) => void
@@ -160,9 +164,9 @@ export class Engine implements TierEvents {
     this.#tick()
   }
 
-  /** Microseconds until a polled port has something; -1: none is known. @hot */
+  /** Microseconds until a polled port has something, or sleeps end; -1: none is known. @hot */
   #polledWaitUs(): number {
-    let least = -1
+    let least = this.#options.sleepMaxUs
     if (this.#isPaused) return least
     for (let at = 0; at < this.#polled.length; at++) {
       const waitUs = this.#polled[at].waitUs()

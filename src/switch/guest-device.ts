@@ -5,7 +5,7 @@
  *
  *     VhostUserSession -> GuestDevice -> (owner only) engine: VirtioPort
  */
-import { ProtocolError } from '../errors.ts'
+import { ProtocolError, StateError } from '../errors.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import { shim } from '../native/shim.ts'
 import type { VirtioNegotiated } from '../port/virtio-port.ts'
@@ -109,7 +109,14 @@ export class GuestDevice implements VhostUserDevice {
   }
 
   async #call(call: VirtioCall): Promise<unknown> {
-    return this.#isOwner ? this.#host.call(call) : undefined
+    if (!this.#isOwner) return undefined
+    try {
+      return await this.#host.call(call)
+    } catch (error) {
+      // An engine that is gone has let go of everything.
+      if (error instanceof StateError && error.code === 'ENGINE_FAILED') return undefined
+      throw error
+    }
   }
 
   async setFeatures(features: bigint): Promise<void> {

@@ -27,6 +27,7 @@ import type {
   SwitchOptions,
 } from './api.ts'
 import { CaptureSet } from './capture-set.ts'
+import { closeEntries } from './close-entry.ts'
 import { EngineClient } from './engine-client.ts'
 import { openAllOrNone } from './all-or-none.ts'
 import { LimitedLog } from './log-limit.ts'
@@ -60,6 +61,7 @@ class UserspaceSwitch implements Switch {
   /** Made to take over from another instance. */
   readonly #isIncoming: boolean
   #isSignalled = false
+  #closing: Promise<void> | undefined
   readonly #engine: EngineClient
   readonly #limitedLog: LimitedLog
   readonly #log: (message: string) => void
@@ -96,6 +98,7 @@ class UserspaceSwitch implements Switch {
         failed: (error) => {
           this.runState = 'shutdown'
           this.events.emit('engine-failed', error)
+          void this.close()
         },
       },
     )
@@ -364,22 +367,17 @@ class UserspaceSwitch implements Switch {
   }
 
   close(): Promise<void> {
-    return this.#change(async () => {
-      if (this.runState === 'shutdown') return
-      await this.#captures.stop()
-      for (const entry of this.#ports.values()) {
-        await entry.open.stop?.()
-        await this.#engine
-          .request({ op: 'remove-port', port: entry.index })
-          .catch((error: Error) => this.#log(error.message))
-        await this.#forget(entry)
-        await entry.open.close()
-      }
+    return (this.#closing ??= this.#change(async () => {
+      const captured = this.#captures.stop()
+      if (this.runState !== 'shutdown') await captured
+      const forget = (entry: PortEntry): Promise<void> => this.#forget(entry)
+      await closeEntries(this.#ports.values(), this.#engine, forget, this.#log)
+      await captured
       this.runState = 'shutdown'
       await this.#watcher.close()
       await this.#engine.close()
       this.#limitedLog.flush()
-    }, true)
+    }, true))
   }
 
   [Symbol.asyncDispose](): Promise<void> {

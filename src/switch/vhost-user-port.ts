@@ -70,6 +70,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       isServer: options.server ?? true,
       makeSession: () => this.#makeSession(),
       log: (message) => context.log(`vhost-user ${options.id}: ${message}`),
+      failed: context.failed,
     })
   }
 

@@ -93,7 +93,9 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     this.#engine = engine
     const { driver } = this.#options
     if (driver === undefined) return
-    this.#startThread(driver).catch((error: Error) => this.#context.failed(error.message))
+    this.#startThread(driver).catch((error: Error) => {
+      if (!this.#isClosed) this.#context.failed(error.message)
+    })
   }
 
   // --- the driver's side of the API ---------------------------------------------------------------
@@ -300,15 +302,15 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     const unused = featureMask(VIRTIO_NET_F_CTRL_VQ) | TUNNEL_MASK
     this.#state.negotiate(this.#accept(this.offered & ~unused))
     const { features } = this.#state
-    this.#thread = await DriverThread.start({
-      mode,
-      window: this.#window.id,
-      features,
-      pairs: this.queues,
-      mac: this.#state.filter.mac,
-    })
+    const { mac } = this.#state.filter
+    const window = this.#window.id
+    const thread = new DriverThread(
+      { mode, window, features, pairs: this.queues, mac },
+      this.#context.failed,
+    )
+    this.#thread = thread
+    await thread.ready
     if (this.#isClosed) return
-    const thread = this.#thread
     this.#state.pairs = this.queues
     await this.#attach(thread.giveKickFd(), (queue) => thread.giveCallFd(queue))
     await this.#applyState()

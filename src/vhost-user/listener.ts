@@ -2,13 +2,13 @@
  * The socket of a vhost-user port: listens on a path, or connects to it again and again, and gives
  * every connection a session. The bytes and descriptors are the I/O thread's (sockets/).
  */
-import { lstatSync, unlinkSync } from 'node:fs'
 import { ENOENT } from '../abi/errno.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ProtocolError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { listenOn, SOCK_STREAM } from '../sockets/listen.ts'
+import { SocketFile } from '../sockets/socket-file.ts'
 import type { MessageItem } from '../sockets/message-stream.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 import type { VhostUserSession } from './session.ts'
@@ -30,6 +30,8 @@ export interface ListenerOptions {
   /** For a connection that came; throws when there is nothing left for it. */
   readonly makeSession: () => VhostUserSession
   readonly log: (message: string) => void
+  /** No front-end can come any more. */
+  readonly failed: (reason: string) => void
 }
 
 interface Connection {
@@ -54,7 +56,7 @@ type Job =
 export class VhostUserListener {
   readonly #options: ListenerOptions
   readonly #listenFd: number
-  readonly #inode: number
+  readonly #file: SocketFile | undefined
   /** Those that are heard, and those that are not but whose socket is still there. */
   readonly #connections = new Map<number, Connection>()
   readonly #broken = new Map<number, Connection>()
@@ -78,7 +80,7 @@ export class VhostUserListener {
     this.#listenFd = options.isServer
       ? listenOn(options.path, BACKLOG, listenErrors(options.path))
       : -1
-    this.#inode = options.isServer ? lstatSync(options.path).ino : -1
+    this.#file = options.isServer ? new SocketFile(options.path) : undefined
   }
 
   /** From now on there are sessions. */
@@ -91,6 +93,7 @@ export class VhostUserListener {
         opened: (connection) => this.#opened(connection),
         received: (connection, item, fds) => this.#received(connection, item as MessageItem, fds),
         closed: (connection, isCut) => this.#closed(connection, isCut),
+        failed: (error) => this.#options.failed(error.message),
       },
       CONNECTIONS_MAX,
     )
@@ -228,11 +231,7 @@ export class VhostUserListener {
     }
     if (this.#listenFd < 0) return
     shim.close(this.#listenFd)
-    try {
-      if (lstatSync(this.#options.path).ino === this.#inode) unlinkSync(this.#options.path)
-    } catch {
-      // Somebody removed it before.
-    }
+    this.#file?.remove()
   }
 }
 

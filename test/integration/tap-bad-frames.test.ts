@@ -256,6 +256,7 @@ class EngineBench implements AsyncDisposable {
         counters: this.#counters,
         engineCounters: new Float64Array(ENGINE_COUNTERS),
         shared: new Int32Array(SHARED_WORDS),
+        sleepMaxUs: -1,
         clock: new KernelClock(),
         onPortFailed: (port) => this.failed.push(port),
       },

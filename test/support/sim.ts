@@ -72,6 +72,7 @@ export class Sim implements Disposable {
         counters: this.counters,
         engineCounters: new Float64Array(ENGINE_COUNTERS),
         shared: new Int32Array(SHARED_WORDS),
+        sleepMaxUs: -1,
         clock: this.clock,
         onPortFailed: () => undefined,
       },

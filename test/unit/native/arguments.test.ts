@@ -53,6 +53,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   epollWait: [number, number, number, number, number],
   poll: [number, number, number],
   clockGettime: [number, number],
+  exit: [number],
   socketUnix: [number],
   socketPair: [number, ints],
   bindUnix: [number, string],

@@ -1,0 +1,60 @@
+/** What signals do to a daemon, from before it starts until it has ended. */
+import { CLOSE_MS, endNow, endWithin } from './deadline.ts'
+import type { CaughtSignal } from './signals.ts'
+import { receiveSignals } from './signals.ts'
+
+/** One order to end may come as several signals: to the process and to its group, from a terminal and from npm. */
+const SAME_ORDER_MS = 250
+
+export class DaemonSignals {
+  /** Aborted by the first signal to end. */
+  readonly ending: AbortSignal
+  /** Its name. */
+  readonly ended: Promise<CaughtSignal>
+  readonly #log: (message: string) => void
+  readonly #abort: AbortController = new AbortController()
+  #endingAtMs = 0
+  #reload: (() => void) | undefined
+  #isReloadWanted = false
+  /** Told once each, however often they come. */
+  readonly #ignored = new Set<CaughtSignal>()
+
+  constructor(log: (message: string) => void) {
+    this.#log = log
+    this.ending = this.#abort.signal
+    this.ended = new Promise((resolve) => {
+      this.ending.addEventListener('abort', () => resolve(this.ending.reason as CaughtSignal))
+    })
+    receiveSignals((signal) => this.#receive(signal))
+  }
+
+  /** Once the daemon is there; at once when it was asked for meanwhile. */
+  onReload(reload: () => void): void {
+    this.#reload = reload
+    if (this.#isReloadWanted) reload()
+  }
+
+  #receive(signal: CaughtSignal): void {
+    switch (signal) {
+      case 'SIGTERM':
+      case 'SIGINT':
+        return this.#end(signal)
+      case 'SIGHUP':
+        this.#isReloadWanted = true
+        return this.#reload?.()
+      case 'SIGUSR1':
+      case 'SIGUSR2':
+        if (!this.#ignored.has(signal)) this.#log(`signal: ${signal} ignored`)
+        this.#ignored.add(signal)
+    }
+  }
+
+  #end(signal: CaughtSignal): void {
+    const nowMs = performance.now()
+    if (!this.ending.aborted) {
+      this.#endingAtMs = nowMs
+      endWithin(CLOSE_MS, 'closing')
+      this.#abort.abort(signal)
+    } else if (nowMs - this.#endingAtMs > SAME_ORDER_MS) endNow(`a second ${signal}`)
+  }
+}
