@@ -99,6 +99,19 @@ static napi_value truncate_fd(napi_env env, napi_callback_info info)
 	return call.ok ? result_errno(env, RETRY(ftruncate(fd, (off_t)length))) : NULL;
 }
 
+static napi_value file_size(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	int fd = arg_int(&call, 0);
+	if (!call.ok)
+		return NULL;
+	struct stat stat;
+	if (fstat(fd, &stat) != 0)
+		return result_int(env, -errno);
+	return result_number(env, (double)stat.st_size);
+}
+
 static napi_value eventfd_create(napi_env env, napi_callback_info info)
 {
 	struct call call;
@@ -224,6 +237,7 @@ void register_descriptors(napi_env env, napi_value exports)
 	export_function(env, exports, "getSeals", get_seals);
 	export_function(env, exports, "deviceMajor", device_major);
 	export_function(env, exports, "memfdCreate", memfd);
+	export_function(env, exports, "fileSize", file_size);
 	export_function(env, exports, "ftruncate", truncate_fd);
 	export_function(env, exports, "eventfd", eventfd_create);
 	export_function(env, exports, "eventfdWrite", eventfd_add);

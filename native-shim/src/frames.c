@@ -129,6 +129,25 @@ static napi_value read_into(napi_env env, napi_callback_info info)
 	return result_errno(env, RETRY(read(fd, to, (size_t)length)));
 }
 
+static napi_value pread_into(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 5);
+	int fd = arg_int(&call, 0);
+	int32_t window = arg_int(&call, 1);
+	int32_t offset = arg_int(&call, 2);
+	int32_t length = arg_int(&call, 3);
+	double file_offset = arg_number(&call, 4);
+	if (!call.ok)
+		return NULL;
+	uint8_t *to = window_range_writable(window, offset, length);
+	if (to == NULL)
+		return result_int(env, -EFAULT);
+	if (!(file_offset >= 0 && file_offset <= (double)INT64_MAX / 2))
+		return result_int(env, -EINVAL);
+	return result_errno(env, RETRY(pread(fd, to, (size_t)length, (off_t)file_offset)));
+}
+
 static napi_value write_from(napi_env env, napi_callback_info info)
 {
 	struct call call;
@@ -161,5 +180,6 @@ void register_frames(napi_env env, napi_value exports)
 	export_function(env, exports, "readFrames", read_frames);
 	export_function(env, exports, "writeFrames", write_frames);
 	export_function(env, exports, "readInto", read_into);
+	export_function(env, exports, "preadInto", pread_into);
 	export_function(env, exports, "writeFrom", write_from);
 }

@@ -133,6 +133,8 @@ export interface Shim {
   ): number
   /** read(2) into a window. */
   readInto(fd: number, window: number, offset: number, length: number): number
+  /** pread(2) into a window; fewer bytes than asked: the file ends there. */
+  preadInto(fd: number, window: number, offset: number, length: number, fileOffset: number): number
   /** write(2) from a window; with nowait 1 pwritev2(RWF_NOWAIT) at the current position, so that a
    *  full pipe answers -EAGAIN whatever its flags (where unsupported: at most 4096 bytes, once
    *  poll(2) says that they fit). */
@@ -154,6 +156,8 @@ export interface Shim {
   deviceMajor(fd: number): number
   memfdCreate(name: string, flags: number): number
   ftruncate(fd: number, length: number): number
+  /** fstat(2): bytes of a file, below 2^53. */
+  fileSize(fd: number): number
   eventfd(initial: number, flags: number): number
   /** Adds 1. */
   eventfdWrite(fd: number): number

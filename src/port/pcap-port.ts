@@ -1,12 +1,14 @@
 /**
  * pcap ports as the engine sees them. A replay port hands the frames of a capture file to the
- * switch, straight from the mapped file; a record port is a capture of what it is given.
+ * switch, a read for each burst; a record port is a capture of what it is given.
  */
+import { EIO } from '../abi/errno.ts'
 import type { Recorder } from '../capture/recorder.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import type { Clock } from '../switch/clock.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
@@ -15,8 +17,15 @@ import type { EnginePort, PolledPort } from './port.ts'
 /** A replay waits no longer at once: the engine asks again. */
 const WAIT_US_MAX = 60_000_000
 
+/** Bytes of a file that one burst reads: it stays in the cache, and has room for the longest frame. */
+const READ_LENGTH_MAX = 512 * 1024
+
 export interface ReplayFile {
-  readonly window: number
+  /** The control plane's, open as long as the port is there. */
+  readonly fd: number
+  /** When it was indexed; a file may grow, but not shrink. */
+  readonly size: number
+  /** In the file. */
   readonly offset: Int32Array
   readonly length: Int32Array
   readonly dueUs: Float64Array
@@ -32,18 +41,27 @@ export class ReplayPort implements PolledPort {
   readonly rxQueue = 0
   readonly txOffloads: number = OFFLOADS_ALL
   readonly #file: ReplayFile
-  readonly #window: Window
+  /** What was read of the file for the current burst. */
+  readonly #window: Window = Window.map(READ_LENGTH_MAX)
   readonly #clock: Clock
+  readonly #failed: (port: number, errno: number) => void
+  #hasFailed = false
   #at = 0
   #loopsDone = 0
   /** When the current loop started; 0: not yet. */
   #startUs = 0
 
-  constructor(index: number, file: ReplayFile, clock: Clock) {
+  /** `failed` is told that the file was truncated, or cannot be read any more. */
+  constructor(
+    index: number,
+    file: ReplayFile,
+    clock: Clock,
+    failed: (port: number, errno: number) => void,
+  ) {
     this.index = index
     this.#file = file
     this.#clock = clock
-    this.#window = Window.view(file.window)
+    this.#failed = failed
   }
 
   /** @hot */
@@ -54,15 +72,22 @@ export class ReplayPort implements PolledPort {
       const nowUs = this.#nowUs()
       const elapsed = file.isPaced ? nowUs - this.#startUs : Infinity
       const total = file.offset.length
+      const start = this.#at < total ? file.offset[this.#at]! : 0
+      let end = start
       while (count < BURST_SIZE_MAX && this.#at < total && file.dueUs[this.#at] <= elapsed) {
+        const offset = file.offset[this.#at]!
+        const length = file.length[this.#at]!
+        if (offset < end || offset + length - start > READ_LENGTH_MAX) break
         burst.window[count] = this.#window.id
-        burst.offset[count] = file.offset[this.#at]!
-        burst.length[count] = file.length[this.#at]!
+        burst.offset[count] = offset - start
+        burst.length[count] = length
         burst.headLength[count] = 0
+        end = offset + length
         this.#at++
         count++
       }
-      if (this.#at === total) this.#nextLoop()
+      if (count > 0 && !this.#read(start, end - start)) count = 0
+      else if (this.#at === total) this.#nextLoop()
     }
     burst.count = count
     burst.furtherTotal = 0
@@ -80,6 +105,19 @@ export class ReplayPort implements PolledPort {
     return nowUs
   }
 
+  /**
+   * Reads that part of the file for the burst. In one that was cut there are zeros behind its new end,
+   * up to the page's: its size is asked afterwards, so that none of them is taken for a frame. @hot
+   */
+  #read(offset: number, length: number): boolean {
+    const { fd, size } = this.#file
+    const got = shim.preadInto(fd, this.#window.id, 0, length, offset)
+    if (got === length && shim.fileSize(fd) >= size) return true
+    this.#hasFailed = true
+    this.#failed(this.index, got < 0 ? -got : EIO)
+    return false
+  }
+
   #nextLoop(): void {
     this.#at = 0
     this.#startUs = 0
@@ -88,12 +126,12 @@ export class ReplayPort implements PolledPort {
 
   #isDone(): boolean {
     const { loop, offset } = this.#file
-    return offset.length === 0 || (loop !== 0 && this.#loopsDone >= loop)
+    return this.#hasFailed || offset.length === 0 || (loop !== 0 && this.#loopsDone >= loop)
   }
 
   /** @hot */
   release(): void {
-    // The file's frames are never overwritten.
+    // The next burst is read over it.
   }
 
   /** @hot */
@@ -116,7 +154,7 @@ export class ReplayPort implements PolledPort {
   }
 
   close(): void {
-    this.#window.detach()
+    this.#window.unmap()
   }
 }
 

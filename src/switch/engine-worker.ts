@@ -70,7 +70,9 @@ function makePort(request: EngineRequest & { op: 'add-port' | 'replace-port' }):
         counters,
       )
     case 'replay':
-      return new ReplayPort(index, description.file, clock)
+      return new ReplayPort(index, description.file, clock, (port, errno) =>
+        engine.portFailed(port, errno),
+      )
     case 'virtio':
       return new VirtioPort(index, engine.tier, scratch, signals, counters, {
         queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),

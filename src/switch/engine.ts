@@ -323,7 +323,7 @@ export class Engine implements TierEvents {
     else if (errno === EINVAL) counters[base + COUNTERS.tx_drop_malformed]++
     else {
       counters[base + COUNTERS.tx_drop_error]++
-      if (errno === EBADFD || errno === EBADF) this.#portFailed(port, errno)
+      if (errno === EBADFD || errno === EBADF) this.portFailed(port, errno)
     }
   }
 
@@ -340,10 +340,11 @@ export class Engine implements TierEvents {
   }
 
   queueFailed(queue: TapQueue, errno: number): void {
-    this.#portFailed(queue.port, errno)
+    this.portFailed(queue.port, errno)
   }
 
-  #portFailed(port: number, errno: number): void {
+  /** It cannot go on: frames for it and from it are dropped. */
+  portFailed(port: number, errno: number): void {
     if (!this.forwarder.isLinkUp(port)) return
     this.forwarder.setLink(port, false)
     this.#options.onPortFailed(port, errno)

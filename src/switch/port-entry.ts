@@ -1,5 +1,7 @@
 /** What the control plane knows of one port of the switch, and how it is shown. */
+import { EFAULT } from '../abi/errno.ts'
 import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
+import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/port.ts'
@@ -7,7 +9,7 @@ import { readCounters } from '../stats/port-counters.ts'
 import type { DeviceState, KernelCounters, PortInfo, PortState } from './api.ts'
 import { PostponedSwitchPort } from './postponed-port.ts'
 import { offloadNames } from './switch-options.ts'
-import type { OpenPort } from './switch-port.ts'
+import type { OpenPort, PortFacts } from './switch-port.ts'
 
 const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 
@@ -127,4 +129,11 @@ export function checkWirable(a: PortEntry, b: PortEntry): void {
     const text = `port "${options.id}" is already wired to "${peer.options.id}"`
     throw new ConfigError('BAD_LINK', text)
   }
+}
+
+/** Why the engine could not go on with a port, in words. */
+export function whyFailed(errno: number, { ifname }: PortFacts): string {
+  const lost = errno === EFAULT ? 'its memory was taken away' : 'its file was truncated'
+  const what = ifname === undefined ? lost : `the interface ${ifname} was deleted`
+  return `${strerror(errno)}: ${what}`
 }

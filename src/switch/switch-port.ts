@@ -2,16 +2,9 @@
  * A port as the control plane keeps it: what was opened, what the engine is told, how it is shown
  * and closed. One class per kind of port.
  */
-import { fstatSync } from 'node:fs'
-import { constants } from 'node:fs'
-import { getSystemErrorMap } from 'node:util'
 import { VNET_HDR_TUNNEL_LENGTH } from '../abi/virtio-net.ts'
 import { CaptureSession } from '../capture/capture.ts'
-import { isGzip } from '../capture/formats.ts'
-import { inflateFile } from '../capture/inflate.ts'
-import { indexCapture } from '../capture/read-file.ts'
-import { ConfigError, errnoName, SysError } from '../errors.ts'
-import { WINDOW_LENGTH_MAX, Window } from '../mem/window.ts'
+import { SysError } from '../errors.ts'
 import type { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { MemoryEndpoint } from '../port/memory-port.ts'
@@ -24,11 +17,10 @@ import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
 import type { DescriptorShare } from './descriptor-budget.ts'
 import { DescriptorBudget } from './descriptor-budget.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
+import { ReplaySwitchPort } from './replay-port.ts'
 import { FollowingTap } from './tap-follower.ts'
 import { VhostUserSwitchPort } from './vhost-user-port.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
-
-const O_CLOEXEC = 0o2000000
 
 /** Facts for PortInfo that differ by kind. */
 export interface PortFacts {
@@ -146,7 +138,7 @@ async function openKind(
     case 'pcap':
       return options.replay === undefined
         ? new RecordSwitchPort(options, context)
-        : new ReplaySwitchPort(options, await mapFile(options.replay, context.log), context.log)
+        : ReplaySwitchPort.open(options, context.log)
   }
 }
 
@@ -259,95 +251,6 @@ export class MemorySwitchPort implements OpenPort {
   close(): Promise<void> {
     this.endpoint.close()
     return Promise.resolve()
-  }
-}
-
-class ReplaySwitchPort implements OpenPort {
-  readonly acceptsPostponedPeer = false
-  readonly queues = 1
-  readonly vnetHdrLength = 0
-  readonly txOffloads: number = OFFLOADS_ALL
-  readonly rxOffloads = 0
-  readonly description: PortDescription
-  readonly #path: string
-  readonly #window: Window
-
-  /** `window` has the file, and is the port's from now on. */
-  constructor(options: PcapOptions, window: Window, log: (message: string) => void) {
-    const path = options.replay!
-    this.#path = path
-    this.#window = window
-    try {
-      const index = indexCapture(new Uint8Array(this.#window.buffer), path)
-      for (const note of index.notes) log(`${path}: ${note}`)
-      this.description = {
-        kind: 'replay',
-        file: {
-          window: this.#window.id,
-          offset: index.offset,
-          length: index.length,
-          dueUs: index.dueUs,
-          isPaced: options.pace !== 'full',
-          loop: options.loop ?? 1,
-        },
-      }
-    } catch (error) {
-      this.#window.unmap()
-      throw error
-    }
-  }
-
-  facts(): PortFacts {
-    return { path: this.#path }
-  }
-
-  setCarrier(): void {
-    // Nobody looks.
-  }
-
-  close(): Promise<void> {
-    this.#window.unmap()
-    return Promise.resolve()
-  }
-}
-
-/** The file, or what is in it when it is a gzip file. */
-async function mapFile(path: string, log: (message: string) => void): Promise<Window> {
-  const file = mapPlainFile(path)
-  const bytes = new Uint8Array(file.buffer)
-  if (!isGzip(bytes)) return file
-  try {
-    const { window, isCut } = await inflateFile(bytes, path)
-    if (isCut) log(`${path}: the gzip file is cut off: the rest is replayed`)
-    return window
-  } finally {
-    file.unmap()
-  }
-}
-
-function mapPlainFile(path: string): Window {
-  const fd = shim.open(path, constants.O_RDONLY | constants.O_NONBLOCK | O_CLOEXEC)
-  if (fd < 0) {
-    const reason = getSystemErrorMap().get(fd)?.[1] ?? errnoName(fd)
-    throw new SysError('CAPTURE_FILE', `cannot open ${path}: ${reason}`, {
-      syscall: 'open',
-      errno: -fd,
-      path,
-    })
-  }
-  try {
-    const stat = fstatSync(fd)
-    if (!stat.isFile() || stat.size === 0) {
-      throw new ConfigError('CAPTURE_FORMAT', `${path}: not a capture file, or empty`)
-    }
-    if (stat.size > WINDOW_LENGTH_MAX) {
-      throw new ConfigError('CAPTURE_FORMAT', `${path}: larger than 2 GiB`, {
-        hint: 'split it with editcap -c',
-      })
-    }
-    return Window.map(stat.size, { fd, readOnly: true })
-  } finally {
-    shim.close(fd)
   }
 }
 

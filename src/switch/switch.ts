@@ -5,7 +5,6 @@
  * Changes run one after another, each to its end: a port is never half added.
  */
 import { EventEmitter } from 'node:events'
-import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
 import type { PortOptions } from '../port/options.ts'
@@ -33,7 +32,7 @@ import { openAllOrNone } from './all-or-none.ts'
 import { LimitedLog } from './log-limit.ts'
 import { agreeOffloads } from './offload-agreement.ts'
 import { LinkWatcher } from './link-watcher.ts'
-import { checkWirable, freeIndex, listLinks, PortEntry } from './port-entry.ts'
+import { checkWirable, freeIndex, listLinks, PortEntry, whyFailed } from './port-entry.ts'
 import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
 import { checkSwitchOptions } from './switch-options.ts'
 import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
@@ -467,10 +466,7 @@ class UserspaceSwitch implements Switch {
   #portFailed(index: number, errno: number): void {
     const entry = this.#byIndex[index]
     if (entry === undefined) return
-    const { ifname } = entry.open.facts()
-    const what =
-      ifname === undefined ? 'its memory was taken away' : `the interface ${ifname} was deleted`
-    this.#fail(entry, `${strerror(errno)}: ${what}`)
+    this.#fail(entry, whyFailed(errno, entry.open.facts()))
     entry.open.failed?.()
   }
 

@@ -1,0 +1,206 @@
+/**
+ * A port that replays a capture file, as the control plane keeps it. The engine reads the file burst by
+ * burst, and finds out when it was cut meanwhile; what must not be waited for there (FUSE, the network)
+ * is copied into memory first.
+ */
+import * as fs from 'node:fs'
+import { getSystemErrorMap, promisify } from 'node:util'
+import { isGzip } from '../capture/formats.ts'
+import { inflateFile } from '../capture/inflate.ts'
+import type { CaptureIndex } from '../capture/read-file.ts'
+import { indexCapture } from '../capture/read-file.ts'
+import { ConfigError, SysError } from '../errors.ts'
+import { WINDOW_LENGTH_MAX, Window } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
+import type { PcapOptions } from '../port/options.ts'
+import { strerror } from '../abi/strerror.ts'
+import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
+import type { PortDescription } from './engine-messages.ts'
+import { fileRefusal } from './guest-mapping.ts'
+import type { OpenPort, PortFacts } from './switch-port.ts'
+
+/** Bytes of a file that are copied at once. */
+const CHUNK_LENGTH = 4 * 2 ** 20
+const MFD_CLOEXEC = 1
+
+// All of these are another thread's work: a server of the file may take its time.
+const open = promisify(fs.open)
+const fstat = promisify(fs.fstat)
+const read = promisify(fs.read)
+
+export class ReplaySwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = false
+  readonly queues = 1
+  readonly vnetHdrLength = 0
+  readonly txOffloads: number = OFFLOADS_ALL
+  readonly rxOffloads = 0
+  readonly description: PortDescription
+  readonly #path: string
+  readonly #fd: number
+
+  private constructor(path: string, fd: number, description: PortDescription) {
+    this.#path = path
+    this.#fd = fd
+    this.description = description
+  }
+
+  static async open(options: PcapOptions, log: (message: string) => void): Promise<OpenPort> {
+    const path = options.replay!
+    const { fd, size } = await unpacked(await openFile(path), path, log)
+    try {
+      const index = indexFile({ fd, size }, path)
+      for (const note of index.notes) log(`${path}: ${note}`)
+      return new ReplaySwitchPort(path, fd, {
+        kind: 'replay',
+        file: {
+          fd,
+          size,
+          offset: index.offset,
+          length: index.length,
+          dueUs: index.dueUs,
+          isPaced: options.pace !== 'full',
+          loop: options.loop ?? 1,
+        },
+      })
+    } catch (error) {
+      shim.close(fd)
+      throw error
+    }
+  }
+
+  facts(): PortFacts {
+    return { path: this.#path }
+  }
+
+  setCarrier(): void {
+    // Nobody looks.
+  }
+
+  close(): Promise<void> {
+    shim.close(this.#fd)
+    return Promise.resolve()
+  }
+}
+
+interface OpenFile {
+  readonly fd: number
+  readonly size: number
+}
+
+/** A descriptor that the engine may read without waiting for anything but a disk. */
+async function openFile(path: string): Promise<OpenFile> {
+  const fd = await open(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK).catch(
+    (error: NodeJS.ErrnoException) => {
+      const errno = -(error.errno ?? 0)
+      const reason = getSystemErrorMap().get(-errno)?.[1] ?? error.message
+      throw new SysError('CAPTURE_FILE', `cannot open ${path}: ${reason}`, {
+        syscall: 'open',
+        errno,
+        path,
+      })
+    },
+  )
+  let isCopied = false
+  try {
+    const stat = await fstat(fd)
+    if (!stat.isFile() || stat.size === 0) {
+      throw new ConfigError('CAPTURE_FORMAT', `${path}: not a capture file, or empty`)
+    }
+    if (stat.size > WINDOW_LENGTH_MAX) {
+      throw new ConfigError('CAPTURE_FORMAT', `${path}: larger than 2 GiB`, {
+        hint: 'split it with editcap -c',
+      })
+    }
+    isCopied = fileRefusal(shim.getSeals(fd), shim.deviceMajor(fd)) !== null
+    return { fd: isCopied ? await copy(fd, stat.size, path) : fd, size: stat.size }
+  } catch (error) {
+    isCopied = true
+    throw error
+  } finally {
+    if (isCopied) shim.close(fd)
+  }
+}
+
+/** A memory file with the bytes of another. */
+async function copy(fd: number, size: number, path: string): Promise<number> {
+  const memfd = makeMemfd(size, path)
+  try {
+    const window = Window.map(size, { fd: memfd })
+    try {
+      const bytes = new Uint8Array(window.buffer)
+      for (let at = 0; at < size;) {
+        const { bytesRead } = await read(fd, bytes, at, Math.min(CHUNK_LENGTH, size - at), at)
+        if (bytesRead === 0) throw truncated(path)
+        at += bytesRead
+      }
+    } finally {
+      window.unmap()
+    }
+    return memfd
+  } catch (error) {
+    shim.close(memfd)
+    const { code, errno } = error as NodeJS.ErrnoException
+    if (code === undefined || errno === undefined || error instanceof SysError) throw error
+    throw unreadable(path, 'read', -errno)
+  }
+}
+
+/** What is in the file when it is a gzip file, else the file. */
+async function unpacked(
+  file: OpenFile,
+  path: string,
+  log: (message: string) => void,
+): Promise<OpenFile> {
+  let isKept = false
+  const window = Window.map(file.size, { fd: file.fd, readOnly: true })
+  try {
+    const bytes = new Uint8Array(window.buffer)
+    isKept = !isGzip(bytes)
+    if (isKept) return file
+    const inflated = await inflateFile(bytes, path)
+    try {
+      if (shim.windowFaults(window.id) > 0) throw truncated(path)
+      if (inflated.isCut) log(`${path}: the gzip file is cut off: the rest is replayed`)
+      return memoryFile(new Uint8Array(inflated.window.buffer), path)
+    } finally {
+      inflated.window.unmap()
+    }
+  } finally {
+    window.unmap()
+    if (!isKept) shim.close(file.fd)
+  }
+}
+
+function memoryFile(bytes: Uint8Array, path: string): OpenFile {
+  const fd = makeMemfd(bytes.length, path)
+  const window = Window.map(bytes.length, { fd })
+  new Uint8Array(window.buffer).set(bytes)
+  window.unmap()
+  return { fd, size: bytes.length }
+}
+
+function makeMemfd(size: number, path: string): number {
+  const memfd = shim.memfdCreate('framepump-replay', MFD_CLOEXEC)
+  if (memfd < 0) throw unreadable(path, 'memfd_create', -memfd)
+  const sized = shim.ftruncate(memfd, size)
+  if (sized >= 0) return memfd
+  shim.close(memfd)
+  throw unreadable(path, 'ftruncate', -sized)
+}
+
+function indexFile(file: OpenFile, path: string): CaptureIndex {
+  const window = Window.map(file.size, { fd: file.fd, readOnly: true })
+  try {
+    const index = indexCapture(new Uint8Array(window.buffer), path)
+    if (shim.windowFaults(window.id) > 0) throw truncated(path)
+    return index
+  } finally {
+    window.unmap()
+  }
+}
+
+const truncated = (path: string): SysError =>
+  new SysError('CAPTURE_FILE', `${path} was truncated while it was read`, { path })
+
+const unreadable = (path: string, syscall: string, errno: number): SysError =>
+  new SysError('CAPTURE_FILE', `cannot read ${path}: ${strerror(errno)}`, { syscall, errno, path })
