@@ -44,50 +44,69 @@ interface ModelPort {
 const burst = new Burst()
 burst.hasOffloads = true
 
+const counters = new Float64Array(PORTS * COUNTERS_STRIDE)
+
+/** What a port was given of the burst that is being forwarded. */
+const given = new Map<number, Given>()
+
+function take(
+  index: number,
+  how: Given['how'],
+  list: Int32Array,
+  first: number,
+  count: number,
+): void {
+  check(!given.has(index), `port ${index} is given a burst once`)
+  given.set(index, { how, frames: [...list.subarray(first, first + count)] })
+}
+
+function makeForwarder(dropsReserved: boolean): Forwarder {
+  const to =
+    (how: Given['how']) =>
+    (
+      port: EnginePort,
+      _index: number,
+      _takes: number,
+      _burst: Burst,
+      ...[list, first, count]: [Int32Array, number, number, number]
+    ): void =>
+      take(port.index, how, list, first, count)
+  const offloads = { transmit: to('offloads'), transmitMerged: to('merged') }
+  const table = new MacTable(64, 7)
+  return new Forwarder(table, counters, dropsReserved, offloads as unknown as EgressOffloads)
+}
+
+/** Used again and again, as they have a list of frames for each of a thousand ports: all ports leave. */
+const forwarders = [makeForwarder(false), makeForwarder(true)]
+
 export function fuzzForwarding(input: Uint8Array, seen: Features): void {
-  new Run(new Operands(input), seen).run()
+  const operands = new Operands(input)
+  const kind = operands.byte() & 1
+  counters.fill(0)
+  try {
+    new Run(operands, seen, forwarders[kind], kind === 1).run()
+  } catch (error) {
+    forwarders[kind] = makeForwarder(kind === 1)
+    throw error
+  }
 }
 
 class Run {
   readonly #in: Operands
   readonly #seen: Features
   readonly #dropsReserved: boolean
-  readonly #counters = new Float64Array(PORTS * COUNTERS_STRIDE)
   readonly #forwarder: Forwarder
-  readonly #given = new Map<number, Given>()
   // The model's.
   readonly #ports = new Map<number, ModelPort>()
   readonly #learnt = new Map<number, number>()
   readonly #counts: Record<string, number>[] = Array.from({ length: PORTS }, () => ({}))
 
-  constructor(operands: Operands, seen: Features) {
+  constructor(operands: Operands, seen: Features, forwarder: Forwarder, dropsReserved: boolean) {
     this.#in = operands
     this.#seen = seen
-    this.#dropsReserved = (operands.byte() & 1) === 1
-    const table = new MacTable(64, operands.byte())
-    const take =
-      (how: Given['how']) =>
-      (
-        port: EnginePort,
-        _index: number,
-        _takes: number,
-        _burst: Burst,
-        ...[list, first, count]: [Int32Array, number, number, number]
-      ): void =>
-        this.#take(port.index, how, list, first, count)
-    const offloads = { transmit: take('offloads'), transmitMerged: take('merged') }
-    this.#forwarder = new Forwarder(
-      table,
-      this.#counters,
-      this.#dropsReserved,
-      offloads as unknown as EgressOffloads,
-    )
+    this.#forwarder = forwarder
+    this.#dropsReserved = dropsReserved
     for (let index = 0; index < 3; index++) this.#add(index, 0)
-  }
-
-  #take(index: number, how: Given['how'], list: Int32Array, first: number, count: number): void {
-    check(!this.#given.has(index), `port ${index} is given a burst once`)
-    this.#given.set(index, { how, frames: [...list.subarray(first, first + count)] })
   }
 
   run(): void {
@@ -120,9 +139,10 @@ class Run {
           if (port !== undefined) this.#forward(index)
       }
     }
+    for (const index of this.#ports.keys()) this.#forwarder.removePort(index)
     for (const [index, counts] of this.#counts.entries()) {
       for (const [name, at] of Object.entries(COUNTERS)) {
-        const is = this.#counters[index * COUNTERS_STRIDE + at]
+        const is = counters[index * COUNTERS_STRIDE + at]
         if (is !== (counts[name] ?? 0))
           checkEqual(is, counts[name] ?? 0, `${name} of port ${index}`)
       }
@@ -136,7 +156,7 @@ class Run {
       index,
       txOffloads,
       transmit: (_: Burst, list: Int32Array, first: number, count: number) =>
-        this.#take(index, 'plain', list, first, count),
+        take(index, 'plain', list, first, count),
       endTurn: () => undefined,
       close: () => undefined,
     }
@@ -192,13 +212,13 @@ class Run {
   #forward(inPort: number): void {
     const stations = this.#makeBurst()
     const lists = this.#decide(inPort, stations)
-    this.#given.clear()
+    given.clear()
     this.#forwarder.classify(burst, inPort, 1)
     this.#forwarder.deliver(burst, inPort, 0)
     this.#forwarder.endTurn()
     for (const [index, port] of this.#ports) {
       const should = lists.get(index) ?? []
-      const is = this.#given.get(index)
+      const is = given.get(index)
       checkEqual(is?.frames.join() ?? '', should.join(), `frames of port ${index}`)
       if (is === undefined) continue
       const isShort = should.some((k) => (burst.needs[k] & ~port.txOffloads) !== 0)
@@ -210,7 +230,7 @@ class Run {
       this.#seen.add(index, Math.min(should.length, 3), how.length, port.mtu)
     }
     checkEqual(
-      [...this.#given.keys()].every((index) => this.#ports.has(index)),
+      [...given.keys()].every((index) => this.#ports.has(index)),
       true,
       'ports given',
     )
