@@ -9,19 +9,21 @@
  */
 import type { EventEmitter } from 'node:events'
 import { fstatSync } from 'node:fs'
-import { EAGAIN, ENOBUFS } from '../abi/errno.ts'
+import { ENOBUFS } from '../abi/errno.ts'
 import { MSG_DONTWAIT, RTNLGRP_LINK } from '../abi/rtnetlink.ts'
 import { strerror } from '../abi/strerror.ts'
 import { shim } from '../native/shim.ts'
 import type { LinkInfo } from '../port/tap/link.ts'
-import { changedLinks } from '../port/tap/link.ts'
+import { changedLinks, indexRequest, parseAnswer } from '../port/tap/link.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
-import type { SwitchEvents } from './api.ts'
+import type { KernelCounters, SwitchEvents } from './api.ts'
 import type { EngineClient } from './engine-client.ts'
 import type { PortEntry } from './port-entry.ts'
 
 /** Messages that are read at once; the rest comes with the next look. */
 const READS_MAX = 64
+/** Of our own questions, which are numbered from here on. */
+const SEQUENCE = 0x6670_0000
 /** Longer than any message about one link. */
 const MESSAGES_LENGTH = 65536
 
@@ -29,6 +31,10 @@ interface Namespace {
   readonly key: string
   readonly fd: number
   readonly ports: Set<PortEntry>
+  /** Links that have changed and were not looked at yet. */
+  readonly changed: Set<number>
+  /** Messages were lost: any may have. */
+  isLossy: boolean
   watch: number
 }
 
@@ -49,6 +55,7 @@ export class LinkWatcher {
   readonly #noFds = new Int32Array(1)
   readonly #info = new Int32Array(2)
   #thread: SocketThread | undefined
+  #sequence = 0
   /** Sockets that the I/O thread may still look at. */
   readonly #closing = new Set<Promise<void>>()
   #hasToldFailure = false
@@ -71,7 +78,7 @@ export class LinkWatcher {
     this.#ports.set(entry, watched)
     // First the socket, then the look: no change between them is missed.
     this.#join(entry, watched)
-    const link = entry.open.lookUp()
+    const link = this.#find(entry, watched)
     entry.droppedBefore = { rx: link?.rxDropped ?? 0, tx: link?.txDropped ?? 0 }
     this.#note(entry, watched, link)
   }
@@ -96,7 +103,14 @@ export class LinkWatcher {
   /** Looks at the port's interface, whose carrier we have set: the kernel tells of it late. No event. */
   look(entry: PortEntry): void {
     const watched = this.#ports.get(entry)
-    if (watched !== undefined) this.#note(entry, watched, entry.open.lookUp?.() ?? null, true)
+    if (watched !== undefined) this.#note(entry, watched, this.#find(entry, watched), true)
+  }
+
+  /** What the kernel dropped at the port's interface; undefined: there is none, or it cannot be told. */
+  kernelCounters(entry: PortEntry): KernelCounters | undefined {
+    const watched = this.#ports.get(entry)
+    const link = watched === undefined ? null : this.#find(entry, watched)
+    return link === null ? undefined : entry.kernelCounters(link)
   }
 
   async close(): Promise<void> {
@@ -108,7 +122,38 @@ export class LinkWatcher {
 
   #look(entry: PortEntry, watched: Watched): void {
     this.#leaveIfMoved(entry, watched)
-    this.#note(entry, watched, entry.open.lookUp?.() ?? null)
+    this.#note(entry, watched, this.#find(entry, watched))
+  }
+
+  /** By its name, else, when that is not permitted any more, by the socket that watches it. */
+  #find(entry: PortEntry, watched: Watched): LinkInfo | null {
+    return entry.open.lookUp?.() ?? this.#ask(watched)
+  }
+
+  #ask({ namespace, ifindex }: Watched): LinkInfo | null {
+    if (namespace === undefined || ifindex < 0) return null
+    this.#sequence = (this.#sequence + 1) & 0xffff
+    const sequence = SEQUENCE + this.#sequence
+    const request = indexRequest(ifindex, sequence)
+    if (shim.sendMsg(namespace.fd, request, 0, request.length, null, 0, 0) < 0) return null
+    // The kernel has answered before that call returns; in front may be what was told before.
+    for (let reads = 0; reads < READS_MAX; reads++) {
+      const got = this.#receive(namespace)
+      if (got < 0) return null
+      const message = new DataView(this.#data.buffer, 0, got)
+      if (got >= 12 && message.getUint32(8, true) === sequence) return parseAnswer(message).link
+      changedLinks(this.#data, got, namespace.changed)
+    }
+    return null
+  }
+
+  /** Bytes of messages in `#data`; negative: there is nothing. */
+  #receive(namespace: Namespace): number {
+    for (;;) {
+      const got = shim.recvMsg(namespace.fd, this.#data, this.#noFds, this.#info, MSG_DONTWAIT)
+      if (got !== -ENOBUFS) return got
+      namespace.isLossy = true
+    }
   }
 
   /** An interface that is gone stays as it was: that the port has failed is found out elsewhere. */
@@ -158,7 +203,14 @@ export class LinkWatcher {
       return undefined
     }
     this.#thread ??= SocketThread.acquire()
-    const namespace: Namespace = { key, fd, ports: new Set(), watch: 0 }
+    const namespace: Namespace = {
+      key,
+      fd,
+      ports: new Set(),
+      changed: new Set(),
+      isLossy: false,
+      watch: 0,
+    }
     this.#namespaces.set(key, namespace)
     this.#arm(namespace)
     return namespace
@@ -174,15 +226,16 @@ export class LinkWatcher {
   }
 
   #read(namespace: Namespace): void {
-    const indexes = new Set<number>()
-    let isLossy = false
     for (let reads = 0; reads < READS_MAX; reads++) {
-      const got = shim.recvMsg(namespace.fd, this.#data, this.#noFds, this.#info, MSG_DONTWAIT)
-      if (got === -ENOBUFS) isLossy = true
-      else if (got > 0) changedLinks(this.#data, got, indexes)
-      else if (got === -EAGAIN || got <= 0) break
+      const got = this.#receive(namespace)
+      if (got <= 0) break
+      changedLinks(this.#data, got, namespace.changed)
     }
-    if (!isLossy && indexes.size === 0) return
+    const { isLossy } = namespace
+    if (!isLossy && namespace.changed.size === 0) return
+    const indexes = new Set(namespace.changed)
+    namespace.changed.clear()
+    namespace.isLossy = false
     for (const entry of namespace.ports) {
       const watched = this.#ports.get(entry)
       if (watched === undefined) continue
@@ -193,6 +246,8 @@ export class LinkWatcher {
   /** An interface that was moved to another namespace is watched there. */
   #leaveIfMoved(entry: PortEntry, watched: Watched): void {
     const netnsFd = entry.open.openNetns?.() ?? -1
+    // Who may not ask any more takes it for where it was.
+    if (netnsFd < 0 && watched.namespace !== undefined) return
     const key = keyOf(netnsFd)
     if (netnsFd >= 0) shim.close(netnsFd)
     if (watched.namespace?.key === key) return

@@ -5,8 +5,10 @@ import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/port.ts'
+import type { LinkInfo } from '../port/tap/link.ts'
 import { readCounters } from '../stats/port-counters.ts'
-import type { DeviceState, KernelCounters, PortInfo, PortState } from './api.ts'
+import { formatMac } from '../wire/ethernet.ts'
+import type { DeviceState, KernelCounters, MacEntry, PortInfo, PortState } from './api.ts'
 import { PostponedSwitchPort } from './postponed-port.ts'
 import { offloadNames } from './switch-options.ts'
 import type { OpenPort, PortFacts } from './switch-port.ts'
@@ -68,9 +70,7 @@ export class PortEntry {
   }
 
   /** What the kernel dropped at its interface, in the switch's directions. */
-  kernelCounters(): KernelCounters | undefined {
-    const link = this.open.lookUp?.()
-    if (link === undefined || link === null) return undefined
+  kernelCounters(link: LinkInfo): KernelCounters {
     const { rx, tx } = this.droppedBefore
     // An interface that was moved to another namespace may have begun anew.
     return {
@@ -119,6 +119,18 @@ export function listLinks(entries: Iterable<PortEntry>): [string, string][] {
     if (peer !== undefined && index < peer.index) links.push([options.id, peer.options.id])
   }
   return links
+}
+
+/** Rows of the engine's table as they are shown; those of ports that have just gone are left out. */
+export function listMacs(
+  rows: readonly (readonly [hi: number, lo: number, port: number, ageS: number])[],
+  byIndex: readonly (PortEntry | undefined)[],
+): MacEntry[] {
+  return rows.flatMap(([hi, lo, port, ageS]) => {
+    const entry = byIndex[port]
+    if (entry === undefined) return []
+    return [{ mac: formatMac(hi, lo), port: entry.options.id, ageS: Math.max(0, ageS) }]
+  })
 }
 
 /** Two ports that can be put on a link: throws when they are one, or on a link already. */

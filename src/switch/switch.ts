@@ -9,7 +9,6 @@ import { ConfigError, StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
 import type { PortOptions } from '../port/options.ts'
 import { clearCounters } from '../stats/port-counters.ts'
-import { formatMac } from '../wire/ethernet.ts'
 import type {
   Capture,
   CaptureOptions,
@@ -32,7 +31,7 @@ import { openAllOrNone } from './all-or-none.ts'
 import { LimitedLog } from './log-limit.ts'
 import { agreeOffloads } from './offload-agreement.ts'
 import { LinkWatcher } from './link-watcher.ts'
-import { checkWirable, freeIndex, listLinks, PortEntry, whyFailed } from './port-entry.ts'
+import { checkWirable, freeIndex, listLinks, listMacs, PortEntry, whyFailed } from './port-entry.ts'
 import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
 import { checkSwitchOptions } from './switch-options.ts'
 import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
@@ -227,7 +226,7 @@ class UserspaceSwitch implements Switch {
   }
 
   kernelCounters(id: string): KernelCounters | undefined {
-    return this.#entry(id).kernelCounters()
+    return this.#watcher.kernelCounters(this.#entry(id))
   }
 
   memoryPort(id: string): MemoryPort {
@@ -253,13 +252,7 @@ class UserspaceSwitch implements Switch {
   }
 
   async *macTablePages(): AsyncGenerator<readonly MacEntry[]> {
-    for await (const rows of this.#engine.macTable()) {
-      yield rows.flatMap(([hi, lo, port, ageS]) => {
-        const entry = this.#byIndex[port]
-        if (entry === undefined) return []
-        return [{ mac: formatMac(hi, lo), port: entry.options.id, ageS: Math.max(0, ageS) }]
-      })
-    }
+    for await (const rows of this.#engine.macTable()) yield listMacs(rows, this.#byIndex)
   }
 
   counters(): SwitchCounters {

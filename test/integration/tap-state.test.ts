@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Daemon } from '../support/lab.ts'
-import { frameHex, frameNumber, IFNAME, Lab } from '../support/lab.ts'
+import { frameHex, frameNumber, IFNAME, Lab, tapSpec } from '../support/lab.ts'
 import { sh, until } from '../support/processes.ts'
 
 const mac = (n: number): string => `02:00:00:00:00:0${n}`
@@ -84,6 +84,18 @@ const showPorts = ({ control }: Daemon): string[] => [
   '--control',
   control,
 ]
+
+test('a daemon that has given up its privileges sees it as well', async () => {
+  await using lab = new Lab()
+  const netns = lab.netns()
+  const daemon = await lab.daemon('--privileges', 'locked', '--port', tapSpec(0, netns, 'up=on'))
+  expect(await daemon.port('p0')).toMatchObject({ state: 'open', device: 'up' })
+  sh('ip', '-n', netns, 'link', 'set', IFNAME, 'down')
+  expect(await daemon.port('p0')).toMatchObject({ state: 'down', device: 'down' })
+  sh('ip', '-n', netns, 'link', 'set', IFNAME, 'up')
+  expect(await daemon.port('p0')).toMatchObject({ state: 'open', device: 'up', netns })
+  expect(await daemon.stats('p0')).toHaveProperty('rx_kernel_dropped')
+})
 
 test('a change is told of by an event, without anybody asking; what others do is none', async () => {
   await using lab = new Lab()

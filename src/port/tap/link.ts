@@ -194,6 +194,15 @@ export function linkRequest(
   return bytes
 }
 
+/** A question for the link with that index. */
+export function indexRequest(ifindex: number, sequence: number): Uint8Array {
+  const request = linkRequest(RTM_GETLINK, NLM_F_REQUEST, undefined, [])
+  const view = new DataView(request.buffer)
+  view.setUint32(8, sequence, true)
+  view.setInt32(NLMSG_HEADER_LENGTH + 4, ifindex, true)
+  return request
+}
+
 export function parseAnswer(view: DataView): Answer {
   const type = view.byteLength >= NLMSG_HEADER_LENGTH ? view.getUint16(4, true) : 0
   if (type === NLMSG_ERROR) {
