@@ -64,13 +64,18 @@ class Testpmd {
   }
 }
 
-/** A framepump on CPU 0 with a vhost-user port for each path. */
+/** A framepump on CPU 0 with a vhost-user port for each path, all with these options. */
 export async function startFramepump(
   paths: readonly string[],
   control: string,
+  options: readonly string[] = [],
+  args: readonly string[] = [],
 ): Promise<ChildProcess> {
-  const ports = paths.flatMap((path, k) => ['--port', `vhost-user,id=g${k},path=${path}`])
-  const command = [process.execPath, CLI, 'run', '--control', control, ...ports]
+  const ports = paths.flatMap((path, k) => [
+    '--port',
+    [`vhost-user,id=g${k},path=${path}`, ...options].join(','),
+  ])
+  const command = [process.execPath, CLI, 'run', '--control', control, ...ports, ...args]
   const child = spawn('taskset', ['-c', '0', ...command], { stdio: ['ignore', 'ignore', 'pipe'] })
   let told = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => (told += text))

@@ -10,6 +10,8 @@ import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import type { GuestPeer } from './guests.ts'
 import { GuestBed } from './guests.ts'
+import type { HostileChoice } from './hostile-bed.ts'
+import { measureHostile } from './hostile-bed.ts'
 import type { LoadChoice } from './load-bed.ts'
 import { measureLoad } from './load-bed.ts'
 import { offloadSpeed } from './micro.ts'
@@ -92,6 +94,17 @@ const ROWS: Readonly<Record<string, Row>> = {
     '32-ports': { ports: 32, addresses: 1, ringSize: 256 },
     '8-ports': { ports: 8, addresses: 1, ringSize: 1024 },
     '2-ports': { ports: 2, addresses: 1, ringSize: 4096 },
+  }),
+  hostile: hostileRow('hostile', {
+    tables: { attack: 'tables', guests: 1, queues: 64 },
+    'tables-8-guests': { attack: 'tables', guests: 8, queues: 8 },
+    'tables-64-guests': { attack: 'tables', guests: 64, queues: 1 },
+    segments: { attack: 'segments', guests: 1, queues: 64 },
+    bytes: { attack: 'bytes', guests: 1, queues: 64 },
+    'bytes-to-32': { attack: 'bytes', guests: 32, queues: 2 },
+    gso: { attack: 'gso', guests: 1, queues: 64 },
+    receiver: { attack: 'receiver', guests: 2, queues: 32 },
+    none: { attack: 'none', guests: 1, queues: 64 },
   }),
   idle: tapRow(async (scale, peers, report) => {
     for (const peer of peers.filter((name) => name !== 'c-reference')) {
@@ -232,6 +245,23 @@ function loadRow<P extends string>(row: string, sizes: Readonly<Record<P, LoadCh
         const { nsPerFrame, lost } = await measureLoad(sizes[peer], scale.seconds)
         report.add(row, peer, 'ns CPU/frame', median(nsPerFrame))
         report.add(row, peer, 'lost %', 100 * lost)
+      }),
+  }
+}
+
+/** Round trips between two guests beside hostile ones, in attacks of which the last is none. */
+function hostileRow<P extends string>(
+  row: string,
+  choices: Readonly<Record<P, HostileChoice>>,
+): Row<P> {
+  return {
+    peers: Object.keys(choices) as P[],
+    run: (scale, peers, report) =>
+      inTurn(scale, peers, async (peer) => {
+        const { median, p99, chains } = await measureHostile(choices[peer], scale.seconds)
+        report.add(row, peer, 'ms median', median)
+        report.add(row, peer, 'ms p99', p99)
+        report.add(row, peer, 'hostile chains/s', chains)
       }),
   }
 }

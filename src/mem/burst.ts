@@ -33,6 +33,15 @@ const COLUMN_LENGTH: number = BURST_SIZE_MAX * 4
 export class Burst {
   /** Frames in use: 0..BURST_SIZE_MAX. */
   count = 0
+  /**
+   * What a polled port may put into it (switch/turn-budget.ts): frames, and chains that become none;
+   * L2 bytes and descriptors, of which the chain that exceeds them is the last.
+   */
+  framesMax: number = BURST_SIZE_MAX
+  bytesMax = 0x7fff_ffff
+  descriptorsMax = 0x7fff_ffff
+  /** Descriptors that were read for it, those of unusable chains as well; 0: there was no chain. */
+  descriptors = 0
   readonly #columns: Window = Window.map(HEADS_LENGTH + 2 * COLUMN_LENGTH)
   /** Window in which frame k lies. */
   readonly window: Int32Array = new Int32Array(this.#columns.buffer, HEADS_LENGTH, BURST_SIZE_MAX)

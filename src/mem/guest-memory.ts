@@ -131,17 +131,21 @@ export class GuestMemory {
   /** @hot */
   #search(address: number): boolean {
     const starts = this.#starts
-    for (let piece = 0; piece < starts.length; piece++) {
-      if (address >= starts[piece] && address < this.#limits[piece]) {
-        this.piece[PIECE_START] = starts[piece]
-        this.piece[PIECE_LIMIT] = this.#limits[piece]
-        this.piece[PIECE_SHIFT] = this.#offsets[piece] - starts[piece]
-        this.#lastPiece = piece
-        this.window = this.#windows[piece]
-        return true
-      }
+    // The piece is one of [low, high), if there is one: a guest may have a thousand, and use them in turn.
+    let low = 0
+    let high = starts.length
+    while (high - low > 1) {
+      const middle = (low + high) >> 1
+      if (address >= starts[middle]) low = middle
+      else high = middle
     }
-    return false
+    if (low === high || address < starts[low] || address >= this.#limits[low]) return false
+    this.piece[PIECE_START] = starts[low]
+    this.piece[PIECE_LIMIT] = this.#limits[low]
+    this.piece[PIECE_SHIFT] = this.#offsets[low] - starts[low]
+    this.#lastPiece = low
+    this.window = this.#windows[low]
+    return true
   }
 
   /** The guest-physical address of an address of the driver's address space; -1: not in a region. */

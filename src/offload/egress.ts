@@ -17,6 +17,8 @@ import { HeaderReader } from './header-reader.ts'
 import { Segmenter } from './segment.ts'
 
 export class EgressOffloads {
+  /** Segments that were cut. */
+  segments = 0
   readonly #counters: Float64Array
   readonly #reader: HeaderReader = new HeaderReader()
   readonly #builder: FrameBuilder
@@ -76,6 +78,7 @@ export class EgressOffloads {
     } else {
       counter = COUNTERS.tx_segmented
       isDone = this.#segmenter.cut(burst, k, bytes, at)
+      if (isDone) this.segments += ((burst.length[k] / (burst.gsoSize[k] & 0xffff)) | 0) + 1
     }
     this.#counters[base + (isDone ? counter : COUNTERS.tx_drop_offload)]++
   }

@@ -20,6 +20,8 @@ export interface EnginePort {
    * the port cannot go on.
    */
   stopIfFaulted?(): boolean
+  /** About what a frame costs that is given to it, in nanoseconds, if it is more than a copy. */
+  readonly deliveryNs?: number
   /** TUN_F_* bits that the port can be given. */
   readonly txOffloads: number
   /**
@@ -36,6 +38,8 @@ export interface EnginePort {
 }
 
 export interface PolledPort extends EnginePort {
+  /** Somebody whom nobody trusts fills it: it is held to a budget, and heeds the burst's limits. */
+  readonly isGuest?: boolean
   /** Rx queues: so often `receive` is asked in a turn. */
   readonly rxQueues: number
   /** The rx queue of which the last `receive` gave frames. */

@@ -35,6 +35,8 @@ export interface TapPortOptions {
 export class TapPort implements EnginePort {
   readonly index: number
   readonly txOffloads: number
+  /** A write, and what the kernel does with it meanwhile. */
+  readonly deliveryNs: number = 1500
   readonly queues: readonly TapQueue[]
   vnetHdrLength: number
 

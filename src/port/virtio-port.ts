@@ -26,6 +26,7 @@ import { Rss } from '../virtio/rss.ts'
 import type { RxFilterSettings } from '../virtio/rx-filter.ts'
 import { RxFilter, vlanOf } from '../virtio/rx-filter.ts'
 import { attachQueue } from '../virtio/queue-layout.ts'
+import { startBase } from '../virtio/start-base.ts'
 import type { PolledPort } from './port.ts'
 import type { VirtioScratch } from './virtio-scratch.ts'
 import { QUEUE_PAIRS_MAX } from './virtio-scratch.ts'
@@ -86,6 +87,7 @@ class Ring {
 }
 
 export class VirtioPort implements PolledPort {
+  readonly isGuest = true
   readonly index: number
   txOffloads = 0
   rxQueue = 0
@@ -281,11 +283,13 @@ export class VirtioPort implements PolledPort {
     counters[base + COUNTERS.tx_frames] += sink.frames
     counters[base + COUNTERS.tx_bytes] += sink.bytes
     counters[base + COUNTERS.tx_drop_buffer] += sink.tooLong
-    counters[base + COUNTERS.tx_drop_full] += count - sink.frames - sink.tooLong
+    counters[base + COUNTERS.tx_drop_descriptors] += sink.tooDear
+    counters[base + COUNTERS.tx_drop_full] += count - sink.frames - sink.tooLong - sink.tooDear
   }
 
   /** The copies have run: the driver may see them. @hot */
   endTurn(): void {
+    this.#sink.endTurn()
     for (let at = 0; at < this.#receiveqs.length; at++) {
       const ring = this.#receiveqs[at]
       if (!ring.isTouched) continue
@@ -367,7 +371,8 @@ export class VirtioPort implements PolledPort {
   /** False: its rings do not lie in the memory. The descriptors are ours from now on. */
   startQueue(index: number, setup: QueueSetup): boolean {
     this.stopQueue(index)
-    const queue = this.#attach(setup)
+    const base = startBase(this.#memory, setup, this.#negotiated.isPacked)
+    const queue = this.#attach({ ...setup, base })
     if (queue === null) {
       closeFd(setup.kickFd)
       closeFd(setup.callFd)

@@ -48,6 +48,8 @@ export const COUNTERS = {
   tx_coalesced: 21,
   /** Source is a group address or zero: no station sends so, and a bridge drops it. */
   rx_drop_source: 22,
+  /** The guest's receive buffers take more descriptors than a turn's frames may cost. */
+  tx_drop_descriptors: 23,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

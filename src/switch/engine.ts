@@ -24,6 +24,7 @@ import type { Clock } from './clock.ts'
 import type { MacRows } from './engine-messages.ts'
 import { Forwarder } from './forward.ts'
 import { MacTable } from './mac-table.ts'
+import { TurnBudget } from './turn-budget.ts'
 
 /** Cells of the shared Int32Array between the control plane and the engine. */
 export const SHARED_PENDING = 0
@@ -93,6 +94,7 @@ export class Engine implements TierEvents {
   readonly #recorders: Recorder[] = []
   readonly #polled: PolledPort[] = []
   readonly #faults: FaultWatch = new FaultWatch()
+  readonly #budget: TurnBudget = new TurnBudget()
   #isPaused = false
   #held: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
@@ -202,22 +204,31 @@ export class Engine implements TierEvents {
     return frames
   }
 
-  /** Asks the polled ports for frames. @hot */
+  /** Asks the polled ports for frames, each within its budget. @hot */
   #poll(framesBefore: number): number {
     const burst = this.#burst
+    const budget = this.#budget
     let frames = 0
+    budget.beginTurn()
     for (let at = 0; at < this.#polled.length; at++) {
       const port = this.#polled[at]
+      if (!budget.beginPort(port.index, port.isGuest === true)) continue
       for (let queues = port.rxQueues; queues > 0; queues--) {
-        if (port.receive(burst) === 0) continue
+        budget.limit(burst, port.index)
+        const received = port.receive(burst)
+        if (received === 0 && burst.descriptors === 0) continue
         // What was read from memory that is gone means nothing. A port that lost it is asked no more.
         if (this.#faults.hasNew() && this.#stopFaulted(port)) break
-        if (framesBefore + frames === 0) this.#clock.read()
-        frames += burst.count
-        this.#forward(burst, port.index, port.rxQueue)
-        // Their memory may be reused after this, so nothing may still point into it.
-        this.#tier.flush()
-        port.release()
+        budget.begin(this.#clock, port.rxQueues > 1 || framesBefore + frames === 0)
+        if (received > 0) {
+          frames += received
+          this.#forward(burst, port.index, port.rxQueue)
+          // Their memory may be reused after this, so nothing may still point into it.
+          this.#tier.flush()
+          port.release()
+          budget.spent(port.index, this.forwarder.costNs)
+        }
+        if (queues > 1 && budget.isUsedUp(this.#clock)) break
       }
     }
     return frames
@@ -292,6 +303,7 @@ export class Engine implements TierEvents {
     if (nowUs < this.#nextTickUs) return
     this.#nextTickUs = nowUs + TICK_US
     this.#tier.retry()
+    this.#budget.recover(nowUs)
     if (nowUs >= this.#nextSweepUs) {
       this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
       this.#isSweeping = true
@@ -363,6 +375,7 @@ export class Engine implements TierEvents {
     this.#held = this.#held.filter((held) => held.port !== index)
     const port = this.forwarder.port(index)
     this.forwarder.removePort(index)
+    this.#budget.forget(index)
     for (const recorder of this.#recorders) recorder.removeInterface(index)
     port?.close()
   }

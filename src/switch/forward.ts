@@ -22,6 +22,12 @@ const NO_PORT = -1
 /** Longest frame for a port without an mtu: more than any slot holds. */
 const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 const NO_LIMIT = 0x7fff_ffff
+/** What a burst costs, in nanoseconds: about, and without what the kernel or a guest make of it. */
+const DELIVERY_NS = 100
+const SEGMENT_NS = 200
+const FURTHER_NS = 15
+const KIBIBYTE_NS = 100
+const COST_MAX = 1e9
 /** Two tags may stand before the payload without counting against the mtu. */
 const L2_OVERHEAD: number = ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
 
@@ -44,6 +50,9 @@ export class Forwarder {
   /** A frame of the current burst needs what the port cannot take. */
   readonly #isShort: Uint8Array = new Uint8Array(PORTS_MAX)
   readonly #lengthMax: Int32Array = new Int32Array(PORTS_MAX)
+  readonly #deliveryNs: Int32Array = new Int32Array(PORTS_MAX)
+  /** L2 bytes of the current burst. */
+  #bytes = 0
 
   /** Frame numbers for each egress port, BURST_SIZE_MAX per port. */
   readonly lists: Int32Array = new Int32Array(PORTS_MAX * BURST_SIZE_MAX)
@@ -55,6 +64,8 @@ export class Forwarder {
   readonly #touched: Int32Array = new Int32Array(PORTS_MAX)
   readonly #isTouched: Uint8Array = new Uint8Array(PORTS_MAX)
   #touchedCount = 0
+  /** Reckoned nanoseconds of the last `deliver`. */
+  costNs = 0
 
   constructor(
     macTable: MacTable,
@@ -75,6 +86,7 @@ export class Forwarder {
     this.#linkUp[index] = 1
     this.#txOffloads[index] = port.txOffloads
     this.#lengthMax[index] = mtu === 0 ? NO_LIMIT : mtu + L2_OVERHEAD
+    this.#deliveryNs[index] = port.deliveryNs ?? DELIVERY_NS
     this.#peer[index] = NO_PORT
     this.#listMembers()
   }
@@ -84,6 +96,7 @@ export class Forwarder {
     const index = port.index
     this.#ports[index] = port
     this.#txOffloads[index] = port.txOffloads
+    this.#deliveryNs[index] = port.deliveryNs ?? DELIVERY_NS
     port.setWired?.(this.#peer[index] !== NO_PORT)
   }
 
@@ -172,6 +185,7 @@ export class Forwarder {
     const lengths = burst.length
     let bytes = 0
     for (let k = 0; k < burst.count; k++) bytes += lengths[k]
+    this.#bytes = bytes
     const base = inPort * COUNTERS_STRIDE
     this.#counters[base + COUNTERS.rx_frames] += burst.count
     this.#counters[base + COUNTERS.rx_bytes] += bytes
@@ -267,9 +281,14 @@ export class Forwarder {
   /** Gives every egress port its frames and empties the lists. @hot */
   deliver(burst: Burst, inPort: number, queue: number): void {
     const count = this.egressCount
+    let deliveries = 0
+    let cost = 0
+    this.#offloads.segments = 0
     for (let at = 0; at < count; at++) {
       const port = this.egress[at]
       const listed = this.listLength[port]
+      deliveries += listed
+      cost += listed * this.#deliveryNs[port]
       this.listLength[port] = 0
       this.#transmit(port, burst, listed, inPort, queue)
       if (this.#isTouched[port] === 0) {
@@ -278,6 +297,13 @@ export class Forwarder {
       }
     }
     this.egressCount = 0
+    // What the frames have on average, so often as they were given to somebody.
+    if (burst.count > 0) {
+      const each = (this.#bytes >> 10) * KIBIBYTE_NS + burst.furtherTotal * FURTHER_NS
+      cost += (deliveries / burst.count) * each
+    }
+    cost += this.#offloads.segments * SEGMENT_NS
+    this.costNs = cost < COST_MAX ? cost | 0 : COST_MAX
   }
 
   /** @hot */

@@ -2,12 +2,22 @@
  * The learning table: MAC address -> port, with the second it was last seen.
  *
  * Open addressing with linear probing over typed arrays, at most half full, at most PROBE_MAX cells
- * per lookup (a sender that picks colliding addresses makes its own frames flood, nothing slower).
- * Entries are removed by shifting back, so there are no tombstones. One table serves all VLANs.
+ * per lookup. Entries are removed by shifting back, so there are no tombstones. One table serves all
+ * VLANs.
+ *
+ * When it is full, an old entry of the port that has the most gives way to a new address, so that a
+ * sender of random addresses pushes out its own once it has as many as the busiest of the others. A
+ * sender that picks colliding addresses fills the cells around one: there an old entry of the port
+ * that has most of these cells gives way.
  */
+import { PortShares } from './port-shares.ts'
+
 const PROBE_MAX = 32
 const FREE = -1
 
+/** Cells that are looked at for an entry that gives way, and entries of which the oldest does. */
+const EVICTION_CELLS = 128
+const EVICTION_ENTRIES = 8
 /** Cells that one step of the ageing sweep looks at, so that a huge table never stalls the engine. */
 const SWEEP_CELLS = 16384
 
@@ -16,7 +26,7 @@ export class MacTable {
   entries = 0
   /** Times a known address was seen on another port. */
   moves = 0
-  /** Times an address could not be learnt because the table (or its neighbourhood) was full. */
+  /** Times that the table, or the neighbourhood of an address, was full: another one had to give way. */
   full = 0
 
   readonly #size: number
@@ -27,7 +37,9 @@ export class MacTable {
   readonly #lo: Int32Array
   readonly #port: Int32Array
   readonly #seen: Int32Array
+  readonly #shares: PortShares
   #sweepAt = 0
+  #evictAt = 0
 
   /** `size` entries at most; `seed` makes the cells unpredictable for senders. */
   constructor(size: number, seed: number) {
@@ -37,6 +49,7 @@ export class MacTable {
     this.#mask = cells - 1
     this.#shift = 32 - bits
     this.#seed = seed | 0
+    this.#shares = new PortShares(size)
     this.#hi = new Int32Array(cells)
     this.#lo = new Int32Array(cells)
     this.#port = new Int32Array(cells).fill(FREE)
@@ -58,17 +71,17 @@ export class MacTable {
     for (let probe = 0; probe < PROBE_MAX; probe++) {
       const known = ports[cell]
       if (known === FREE) {
-        if (this.entries >= this.#size) break
-        this.#hi[cell] = hi
-        this.#lo[cell] = lo
-        ports[cell] = port
-        this.#seen[cell] = nowS
-        this.entries++
+        if (this.entries < this.#size) {
+          this.entries++
+          this.#put(cell, hi, lo, port, nowS)
+        } else this.#learnInstead(hi, lo, port, nowS)
         return
       }
       if (this.#hi[cell] === hi && this.#lo[cell] === lo) {
         if (known !== port) {
           ports[cell] = port
+          this.#shares.remove(known)
+          this.#shares.add(port)
           this.moves++
         }
         this.#seen[cell] = nowS
@@ -77,6 +90,79 @@ export class MacTable {
       cell = (cell + 1) & mask
     }
     this.full++
+    this.#replaceNear(this.#cell(hi, lo), hi, lo, port, nowS)
+  }
+
+  /** @hot */
+  #put(cell: number, hi: number, lo: number, port: number, nowS: number): void {
+    this.#hi[cell] = hi
+    this.#lo[cell] = lo
+    this.#port[cell] = port
+    this.#seen[cell] = nowS
+    this.#shares.add(port)
+  }
+
+  /**
+   * The table is full: learns the address in the place of another. Should the busiest port have so few
+   * entries that none is found, the next address goes on looking. @hot
+   */
+  #learnInstead(hi: number, lo: number, port: number, nowS: number): void {
+    this.full++
+    const victim = this.#findOld(port)
+    if (victim < 0) return
+    this.#remove(victim)
+    // What was behind the victim has moved, so the free cell is another one; there was one before as well.
+    let cell = this.#cell(hi, lo)
+    while (this.#port[cell] !== FREE) cell = (cell + 1) & this.#mask
+    this.entries++
+    this.#put(cell, hi, lo, port, nowS)
+  }
+
+  /**
+   * The oldest of the next few entries of the busiest port, which is the learning one if that has as
+   * many as any; -1: there was none among the cells that were looked at. @hot
+   */
+  #findOld(learning: number): number {
+    const shares = this.#shares
+    const busiest = shares.count(learning) === shares.most ? learning : shares.busiest
+    const mask = this.#mask
+    let oldest = -1
+    let found = 0
+    let cell = this.#evictAt
+    for (let looked = 0; looked < EVICTION_CELLS && found < EVICTION_ENTRIES; looked++) {
+      if (this.#port[cell] === busiest) {
+        found++
+        if (oldest < 0 || this.#seen[cell] < this.#seen[oldest]) oldest = cell
+      }
+      cell = (cell + 1) & mask
+    }
+    this.#evictAt = cell
+    return oldest
+  }
+
+  /**
+   * All cells from `home` on that a lookup looks at are taken: the address takes that of an old entry of the
+   * port that has more than half of them, or of any if none has. No other entry moves. @hot
+   */
+  #replaceNear(home: number, hi: number, lo: number, port: number, nowS: number): void {
+    const ports = this.#port
+    const mask = this.#mask
+    // A vote that only a majority is sure to win (Boyer, Moore), in one pass.
+    let most = FREE
+    let votes = 0
+    for (let probe = 0; probe < PROBE_MAX; probe++) {
+      const one = ports[(home + probe) & mask]
+      if (votes === 0) most = one
+      votes += one === most ? 1 : -1
+    }
+    let oldest = -1
+    for (let probe = 0; probe < PROBE_MAX; probe++) {
+      const cell = (home + probe) & mask
+      if (ports[cell] !== most) continue
+      if (oldest < 0 || this.#seen[cell] < this.#seen[oldest]) oldest = cell
+    }
+    this.#shares.remove(ports[oldest])
+    this.#put(oldest, hi, lo, port, nowS)
   }
 
   /**
@@ -141,6 +227,7 @@ export class MacTable {
 
   /** Frees a cell and shifts back those behind it that would no longer be found. */
   #remove(cell: number): void {
+    this.#shares.remove(this.#port[cell])
     const mask = this.#mask
     let hole = cell
     let next = (hole + 1) & mask

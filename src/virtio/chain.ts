@@ -16,12 +16,19 @@ const TABLE_LENGTH: number = CHAIN_SEGMENTS_MAX * 16
 const TABLE_AT = 64
 
 export class Chain {
+  /**
+   * It is of a queue whose device only reads, where VIRTQ_DESC_F_WRITE says nothing: a packed transmitq.
+   * DPDK leaves it set in the tables of one, and device sides take them as they are meant.
+   */
+  readonly isReadOnly: boolean
   /** Segments in use; the first `readable` are for the device to read, the others to write. */
   count = 0
   readable = 0
   /** Bytes of each kind; may exceed 2^32. */
   readableLength = 0
   writableLength = 0
+  /** Descriptors that were read: those of no bytes are no segments. */
+  descriptors = 0
   /** What `put` needs: the head (split) or buffer id (packed), and the ring entries taken (packed). */
   id = 0
   entries = 0
@@ -36,6 +43,10 @@ export class Chain {
   /** The table of the last `readTable`. */
   table: Int32Array = new Int32Array(0)
   #row: Int32Array = new Int32Array(0)
+
+  constructor(isReadOnly = false) {
+    this.isReadOnly = isReadOnly
+  }
 
   /**
    * Copies the indirect table that `memory.locate` has found, at most CHAIN_SEGMENTS_MAX descriptors,
@@ -71,6 +82,7 @@ export class Chain {
     this.readable = 0
     this.readableLength = 0
     this.writableLength = 0
+    this.descriptors = 0
   }
 
   /**

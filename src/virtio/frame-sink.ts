@@ -4,6 +4,10 @@
  * takes as many chains as it needs, and num_buffers says how many.
  *
  * Copies are rows of the engine's program: the driver learns of them (publish) after it has run.
+ *
+ * A driver could make every frame dear that others send to it: chains of 1024 descriptors of no bytes, or
+ * buffers of one byte each. So the descriptors that are read in a turn are counted against what its
+ * frames may cost; when they exceed that, the frames of the rest of the turn are dropped (`tooDear`).
  * Source: VIRTIO 1.3 §5.1.6.3, §5.1.6.4.
  */
 import { VNET_HDR_MRG_LENGTH, VNET_HDR_OUTER_TH_OFFSET } from '../abi/virtio-net.ts'
@@ -25,6 +29,16 @@ export const DELIVERED = 0
 export const NO_BUFFER = 1
 /** Longer than a buffer, and the driver takes no merged ones. */
 export const TOO_LONG = 2
+/** The driver's buffers have used up what they may cost in this turn. */
+export const TOO_DEAR = 3
+
+/**
+ * Descriptors that may be read in a turn: so many at its beginning, so many more for each frame that
+ * is not a single buffer (Linux has 19 for 64 KiB), and one for so many of its bytes.
+ */
+export const TURN_DESCRIPTORS = 1024
+export const FRAME_DESCRIPTORS = 24
+const DESCRIPTOR_BYTES_SHIFT = 7
 
 /** Buffers of one frame, in chains and in segments: 64 KiB in buffers of 256 bytes and more. */
 const TARGETS_MAX = 1024
@@ -49,10 +63,13 @@ export class FrameSink {
   offloads = 0
   /** Set while the guest migrates. */
   log: DirtyLog | null = null
-  /** Of the last `deliverAll`: frames and their L2 bytes that were delivered, and those TOO_LONG. */
+  /** Of the last `deliverAll`: frames and their L2 bytes that were delivered, and others by reason. */
   frames = 0
   bytes = 0
   tooLong = 0
+  tooDear = 0
+  /** Descriptors that may still be read in this turn. */
+  descriptorsLeft: number = TURN_DESCRIPTORS
 
   readonly #copies: CopyProgram
   readonly #chain: Chain = new Chain()
@@ -83,7 +100,7 @@ export class FrameSink {
 
   /**
    * Frames list[first .. first + count) of the burst into the queue, in that order; afterwards
-   * `frames`, `bytes` and `tooLong` say what became of them, the rest found no buffer.
+   * `frames`, `bytes`, `tooLong` and `tooDear` say what became of them, the rest found no buffer.
    * @hot
    */
   deliverAll(
@@ -97,12 +114,19 @@ export class FrameSink {
     this.frames = 0
     this.bytes = 0
     this.tooLong = 0
+    this.tooDear = 0
     const end = first + count
     let at = first
+    // Buffers that turn out not to be plain are looked at again: not all of them for every frame.
+    let most = count
     while (at < end) {
       if (this.headerLength === HEADER_LENGTH) {
-        at += this.#deliverPlain(queue, memory, burst, list, at, end - at)
+        const asked = most < end - at ? most : end - at
+        const plain = this.#deliverPlain(queue, memory, burst, list, at, asked)
+        at += plain
         if (at === end) return
+        most = plain === asked ? 2 * asked : plain === 0 ? 1 : plain
+        if (plain === asked) continue
       }
       const k = list[at]
       const result = this.deliver(queue, burst, k)
@@ -110,7 +134,10 @@ export class FrameSink {
         this.frames++
         this.bytes += burst.length[k]
       } else if (result === TOO_LONG) this.tooLong++
-      else if (!queue.hasChain()) return
+      else if (result === TOO_DEAR) {
+        this.tooDear += end - at
+        return
+      } else if (!queue.hasChain()) return
       at++
     }
   }
@@ -210,6 +237,8 @@ export class FrameSink {
   /** Frame k of the burst into the next buffers of the queue, however they are cut. @hot */
   deliver(queue: DeviceQueue, burst: Burst, k: number): number {
     const chain = this.#chain
+    if (this.descriptorsLeft < 0) return TOO_DEAR
+    this.descriptorsLeft += FRAME_DESCRIPTORS + (burst.length[k] >> DESCRIPTOR_BYTES_SHIFT)
     if (!queue.take(chain)) return NO_BUFFER
     const total = this.headerLength + burst.length[k]
     return this.#deliverScattered(queue, burst, k, total)
@@ -231,12 +260,17 @@ export class FrameSink {
       this.#entries[chains] = chain.entries
       this.#capacities[chains] = chain.writableLength
       chains++
+      this.descriptorsLeft -= chain.descriptors
       const hasRoom = this.#addTargets()
       capacity += chain.writableLength
       if (hasRoom && capacity >= total) break
       if (!hasRoom || !this.isMergeable || chains === TARGETS_MAX) {
         queue.untake(chains)
         return TOO_LONG
+      }
+      if (this.descriptorsLeft < 0) {
+        queue.untake(chains)
+        return TOO_DEAR
       }
       if (!queue.take(chain)) {
         queue.untake(chains)
@@ -315,6 +349,11 @@ export class FrameSink {
         this.#filled = 0
       }
     }
+  }
+
+  /** The next turn begins. @hot */
+  endTurn(): void {
+    this.descriptorsLeft = TURN_DESCRIPTORS
   }
 
   close(): void {

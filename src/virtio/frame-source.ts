@@ -45,7 +45,7 @@ export class FrameSource {
   /** TUN_F_* bits that the driver may use; 0: its headers mean nothing and are not read. */
   offloads = 0
 
-  readonly #chain: Chain = new Chain()
+  readonly #chain: Chain = new Chain(true)
   readonly #kind: PlainKind = new PlainKind(false)
   readonly #gso: GsoCheck = new GsoCheck()
   /** Where the vnet_hdrs are, as columns, and what was gathered of them. */
@@ -60,8 +60,9 @@ export class FrameSource {
   readonly #pieces: CopyProgram = new CopyProgram(PIECES_MAX)
 
   /**
-   * Fills the burst with the next frames of a queue; returns the chains taken, which are more than
-   * frames when some were unusable. All of them are put: the driver has them back with `publish`.
+   * Fills the burst with the next frames of a queue, as many as its limits allow; returns the chains
+   * taken, which are more than frames when some were unusable. All of them are put: the driver has
+   * them back with `publish`.
    * @hot
    */
   fill(queue: DeviceQueue, burst: Burst): number {
@@ -71,20 +72,33 @@ export class FrameSource {
     this.oversize = 0
     burst.count = 0
     burst.furtherTotal = 0
+    const { framesMax, descriptorsMax } = burst
+    const kind = this.#kind
+    kind.bytesLeft = burst.bytesMax
     let taken = this.#fillPlain(queue, burst, 0)
+    let walked = taken
     while (
-      taken < BURST_SIZE_MAX &&
+      taken < framesMax &&
+      walked < descriptorsMax &&
+      kind.bytesLeft > 0 &&
       burst.furtherTotal + FURTHER_PER_FRAME_MAX <= FURTHER_MAX &&
       queue.take(chain)
     ) {
       queue.put(chain.id, chain.entries, 0)
       taken++
+      walked += chain.descriptors
       const length = chain.readableLength - this.headerLength
       if (length < ETHER_HEADER_LENGTH) this.malformed++
       else if (length > FRAME_LENGTH_MAX) this.oversize++
-      else this.#describe(burst, length)
-      taken += this.#fillPlain(queue, burst, taken)
+      else {
+        kind.bytesLeft -= length
+        this.#describe(burst, length)
+      }
+      const plain = kind.bytesLeft > 0 ? this.#fillPlain(queue, burst, taken) : 0
+      taken += plain
+      walked += plain
     }
+    burst.descriptors = walked
     if (burst.count > 0) this.#readHeads(burst)
     return taken
   }
@@ -98,7 +112,7 @@ export class FrameSource {
     kind.skipped = headerLength
     kind.lengthMin = headerLength + ETHER_HEADER_LENGTH
     kind.lengthMax = headerLength + FRAME_LENGTH_MAX
-    const chains = queue.takePlain(kind, burst, first, BURST_SIZE_MAX - taken)
+    const chains = queue.takePlain(kind, burst, first, burst.framesMax - taken)
     const end = first + chains
     burst.headLength.fill(hasHeaders ? headerLength : 0, first, end)
     for (let k = first; hasHeaders && k < end; k++) {

@@ -49,7 +49,7 @@ import type { DirtyLog } from './dirty-log.ts'
 import type { Places, PlainKind } from './plain-chains.ts'
 import { EVENT_OFFSET_MASK, EVENT_WRAP_BIT, isNotified } from './packed-event.ts'
 
-const NOT_PLAIN: number = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_WRITE | VIRTQ_DESC_F_INDIRECT
+const NOT_PLAIN: number = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT
 const AVAIL_MASK: number = 1 << VIRTQ_DESC_F_AVAIL_BIT
 const USED_MASK: number = 1 << VIRTQ_DESC_F_USED_BIT
 /** A descriptor and its flags, in u16. */
@@ -163,7 +163,9 @@ export class PackedQueue implements DeviceQueue {
   takePlain(kind: PlainKind, places: Places, at: number, most: number): number {
     const { isWritable, skipped, lengthMin, lengthMax, id } = kind
     const { window, offset, length } = places
+    // Of what is read, the flag that it may be written means nothing: see Chain.isReadOnly.
     const flags = isWritable ? VIRTQ_DESC_F_WRITE : 0
+    const mask = isWritable ? NOT_PLAIN | VIRTQ_DESC_F_WRITE : NOT_PLAIN
     const words = this.#words
     const memory = this.#memory
     let n = 0
@@ -173,15 +175,19 @@ export class PackedQueue implements DeviceQueue {
       const high = words[word + DESC_ADDR + 1]
       const bytes = words[word + DESC_LEN]
       const idFlags = words[word + PACKED_DESC_ID_FLAGS]
-      if (((idFlags >>> 16) & NOT_PLAIN) !== flags) break
+      if (((idFlags >>> 16) & mask) !== flags) break
       if (bytes < lengthMin || bytes > lengthMax) break
+      if (!isWritable && bytes > kind.bytesLeft) break
       if (!memory.locate(low, high) || bytes > memory.room) break
       window[at + n] = memory.window
       offset[at + n] = memory.offset + skipped
       length[at + n] = bytes - skipped
       this.#advance(1)
       if (isWritable) id[n] = idFlags & 0xffff
-      else this.put(idFlags & 0xffff, 1, 0)
+      else {
+        kind.bytesLeft -= bytes
+        this.put(idFlags & 0xffff, 1, 0)
+      }
     }
     return n
   }
@@ -203,10 +209,12 @@ export class PackedQueue implements DeviceQueue {
   #walk(chain: Chain): number {
     chain.clear()
     const words = this.#words
+    const writeMask = chain.isReadOnly ? 0 : VIRTQ_DESC_F_WRITE
     const size = this.size
     const most = size - this.#outstanding
     let index = this.#next
     for (let entries = 1; ; entries++) {
+      chain.descriptors++
       const at = this.#wordsAt + index * DESC_WORDS
       const low = words[at + DESC_ADDR]
       const high = words[at + DESC_ADDR + 1]
@@ -218,7 +226,7 @@ export class PackedQueue implements DeviceQueue {
         if (!this.#hasIndirect || (flags & VIRTQ_DESC_F_NEXT) !== 0) return BROKEN_INDIRECT
         broken = this.#walkIndirect(chain, low, high, length)
       } else {
-        broken = chain.add(this.#memory, low, high, length, (flags & VIRTQ_DESC_F_WRITE) !== 0)
+        broken = chain.add(this.#memory, low, high, length, (flags & writeMask) !== 0)
       }
       if (broken !== 0) return broken
       if ((flags & VIRTQ_DESC_F_NEXT) === 0) {
@@ -248,13 +256,15 @@ export class PackedQueue implements DeviceQueue {
     if ((memory.offset & 3) !== 0) return BROKEN_INDIRECT
     chain.readTable(memory, length)
     const words = chain.table
+    const writeMask = chain.isReadOnly ? 0 : VIRTQ_DESC_F_WRITE
+    chain.descriptors += size
     const end = size * DESC_WORDS
     for (let at = 0; at < end; at += DESC_WORDS) {
       const low = words[at + DESC_ADDR]
       const high = words[at + DESC_ADDR + 1]
       const bytes = words[at + DESC_LEN] >>> 0
       const flags = words[at + PACKED_DESC_ID_FLAGS] >>> 16
-      const broken = chain.add(memory, low, high, bytes, (flags & VIRTQ_DESC_F_WRITE) !== 0)
+      const broken = chain.add(memory, low, high, bytes, (flags & writeMask) !== 0)
       if (broken !== 0) return broken
     }
     return 0

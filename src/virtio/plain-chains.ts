@@ -14,6 +14,8 @@ export class PlainKind {
   /** Bytes of a buffer, the skipped ones included, 1..2^31 - 1. */
   lengthMin = 1
   lengthMax = 0x7fff_ffff
+  /** Of readable ones: bytes of all together that may still be taken; less by what was. */
+  bytesLeft = 0x7fff_ffff
   /** Of writable ones: what `put` needs, each has one ring entry. */
   readonly id: Int32Array = new Int32Array(BURST_SIZE_MAX)
 

@@ -168,6 +168,7 @@ export class SplitQueue implements DeviceQueue {
     const used = this.#usedIndex
     const memory = this.#memory
     const { piece } = memory
+    let { bytesLeft } = kind
     let n = 0
     let lookedAt = -1
     for (;;) {
@@ -191,6 +192,8 @@ export class SplitQueue implements DeviceQueue {
         length[at + n] = bytes - skipped
         if (isWritable) id[n] = head
         else {
+          if (bytes > bytesLeft) break
+          bytesLeft -= bytes
           const element = elementsAt + 2 * ((used + n) & mask)
           usedWords[element] = head
           usedWords[element + 1] = 0
@@ -202,6 +205,7 @@ export class SplitQueue implements DeviceQueue {
     }
     this.#next = (first + n) & 0xffff
     this.#waiting -= n
+    kind.bytesLeft = bytesLeft
     if (!isWritable) this.#usedIndex = (used + n) & 0xffff
     return n
   }
@@ -212,6 +216,7 @@ export class SplitQueue implements DeviceQueue {
     const words = this.#descriptors
     let index = head
     for (let steps = 0; ; steps++) {
+      chain.descriptors++
       if (steps === this.size) return BROKEN_LOOP
       // Descriptors of no bytes make no segments, but take time.
       if (steps === CHAIN_SEGMENTS_MAX) return BROKEN_CHAIN_LENGTH
@@ -244,6 +249,7 @@ export class SplitQueue implements DeviceQueue {
     const words = chain.table
     let index = 0
     for (let steps = 0; ; steps++) {
+      chain.descriptors++
       if (steps === size) return BROKEN_LOOP
       const at = index * DESC_WORDS
       const low = words[at + DESC_ADDR]

@@ -141,6 +141,36 @@ test.each(PATHS)('frames pass with %s', async (device) => {
   await statesAre(r.daemon, 'disconnected')
 })
 
+test.each(PATHS.filter((device) => !device.includes('vectorized')))(
+  'frames of four segments pass with %s',
+  async (device) => {
+    await using lab = new Lab()
+    const r = await rig(lab)
+    const testpmd = await startTestpmd(lab, {
+      devices: r.sockets.map((socket) => `path=${socket},${device}`),
+      args: ['--tx-offloads=0x8000'],
+    })
+    await statesAre(r.daemon, 'connected')
+    await testpmd.command('set portlist 0')
+    await testpmd.command(`set eth-peer 0 ${lab.mac(r.netns)}`)
+    await testpmd.command('set fwd txonly')
+    await testpmd.command('set txpkts 300,300,300,300')
+    await testpmd.command('start')
+    await until(
+      'frames have come',
+      async () => (await r.daemon.stats('g0')).rx_frames > BULK / 10,
+      60_000,
+    )
+    await testpmd.command('stop')
+    const { txPackets } = await testpmd.stats(0)
+    await until('all of them', async () => (await r.daemon.stats('g0')).rx_frames === txPackets)
+    const { rx_bytes, rx_drop_malformed } = await r.daemon.stats('g0')
+    expect([rx_bytes, rx_drop_malformed]).toEqual([1200 * txPackets, 0])
+    expect((await r.daemon.port('g0'))['state']).toBe('connected')
+    await testpmd.quit()
+  },
+)
+
 test.each([
   { queues: 4, device: 'mrg_rxbuf=1,in_order=0' },
   { queues: 8, device: 'mrg_rxbuf=1,in_order=1' },
@@ -266,6 +296,42 @@ test.each([
     await until('its descriptors are closed', () => facts().files === before.files)
   }
 })
+
+test.each(
+  ['SIGTERM', 'SIGKILL'].flatMap((signal) =>
+    ['packed_vq=0,mrg_rxbuf=1', 'packed_vq=0,mrg_rxbuf=0', 'packed_vq=1,mrg_rxbuf=1'].map(
+      (device) => [signal as NodeJS.Signals, device] as const,
+    ),
+  ),
+)(
+  'a testpmd that listens goes on when the daemon is restarted after %s, %s',
+  async (signal, device) => {
+    await using lab = new Lab()
+    const netns = lab.netns()
+    const path = join(lab.directory, 'vhost.sock')
+    const start = (): Promise<Daemon> =>
+      lab.daemon('--port', tapSpec(0, netns), '--port', `vhost-user,id=g0,path=${path},server=off`)
+    // It waits for its back-end before it prompts.
+    let daemon = await start()
+    const testpmd = await startTestpmd(lab, { devices: [`path=${path},server=1,${device}`] })
+    await testpmd.command('set fwd icmpecho')
+    await testpmd.command('start')
+    for (let round = 0; round < 3; round++) {
+      if (round > 0) daemon = await start()
+      lab.address(netns, HOST)
+      await until(
+        'the port is connected',
+        async () => (await daemon.port('g0'))['state'] === 'connected',
+      )
+      await until('testpmd answers', () => lab.ping(netns, '10.0.0.99', 20) > 10, 30_000)
+      // More than the ring has, so that every descriptor has been round.
+      lab.exec(netns, ...words('ping -n -q -f -c 1500 10.0.0.99'))
+      expect(lab.ping(netns, '10.0.0.99', 20)).toBeGreaterThan(10)
+      expect(daemon.process.stderr).not.toContain('broken')
+      await daemon.process.stop(signal)
+    }
+  },
+)
 
 /** RTE_ETH_TX_OFFLOAD_: UDP_CKSUM, TCP_CKSUM, TCP_TSO, MULTI_SEGS. */
 const TX_OFFLOADS = 0x4 | 0x8 | 0x20 | 0x8000

@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { MacTable } from '../../src/switch/mac-table.ts'
+import { PortShares } from '../../src/switch/port-shares.ts'
 
 const SIZE = 16
 const UNKNOWN = -1
@@ -11,17 +12,33 @@ interface Entry {
   readonly seenS: number
 }
 
-/** What the table is supposed to be: no cells, no probes, as many entries as it was made for. */
+/**
+ * What the table is supposed to be: no cells, no probes, as many entries as it was made for. When it is
+ * full, an entry of a port that has most of them goes, which one is for the table to say (`gone`).
+ */
 class Model {
   readonly entries = new Map<string, Entry>()
   moves = 0
   full = 0
 
-  learn(address: string, port: number, seenS: number): void {
+  /** Names of the entries that may give way to one of `port`. */
+  victims(port: number): string[] {
+    const all = [...this.entries]
+    const countOf = (one: number): number => all.filter(([, entry]) => entry.port === one).length
+    const most = Math.max(...all.map(([, entry]) => countOf(entry.port)))
+    const isAllowed = (one: number): boolean =>
+      countOf(port) === most ? one === port : countOf(one) === most
+    return all.filter(([, entry]) => isAllowed(entry.port)).map(([name]) => name)
+  }
+
+  learn(address: string, port: number, seenS: number, gone: () => string[]): void {
     const known = this.entries.get(address)
     if (known === undefined && this.entries.size === SIZE) {
       this.full++
-      return
+      const [victim, ...more] = gone()
+      expect(more).toEqual([])
+      expect(this.victims(port)).toContain(victim)
+      this.entries.delete(victim)
     }
     if (known !== undefined && known.port !== port) this.moves++
     this.entries.set(address, { port, seenS })
@@ -74,7 +91,10 @@ test('after any history the table holds what a Map would', () => {
         else if (one.kind === 'learn') {
           seen.set(nameOf(one.address), one.address)
           table.learn(...one.address, one.port, nowS)
-          model.learn(nameOf(one.address), one.port, nowS)
+          model.learn(nameOf(one.address), one.port, nowS, () => {
+            const left = contents(table)
+            return [...model.entries.keys()].filter((name) => !left.has(name))
+          })
         } else if (one.kind === 'age') {
           const beforeS = nowS - one.ageS
           expect(table.sweep(beforeS)).toBe(true)
@@ -122,19 +142,42 @@ test('the order in which addresses were learnt makes no difference', () => {
   )
 })
 
-test('no set of addresses makes a table lose one that it has taken', () => {
-  const many = fc.array(fc.tuple(int32, fc.nat(0xffff)), { maxLength: 300 })
+test('no set of addresses of one port makes a table lose one of others, nor refuse one', () => {
+  const many = fc.array(fc.tuple(int32, fc.nat(0xffff)), { maxLength: 600 })
+  const few = fc.uniqueArray(fc.tuple(int32, fc.nat(0xffff)), { maxLength: 60, selector: nameOf })
   fc.assert(
-    fc.property(int32, many, (seed, addresses) => {
+    fc.property(int32, few, many, (seed, theirs, flood) => {
       const table = new MacTable(256, seed)
-      const taken = new Map<string, readonly [number, number]>()
-      for (const one of addresses) {
-        const before = table.entries
+      const own = new Set(theirs.map(nameOf))
+      for (const [k, one] of theirs.entries()) table.learn(...one, k % 4, 0)
+      for (const one of flood) {
+        if (own.has(nameOf(one))) continue
         table.learn(...one, 5, 0)
-        if (table.entries > before) taken.set(nameOf(one), one)
+        expect(table.lookup(...one)).toBe(5)
       }
-      expect(table.entries).toBe(taken.size)
-      for (const one of taken.values()) expect(table.lookup(...one)).toBe(5)
+      for (const [k, one] of theirs.entries()) expect(table.lookup(...one)).toBe(k % 4)
+      expect(table.entries).toBe(contents(table).size)
+      expect(table.entries).toBeLessThanOrEqual(256)
+    }),
+  )
+})
+
+test('the busiest port is what counting says, whatever comes and goes', () => {
+  const steps = fc.array(fc.tuple(fc.boolean(), fc.nat(5)), { maxLength: 200 })
+  fc.assert(
+    fc.property(steps, (all) => {
+      const shares = new PortShares(200)
+      const counts = Array.from({ length: 6 }, () => 0)
+      for (const [isMore, port] of all) {
+        if (isMore) shares.add(port)
+        else if (counts[port] === 0) continue
+        else shares.remove(port)
+        counts[port] += isMore ? 1 : -1
+        const most = Math.max(...counts)
+        expect(shares.most).toBe(most)
+        if (most > 0) expect(counts[shares.busiest]).toBe(most)
+        expect(counts.map((_, one) => shares.count(one))).toEqual(counts)
+      }
     }),
   )
 })

@@ -55,7 +55,7 @@ test('an address ages out: its frames flood again', () => {
   expect(sim.receive(2)).toHaveLength(1)
 })
 
-test('a full table floods and counts', () => {
+test('a full table counts, and learns in the place of an old one', () => {
   using sim = new Sim(2, { macTableSize: 16 })
   for (let source = 1; source <= 40; source++) sim.send(0, frame(BROADCAST, source))
   expect(sim.engine.forwarder.macTable.entries).toBe(16)
@@ -63,6 +63,10 @@ test('a full table floods and counts', () => {
   sim.receive(1)
   sim.send(1, frame(40, 99))
   expect(sim.receive(0)).toHaveLength(1)
+  // A station that comes late is known all the same.
+  sim.send(0, frame(99, 40))
+  expect(sim.receive(1)).toHaveLength(1)
+  expect(sim.engine.forwarder.macTable.lookup(2, 99 << 8)).toBe(1)
 })
 
 test('a frame for its own port is dropped, one without other ports too, each with its reason', () => {

@@ -65,6 +65,8 @@ class Model {
   /** Copies that floods made beyond the one that came in. */
   copies = 0
   #sweptS = -1
+  /** Stations that had to give way to others, in order: which ones is for the table to say. */
+  evicted: number[] = []
   readonly #tableSize: number
   readonly #dropsReserved: boolean
 
@@ -97,9 +99,12 @@ class Model {
       counters.rx_drop_source++
       return
     }
-    if (this.table.has(source) || this.table.size < this.#tableSize) {
-      this.table.set(source, { port: inPort, seenS: nowS })
+    if (!this.table.has(source) && this.table.size === this.#tableSize) {
+      const gone = this.evicted.shift()!
+      expect(this.#victims(inPort)).toContain(gone)
+      this.table.delete(gone)
     }
+    this.table.set(source, { port: inPort, seenS: nowS })
     const known = this.table.get(destination)
     if (known !== undefined) {
       if (known.port === inPort) counters.rx_drop_same_port++
@@ -116,6 +121,16 @@ class Model {
     if (others.length === 0) counters.rx_drop_no_port++
     else this.copies += others.length - 1
     for (const port of others) this.#give(port, frame, number)
+  }
+
+  /** Stations of the port that has most of them, which is the sender's if that has as many as any. */
+  #victims(inPort: number): number[] {
+    const all = [...this.table]
+    const count = (port: number): number => all.filter(([, entry]) => entry.port === port).length
+    const most = Math.max(...all.map(([, entry]) => count(entry.port)))
+    const isBusiest = (port: number): boolean =>
+      count(inPort) === most ? port === inPort : count(port) === most
+    return all.filter(([, entry]) => isBusiest(entry.port)).map(([station]) => station)
   }
 
   #give(port: number, frame: Frame, number: number): void {
@@ -200,7 +215,27 @@ class Pair implements Disposable {
       dropsReservedGroups: dropsReserved,
     })
     this.model = new Model(tableSize, dropsReserved)
+    this.#watchEvictions()
     mtus.forEach((mtu, port) => this.add(port, mtu))
+  }
+
+  /** Notes which station is no longer in the table when it has learnt another one. */
+  #watchEvictions(): void {
+    const table = this.sim.engine.forwarder.macTable
+    const learn = table.learn.bind(table)
+    const stations = (): number[] => {
+      const all: number[] = []
+      table.forEach((_hi, lo) => all.push(lo >>> 8))
+      return all
+    }
+    table.learn = (...address) => {
+      const { full } = table
+      const before = stations()
+      learn(...address)
+      if (table.full === full) return
+      const after = stations()
+      this.model.evicted.push(...before.filter((station) => !after.includes(station)))
+    }
   }
 
   add(port: number, mtu: number): void {
@@ -337,7 +372,7 @@ test('every frame goes where a model switch sends it, in order, or is counted by
   )
 })
 
-test('a table that is too small floods what it could not learn, and loses nothing', () => {
+test('a table that is too small learns in the place of others, and loses nothing', () => {
   const many = fc.integer({ min: 1, max: 200 })
   const talk = fc.array(fc.tuple(port, many, many), { minLength: 30, maxLength: 80 })
   fc.assert(

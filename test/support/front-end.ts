@@ -225,6 +225,25 @@ export class FrontEnd {
     Atomics.store(words, (queue * RING_STRIDE + AVAIL + 2) >> 1, index & 0xffff)
   }
 
+  availIndex(queue: number): number {
+    return this.view.getUint16(queue * RING_STRIDE + AVAIL + 2, true)
+  }
+
+  /** Which descriptor place `slot` of the avail ring names. */
+  availEntry(queue: number, slot: number, head: number): void {
+    this.view.setUint16(queue * RING_STRIDE + AVAIL + 4 + 2 * slot, head, true)
+  }
+
+  /** Makes everything available again that was used: the whole ring, and kicks. */
+  offerRing(queue: number): void {
+    this.setAvailIndex(queue, this.usedIndex(queue) + RING_SIZE)
+    shim.eventfdWrite(this.kicks[queue])
+  }
+
+  enableQueue(queue: number, isEnabled = 1): void {
+    this.send(18, u32s(queue, isEnabled))
+  }
+
   usedIndex(queue: number): number {
     const words = new Uint16Array(this.memory.buffer)
     return Atomics.load(words, (queue * RING_STRIDE + USED + 2) >> 1)

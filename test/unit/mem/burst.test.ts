@@ -3,9 +3,14 @@ import { expect, test } from 'vitest'
 import { Burst, BURST_SIZE_MAX, FURTHER_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
 import { Window } from '../../../src/mem/window.ts'
 
+const NO_LIMIT = 0x7fff_ffff
+
 test('an empty burst has room for the most frames in every array', () => {
   const { count, heads, furtherTotal, hasOffloads, ...rest } = new Burst()
-  const { furtherWindow, furtherOffset, furtherLength, ...arrays } = rest
+  const { furtherWindow, furtherOffset, furtherLength, ...others } = rest
+  const { framesMax, bytesMax, descriptorsMax, descriptors, ...arrays } = others
+  expect([framesMax, bytesMax, descriptorsMax]).toEqual([BURST_SIZE_MAX, NO_LIMIT, NO_LIMIT])
+  expect(descriptors).toBe(0)
   expect([count, furtherTotal, hasOffloads]).toEqual([0, 0, false])
   for (const array of [furtherWindow, furtherOffset, furtherLength]) {
     expect(array).toBeInstanceOf(Int32Array)

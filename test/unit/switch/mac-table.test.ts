@@ -54,12 +54,43 @@ describe('learning', () => {
 
   test.each([16, 17, 1000, 8192])('a table for %i addresses takes as many and no more', (size) => {
     const table = new MacTable(size, 0x1234_5678)
-    for (let k = 0; k < size + 5; k++) table.learn(2, k, k & 7, 0)
+    for (let k = 0; k < size; k++) table.learn(2, k, k & 7, 0)
     // Any neighbourhood may be full before the table is, but hardly with even addresses.
-    expect(table.entries).toBe(size)
-    expect(table.full).toBe(5)
+    expect([table.entries, table.full]).toEqual([size, 0])
     for (let k = 0; k < size; k++) expect(table.lookup(2, k)).toBe(k & 7)
-    for (let k = size; k < size + 5; k++) expect(table.lookup(2, k)).toBe(UNKNOWN)
+    for (let k = size; k < size + 5; k++) {
+      table.learn(2, k, k & 7, 1)
+      expect(table.lookup(2, k)).toBe(k & 7)
+    }
+    expect([table.entries, table.full]).toEqual([size, 5])
+  })
+
+  test('a flood of addresses pushes out its own, however long, and never those of others', () => {
+    const size = 1024
+    const table = new MacTable(size, 99)
+    const others = Array.from({ length: 300 }, (_, k) => k)
+    for (const k of others) table.learn(4, k, 1 + (k % 3), 10)
+    for (let k = 0; k < 20_000; k++) {
+      table.learn(0x1_0000 + 2 * k, k & 0xffff, 9, 20 + ((k / 1000) | 0))
+    }
+    for (const k of others) expect(table.lookup(4, k)).toBe(1 + (k % 3))
+    expect(table.entries).toBe(size)
+    expect(table.full).toBe(20_000 + 300 - size)
+    // What others learn now takes its place from the flood.
+    for (let k = 300; k < 400; k++) table.learn(4, k, 2, 50)
+    for (let k = 0; k < 400; k++) expect(table.lookup(4, k)).toBeGreaterThan(0)
+    expect(entries(table).filter((row) => row[2] === 9)).toHaveLength(size - 400)
+  })
+
+  test('of the busiest port the old ones go', () => {
+    const size = 1024
+    const table = new MacTable(size, 5)
+    for (let k = 0; k < size; k++) table.learn(2, k, 1, k < size / 2 ? 0 : 9)
+    for (let k = 0; k < 200; k++) table.learn(4, k, 2, 10)
+    const left = entries(table).filter((row) => row[2] === 1)
+    expect(left).toHaveLength(size - 200)
+    // The oldest of the next eight each time: hardly ever a young one.
+    expect(left.filter((row) => row[3] === 9).length).toBeGreaterThan(size / 2 - 5)
   })
 
   test('a full table still moves and refreshes what it knows', () => {
@@ -76,15 +107,30 @@ describe('learning', () => {
 })
 
 describe('addresses that share a cell', () => {
-  test('are all found, up to the longest probe; the next is not learnt and counts', () => {
+  test('are all found, up to the longest probe; the next takes the place of one of them', () => {
     const table = new MacTable(1024, 77)
     const addresses = colliding(PROBE_MAX + 3)
-    addresses.forEach(([hi, lo], k) => table.learn(hi, lo, k, 0))
+    addresses.forEach(([hi, lo], k) => table.learn(hi, lo, k, k))
     expect(table.entries).toBe(PROBE_MAX)
     expect(table.full).toBe(3)
-    addresses.forEach(([hi, lo], k) =>
-      expect(table.lookup(hi, lo)).toBe(k < PROBE_MAX ? k : UNKNOWN),
-    )
+    const found = addresses.filter(([hi, lo]) => table.lookup(hi, lo) !== UNKNOWN)
+    expect(found).toHaveLength(PROBE_MAX)
+    addresses.slice(PROBE_MAX).forEach(([hi, lo], k) => {
+      // The last one is still there, those before it may have given way to it.
+      if (k === 2) expect(table.lookup(hi, lo)).toBe(PROBE_MAX + k)
+    })
+  })
+
+  test('and are all of one sender cannot keep another one out, nor push it out', () => {
+    const table = new MacTable(1024, 77)
+    const [other, late, ...many] = colliding(400)
+    table.learn(...other, 1, 0)
+    for (const [hi, lo] of many) table.learn(hi, lo, 9, 5)
+    expect(table.lookup(...other)).toBe(1)
+    table.learn(...late, 2, 5)
+    for (const [hi, lo] of many) table.learn(hi, lo, 9, 6)
+    expect([table.lookup(...other), table.lookup(...late)]).toEqual([1, 2])
+    expect(table.entries).toBe(PROBE_MAX)
   })
 
   test('stay found when any one of them goes, and its place is used again', () => {

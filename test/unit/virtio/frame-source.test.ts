@@ -327,3 +327,97 @@ test('a flag that is for tunnels only, and those that are not for drivers, are c
   // So the header that stands before the frame is not it.
   expect(burst.headLength[0]).toBe(0)
 })
+
+describe.each(KINDS)('what a burst may take, from a $name queue', (kind) => {
+  const lengths = Array.from({ length: 40 }, (_, k) => (k % 3 === 0 ? 60 : 400))
+
+  /** Forty frames, of which every fourth is in pieces. */
+  function offerAll(bench: Bench): void {
+    let at = BUFFERS
+    for (const [k, length] of lengths.entries()) {
+      const bytes = Uint8Array.from([...header(12), ...frame(length, k)])
+      const cuts = k % 4 === 0 ? [12, 14, 20] : []
+      addChain(bench.driver, scatter(bench.guest, bytes, cuts, at))
+      at += 1024
+    }
+    bench.driver.publish()
+  }
+
+  /** The lengths of the frames of each burst, until there are none. */
+  function bursts(bench: Bench): number[][] {
+    const all: number[][] = []
+    for (;;) {
+      const taken = bench.source.fill(bench.device, bench.burst)
+      if (taken === 0) return all
+      expect(taken).toBe(bench.burst.count)
+      all.push(Array.from(bench.burst.length.subarray(0, taken)))
+      bench.device.publish()
+    }
+  }
+
+  test.each([
+    ['frames', { framesMax: 7 }],
+    ['bytes', { bytesMax: 2000 }],
+    ['descriptors', { descriptorsMax: 9 }],
+    ['hardly any', { framesMax: 1, bytesMax: 1, descriptorsMax: 1 }],
+  ])('is limited in %s, and the next burst goes on where it ended', (_what, limits) => {
+    const bench = setUp(kind)
+    offerAll(bench)
+    Object.assign(bench.burst, limits)
+    const all = bursts(bench)
+    expect(all.flat()).toEqual(lengths)
+    expect(all.length).toBeGreaterThan(3)
+    const { framesMax, bytesMax } = bench.burst
+    for (const one of all) {
+      expect(one.length).toBeLessThanOrEqual(framesMax)
+      // The frame that exceeds the limit is the last.
+      const sum = one.slice(0, -1).reduce((total, length) => total + length, 0)
+      expect(sum).toBeLessThan(bytesMax)
+    }
+  })
+
+  test('chains of nothing are counted, and end the burst', () => {
+    const bench = setUp(kind)
+    const nothing = Array.from({ length: 6 }, () => ({
+      offset: BUFFERS,
+      length: 0,
+      isWritable: false,
+    }))
+    const one = { offset: BUFFERS, length: 1, isWritable: false }
+    for (let k = 0; k < 16; k++) addChain(bench.driver, [...nothing, one])
+    bench.driver.publish()
+    bench.burst.descriptorsMax = 20
+    const taken: number[] = []
+    for (let chains = -1; chains !== 0; taken.push(chains)) {
+      chains = bench.source.fill(bench.device, bench.burst)
+      expect(bench.source.malformed).toBe(chains)
+      // A descriptor of the ring more where they are in a table.
+      expect(bench.burst.descriptors).toBeGreaterThanOrEqual(7 * chains)
+      expect(bench.burst.descriptors).toBeLessThan(20 + 8)
+      bench.device.publish()
+    }
+    expect(taken.slice(0, -2)).toEqual([3, 3, 3, 3, 3])
+  })
+})
+
+describe.each(KINDS)('buffers that a driver calls writable, in a $name transmitq', (kind) => {
+  test.each([[[false, true, true]], [[true, true, true]], [[true, false, true]], [[true]]])(
+    'are frames if the ring is packed: %j',
+    (writable) => {
+      const bench = setUp(kind)
+      const bytes = Uint8Array.from([...header(12), ...frame(300, 5)])
+      const cuts = writable.slice(1).map((_, k) => 12 + k)
+      const parts = scatter(bench.guest, bytes, cuts, BUFFERS)
+      addChain(
+        bench.driver,
+        parts.map((part, k) => ({ ...part, isWritable: writable[k] })),
+      )
+      bench.driver.publish()
+      const taken = bench.source.fill(bench.device, bench.burst)
+      if (kind.isPacked) {
+        expect([taken, bench.burst.count, bench.device.broken]).toEqual([1, 1, 0])
+        expect(bench.bytesOf(0)).toEqual(frame(300, 5))
+      } else expect(bench.burst.count).toBe(0)
+    },
+  )
+})
