@@ -207,28 +207,27 @@ export class Engine implements TierEvents {
   /** Asks the polled ports for frames, each within its budget. @hot */
   #poll(framesBefore: number): number {
     const burst = this.#burst
-    const budget = this.#budget
     let frames = 0
-    budget.beginTurn()
+    this.#budget.beginTurn()
     for (let at = 0; at < this.#polled.length; at++) {
       const port = this.#polled[at]
-      if (!budget.beginPort(port.index, port.isGuest === true)) continue
+      if (!this.#budget.beginPort(port.index, port.isGuest === true)) continue
       for (let queues = port.rxQueues; queues > 0; queues--) {
-        budget.limit(burst, port.index)
+        this.#budget.limit(burst, port.index)
         const received = port.receive(burst)
         if (received === 0 && burst.descriptors === 0) continue
         // What was read from memory that is gone means nothing. A port that lost it is asked no more.
         if (this.#faults.hasNew() && this.#stopFaulted(port)) break
-        budget.begin(this.#clock, port.rxQueues > 1 || framesBefore + frames === 0)
+        this.#budget.begin(this.#clock, port.rxQueues > 1 || framesBefore + frames === 0)
         if (received > 0) {
           frames += received
           this.#forward(burst, port.index, port.rxQueue)
           // Their memory may be reused after this, so nothing may still point into it.
           this.#tier.flush()
           port.release()
-          budget.spent(port.index, this.forwarder.costNs)
+          this.#budget.spent(port.index, this.forwarder.costNs)
         }
-        if (queues > 1 && budget.isUsedUp(this.#clock)) break
+        if (queues > 1 && this.#budget.isUsedUp(this.#clock)) break
       }
     }
     return frames
