@@ -271,7 +271,9 @@ test('a hundred connections at once: as many as there is room for are served', a
   const daemon = await lab.daemon()
   const before = openSockets(daemon)
   const sockets = Array.from({ length: 100 }, () =>
-    connect(daemon.control).on('error', () => undefined),
+    connect(daemon.control)
+      .on('error', () => undefined)
+      .resume(),
   )
   await until(
     'those without room are closed',
