@@ -65,3 +65,13 @@ export interface PolledPort extends EnginePort {
 export function isPolled(port: EnginePort): port is PolledPort {
   return 'receive' in port
 }
+
+/** Microseconds until one of them has something, at most `most`; -1 stands for no end. @hot */
+export function polledWaitUs(ports: readonly PolledPort[], most: number): number {
+  let least = most
+  for (let at = 0; at < ports.length; at++) {
+    const waitUs = ports[at].waitUs()
+    if (waitUs >= 0 && (least < 0 || waitUs < least)) least = waitUs
+  }
+  return least
+}

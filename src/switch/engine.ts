@@ -16,7 +16,7 @@ import { Window } from '../mem/window.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
-import { isPolled } from '../port/port.ts'
+import { isPolled, polledWaitUs } from '../port/port.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { EAGAIN, EBADF, EBADFD, EFAULT, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
 import type { Pace } from './api.ts'
@@ -154,7 +154,9 @@ export class Engine implements TierEvents {
     const shared = this.#shared
     // Announce first, look again, then sleep: a sender that saw "awake" has been seen by us.
     Atomics.store(shared, SHARED_SLEEPING, 1)
-    let waitUs = Atomics.load(shared, SHARED_PENDING) === 0 ? this.#polledWaitUs() : 0
+    const most = this.#options.sleepMaxUs
+    let waitUs = Atomics.load(shared, SHARED_PENDING) !== 0 ? 0 : most
+    if (waitUs !== 0 && !this.#isPaused) waitUs = polledWaitUs(this.#polled, most)
     // Asking for kicks writes to the guests' memory as well.
     if (this.#faults.hasNew()) waitUs = 0
     if (waitUs !== 0) this.#engineCounters[ENGINE_SLEEPS]++
@@ -164,17 +166,6 @@ export class Engine implements TierEvents {
     this.#spins = 0
     this.#clock.read()
     this.#tick()
-  }
-
-  /** Microseconds until a polled port has something, or sleeps end; -1: none is known. @hot */
-  #polledWaitUs(): number {
-    let least = this.#options.sleepMaxUs
-    if (this.#isPaused) return least
-    for (let at = 0; at < this.#polled.length; at++) {
-      const waitUs = this.#polled[at].waitUs()
-      if (waitUs >= 0 && (least < 0 || waitUs < least)) least = waitUs
-    }
-    return least
   }
 
   /**
