@@ -380,6 +380,8 @@ const runRow = (row: Row): Promise<void> =>
     report,
   )
 
+// Whoever reads may go.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
 compile()
 for (const row of rows) {
   process.stderr.write(`${row} ...\n`)

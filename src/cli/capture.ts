@@ -104,7 +104,9 @@ function report(summary: CaptureSummary, options: CaptureCommandOptions): number
   const { frames, dropped, error } = summary
   if (options.json === true) process.stderr.write(`${printableJson(summary)}\n`)
   else process.stderr.write(`framepump: ${frames} frames captured, ${dropped} dropped\n`)
-  if (error === undefined) return 0
+  // Whoever reads standard output ends the capture by going.
+  const isWanted = options.write === '-' && error?.startsWith('the reader closed') === true
+  if (error === undefined || isWanted) return 0
   process.stderr.write(`${printable(`framepump: capture ended: ${error}`)}\n`)
   return EXIT_FAILED
 }

@@ -21,6 +21,7 @@ import { formatTable } from './table.ts'
 import { respond } from './demo-responder.ts'
 import type { PeerAnswer, PeerOrder } from './demo-peer.ts'
 import { findProgram } from './doctor.ts'
+import { hasReader, onReaderGone } from './output.ts'
 
 export interface DemoOptions {
   readonly seconds: number
@@ -101,7 +102,9 @@ class Peer {
         if ('error' in answer) fail(new Error(answer.error))
         else done(answer.value)
       })
-      this.child.send(order)
+      this.child.send(order, (error) => {
+        if (error !== null) ended()
+      })
     })
   }
 
@@ -119,8 +122,9 @@ async function runDemo(options: DemoOptions): Promise<number> {
     if (options.json !== true) process.stdout.write(`${text}\n`)
   }
   const path = resolve(options.capture)
-  const peers = [new Peer(), new Peer()] as const
+  // First, as it may refuse: the others have to be ended.
   const sw = createSwitch({ io: options.io })
+  const peers = [new Peer(), new Peer()] as const
   let interrupted = false
   const interrupt = (): void => {
     interrupted = true
@@ -128,6 +132,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
   }
   process.once('SIGINT', interrupt)
   process.once('SIGTERM', interrupt)
+  onReaderGone(interrupt)
   try {
     for (const peer of peers) await peer.order({ order: 'prepare' })
     say(`switch: started, io ${sw.io}${sw.ioReason === undefined ? '' : ` (${sw.ioReason})`}`)
@@ -162,6 +167,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
     return summarize(options, path, ports, { ping, tcp, virtio }, written)
   } catch (error) {
     if (!interrupted) throw error
+    if (!hasReader()) return 0
     process.stderr.write('framepump: the demo was interrupted\n')
     return EXIT_FAILED
   } finally {
@@ -183,17 +189,20 @@ async function pingDevice(
   const responder = respond(device, DEVICE_ADDRESS, end.signal)
   const order = { order: 'ping', address: DEVICE_ADDRESS, count: PINGS } as const
   say(`port v: a virtio-net device in this process, ${DEVICE_ADDRESS}`)
-  const onSwitch = (await peer.order(order)) as PingResult
-  say(`ping: ${onSwitch.received} of ${onSwitch.sent} answered through the switch`)
-  await sw.addLink('a', 'v')
-  const onLink = (await peer.order(order)) as PingResult
-  say(`ping: ${onLink.received} of ${onLink.sent} answered on a link`)
-  end.abort()
-  await responder
-  return {
-    sent: onSwitch.sent + onLink.sent,
-    received: onSwitch.received + onLink.received,
-    rttMs: onLink.rttMs,
+  try {
+    const onSwitch = (await peer.order(order)) as PingResult
+    say(`ping: ${onSwitch.received} of ${onSwitch.sent} answered through the switch`)
+    await sw.addLink('a', 'v')
+    const onLink = (await peer.order(order)) as PingResult
+    say(`ping: ${onLink.received} of ${onLink.sent} answered on a link`)
+    return {
+      sent: onSwitch.sent + onLink.sent,
+      received: onSwitch.received + onLink.received,
+      rttMs: onLink.rttMs,
+    }
+  } finally {
+    end.abort()
+    await responder
   }
 }
 

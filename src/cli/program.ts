@@ -7,6 +7,7 @@ import { EXIT_BAD_USAGE, packageVersion, reportError } from './common.ts'
 import { ctl } from './ctl.ts'
 import { demo } from './demo.ts'
 import { doctor } from './doctor.ts'
+import { outputFailure, watchOutput } from './output.ts'
 import { printable } from '../switch/printable.ts'
 import { run } from './run.ts'
 import type { RunOptions } from './run.ts'
@@ -144,6 +145,7 @@ program
   .option('--quick', 'short runs, for a look')
   .action(finish(bench))
 
+watchOutput()
 try {
   await program.parseAsync()
 } catch (error) {
@@ -152,3 +154,5 @@ try {
   else exitCode = reportError(error)
 }
 process.exitCode = exitCode
+// What was written is told to have failed only now, if it has.
+setImmediate(() => (process.exitCode ||= outputFailure()))

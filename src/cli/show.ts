@@ -3,6 +3,7 @@ import { ControlClient } from '../control/client.ts'
 import type { PortInfo, SwitchCounters } from '../switch/api.ts'
 import { printableJson } from '../switch/printable.ts'
 import { defaultControlPath } from './common.ts'
+import { hasReader, write } from './output.ts'
 import { formatRows, formatTable, widthsOf } from './table.ts'
 
 export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads', 'privileges'] as const
@@ -188,6 +189,7 @@ async function showOffloads(client: ControlClient, isJson: boolean): Promise<voi
   let widths: number[] | undefined
   let before = isJson ? '[' : ''
   for (const { id: from } of ports) {
+    if (!hasReader()) return
     const pairs = (await client.execute('query-offloads', { from })) as never
     const rows = view.rows(pairs)
     if (rows.length === 0) continue
@@ -206,12 +208,4 @@ async function showOffloads(client: ControlClient, isJson: boolean): Promise<voi
   }
   if (isJson) await write(`${before === ',' ? '' : before}\n]\n`)
   else if (widths === undefined) await write(`${formatTable(view.head, [])}\n`)
-}
-
-/** Resolves when standard output takes more. */
-function write(text: string): Promise<void> {
-  return new Promise((resolve) => {
-    if (process.stdout.write(text)) resolve()
-    else process.stdout.once('drain', () => resolve())
-  })
 }

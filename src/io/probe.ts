@@ -10,8 +10,8 @@ import {
   PROBE_OP_FLAGS,
   PROBE_OP_LENGTH,
 } from '../abi/io-uring.ts'
-import { EINVAL, ENOSYS, EPERM } from '../abi/errno.ts'
-import { FramepumpError, SysError } from '../errors.ts'
+import { EINVAL, ENOMEM, ENOSYS, EPERM } from '../abi/errno.ts'
+import { errnoName, FramepumpError, SysError } from '../errors.ts'
 import { FramePool } from '../mem/frame-pool.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
@@ -22,6 +22,7 @@ import type { WriteCosts } from './measure.ts'
 import { measureWrites, readWriteNs } from './measure.ts'
 import { OPERATIONS } from './uring-limits.ts'
 import { Uring } from './uring.ts'
+import { CQ_ENTRIES, POOL_SLOTS, SQ_ENTRIES } from './uring-tier.ts'
 
 export interface TierProbe {
   readonly name: IoTierName
@@ -80,26 +81,31 @@ function measureAll(uring: Uring): WriteCosts {
 function tryUring<T>(use: (uring: Uring) => T): T | string {
   let uring: Uring
   try {
-    uring = new Uring(64, 128)
+    // As large as the engine's: what does not fit the limits does not fit them here.
+    uring = new Uring(SQ_ENTRIES, CQ_ENTRIES)
   } catch (error) {
     if (!(error instanceof FramepumpError)) throw error
     const errno = error instanceof SysError ? error.errno : undefined
-    if (errno === EPERM) {
-      return 'io_uring is forbidden here (kernel.io_uring_disabled, or a container that blocks it)'
-    }
+    if (errno === EPERM) return FORBIDDEN
     if (errno === ENOSYS) return 'this kernel has no io_uring'
+    if (errno === ENOMEM) return OUT_OF_MEMORY
     if (errno === EINVAL) return 'this kernel is too old: io_uring set-up flags need Linux 6.6'
     return error.message
   }
   try {
     const missing = missingOperations(uring.fd)
+    if (typeof missing === 'string') return missing
     if (missing.length > 0) return `io_uring lacks ${missing.join(', ')}`
-    const pool = new FramePool(8)
+    // A sandbox may allow the set-up, and not this.
+    const entered = uring.enter(0, -1)
+    if (entered < 0) return refusal('io_uring_enter', entered)
+    const pool = new FramePool(POOL_SLOTS)
     try {
       new BufferRing(uring.fd, pool).close()
     } catch (error) {
       if (!(error instanceof FramepumpError)) throw error
-      return error.message
+      const { errno } = error as SysError
+      return errno === undefined ? error.message : refusal('PBUF_RING', -errno)
     } finally {
       pool.close()
     }
@@ -109,10 +115,21 @@ function tryUring<T>(use: (uring: Uring) => T): T | string {
   }
 }
 
-function missingOperations(uringFd: number): string[] {
+const FORBIDDEN =
+  'io_uring is forbidden here (kernel.io_uring_disabled, or a container that blocks it)'
+const OUT_OF_MEMORY = 'io_uring finds no memory (ulimit -l, or LimitMEMLOCK= in the unit)'
+
+function refusal(what: string, result: number): string {
+  if (result === -EPERM) return FORBIDDEN
+  return result === -ENOMEM ? OUT_OF_MEMORY : `${what}: ${errnoName(result)}`
+}
+
+/** Or why nobody says. */
+function missingOperations(uringFd: number): string[] | string {
   const window = Window.map(PROBE_OPS + PROBE_OPS_MAX * PROBE_OP_LENGTH)
   try {
-    shim.uringRegister(uringFd, IORING_REGISTER_PROBE, window.id, 0, PROBE_OPS_MAX)
+    const asked = shim.uringRegister(uringFd, IORING_REGISTER_PROBE, window.id, 0, PROBE_OPS_MAX)
+    if (asked < 0) return refusal('io_uring_register', asked)
     const view = new DataView(window.buffer)
     return OPERATIONS.filter(([, operation]) => {
       const flags = view.getUint16(PROBE_OPS + operation * PROBE_OP_LENGTH + PROBE_OP_FLAGS, true)

@@ -35,9 +35,9 @@ import type { IoTier, TapQueue, TierEvents } from './tier.ts'
 import { Uring } from './uring.ts'
 
 /** Free slots that the kernel can fill before it must wait for us; a power of two. */
-const POOL_SLOTS = 512
-const SQ_ENTRIES = 1024
-const CQ_ENTRIES = 4096
+export const POOL_SLOTS = 512
+export const SQ_ENTRIES = 1024
+export const CQ_ENTRIES = 4096
 /** TAP queues of one engine. */
 const QUEUES_MAX = 4096
 /** Iovecs that wait for a flush: for frames whose vnet_hdr is elsewhere, or in several segments. */
