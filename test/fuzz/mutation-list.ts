@@ -90,8 +90,8 @@ export const MUTATIONS: readonly Mutation[] = [
     'guest-memory',
     'src/mem/guest-memory.ts',
     'a region has one byte more',
-    'address < this.#limits[piece]',
-    'address <= this.#limits[piece]',
+    'address >= this.#limits[low]',
+    'address > this.#limits[low]',
   ),
   fuzz(
     'split',
@@ -198,8 +198,8 @@ export const MUTATIONS: readonly Mutation[] = [
     'shim-rows',
     WINDOW,
     'a read-only window is writable',
-    'window->writable = !(flags & READ_ONLY);',
-    'window->writable = true;',
+    'flags & READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE',
+    'PROT_READ | PROT_WRITE',
   ),
   fuzz(
     'shim-rows',
@@ -212,8 +212,8 @@ export const MUTATIONS: readonly Mutation[] = [
     'shim-rows',
     WINDOW,
     'a range may end a byte behind its window',
-    '(uint64_t)offset + (uint64_t)length > window->length ',
-    '(uint64_t)offset + (uint64_t)length > window->length + 1 ',
+    '(uint64_t)offset + (uint64_t)length > whole ',
+    '(uint64_t)offset + (uint64_t)length > whole + 1 ',
   ),
   fuzz(
     'shim-rows',
