@@ -21,12 +21,15 @@ import type { QueueSetup } from '../virtio/device-queue.ts'
 import { guestOffloads, has, headerLength, rxOffloads, txOffloads } from '../virtio/features.ts'
 import type { VirtioCall } from './engine-messages.ts'
 import { mapLog, mapRegion, unmapLog, unmapRegions } from './guest-mapping.ts'
+import type { MemoryPace } from './memory-pace.ts'
 import type { WindowBudget } from './window-shares.ts'
 
 /** Who decides which device owns the port, and carries out what it says. */
 export interface DeviceHost {
   /** Shared by all devices of the port. */
   readonly windows: WindowBudget
+  /** Told what changes of their memory cost. */
+  readonly pace: MemoryPace
   /** Has the engine's port do something between two turns. */
   call(call: VirtioCall): Promise<unknown>
   /** This device runs a queue: it is attached now, or when the owner's rings have stopped. */
@@ -136,12 +139,12 @@ export class GuestDevice implements VhostUserDevice {
       for (const { fd } of regions.slice(mapped.length + 1)) shim.close(fd)
       throw error
     }
-    await this.#replaceMemory(mapped, this.#regions)
+    await this.#replaceMemory(mapped, this.#regions, mapped)
   }
 
   async addMemory(region: MemoryRegion): Promise<void> {
     const added = mapRegion(region, this.#host.windows)
-    await this.#replaceMemory([...this.#regions, added], [])
+    await this.#replaceMemory([...this.#regions, added], [], [added])
   }
 
   async removeMemory(region: Omit<MemoryRegion, 'fd' | 'mmapOffset'>): Promise<void> {
@@ -156,6 +159,7 @@ export class GuestDevice implements VhostUserDevice {
     await this.#replaceMemory(
       this.#regions.filter((own) => !isIt(own)),
       gone,
+      [],
     )
   }
 
@@ -163,7 +167,10 @@ export class GuestDevice implements VhostUserDevice {
   async #replaceMemory(
     regions: readonly GuestRegion[],
     gone: readonly GuestRegion[],
+    added: readonly GuestRegion[],
   ): Promise<void> {
+    const windows = added.reduce((sum, region) => sum + region.windows.length, 0)
+    this.#host.pace.charge(1 + windows + this.#started.size)
     this.#regions = regions
     await this.#call({ do: 'memory', regions })
     unmapRegions(gone, this.#host.windows)

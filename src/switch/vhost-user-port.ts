@@ -26,6 +26,7 @@ import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
 import { DEVICE_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
+import { MemoryPace } from './memory-pace.ts'
 import { WindowBudget } from './window-shares.ts'
 
 const MTU_MAX = 65535
@@ -40,6 +41,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
   readonly windows: WindowBudget = new WindowBudget()
+  readonly pace: MemoryPace = new MemoryPace()
   readonly #options: VhostUserOptions
   readonly #context: OpenPortContext
   readonly #share: DescriptorShare
@@ -69,6 +71,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       path: options.path,
       isServer: options.server ?? true,
       makeSession: () => this.#makeSession(),
+      waitMs: () => this.pace.waitMs(),
       log: (message) => context.log(`vhost-user ${options.id}: ${message}`),
       failed: context.failed,
     })

@@ -28,6 +28,8 @@ export interface ListenerOptions {
   /** True: we listen on the path; false: the front-end does, and we connect. */
   readonly isServer: boolean
   /** For a connection that came; throws when there is nothing left for it. */
+  /** How long nothing more is read from a front-end that was just heard. */
+  readonly waitMs: () => number
   readonly makeSession: () => VhostUserSession
   readonly log: (message: string) => void
   /** No front-end can come any more. */
@@ -71,6 +73,8 @@ export class VhostUserListener {
   /** As many steps as there were jobs, one after the other. */
   #last: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
+  /** Of front-ends that are read later. */
+  readonly #waiting = new Set<NodeJS.Timeout>()
   #waitMs = RECONNECT_MS_MIN
   #isClosed = false
 
@@ -151,7 +155,21 @@ export class VhostUserListener {
     if (job === undefined) return
     if (job.item === null) return this.#end(job.connection)
     await this.#handle(job.connection, job.item, job.fds)
-    this.#sockets!.answered(job.connection.number)
+    this.#answer(job.connection)
+  }
+
+  /** Whoever does too much is read later; what others say, and the end of this one, does not wait. */
+  #answer({ number, isBroken }: Connection): void {
+    const waitMs = isBroken ? 0 : this.#options.waitMs()
+    if (waitMs === 0) {
+      this.#sockets!.answered(number)
+      return
+    }
+    const timer = setTimeout(() => {
+      this.#waiting.delete(timer)
+      this.#sockets!.answered(number)
+    }, waitMs)
+    this.#waiting.add(timer)
   }
 
   async #handle(connection: Connection, item: MessageItem, fds: number[]): Promise<void> {
@@ -224,6 +242,7 @@ export class VhostUserListener {
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#timer)
+    for (const timer of this.#waiting) clearTimeout(timer)
     if (this.#sockets !== undefined) {
       await this.#sockets.ignore(this.#group)
       await this.#last

@@ -16,6 +16,7 @@ import { VirtioScratch } from '../../src/port/virtio-scratch.ts'
 import { COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import type { VirtioCall } from '../../src/switch/engine-messages.ts'
 import { GuestDevice } from '../../src/switch/guest-device.ts'
+import { MemoryPace } from '../../src/switch/memory-pace.ts'
 import {
   PORT_WINDOWS_MAX,
   WindowBudget,
@@ -221,6 +222,7 @@ class GuestRun {
     own.set(bytes)
     this.#device = new GuestDevice({
       windows: this.#budget,
+      pace: new MemoryPace(),
       call: (call) => Promise.resolve(callPort(call)),
       claim: (device) => device.attach(),
       changed: () => Promise.resolve(),

@@ -22,6 +22,8 @@ const SLOTS = 509
 /** Messages that are sent before the next answer is waited for. */
 const BATCH = 64
 const PAGE = 4096
+/** While a table is replaced both count: less than half of the share. */
+const TABLE_WINDOWS = 200
 
 let directory: string
 let sw: Switch
@@ -63,6 +65,28 @@ async function passesFrames(id: string, number: number): Promise<void> {
     }
   })
 }
+
+test('a guest that changes its memory all the time is read more slowly, and nobody else', async () => {
+  const memfd = shim.memfdCreate('framepump-test-guest', 1)
+  shim.ftruncate(memfd, TABLE_WINDOWS * 2 ** 30)
+  await sw.addPort({ type: 'memory', id: 'm' })
+  for (const id of ['a', 'v']) await addPort(id)
+  const guest = connect('a')
+  await guest.start()
+  const row = u64s(2 ** 40, TABLE_WINDOWS * 2 ** 30, 2 ** 40, 0)
+  const table = new Uint8Array(Buffer.concat([u32s(1, 0), row]))
+  // What may be done at once, and half a second more.
+  const tables = Math.ceil((8192 + 512) / TABLE_WINDOWS) + 1
+  const startMs = performance.now()
+  for (let number = 0; number < tables; number++) {
+    guest.send(5, table, [memfd])
+    if (number === tables - 1) await passesFrames('v', 1)
+    await guest.barrier()
+  }
+  expect(performance.now() - startMs).toBeGreaterThan(450)
+  expect(sw.port('a').state).toBe('connected')
+  shim.close(memfd)
+}, 60_000)
 
 test('1,023 vhost-user ports beside a memory port, the last with a guest', async () => {
   await sw.addPort({ type: 'memory', id: 'm' })

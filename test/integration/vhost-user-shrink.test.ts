@@ -104,19 +104,26 @@ async function portFails(id: string): Promise<void> {
 async function keepSending(sender: ShrinkingGuest): Promise<void> {
   for (let round = 0; round < ROUNDS; round++) {
     sender.reclaim()
-    sender.sendFrames()
+    sender.sendFrames(round % 2 === 0)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
 }
 
-test('a sender that shrinks under frames on alternating pages of all its queues', async () => {
-  const sender = await connect('a')
-  await expectBounded(async () => {
-    sender.shrink()
-    sender.sendFrames()
-    await portFails('a')
-  })
-}, 60_000)
+test.each([
+  ['with their heads', false],
+  ['behind their heads', true],
+])(
+  'a sender that shrinks under frames on alternating pages, %s',
+  async (_what, isWhole) => {
+    const sender = await connect('a')
+    await expectBounded(async () => {
+      sender.shrink()
+      sender.sendFrames(isWhole)
+      await portFails('a')
+    })
+  },
+  60_000,
+)
 
 test('a receiver that shrinks under frames for all its buffers', async () => {
   const sender = await connect('a')
@@ -124,7 +131,7 @@ test('a receiver that shrinks under frames for all its buffers', async () => {
   receiver.postBuffers()
   await expectBounded(async () => {
     receiver.shrink()
-    sender.sendFrames()
+    sender.sendFrames(true)
     await portFails('b')
     expect((await daemon.port('a'))['state']).toBe('connected')
   })
@@ -137,7 +144,7 @@ test('both at once', async () => {
   await expectBounded(async () => {
     receiver.shrink()
     sender.shrink()
-    sender.sendFrames()
+    sender.sendFrames(true)
     await portFails('a')
   })
 }, 60_000)
@@ -163,7 +170,7 @@ test('again and again, by guests that come back', async () => {
       receiver.postBuffers()
       if (round % 2 === 0) sender.shrink()
       else receiver.shrink()
-      sender.sendFrames()
+      sender.sendFrames(true)
       await portFails(round % 2 === 0 ? 'a' : 'b')
       for (const guest of guests.splice(0)) guest.close()
       for (const id of ['a', 'b']) {

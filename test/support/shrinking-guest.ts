@@ -3,8 +3,8 @@
  * lie in goes. Each buffer has a page of its own, and the page behind it has none, so that a back-end
  * that replaced page after page would split a mapping for each of them.
  *
- *     memfd:  | rings | page | - | page | - | ...
- *             ^ what `shrink` leaves
+ *     memfd:  | rings | head of a frame | page | - | page | - | ...
+ *             |  what `shrink` leaves   |
  */
 import { Window } from '../../src/mem/window.ts'
 import { shim } from '../../src/native/shim.ts'
@@ -20,6 +20,7 @@ const RING_STRIDE = 0x4_0000
 /** Segments of a frame, the header in the first of them, and bytes of each. */
 const SEGMENTS = 62
 const SEGMENT_LENGTH = 40
+const HEADER_LENGTH = 12
 /** Frames of a burst that are cut so. */
 const FRAMES = 66
 
@@ -37,11 +38,14 @@ export class ShrinkingGuest {
   private constructor(path: string, pairs: number) {
     this.frontEnd = FrontEnd.connect(path)
     this.#pairs = pairs
-    this.#ringsLength = 2 * pairs * RING_STRIDE
+    this.#ringsLength = 2 * pairs * RING_STRIDE + PAGE
     this.#length = this.#ringsLength + 2 ** 30
     this.#memfd = shim.memfdCreate('framepump-test-guest', 1)
     shim.ftruncate(this.#memfd, this.#length)
     this.#rings = Window.map(this.#ringsLength, { fd: this.#memfd })
+    // For everybody, behind a header of zeros; one without a sender would be dropped.
+    const head = new Uint8Array(this.#rings.buffer, this.#ringsLength - PAGE, SEGMENT_LENGTH)
+    head.set([...Array.from({ length: 6 }, () => 0xff), 2, 0, 0, 0, 0, 9], HEADER_LENGTH)
     this.#drivers = Array.from({ length: 2 * pairs }, (_, queue) => {
       const offset = queue * RING_STRIDE
       return new SplitDriver({
@@ -91,12 +95,19 @@ export class ShrinkingGuest {
     return MEMORY_ADDRESS + this.#ringsLength + page * PAGE
   }
 
-  /** A burst of frames into each transmitq, if there is room, with one kick at the end. */
-  sendFrames(): void {
+  /**
+   * A burst of frames into each transmitq, if there is room, with one kick at the end. With `isWhole`
+   * the head of each is where it stays.
+   */
+  sendFrames(isWhole: boolean): void {
+    const head = MEMORY_ADDRESS + this.#ringsLength - PAGE
     for (let pair = 0; pair < this.#pairs; pair++) {
       const driver = this.#drivers[2 * pair + 1]
       for (let frame = 0; frame < FRAMES && driver.begin(SEGMENTS, false); frame++) {
-        for (let n = 0; n < SEGMENTS; n++) driver.add(this.#nextPage(), SEGMENT_LENGTH, false)
+        for (let n = 0; n < SEGMENTS; n++) {
+          const address = n === 0 && isWhole ? head : this.#nextPage()
+          driver.add(address, SEGMENT_LENGTH, false)
+        }
         driver.commit()
       }
       driver.publish()
