@@ -2,19 +2,16 @@
  * A running capture, as the control plane sees it: the ring, the writer thread, and the interfaces
  * described so far. The engine's end is a Recorder; the caller attaches and detaches it.
  */
-import { constants } from 'node:fs'
-import { Socket } from 'node:net'
 import { extname } from 'node:path'
-import type { Writable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { getSystemErrorMap } from 'node:util'
 import { Worker } from 'node:worker_threads'
-import { ConfigError, errnoName, SysError } from '../errors.ts'
-import { Window } from '../mem/window.ts'
+import { ConfigError } from '../errors.ts'
+import type { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import type { Capture, CaptureFormat, CaptureOptions, CaptureSummary } from '../switch/api.ts'
 import { pcapHeader } from '../wire/pcap.ts'
 import { interfaceDescription, sectionHeader } from '../wire/pcapng.ts'
+import type { Destination } from './destination.ts'
+import { openDestination } from './destination.ts'
 import type { CaptureRingHandle } from './ring.ts'
 import {
   COUNT_DROPPED,
@@ -28,10 +25,6 @@ import {
 import type { WriterMessage } from './writer-worker.ts'
 
 export const SNAP_LENGTH_MAX = 262144
-
-const SOCK_STREAM = 1
-/** A stream that takes nothing for so long after the end has lost its last bytes. */
-const STREAM_STUCK_MS = 2000
 
 /**
  * Detaches the engine's recorder; resolves when the engine no longer touches the ring. `error`: the
@@ -50,12 +43,14 @@ export class CaptureSession implements Capture {
   readonly #counts: Float64Array
   readonly #control: Int32Array
   readonly #detach: Detach
+  readonly #destination: Destination
+  #ended!: (summary: CaptureSummary) => void
+  #hasBegun = false
   #detached: Promise<void> | undefined
 
   constructor(id: number, options: CaptureOptions, detach: Detach) {
     checkOptions(options)
     const format = options.format ?? formatOf(options)
-    const { fd, name, settle } = openDestination(options.to)
     this.id = id
     this.ports = options.ports === undefined ? null : new Set(options.ports)
     const { window, handle } = createCaptureRing({
@@ -64,18 +59,47 @@ export class CaptureSession implements Capture {
       snapLength: options.snapLength ?? SNAP_LENGTH_MAX,
       countLimit: options.count ?? 0,
     })
+    try {
+      this.#destination = openDestination(options.to)
+    } catch (error) {
+      window.unmap()
+      throw error
+    }
     this.ring = handle
     this.#window = window
     this.#counts = new Float64Array(handle.counts)
     this.#control = new Int32Array(handle.control)
     this.#detach = detach
+    this.done = new Promise((resolve) => (this.#ended = resolve))
     const header = format === 'pcapng' ? sectionHeader('framepump') : pcapHeader(handle.snapLength)
     new Uint8Array(window.buffer).set(header)
     Atomics.store(this.#control, RING_HEAD, header.length)
+  }
+
+  /**
+   * Everything that can refuse it has been asked: from now on the destination is the capture's, and
+   * a file's old contents are gone.
+   */
+  begin(): void {
+    const { fd, name } = this.#destination
+    this.#destination.begin()
     const worker = new Worker(new URL('./writer-worker.js', import.meta.url), {
-      workerData: { ring: handle, fd, name },
+      workerData: { ring: this.ring, fd, name },
     })
-    this.done = this.#run(worker, settle)
+    this.#hasBegun = true
+    void this.#run(worker).then(this.#ended)
+  }
+
+  /** Ends it, also when it never began: then the destination is as it was, and a given one its giver's. */
+  async end(): Promise<void> {
+    if (this.#hasBegun) {
+      await this.stop()
+      return
+    }
+    await this.#release()
+    this.#destination.abandon()
+    this.#window.unmap()
+    this.#ended({ frames: 0, dropped: 0, bytes: 0, error: 'it never began' })
   }
 
   /** Number and Interface Description Block for a port that is recorded from now on. */
@@ -92,6 +116,11 @@ export class CaptureSession implements Capture {
     return { id, block }
   }
 
+  /** The last description went nowhere: a reader numbers interfaces by those that are in the file. */
+  undescribe(id: number): void {
+    if (this.#counts[COUNT_INTERFACES] === id + 1) this.#counts[COUNT_INTERFACES] = id
+  }
+
   async stop(): Promise<CaptureSummary> {
     await this.#release()
     Atomics.store(this.#control, RING_STOP, 1)
@@ -105,18 +134,23 @@ export class CaptureSession implements Capture {
     return this.#detached
   }
 
-  async #run(worker: Worker, settle: Destination['settle']): Promise<CaptureSummary> {
+  async #run(worker: Worker): Promise<CaptureSummary> {
     const { bytes, error } = await new Promise<{ bytes: number; error?: string }>((resolve) => {
       worker.on('message', (message: WriterMessage) => {
         if (message.type === 'complete') void this.stop()
         else resolve(message)
       })
-      worker.on('error', (cause) => resolve({ bytes: 0, error: `writer: ${cause.message}` }))
+      worker.on('error', (cause) => {
+        // It ended before it came to closing the descriptor.
+        shim.close(this.#destination.fd)
+        resolve({ bytes: 0, error: `writer: ${cause.message}` })
+      })
     })
     // After a write error the engine still holds the ring, also when a stop is under way.
     await this.#release(error)
-    const streamError = await settle()
+    const streamError = await this.#destination.settle()
     await worker.terminate()
+    this.#destination.released()
     this.#window.unmap()
     // To the writer a failed stream is a reader that went; the stream knows why.
     const reason = streamError ?? error
@@ -144,61 +178,4 @@ function checkOptions(options: CaptureOptions): void {
 
 function formatOf(options: CaptureOptions): CaptureFormat {
   return 'path' in options.to && extname(options.to.path) === '.pcap' ? 'pcap' : 'pcapng'
-}
-
-interface Destination {
-  readonly fd: number
-  readonly name: string
-  /** Waits, after the writer's end, until all has reached a stream; tells what went wrong there. */
-  readonly settle: () => Promise<string | undefined>
-}
-
-function openDestination(to: CaptureOptions['to']): Destination {
-  const settle = (): Promise<undefined> => Promise.resolve(undefined)
-  if ('fd' in to && typeof to.fd === 'number' && !('write' in to)) {
-    return { fd: to.fd, name: 'the given descriptor', settle }
-  }
-  if ('path' in to && typeof to.path === 'string' && !('write' in to)) {
-    const { O_WRONLY, O_CREAT, O_TRUNC, O_NONBLOCK } = constants
-    const O_CLOEXEC = 0o2000000
-    // Without O_NONBLOCK a FIFO that nobody reads would hold up the whole control plane.
-    const fd = shim.open(to.path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC)
-    if (fd < 0) {
-      const reason = getSystemErrorMap().get(fd)?.[1] ?? errnoName(fd)
-      throw new SysError('CAPTURE_FILE', `cannot create ${to.path}: ${reason}`, {
-        syscall: 'open',
-        errno: -fd,
-        path: to.path,
-      })
-    }
-    return { fd, name: to.path, settle }
-  }
-  return openStream(to as Writable)
-}
-
-/** A socket pair whose other end is piped into the stream, at the stream's own pace. */
-function openStream(stream: Writable): Destination {
-  const fds = new Int32Array(2)
-  const made = shim.socketPair(SOCK_STREAM, fds)
-  if (made < 0) {
-    throw new SysError('OUT_OF_RESOURCES', `socketpair: ${errnoName(made)}`, { errno: -made })
-  }
-  const source = new Socket({ fd: fds[1], readable: true, writable: false })
-  const stuck = new AbortController()
-  const flushed = pipeline(source, stream, { signal: stuck.signal }).then(
-    () => undefined,
-    (error: Error) =>
-      stuck.signal.aborted ? 'nobody reads the stream' : `stream: ${error.message}`,
-  )
-  const settle = async (): Promise<string | undefined> => {
-    const flow = (): string => `${source.bytesRead} ${stream.writableLength}`
-    let before = ''
-    const timer = setInterval(() => {
-      const now = flow()
-      if (now === before) stuck.abort()
-      before = now
-    }, STREAM_STUCK_MS)
-    return flushed.finally(() => clearInterval(timer))
-  }
-  return { fd: fds[0], name: 'the stream', settle }
 }

@@ -2,7 +2,6 @@
  * The daemon: a switch made from a config, with a control socket. Reload and shutdown are here;
  * signals are the command line's.
  */
-import { mkdirSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/load.ts'
 import { planChanges } from '../config/diff.ts'
@@ -10,8 +9,8 @@ import type { Action } from '../config/diff.ts'
 import { makeCommands } from '../control/commands.ts'
 import type { ServerVersion } from '../control/server.ts'
 import { ControlServer } from '../control/server.ts'
-import { StateError, SysError } from '../errors.ts'
-import type { PortInfo, Switch } from '../switch/api.ts'
+import { StateError } from '../errors.ts'
+import type { AddPortSettings, PortInfo, Switch } from '../switch/api.ts'
 import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
 import type { PortOptions } from '../port/options.ts'
@@ -64,7 +63,6 @@ export class Daemon {
       this.#end = resolve
     })
     const { config, isIncoming = false } = options
-    if (config.stateDir !== undefined) makeStateDirectory(config.stateDir)
     const settings = { ...switchOptions(config), incoming: isIncoming }
     this.switch = createSwitch({ ...settings, log: options.log })
     try {
@@ -117,11 +115,15 @@ export class Daemon {
     return this.#server.path
   }
 
-  async #addPort(options: PortOptions, given?: ReadonlyMap<string, number>): Promise<void> {
+  async #addPort(
+    options: PortOptions,
+    given?: ReadonlyMap<string, number>,
+    settings?: AddPortSettings,
+  ): Promise<void> {
     const { privileges } = this.#options
     privileges.check(options)
     try {
-      await this.switch.addPort(options, given)
+      await this.switch.addPort(options, given, settings)
     } catch (error) {
       throw privileges.explain(error)
     }
@@ -187,7 +189,7 @@ export class Daemon {
           await this.switch.removePort(step.id)
           break
         case 'add':
-          await this.#addPort(step.options)
+          await this.#addPort(step.options, undefined, { keepsUnusable: true })
           break
         case 'link':
           await this.switch.addLink(step.a, step.b)
@@ -246,16 +248,8 @@ function switchOptions(config: Config): Parameters<typeof createSwitch>[0] {
   }
 }
 
-function makeStateDirectory(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException
-    throw new SysError('STATE_DIR', `state-dir ${path} cannot be made: ${code}`, { path, cause })
-  }
-}
-
 function describeOpening(info: PortInfo): string {
+  if (info.state === 'failed') return `failed error="${info.error}"`
   if (info.state === 'postponed') return `postponed ${info.info}`
   const reason = info.notPostponed
   return `opened ${describeFacts(info)}${reason === undefined ? '' : ` because="${reason}"`}`

@@ -51,7 +51,12 @@ export class Window {
         errno: -id,
       })
     }
-    return Window.view(id)
+    try {
+      return Window.view(id)
+    } catch (error) {
+      shim.windowUnmap(id)
+      throw error
+    }
   }
 
   /** Maps a new memfd of `length` bytes, all zero. */

@@ -38,6 +38,17 @@ export class MemoryRing {
     return new MemoryRing(Window.map(RING_SLOTS * SLOT_STRIDE), index)
   }
 
+  /** Both directions of a port, or none. */
+  static createPair(): { inward: MemoryRing; outward: MemoryRing } {
+    const inward = MemoryRing.create()
+    try {
+      return { inward, outward: MemoryRing.create() }
+    } catch (error) {
+      inward.window.unmap()
+      throw error
+    }
+  }
+
   static view(handle: MemoryRingHandle): MemoryRing {
     return new MemoryRing(Window.view(handle.window), handle.index)
   }

@@ -5,6 +5,7 @@
  * A TAP's frames arrive through the I/O tier; every other port that can hand frames to the switch
  * is a `PolledPort` and is asked once per turn.
  */
+import type { TapQueue } from '../io/tier.ts'
 import type { Burst } from '../mem/burst.ts'
 
 /** Ports of one switch. */
@@ -22,6 +23,8 @@ export interface EnginePort {
   stopIfFaulted?(): boolean
   /** About what a frame costs that is given to it, in nanoseconds, if it is more than a copy. */
   readonly deliveryNs?: number
+  /** Queues that the I/O tier reads while the engine has the port; absent: it is no TAP. */
+  readonly queues?: readonly TapQueue[]
   /** TUN_F_* bits that the port can be given. */
   readonly txOffloads: number
   /**
@@ -74,4 +77,9 @@ export function polledWaitUs(ports: readonly PolledPort[], most: number): number
     if (waitUs >= 0 && (least < 0 || waitUs < least)) least = waitUs
   }
   return least
+}
+
+/** The queues that the tier reads. */
+export function queuesOf(port: EnginePort | null): readonly TapQueue[] {
+  return port?.queues ?? []
 }

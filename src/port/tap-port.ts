@@ -69,7 +69,6 @@ export class TapPort implements EnginePort {
     // Whoever gave the descriptors may have detached some.
     for (const queue of this.queues) queue.isAttached = isAttached(shim, queue.fd)
     this.#attachAll()
-    for (const queue of this.queues) if (queue.isAttached) tier.addQueue(queue)
   }
 
   /** @hot */

@@ -371,17 +371,24 @@ export class VirtioPort implements PolledPort {
   /** False: its rings do not lie in the memory. The descriptors are ours from now on. */
   startQueue(index: number, setup: QueueSetup): boolean {
     this.stopQueue(index)
-    const base = startBase(this.#memory, setup, this.#negotiated.isPacked)
-    const queue = this.#attach({ ...setup, base })
-    if (queue === null) {
-      closeFd(setup.kickFd)
-      closeFd(setup.callFd)
-      return false
+    let hasStarted = false
+    try {
+      const base = startBase(this.#memory, setup, this.#negotiated.isPacked)
+      const queue = this.#attach({ ...setup, base })
+      if (queue === null) return false
+      this.#rings[index] = new Ring(setup, queue)
+      if (setup.kickFd >= 0) this.#tier.watch(setup.kickFd)
+      this.#list()
+      hasStarted = true
+      return true
+    } finally {
+      if (!hasStarted) {
+        this.#rings[index] = null
+        this.#list()
+        closeFd(setup.kickFd)
+        closeFd(setup.callFd)
+      }
     }
-    this.#rings[index] = new Ring(setup, queue)
-    if (setup.kickFd >= 0) this.#tier.watch(setup.kickFd)
-    this.#list()
-    return true
   }
 
   /** Ends every access to the queue; returns where it stands. */

@@ -20,18 +20,22 @@ export interface ListenErrors {
 export function listenOn(path: string, backlog: number, errors: ListenErrors): number {
   refuseWhenAnswered(path, errors)
   const fd = makeSocket(errors)
-  const fail = (syscall: 'bind' | 'listen', result: number): never => {
+  let isBound = false
+  try {
+    // bind(2) gives the file the mode of the socket: it never has another, and no path is looked up a
+    // second time, behind which there might be another file by then.
+    fchmodSync(fd, SOCKET_MODE)
+    const bound = shim.bindUnix(fd, path)
+    if (bound < 0) throw errors.failed('bind', -bound)
+    isBound = true
+    const listening = shim.listen(fd, backlog)
+    if (listening < 0) throw errors.failed('listen', -listening)
+    return fd
+  } catch (error) {
+    if (isBound) unlinkSync(path)
     shim.close(fd)
-    throw errors.failed(syscall, -result)
+    throw error
   }
-  // bind(2) gives the file the mode of the socket: it never has another, and no path is looked up a
-  // second time, behind which there might be another file by then.
-  fchmodSync(fd, SOCKET_MODE)
-  const bound = shim.bindUnix(fd, path)
-  if (bound < 0) fail('bind', bound)
-  const listening = shim.listen(fd, backlog)
-  if (listening < 0) fail('listen', listening)
-  return fd
 }
 
 /** Whether somebody answers on the path. He sees a connection that says nothing and goes. */

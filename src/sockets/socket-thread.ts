@@ -54,7 +54,13 @@ export class SocketThread {
       sleepMaxMs: WORKER_SLEEP_MAX_MS,
       stop: this.#stop,
     }
-    this.#worker = new Worker(new URL('./socket-worker.js', import.meta.url), { workerData })
+    try {
+      this.#worker = new Worker(new URL('./socket-worker.js', import.meta.url), { workerData })
+    } catch (error) {
+      shim.close(workerData.epoll)
+      shim.close(this.#eventFd)
+      throw error
+    }
     this.#worker.on('message', (event: SocketEvent) => this.#receive(event))
     this.#worker.on('error', (error: Error) => this.#ended(error.message))
     const forget = atExit(() => this.#wake())

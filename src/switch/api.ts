@@ -220,14 +220,29 @@ export interface SwitchEvents {
   'engine-failed': [error: Error]
 }
 
+export interface AddPortSettings {
+  /**
+   * A port that what is stored of its guest stands in the way of is added all the same, `failed`,
+   * with the reason; default: VHOST_USER_ACKED is thrown.
+   */
+  readonly keepsUnusable?: boolean
+}
+
 export interface Switch extends AsyncDisposable {
   readonly events: EventEmitter<SwitchEvents>
   readonly runState: RunState
   readonly io: IoTierName
   /** Why `auto` took `read-write`; absent: it did not, or the tier was forced. */
   readonly ioReason?: string
-  /** Opens the port and puts it on the switch. `given` are descriptors by name (fd=, fds=). */
-  addPort(options: PortOptions, given?: ReadonlyMap<string, number>): Promise<PortInfo>
+  /**
+   * Opens the port and puts it on the switch. `given` are descriptors by name (fd=, fds=), which are
+   * the port's when this resolves.
+   */
+  addPort(
+    options: PortOptions,
+    given?: ReadonlyMap<string, number>,
+    settings?: AddPortSettings,
+  ): Promise<PortInfo>
   /** Ends all access to the port, forgets its MACs, closes it. */
   removePort(id: string): Promise<void>
   setLink(id: string, up: boolean): Promise<void>

@@ -4,6 +4,7 @@ import { StateError } from '../errors.ts'
 import type { Capture, CaptureOptions } from './api.ts'
 import type { EngineClient } from './engine-client.ts'
 import type { PortEntry } from './port-entry.ts'
+import type { Undo } from './undo.ts'
 
 /** Captures at the same time: each has a ring and a thread. */
 const CAPTURES_MAX = 16
@@ -22,7 +23,7 @@ export class CaptureSet {
   }
 
   /** `ports`: all of the switch; those that the options do not name are left out. */
-  async start(options: CaptureOptions, ports: Iterable<PortEntry>): Promise<Capture> {
+  async start(options: CaptureOptions, ports: readonly PortEntry[], undo: Undo): Promise<Capture> {
     if (this.#sessions.size >= CAPTURES_MAX) {
       throw new StateError('TOO_MANY_CAPTURES', `there are ${CAPTURES_MAX} captures already`)
     }
@@ -31,24 +32,31 @@ export class CaptureSet {
       this.#sessions.delete(id)
       await this.#engine.request({ op: 'remove-capture', capture: id }).catch(() => undefined)
     })
-    this.#sessions.set(id, capture)
-    const interfaces = [...ports]
+    undo(() => capture.end())
+    const interfaces = ports
       .filter((entry) => isCaptured(capture, entry))
       .map((entry) => describe(capture, entry))
+    this.#sessions.set(id, capture)
     await this.#engine.request({ op: 'add-capture', capture: id, ring: capture.ring, interfaces })
+    capture.begin()
     return capture
   }
 
-  /** A port is new: captures of all ports have it, too. */
+  /** A port is new: captures of all ports have it, too. They lose it with the engine's port. */
   async add(entry: PortEntry): Promise<void> {
     for (const capture of this.#sessions.values()) {
       if (!isCaptured(capture, entry)) continue
-      const description = describe(capture, entry)
-      await this.#engine.request({
-        op: 'add-interface',
-        capture: capture.id,
-        interface: description,
-      })
+      const described = describe(capture, entry)
+      try {
+        await this.#engine.request({
+          op: 'add-interface',
+          capture: capture.id,
+          interface: described,
+        })
+      } catch (error) {
+        capture.undescribe(described.id)
+        throw error
+      }
     }
   }
 

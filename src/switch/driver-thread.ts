@@ -14,17 +14,19 @@ export class DriverThread {
   readonly #worker: Worker
   readonly #exited: Promise<unknown>
   readonly #stop: Int32Array = new Int32Array(new SharedArrayBuffer(4))
-  /** One to kick the engine, one for each receiveq to call the driver. */
-  readonly #fds: number[]
+  /** One to kick the engine, then one for each receiveq to call the driver. */
+  readonly #fds: readonly number[]
+  /** Those that the engine has not been given, and the one that it never is. */
+  readonly #own: Set<number>
   /** Never given away: the others may be closed by the engine, and their numbers another's. */
   readonly #wakeFd: number
-  #areGiven = false
 
   /** `failed` is told when the driver dies. */
   constructor(choice: DriverChoice, failed: (reason: string) => void) {
     const [wakeFd, ...fds] = makeEventFds(2 + choice.pairs)
     this.#wakeFd = wakeFd
     this.#fds = fds
+    this.#own = new Set([wakeFd, ...fds])
     const [kickFd, ...callFds] = fds
     const workerData: DriverWorkerData = {
       ...choice,
@@ -34,7 +36,13 @@ export class DriverThread {
       sleepMaxMs: WORKER_SLEEP_MAX_MS,
       stop: this.#stop,
     }
-    const worker = new Worker(new URL('./driver-worker.js', import.meta.url), { workerData })
+    let worker: Worker
+    try {
+      worker = new Worker(new URL('./driver-worker.js', import.meta.url), { workerData })
+    } catch (error) {
+      this.#closeOwn()
+      throw error
+    }
     this.#worker = worker
     const forget = atExit(() => this.#wake())
     this.#exited = new Promise((resolve) => worker.once('exit', resolve)).finally(forget)
@@ -50,14 +58,13 @@ export class DriverThread {
     })
   }
 
-  /** The engine owns these from the call on. */
-  giveKickFd(): number {
-    this.#areGiven = true
-    return this.#fds[0]
-  }
-
-  giveCallFd(queue: number): number {
-    return queue % 2 === 0 ? this.#fds[1 + queue / 2] : -1
+  /** The descriptors for a queue: the engine's, once it has been asked to start it. */
+  give(queue: number): { readonly kickFd: number; readonly callFd: number } {
+    const kickFd = queue === 1 ? this.#fds[0] : -1
+    const callFd = queue % 2 === 0 ? this.#fds[1 + queue / 2] : -1
+    this.#own.delete(kickFd)
+    this.#own.delete(callFd)
+    return { kickFd, callFd }
   }
 
   /** The device works: the driver may begin. */
@@ -70,8 +77,12 @@ export class DriverThread {
     this.#wake()
     this.#worker.postMessage('go')
     await this.#exited
-    shim.close(this.#wakeFd)
-    if (!this.#areGiven) for (const fd of this.#fds) shim.close(fd)
+    this.#closeOwn()
+  }
+
+  #closeOwn(): void {
+    for (const fd of this.#own) shim.close(fd)
+    this.#own.clear()
   }
 
   #wake(): void {

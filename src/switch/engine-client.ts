@@ -19,7 +19,7 @@ import {
   SHARED_PENDING,
   SHARED_SLEEPING,
   SHARED_WORDS,
-} from './engine.ts'
+} from './engine-cells.ts'
 import type { SwitchCounters } from './api.ts'
 
 export type EngineSettings = Pick<
@@ -70,7 +70,14 @@ export class EngineClient {
       eventFd: this.#eventFd,
       aioContext: this.signals.context,
     }
-    this.#worker = new Worker(new URL('./engine-worker.js', import.meta.url), { workerData: data })
+    try {
+      const entry = new URL('./engine-worker.js', import.meta.url)
+      this.#worker = new Worker(entry, { workerData: data })
+    } catch (error) {
+      this.signals.close()
+      shim.close(this.#eventFd)
+      throw error
+    }
     this.#worker.on('message', (message: EngineReply) => {
       if (message.type === 'port-failed') events.portFailed(message.port, message.errno)
       else if (message.type === 'queue-broken') {

@@ -2,22 +2,20 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { Recorder } from '../capture/recorder.ts'
 import { ReadWriteTier } from '../io/read-write-tier.ts'
-import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
+import type { IoTier, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EventSignals } from '../native/event-signals.ts'
-import { MemoryEnginePort } from '../port/memory-port.ts'
-import { MemoryRing } from '../port/memory-ring.ts'
-import { RecordPort, ReplayPort } from '../port/pcap-port.ts'
-import type { EnginePort } from '../port/port.ts'
 import { PORTS_MAX } from '../port/port.ts'
-import { PostponedPort } from '../port/postponed-port.ts'
 import { TapPort } from '../port/tap-port.ts'
 import { VirtioPort } from '../port/virtio-port.ts'
 import { VirtioScratch } from '../port/virtio-scratch.ts'
 import { KernelClock } from './clock.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData, VirtioCall } from './engine-messages.ts'
-import { Engine, SHARED_EXIT } from './engine.ts'
+import { SHARED_EXIT } from './engine-cells.ts'
+import { Engine } from './engine.ts'
+import { makePort } from './make-port.ts'
+import type { PortSurroundings } from './make-port.ts'
 import { shapeTap } from './tap-shape.ts'
 
 dropThreadCapabilities()
@@ -54,53 +52,28 @@ const engine = new Engine(
 
 const scratch = new VirtioScratch(engine.copies)
 
-function makePort(request: EngineRequest & { op: 'add-port' | 'replace-port' }): EnginePort {
-  const { port: index, description, txOffloads } = request
-  switch (description.kind) {
-    case 'tap': {
-      const { fds, vnetHdrLength } = description
-      return new TapPort({ index, fds, vnetHdrLength, txOffloads }, engine.tier, counters)
-    }
-    case 'memory':
-      return new MemoryEnginePort(
-        index,
-        MemoryRing.view(description.inward),
-        MemoryRing.view(description.outward),
-        engine.copies,
-        counters,
-      )
-    case 'replay':
-      return new ReplayPort(index, description.file, clock, (port, errno) =>
-        engine.portFailed(port, errno),
-      )
-    case 'virtio':
-      return new VirtioPort(index, engine.tier, scratch, signals, counters, {
-        queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),
-        driverCalled: (port) => send({ type: 'driver-called', port }),
-      })
-    case 'record': {
-      const recorder = new Recorder(description.ring, PORTS_MAX)
-      recorder.addInterface(index, 0, description.block)
-      return new RecordPort(index, recorder, clock, engine.copies, counters)
-    }
-    case 'postponed':
-      return new PostponedPort(index, txOffloads, counters)
-  }
-}
-
-function tapQueues(index: number): readonly TapQueue[] {
-  const port = engine.forwarder.port(index)
-  return port instanceof TapPort ? port.queues : []
+const surroundings: PortSurroundings = {
+  tier: engine.tier,
+  copies: engine.copies,
+  scratch,
+  signals,
+  counters,
+  clock,
+  portFailed: (port, errno) => engine.portFailed(port, errno),
+  events: {
+    queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),
+    driverCalled: (port) => send({ type: 'driver-called', port }),
+  },
 }
 
 function handle(request: EngineRequest): unknown {
   switch (request.op) {
     case 'add-port':
-      return engine.addPort(makePort(request), request.mtu)
+      return engine.addPort(makePort(request, surroundings), request.mtu)
     case 'replace-port':
-      return engine.replacePort(makePort(request), tapQueues(request.port))
+      return engine.replacePort(makePort(request, surroundings))
     case 'remove-port':
-      return engine.removePort(request.port, tapQueues(request.port))
+      return engine.removePort(request.port)
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
     case 'forget-macs':

@@ -12,39 +12,31 @@ import type { Recorder } from '../capture/recorder.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
 import { FaultWatch } from '../mem/fault-watch.ts'
-import { Window } from '../mem/window.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
-import { isPolled, polledWaitUs } from '../port/port.ts'
+import { isPolled, polledWaitUs, queuesOf } from '../port/port.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { EAGAIN, EBADF, EBADFD, EFAULT, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
 import type { Pace } from './api.ts'
 import type { Clock } from './clock.ts'
+import {
+  ENGINE_BURSTS,
+  ENGINE_MAC_ENTRIES,
+  ENGINE_MAC_FULL,
+  ENGINE_MAC_MOVES,
+  ENGINE_SLEEPS,
+  SHARED_PENDING,
+  SHARED_SLEEPING,
+} from './engine-cells.ts'
 import type { MacRows } from './engine-messages.ts'
 import { Forwarder } from './forward.ts'
+import { fillWithFrame } from './lone-frame.ts'
 import { MacTable } from './mac-table.ts'
 import { TurnBudget } from './turn-budget.ts'
 
-/** Cells of the shared Int32Array between the control plane and the engine. */
-export const SHARED_PENDING = 0
-export const SHARED_SLEEPING = 1
-/** 1: the process or the thread that owns the engine ends; whoever sets it sets SHARED_PENDING as well. */
-export const SHARED_EXIT = 2
-export const SHARED_WORDS = 16
-
-/** Cells of the shared Float64Array of the engine's own counters. */
-export const ENGINE_BURSTS = 0
-export const ENGINE_SLEEPS = 1
-export const ENGINE_MAC_ENTRIES = 2
-export const ENGINE_MAC_MOVES = 3
-export const ENGINE_MAC_FULL = 4
-export const ENGINE_COUNTERS = 8
-
 /** Frames of our own that wait for the end of a pause; the oldest goes. */
 const HELD_MAX = 256
-/** Bytes for a frame of our own. */
-const FRAME_SPACE = 2048
 const TICK_US = 20_000
 const SWEEP_INTERVAL_US = 1_000_000
 /** Cells of the MAC table that are read between two turns. */
@@ -298,18 +290,15 @@ export class Engine implements TierEvents {
       this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
       this.#isSweeping = true
     }
-    if (this.#isSweeping) {
-      const beforeS = ((nowUs / 1e6) | 0) - this.#options.macAgingS
-      this.#isSweeping = !this.#macTable.sweep(beforeS)
-    }
+    const beforeS = ((nowUs / 1e6) | 0) - this.#options.macAgingS
+    if (this.#isSweeping) this.#isSweeping = !this.#macTable.sweep(beforeS)
     this.publishCounters()
   }
 
   publishCounters(): void {
-    const table = this.#macTable
-    this.#engineCounters[ENGINE_MAC_ENTRIES] = table.entries
-    this.#engineCounters[ENGINE_MAC_MOVES] = table.moves
-    this.#engineCounters[ENGINE_MAC_FULL] = table.full
+    this.#engineCounters[ENGINE_MAC_ENTRIES] = this.#macTable.entries
+    this.#engineCounters[ENGINE_MAC_MOVES] = this.#macTable.moves
+    this.#engineCounters[ENGINE_MAC_FULL] = this.#macTable.full
   }
 
   // --- what the tier tells ------------------------------------------------------------------
@@ -354,32 +343,52 @@ export class Engine implements TierEvents {
 
   // --- what the control plane asks, between turns ---------------------------------------------
 
+  /** The port is the engine's from now on; when this throws it is closed, and not there. */
   addPort(port: EnginePort, mtu: number): void {
+    this.#startReading(port)
     if (isPolled(port)) this.#polled.push(port)
     this.forwarder.addPort(port, mtu)
   }
 
-  /** Ends every access to the port. `queues` are those of a TAP, else none. */
-  removePort(index: number, queues: readonly TapQueue[]): void {
-    this.#stopReading(index, queues)
-    this.#held = this.#held.filter((held) => held.port !== index)
+  /** Ends every access to the port, if there is one, also when that goes wrong half-way. */
+  removePort(index: number): void {
     const port = this.forwarder.port(index)
-    this.forwarder.removePort(index)
-    this.#budget.forget(index)
-    for (const recorder of this.#recorders) recorder.removeInterface(index)
-    port?.close()
+    try {
+      this.#stopReading(index, queuesOf(port))
+    } finally {
+      this.#held = this.#held.filter((held) => held.port !== index)
+      this.forwarder.removePort(index)
+      this.#budget.forget(index)
+      for (const recorder of this.#recorders) recorder.removeInterface(index)
+      port?.close()
+    }
   }
 
   /**
-   * Puts the port in the place of the one with its number, which is closed as by removePort; wiring,
-   * mtu and captures stay. The new one's queues may be in the tier already: `queues` are the old's.
+   * Puts the port in the place of the one with its number, which is closed as by removePort; the rest
+   * stays. When the new one cannot be read it is closed, and the old one stays.
    */
-  replacePort(port: EnginePort, queues: readonly TapQueue[]): void {
-    this.#stopReading(port.index, queues)
+  replacePort(port: EnginePort): void {
     const old = this.forwarder.port(port.index)
-    if (isPolled(port)) this.#polled.push(port)
-    this.forwarder.replacePort(port)
-    old?.close()
+    this.#startReading(port)
+    try {
+      this.#stopReading(port.index, queuesOf(old))
+    } finally {
+      if (isPolled(port)) this.#polled.push(port)
+      this.forwarder.replacePort(port)
+      old?.close()
+    }
+  }
+
+  /** All of its queues are read, or it is closed and none is: its descriptors are about to be closed. */
+  #startReading(port: EnginePort): void {
+    try {
+      for (const queue of queuesOf(port)) if (queue.isAttached) this.#tier.addQueue(queue)
+    } catch (error) {
+      this.#endReads(queuesOf(port))
+      port.close()
+      throw error
+    }
   }
 
   #stopReading(index: number, queues: readonly TapQueue[]): void {
@@ -405,9 +414,8 @@ export class Engine implements TierEvents {
 
   /** Forwards what waits in the kernel, as far as a bounded number of turns goes. */
   readOut(): void {
-    for (let turns = 0; turns < READ_OUT_TURNS_MAX; turns++) {
-      if (this.turn(false, 0) === 0 && !this.#tier.spin()) return
-    }
+    let turns = 0
+    while (turns++ < READ_OUT_TURNS_MAX && (this.turn(false, 0) > 0 || this.#tier.spin()));
   }
 
   get isPaused(): boolean {
@@ -424,19 +432,9 @@ export class Engine implements TierEvents {
       if (this.#held.length > HELD_MAX) this.#held.shift()
       return
     }
-    const window = Window.map(FRAME_SPACE)
-    new Uint8Array(window.buffer).set(frame)
-    const burst = this.#burst
-    burst.count = 1
-    burst.furtherTotal = 0
-    burst.window[0] = window.id
-    burst.offset[0] = 0
-    burst.length[0] = frame.length
-    burst.headLength[0] = 0
-    burst.heads.set(new Int32Array(window.buffer, 0, 4))
-    burst.clearOffloads()
+    const window = fillWithFrame(this.#burst, frame)
     this.#clock.read()
-    this.#forward(burst, port, 0)
+    this.#forward(this.#burst, port, 0)
     this.#tier.flush()
     this.forwarder.endTurn()
     window.unmap()

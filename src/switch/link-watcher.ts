@@ -202,7 +202,12 @@ export class LinkWatcher {
       this.#hasToldFailure = true
       return undefined
     }
-    this.#thread ??= SocketThread.acquire()
+    try {
+      this.#thread ??= SocketThread.acquire()
+    } catch (error) {
+      shim.close(fd)
+      throw error
+    }
     const namespace: Namespace = {
       key,
       fd,

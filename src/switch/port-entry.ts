@@ -48,6 +48,7 @@ export class PortEntry {
     this.open = open
     this.notPostponed = notPostponed
     this.wasConnected = open.isConnected
+    this.failure = open.failure
   }
 
   get isUp(): boolean {

@@ -5,6 +5,7 @@
  */
 import * as fs from 'node:fs'
 import { getSystemErrorMap, promisify } from 'node:util'
+import { claimFile } from '../capture/files-in-use.ts'
 import { isGzip } from '../capture/formats.ts'
 import { inflateFile } from '../capture/inflate.ts'
 import type { CaptureIndex } from '../capture/read-file.ts'
@@ -37,20 +38,28 @@ export class ReplaySwitchPort implements OpenPort {
   readonly description: PortDescription
   readonly #path: string
   readonly #fd: number
+  /** Nobody writes into the file until then. */
+  readonly #release: () => void
 
-  private constructor(path: string, fd: number, description: PortDescription) {
+  private constructor(path: string, fd: number, release: () => void, description: PortDescription) {
     this.#path = path
     this.#fd = fd
+    this.#release = release
     this.description = description
   }
 
   static async open(options: PcapOptions, log: (message: string) => void): Promise<OpenPort> {
     const path = options.replay!
-    const { fd, size } = await unpacked(await openFile(path), path, log)
+    const opened = await openFile(path)
+    const release = claimOrClose(opened.fd, path)
+    const { fd, size } = await unpacked(opened, path, log).catch((error: unknown) => {
+      release()
+      throw error
+    })
     try {
       const index = indexFile({ fd, size }, path)
       for (const note of index.notes) log(`${path}: ${note}`)
-      return new ReplaySwitchPort(path, fd, {
+      return new ReplaySwitchPort(path, fd, release, {
         kind: 'replay',
         file: {
           fd,
@@ -63,6 +72,7 @@ export class ReplaySwitchPort implements OpenPort {
         },
       })
     } catch (error) {
+      release()
       shim.close(fd)
       throw error
     }
@@ -77,8 +87,18 @@ export class ReplaySwitchPort implements OpenPort {
   }
 
   close(): Promise<void> {
+    this.#release()
     shim.close(this.#fd)
     return Promise.resolve()
+  }
+}
+
+function claimOrClose(fd: number, path: string): () => void {
+  try {
+    return claimFile(fd, path, false)
+  } catch (error) {
+    shim.close(fd)
+    throw error
   }
 }
 
@@ -152,8 +172,9 @@ async function unpacked(
   log: (message: string) => void,
 ): Promise<OpenFile> {
   let isKept = false
-  const window = Window.map(file.size, { fd: file.fd, readOnly: true })
+  let window: Window | undefined
   try {
+    window = Window.map(file.size, { fd: file.fd, readOnly: true })
     const bytes = new Uint8Array(window.buffer)
     isKept = !isGzip(bytes)
     if (isKept) return file
@@ -166,17 +187,22 @@ async function unpacked(
       inflated.window.unmap()
     }
   } finally {
-    window.unmap()
+    window?.unmap()
     if (!isKept) shim.close(file.fd)
   }
 }
 
 function memoryFile(bytes: Uint8Array, path: string): OpenFile {
   const fd = makeMemfd(bytes.length, path)
-  const window = Window.map(bytes.length, { fd })
-  new Uint8Array(window.buffer).set(bytes)
-  window.unmap()
-  return { fd, size: bytes.length }
+  try {
+    const window = Window.map(bytes.length, { fd })
+    new Uint8Array(window.buffer).set(bytes)
+    window.unmap()
+    return { fd, size: bytes.length }
+  } catch (error) {
+    shim.close(fd)
+    throw error
+  }
 }
 
 function makeMemfd(size: number, path: string): number {

@@ -11,7 +11,8 @@ import {
   TUN_F_USO6,
 } from '../abi/if-tun.ts'
 import { ConfigError } from '../errors.ts'
-import type { OffloadName, SwitchOptions } from './api.ts'
+import type { IoTierName, OffloadName, SwitchOptions } from './api.ts'
+import type { EngineSettings } from './engine-client.ts'
 
 const OFFLOAD_NAMES: readonly (readonly [number, OffloadName])[] = [
   [TUN_F_CSUM, 'csum'],
@@ -35,6 +36,17 @@ export function checkSwitchOptions(options: SwitchOptions): void {
   oneOf('groupAddresses', options.groupAddresses, ['transparent', '802.1D'])
   inRange('macAgingS', options.macAgingS, 1, 1_000_000)
   inRange('macTableSize', options.macTableSize, 16, 1_048_576)
+}
+
+/** What the engine is made with, where it is not given. */
+export function engineSettings(options: SwitchOptions, io: IoTierName): EngineSettings {
+  return {
+    io,
+    pace: options.pace ?? 'adaptive',
+    macAgingS: options.macAgingS ?? 300,
+    macTableSize: options.macTableSize ?? 8192,
+    dropsReservedGroups: options.groupAddresses === '802.1D',
+  }
 }
 
 function oneOf(key: string, value: string | undefined, allowed: readonly string[]): void {

@@ -4,13 +4,11 @@
  */
 import { VNET_HDR_TUNNEL_LENGTH } from '../abi/virtio-net.ts'
 import { CaptureSession } from '../capture/capture.ts'
-import { SysError } from '../errors.ts'
 import type { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
 import { MemoryEndpoint } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
 import type { MemoryOptions, PcapOptions, PortOptions, TapOptions } from '../port/options.ts'
-import { isUsableVnetHdrLength } from '../port/tap-port.ts'
 import type { LinkInfo } from '../port/tap/link.ts'
 import { OpenTap, openTap } from '../port/tap/open.ts'
 import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
@@ -52,6 +50,8 @@ export interface OpenPort {
   openNetns?(): number
   /** Looks again whether the device is what it was; throws when not. */
   probe?(): void
+  /** It is there and cannot work: why. */
+  readonly failure?: string
   /** Somebody is at the other end; absent: there is no such thing. */
   readonly isConnected?: boolean
   /** The guest uses this queue pair; absent: there are none. */
@@ -70,6 +70,11 @@ export interface OpenPort {
   driverCalled?(): void
   /** The engine has let go of it. */
   close(): Promise<void>
+  /**
+   * In the place of `close`, when the port was not added after all: what was given to it stays its
+   * giver's. Absent: nothing is ever given.
+   */
+  abandon?(): Promise<void>
 }
 
 /** What a port whose guest comes and goes does to its engine's end. */
@@ -143,16 +148,7 @@ async function openKind(
 }
 
 async function openTapPort(options: TapOptions, context: OpenPortContext): Promise<OpenPort> {
-  const tap = await openTap(options, { ...context, shim })
-  if (!isUsableVnetHdrLength(tap.vnetHdrLength)) {
-    await tap.close()
-    throw new SysError(
-      'TAP_VNET_HDR_SIZE',
-      `vnet_hdr of ${tap.vnetHdrLength} bytes on ${tap.identify().ifname} cannot be used`,
-      { ifname: tap.identify().ifname, hint: 'it must be even and 10 to 24 bytes' },
-    )
-  }
-  return new TapSwitchPort(tap)
+  return new TapSwitchPort(await openTap(options, { ...context, shim }))
 }
 
 /** What a vnet_hdr of that length has room for. */
@@ -222,6 +218,10 @@ class TapSwitchPort implements OpenPort {
   close(): Promise<void> {
     return this.#tap.close()
   }
+
+  abandon(): Promise<void> {
+    return this.#tap.abandon()
+  }
 }
 
 export class MemorySwitchPort implements OpenPort {
@@ -234,8 +234,7 @@ export class MemorySwitchPort implements OpenPort {
   readonly description: PortDescription
 
   constructor(options: MemoryOptions, wake: () => void) {
-    const inward = MemoryRing.create()
-    const outward = MemoryRing.create()
+    const { inward, outward } = MemoryRing.createPair()
     this.endpoint = new MemoryEndpoint(options.id, inward, outward, wake)
     this.description = { kind: 'memory', inward: inward.handle, outward: outward.handle }
   }
@@ -287,8 +286,13 @@ class RecordSwitchPort implements OpenPort {
     // Nobody looks.
   }
 
+  /** From now on the file is this port's: what it held before is gone. */
+  start(): void {
+    this.#capture.begin()
+  }
+
   async close(): Promise<void> {
     this.#letGo()
-    await this.#capture.stop()
+    await this.#capture.end()
   }
 }

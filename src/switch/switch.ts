@@ -2,14 +2,17 @@
  * The switch as its user sees it: ports, links, captures, run state. Everything here is control
  * plane; the frames are the engine's (engine.ts), which is asked through EngineClient.
  *
- * Changes run one after another, each to its end: a port is never half added.
+ * Changes run one after another, each as a whole or not at all (undo.ts): no port is ever half there,
+ * and the engine is told before a descriptor is closed or memory unmapped.
  */
 import { EventEmitter } from 'node:events'
 import { ConfigError, StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
 import type { PortOptions } from '../port/options.ts'
 import { clearCounters } from '../stats/port-counters.ts'
+import { prepareStateDirectory } from '../vhost-user/state-directory.ts'
 import type {
+  AddPortSettings,
   Capture,
   CaptureOptions,
   IoTierName,
@@ -25,17 +28,19 @@ import type {
   SwitchOptions,
 } from './api.ts'
 import { CaptureSet } from './capture-set.ts'
-import { closeEntries } from './close-entry.ts'
 import { EngineClient } from './engine-client.ts'
-import { openAllOrNone } from './all-or-none.ts'
 import { LimitedLog } from './log-limit.ts'
 import { agreeOffloads } from './offload-agreement.ts'
 import { LinkWatcher } from './link-watcher.ts'
-import { checkWirable, freeIndex, listLinks, listMacs, PortEntry, whyFailed } from './port-entry.ts'
-import { PostponedSwitchPort, postponePort } from './postponed-port.ts'
-import { checkSwitchOptions } from './switch-options.ts'
-import type { EngineAccess, OpenPort, OpenPortContext } from './switch-port.ts'
-import { MemorySwitchPort, openPort } from './switch-port.ts'
+import { checkWirable, listLinks, PortEntry, whyFailed } from './port-entry.ts'
+import { PortTable } from './port-table.ts'
+import { openOrPostpone } from './opening.ts'
+import { PostponedSwitchPort } from './postponed-port.ts'
+import { checkSwitchOptions, engineSettings } from './switch-options.ts'
+import type { EngineAccess, OpenPortContext } from './switch-port.ts'
+import { MemorySwitchPort } from './switch-port.ts'
+import type { Undo } from './undo.ts'
+import { allOrNothing, doAll } from './undo.ts'
 import { TapFollower } from './tap-follower.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
@@ -47,6 +52,7 @@ export interface CreateSwitchOptions extends SwitchOptions {
 /** Makes an empty switch and starts its engine. */
 export function createSwitch(options: CreateSwitchOptions = {}): Switch {
   checkSwitchOptions(options)
+  if (options.stateDirectory !== undefined) prepareStateDirectory(options.stateDirectory)
   return new UserspaceSwitch(options)
 }
 
@@ -64,8 +70,7 @@ class UserspaceSwitch implements Switch {
   readonly #limitedLog: LimitedLog
   readonly #log: (message: string) => void
   readonly #stateDirectory: string | undefined
-  readonly #ports = new Map<string, PortEntry>()
-  readonly #byIndex: (PortEntry | undefined)[] = []
+  readonly #ports: PortTable = new PortTable()
   readonly #captures: CaptureSet
   readonly #taps: TapFollower
   readonly #watcher: LinkWatcher
@@ -81,25 +86,16 @@ class UserspaceSwitch implements Switch {
     this.#stateDirectory = options.stateDirectory
     this.#isIncoming = options.incoming ?? false
     this.runState = this.#isIncoming ? 'inmigrate' : 'running'
-    this.#engine = new EngineClient(
-      {
-        io: tier.name,
-        pace: options.pace ?? 'adaptive',
-        macAgingS: options.macAgingS ?? 300,
-        macTableSize: options.macTableSize ?? 8192,
-        dropsReservedGroups: options.groupAddresses === '802.1D',
+    this.#engine = new EngineClient(engineSettings(options, tier.name), {
+      portFailed: (index, errno) => this.#portFailed(index, errno),
+      queueBroken: (index, queue, reason) => this.#queueBroken(index, queue, reason),
+      driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
+      failed: (error) => {
+        this.runState = 'shutdown'
+        this.events.emit('engine-failed', error)
+        void this.close()
       },
-      {
-        portFailed: (index, errno) => this.#portFailed(index, errno),
-        queueBroken: (index, queue, reason) => this.#queueBroken(index, queue, reason),
-        driverCalled: (index) => this.#byIndex[index]?.open.driverCalled?.(),
-        failed: (error) => {
-          this.runState = 'shutdown'
-          this.events.emit('engine-failed', error)
-          void this.close()
-        },
-      },
-    )
+    })
     this.#captures = new CaptureSet(this.#engine)
     this.#taps = new TapFollower(this.#engine, this.#log)
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log)
@@ -107,45 +103,42 @@ class UserspaceSwitch implements Switch {
     if (this.#isIncoming) this.#engine.request({ op: 'pause' }).catch(() => undefined)
   }
 
-  addPort(options: PortOptions, given: ReadonlyMap<string, number> = new Map()): Promise<PortInfo> {
-    return this.#change(async () => {
-      const { id } = options
-      if (this.#ports.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
-      const index = freeIndex(this.#byIndex)
-      const isWaiting = this.runState === 'inmigrate'
-      const postponed = postponePort(options, isWaiting)
-      const isOpenedNow = typeof postponed === 'string'
-      const open: OpenPort = isOpenedNow
-        ? await openPort(options, this.#openContext(id, given))
-        : postponed
-      const reason = isOpenedNow && isWaiting ? postponed : undefined
-      const entry = new PortEntry(index, options, open, reason)
+  async addPort(
+    options: PortOptions,
+    given: ReadonlyMap<string, number> = new Map(),
+    { keepsUnusable = false }: AddPortSettings = {},
+  ): Promise<PortInfo> {
+    const info = await this.#change(async (undo) => {
+      const index = this.#ports.freeIndex(options.id)
+      const { open, notPostponed } = await openOrPostpone(
+        options,
+        this.#openContext(options.id, given),
+        keepsUnusable,
+      )
+      undo(() => open.abandon?.() ?? open.close())
+      const entry = new PortEntry(index, options, open, notPostponed)
       clearCounters(this.#engine.counters, index)
-      this.#ports.set(id, entry)
-      this.#byIndex[index] = entry
-      try {
-        // Before the first frame, so that none needs what this port cannot take.
-        void this.#agree()
-        await this.#engine.request({
-          op: 'add-port',
-          port: index,
-          mtu: options.mtu ?? 0,
-          txOffloads: open.txOffloads,
-          description: open.description,
-        })
-        await this.#captures.add(entry)
-        this.#watcher.add(entry)
-        if (open.isConnected !== undefined) await this.#setEngineLink(entry)
-        open.start?.(this.#engineAccess(entry))
-      } catch (error) {
-        await this.#forget(entry)
-        await open.close()
-        throw error
-      }
-      const info = this.#info(entry)
-      this.events.emit('port-added', info)
-      return info
+      undo(() => this.#forget(entry))
+      this.#ports.add(entry)
+      // Before the first frame, so that none needs what this port cannot take.
+      void this.#agree()
+      undo(() => this.#engine.request({ op: 'remove-port', port: index }))
+      undo(() => open.stop?.())
+      await this.#engine.request({
+        op: 'add-port',
+        port: index,
+        mtu: options.mtu ?? 0,
+        txOffloads: open.txOffloads,
+        description: open.description,
+      })
+      await this.#captures.add(entry)
+      this.#watcher.add(entry)
+      if (!entry.isUp) await this.#setEngineLink(entry)
+      open.start?.(this.#engineAccess(entry))
+      return this.#info(entry)
     })
+    this.events.emit('port-added', info)
+    return info
   }
 
   #openContext(id: string, given: ReadonlyMap<string, number> = new Map()): OpenPortContext {
@@ -162,19 +155,34 @@ class UserspaceSwitch implements Switch {
 
   removePort(id: string): Promise<void> {
     return this.#change(async () => {
-      const entry = this.#entry(id)
-      await entry.open.stop?.()
-      await this.#engine.request({ op: 'remove-port', port: entry.index })
-      if (entry.peer !== undefined) entry.peer.peer = undefined
-      await this.#forget(entry)
-      await entry.open.close()
+      await this.#release(this.#ports.entry(id))
       this.events.emit('port-removed', id)
     })
   }
 
+  /** Whatever goes wrong on the way, nothing of the port is left. */
+  #release(entry: PortEntry): Promise<void> {
+    const { index, open } = entry
+    return doAll(
+      [
+        () => open.stop?.(),
+        // Before its descriptors are closed.
+        () => this.#engine.request({ op: 'remove-port', port: index }),
+        () => this.#forget(entry),
+        () => open.close(),
+      ],
+      this.#log,
+    )
+  }
+
   setLink(id: string, up: boolean): Promise<void> {
-    return this.#change(async () => {
-      const entry = this.#entry(id)
+    return this.#change(async (undo) => {
+      const entry = this.#ports.entry(id)
+      const { link } = entry
+      undo(() => {
+        entry.link = link
+        return this.#setEngineLink(entry)
+      })
       entry.link = up
       await this.#setEngineLink(entry)
       entry.open.setCarrier(up)
@@ -184,65 +192,73 @@ class UserspaceSwitch implements Switch {
   }
 
   addLink(a: string, b: string): Promise<void> {
-    return this.#change(async () => {
-      const [first, second] = [this.#entry(a), this.#entry(b)]
+    return this.#change(async (undo) => {
+      const [first, second] = [this.#ports.entry(a), this.#ports.entry(b)]
       checkWirable(first, second)
       for (const [one, other] of [
         [first, second],
         [second, first],
       ]) {
         const isWaiting = one.open instanceof PostponedSwitchPort
-        if (isWaiting && !other.open.acceptsPostponedPeer) await this.#openPostponed(one)
+        if (isWaiting && !other.open.acceptsPostponedPeer) await this.#openPostponed(one, undo)
       }
-      await this.#engine.request({ op: 'wire', a: first.index, b: second.index })
-      first.peer = second
-      second.peer = first
-      await this.#agree()
+      const ends = { a: first.index, b: second.index }
+      undo(() => this.#engine.request({ op: 'unwire', ...ends }))
+      await this.#engine.request({ op: 'wire', ...ends })
+      await this.#setPeers(first, second, true)
     })
   }
 
+  /** Ends of a link, or no longer. */
+  #setPeers(a: PortEntry, b: PortEntry, areWired: boolean): Promise<void> {
+    a.peer = areWired ? b : undefined
+    b.peer = areWired ? a : undefined
+    return this.#agree()
+  }
+
   removeLink(a: string, b: string): Promise<void> {
-    return this.#change(async () => {
-      const [first, second] = [this.#entry(a), this.#entry(b)]
+    return this.#change(async (undo) => {
+      const [first, second] = [this.#ports.entry(a), this.#ports.entry(b)]
       if (first.peer !== second) {
         throw new ConfigError('BAD_LINK', `"${a}" and "${b}" are not wired to each other`)
       }
-      first.peer = undefined
-      second.peer = undefined
+      undo(() => this.#setPeers(first, second, true))
       // Back on the switch they may meet ports that can take less.
-      await this.#agree()
-      await this.#engine.request({ op: 'unwire', a: first.index, b: second.index })
+      await this.#setPeers(first, second, false)
+      const ends = { a: first.index, b: second.index }
+      undo(() => this.#engine.request({ op: 'wire', ...ends }))
+      await this.#engine.request({ op: 'unwire', ...ends })
     })
   }
 
   ports(): PortInfo[] {
     this.#watcher.drain()
-    return [...this.#ports.values()].map((entry) => this.#info(entry))
+    return this.#ports.all.map((entry) => this.#info(entry))
   }
 
   port(id: string): PortInfo {
     this.#watcher.drain()
-    return this.#info(this.#entry(id))
+    return this.#info(this.#ports.entry(id))
   }
 
   kernelCounters(id: string): KernelCounters | undefined {
-    return this.#watcher.kernelCounters(this.#entry(id))
+    return this.#watcher.kernelCounters(this.#ports.entry(id))
   }
 
   memoryPort(id: string): MemoryPort {
-    const { open } = this.#entry(id)
+    const { open } = this.#ports.entry(id)
     if (open instanceof MemorySwitchPort) return open.endpoint
     throw new StateError('NOT_A_MEMORY_PORT', `port "${id}" is not a memory port`)
   }
 
   virtioNetPort(id: string): VirtioNetPort {
-    const { open } = this.#entry(id)
+    const { open } = this.#ports.entry(id)
     if (open instanceof VirtioNetSwitchPort) return open
     throw new StateError('VIRTIO_NET', `port "${id}" is not a virtio-net port`)
   }
 
   links(): [string, string][] {
-    return listLinks(this.#ports.values())
+    return listLinks(this.#ports.all)
   }
 
   async macTable(): Promise<MacEntry[]> {
@@ -252,7 +268,7 @@ class UserspaceSwitch implements Switch {
   }
 
   async *macTablePages(): AsyncGenerator<readonly MacEntry[]> {
-    for await (const rows of this.#engine.macTable()) yield listMacs(rows, this.#byIndex)
+    for await (const rows of this.#engine.macTable()) yield this.#ports.macEntries(rows)
   }
 
   counters(): SwitchCounters {
@@ -260,23 +276,25 @@ class UserspaceSwitch implements Switch {
   }
 
   pause(): Promise<void> {
-    return this.#change(async () => {
+    return this.#change(async (undo) => {
       if (this.runState !== 'running') return
+      undo(() => this.#engine.request({ op: 'resume' }))
       await this.#engine.request({ op: 'pause' })
       this.runState = 'paused'
     })
   }
 
   resume(): Promise<void> {
-    return this.#change(async () => {
+    return this.#change(async (undo) => {
       if (this.runState === 'running') return
       if (this.runState === 'inmigrate') {
         if (!this.#isSignalled) {
           const reason = 'ports are still postponed until the pre-incoming point'
           throw new StateError('INCOMING', reason, { hint: 'migrate-incoming first' })
         }
-        await this.#openAllPostponed()
+        await this.#openAllPostponed(undo)
       }
+      undo(() => this.#engine.request({ op: 'pause' }))
       await this.#engine.request({ op: 'resume' })
       this.runState = 'running'
       await this.#agree()
@@ -284,58 +302,44 @@ class UserspaceSwitch implements Switch {
   }
 
   migrateIncoming(): Promise<void> {
-    return this.#change(async () => {
+    return this.#change(async (undo) => {
       if (this.#isSignalled) {
         throw new StateError('INCOMING', 'The incoming migration has already been started')
       }
       if (!this.#isIncoming) {
         throw new StateError('INCOMING', `'-incoming' was not specified on the command line`)
       }
-      await this.#openAllPostponed()
+      await this.#openAllPostponed(undo)
       this.#isSignalled = true
     })
   }
 
-  /** In the order in which they were added, which is the order of the map. */
-  async #openAllPostponed(): Promise<void> {
-    const waiting = [...this.#ports.values()].filter(
-      ({ open }) => open instanceof PostponedSwitchPort,
-    )
-    const postponed = new Map(waiting.map((entry) => [entry, entry.open]))
-    await openAllOrNone(
-      waiting,
-      (entry) => this.#openPostponed(entry),
-      (entry) => this.#postponeAgain(entry, postponed.get(entry)!),
-    )
+  /** First in first out. At a failure those that were opened are postponed again, last first. */
+  async #openAllPostponed(undo: Undo): Promise<void> {
+    for (const entry of this.#ports.all) {
+      if (entry.open instanceof PostponedSwitchPort) await this.#openPostponed(entry, undo)
+    }
   }
 
-  async #openPostponed(entry: PortEntry): Promise<void> {
+  async #openPostponed(entry: PortEntry, undo: Undo): Promise<void> {
     const postponed = entry.open as PostponedSwitchPort
-    const { id } = entry.options
-    const open = await postponed.open(this.#openContext(id))
+    const open = await postponed.open(this.#openContext(entry.options.id))
+    undo(() => void this.events.emit('port-changed', this.#info(entry)))
+    undo(() => open.abandon?.() ?? open.close())
+    undo(() => {
+      this.#watcher.remove(entry)
+      entry.open = postponed
+      entry.failure = undefined
+      entry.wasConnected = undefined
+      return this.#replaceInEngine(entry)
+    })
+    undo(() => open.stop?.())
     entry.open = open
     entry.wasConnected = open.isConnected
-    try {
-      await this.#replaceInEngine(entry)
-      if (!entry.link) open.setCarrier(false)
-      this.#watcher.add(entry)
-      open.start?.(this.#engineAccess(entry))
-    } catch (error) {
-      await this.#postponeAgain(entry, postponed)
-      throw error
-    }
-    this.events.emit('port-changed', this.#info(entry))
-  }
-
-  async #postponeAgain(entry: PortEntry, postponed: OpenPort): Promise<void> {
-    const { open } = entry
-    await open.stop?.()
-    this.#watcher.remove(entry)
-    entry.open = postponed
-    entry.failure = undefined
-    entry.wasConnected = undefined
     await this.#replaceInEngine(entry)
-    await open.close()
+    if (!entry.link) open.setCarrier(false)
+    this.#watcher.add(entry)
+    open.start?.(this.#engineAccess(entry))
     this.events.emit('port-changed', this.#info(entry))
   }
 
@@ -348,9 +352,9 @@ class UserspaceSwitch implements Switch {
   }
 
   startCapture(options: CaptureOptions): Promise<Capture> {
-    return this.#change(() => {
-      for (const id of options.ports ?? []) this.#entry(id)
-      return this.#captures.start(options, this.#ports.values())
+    return this.#change((undo) => {
+      for (const id of options.ports ?? []) this.#ports.entry(id)
+      return this.#captures.start(options, this.#ports.all, undo)
     })
   }
 
@@ -361,11 +365,12 @@ class UserspaceSwitch implements Switch {
   close(): Promise<void> {
     return (this.#closing ??= this.#change(async () => {
       const captured = this.#captures.stop()
+      // After a failure of the engine a capture ends only when its port is gone.
       if (this.runState !== 'shutdown') await captured
-      const forget = (entry: PortEntry): Promise<void> => this.#forget(entry)
-      await closeEntries(this.#ports.values(), this.#engine, forget, this.#log)
+      for (const entry of this.#ports.all) await this.#release(entry)
       await captured
       this.runState = 'shutdown'
+      this.#taps.close()
       await this.#watcher.close()
       await this.#engine.close()
       this.#limitedLog.flush()
@@ -376,27 +381,20 @@ class UserspaceSwitch implements Switch {
     return this.close()
   }
 
-  /** Runs a change after those before it, whatever became of them. */
-  #change<T>(action: () => Promise<T>, isClosing = false): Promise<T> {
+  /** Runs a change after those before it, whatever became of them: as a whole or not at all. */
+  #change<T>(action: (undo: Undo) => Promise<T>, isClosing = false): Promise<T> {
     const result = this.#last.then(() => {
       if (this.runState === 'shutdown' && !isClosing) {
         throw new StateError('SWITCH_CLOSED', 'the switch is closed')
       }
-      return action()
+      return allOrNothing(action, this.#log)
     })
     this.#last = result.catch(() => undefined)
     return result
   }
 
-  #entry(id: string): PortEntry {
-    const entry = this.#ports.get(id)
-    if (entry === undefined) throw new StateError('PORT_NOT_FOUND', `Device '${id}' not found`)
-    return entry
-  }
-
   async #forget(entry: PortEntry): Promise<void> {
-    this.#ports.delete(entry.options.id)
-    this.#byIndex[entry.index] = undefined
+    this.#ports.remove(entry)
     this.#watcher.remove(entry)
     await this.#agree()
   }
@@ -420,7 +418,7 @@ class UserspaceSwitch implements Switch {
 
   /** A guest came or went, or negotiated anew. A guest that comes back is given another chance. */
   async #connectionChanged(entry: PortEntry): Promise<void> {
-    if (this.#byIndex[entry.index] !== entry) return
+    if (!this.#ports.has(entry)) return
     if (entry.open.isConnected === false && entry.failure !== undefined) {
       entry.failure = undefined
       this.#showConnection(entry)
@@ -432,19 +430,23 @@ class UserspaceSwitch implements Switch {
   /** Shows who is connected, after the engine has heard of it: frames pass now, or do not any more. */
   #showConnection(entry: PortEntry): void {
     const { isConnected } = entry.open
-    if (this.#byIndex[entry.index] !== entry || isConnected === entry.wasConnected) return
+    if (!this.#ports.has(entry) || isConnected === entry.wasConnected) return
     entry.wasConnected = isConnected
     this.events.emit('port-changed', this.#info(entry))
   }
 
-  /** What depends on who is connected to whom. */
+  /** What depends on who is connected to whom. Never rejects. */
   async #agree(): Promise<void> {
-    const all = [...this.#ports.values()]
-    agreeOffloads(all)
-    for (const entry of all) this.#agreeMerging(entry)
-    await this.#taps.follow(all)
-    // The header of a TAP may have room for more now.
-    agreeOffloads([...this.#ports.values()])
+    try {
+      const { all } = this.#ports
+      agreeOffloads(all)
+      for (const entry of all) this.#agreeMerging(entry)
+      await this.#taps.follow(all)
+      // The header of a TAP may have room for more now.
+      agreeOffloads(this.#ports.all)
+    } catch (error) {
+      this.#log((error as Error).message)
+    }
   }
 
   #agreeMerging(entry: PortEntry): void {
@@ -457,14 +459,14 @@ class UserspaceSwitch implements Switch {
   }
 
   #portFailed(index: number, errno: number): void {
-    const entry = this.#byIndex[index]
+    const entry = this.#ports.at(index)
     if (entry === undefined) return
     this.#fail(entry, whyFailed(errno, entry.open.facts()))
     entry.open.failed?.()
   }
 
   #queueBroken(index: number, queue: number, reason: string): void {
-    const entry = this.#byIndex[index]
+    const entry = this.#ports.at(index)
     if (entry === undefined) return
     this.#fail(entry, `queue ${queue} is broken: ${reason}`)
     entry.open.queueBroken?.(queue)
@@ -474,7 +476,7 @@ class UserspaceSwitch implements Switch {
   /** The control plane's end of a port found that it cannot go on. */
   #portStopped(id: string, reason: string): void {
     void this.#change(async () => {
-      const entry = this.#ports.get(id)
+      const entry = this.#ports.find(id)
       if (entry === undefined) return
       this.#fail(entry, reason)
       await this.#engine.request({ op: 'set-link', port: entry.index, isUp: false })

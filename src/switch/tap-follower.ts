@@ -98,6 +98,12 @@ export class TapFollower {
     await this.#shapeAll(false)
   }
 
+  /** Nothing is asked for any more. */
+  close(): void {
+    this.#parties = []
+    clearTimeout(this.#settling)
+  }
+
   async #shapeAll(hasSettled: boolean): Promise<void> {
     const answers: Promise<void>[] = []
     let isSettling = false

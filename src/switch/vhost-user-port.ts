@@ -12,7 +12,7 @@ import { ConfigError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { VhostUserOptions } from '../port/options.ts'
 import type { AckedState } from '../vhost-user/acked-store.ts'
-import { loadAcked, offeredFeatures, storeAcked } from '../vhost-user/acked-store.ts'
+import { AckedStore, offeredFeatures } from '../vhost-user/acked-store.ts'
 import { MEMORY_SLOTS_MAX } from '../vhost-user/device.ts'
 import { prepareEventFd } from '../vhost-user/event-fd.ts'
 import { VhostUserListener } from '../vhost-user/listener.ts'
@@ -48,6 +48,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly #listener: VhostUserListener
   /** Of the front-end that negotiated last, in this run or before it. */
   #acked: AckedState
+  readonly #store: AckedStore
   #engine: EngineAccess | undefined
   readonly #sessions = new Map<GuestDevice, VhostUserSession>()
   #owner: GuestDevice | undefined
@@ -57,14 +58,20 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     this.#options = options
     this.#context = context
     this.queues = options.queues ?? 1
-    this.#acked = loadAcked(context.stateDirectory, options.id)
+    this.#store = new AckedStore(context.stateDirectory, options.id, (message) =>
+      context.log(`vhost-user ${options.id}: ${message}`),
+    )
+    this.#acked = this.#store.load()
     // An acked feature that cannot be offered again is told now, not when the guest comes.
     this.#offered()
     if (this.#acked.queuePairs > this.queues) {
       throw new ConfigError(
         'VHOST_USER_ACKED',
         `the guest of port ${options.id} has ${this.#acked.queuePairs} queue pairs`,
-        { path: 'queues', hint: `give queues=${this.#acked.queuePairs} or more` },
+        {
+          path: 'queues',
+          hint: `give queues=${this.#acked.queuePairs} or more, or restart the guest and remove ${this.#store.path}`,
+        },
       )
     }
     this.#listener = new VhostUserListener({
@@ -120,11 +127,10 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   }
 
   #storeAcked(features: bigint): void {
-    const { stateDirectory } = this.#context
     const slots = Math.max(MEMORY_SLOTS_MAX, this.#acked.slots)
     if (features === this.#acked.features && this.queues === this.#acked.queuePairs) return
     this.#acked = { features, queuePairs: this.queues, slots }
-    if (stateDirectory !== undefined) storeAcked(stateDirectory, this.#options.id, this.#acked)
+    this.#store.store(this.#acked)
   }
 
   // --- what the devices ask ---------------------------------------------------------------------
@@ -227,8 +233,9 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     if (this.#owner !== undefined) this.#sessions.get(this.#owner)?.queueBroken(queue)
   }
 
-  stop(): Promise<void> {
-    return this.#listener.close()
+  async stop(): Promise<void> {
+    await this.#listener.close()
+    this.#store.close()
   }
 
   close(): Promise<void> {

@@ -70,6 +70,8 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
   #driver: NetDriver | undefined
   #control: ControlPath | undefined
   #thread: DriverThread | undefined
+  /** Settles when our driver runs, or will not. */
+  #starting: Promise<void> | undefined
   #called: (() => void)[] = []
   #isClosed = false
 
@@ -77,9 +79,6 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     this.#options = options
     this.#context = context
     this.queues = options.queues ?? 1
-    // A memfd, so that it could be given to somebody else as well.
-    const length = memoryLength(2 * this.queues + 1)
-    this.#window = Window.mapMemfd('framepump-virtio-net', length)
     const mac = randomBytes(6)
     // Locally administered, no group.
     mac[0] = (mac[0] & 0xfc) | 0x02
@@ -87,13 +86,16 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     const mtu = options.mtu === undefined ? MTU_MASK : 0n
     const offered = (IN_PROCESS_FEATURES | multiQueue) & ~mtu
     this.#state = new DeviceState({ offered, maxPairs: this.queues, mac: new Uint8Array(mac) })
+    // A memfd, so that it could be given to somebody else as well.
+    const length = memoryLength(2 * this.queues + 1)
+    this.#window = Window.mapMemfd('framepump-virtio-net', length)
   }
 
   start(engine: EngineAccess): void {
     this.#engine = engine
     const { driver } = this.#options
     if (driver === undefined) return
-    this.#startThread(driver).catch((error: Error) => {
+    this.#starting = this.#startThread(driver).catch((error: Error) => {
       if (!this.#isClosed) this.#context.failed(error.message)
     })
   }
@@ -149,19 +151,20 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     if (has(features, VIRTIO_NET_F_CTRL_VQ)) {
       this.#control = new ControlPath(this.#window, this.#state)
     }
-    await this.#attach(-1, () => CALL_BY_EVENT)
+    await this.#attach(() => ({ kickFd: -1, callFd: CALL_BY_EVENT }))
     await this.#applyState()
   }
 
   /** Has the engine work on the rings that the driver laid out. */
-  async #attach(kickFd: number, callFd: (queue: number) => number): Promise<void> {
+  async #attach(
+    give: (queue: number) => { readonly kickFd: number; readonly callFd: number },
+  ): Promise<void> {
     const engine = this.#engine!
     const { features } = this.#state
     await engine.call({ do: 'negotiate', negotiated: negotiatedOf(features) })
     await engine.call({ do: 'memory', regions: [wholeWindow(this.#window, MEMORY_ADDRESS)] })
     for (let queue = 0; queue < 2 * this.queues; queue++) {
-      const fds = { kickFd: queue === 1 ? kickFd : -1, callFd: callFd(queue) }
-      const setup = { ...ringSetup(queue, features), ...fds, logAddress: -1 }
+      const setup = { ...ringSetup(queue, features), ...give(queue), logAddress: -1 }
       if ((await engine.call({ do: 'start', queue, setup })) !== true) {
         throw new StateError('VIRTIO_NET', `queue ${queue} cannot be started`)
       }
@@ -312,7 +315,7 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     await thread.ready
     if (this.#isClosed) return
     this.#state.pairs = this.queues
-    await this.#attach(thread.giveKickFd(), (queue) => thread.giveCallFd(queue))
+    await this.#attach((queue) => thread.give(queue))
     await this.#applyState()
     thread.go()
   }
@@ -351,6 +354,8 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
   async stop(): Promise<void> {
     this.#isClosed = true
     this.driverCalled()
+    // Whoever is still on the way in has the memory and the descriptors as well.
+    await this.#starting
     await this.#thread?.stop()
     await this.#engine?.call({ do: 'reset' })
   }

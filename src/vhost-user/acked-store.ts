@@ -1,12 +1,12 @@
 /**
  * What the front-ends of a port acknowledged, kept over restarts: QEMU refuses a back-end that comes
  * back with less than it had ("vhost lacks feature mask"). One small JSON file per port id in the
- * state directory, replaced as a whole.
+ * state directory. While it cannot be written, guests are served all the same.
  */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { ConfigError } from '../errors.ts'
 import { featureNames } from '../virtio/features.ts'
+import { cleanStateFile, readStateFile, reasonOf, writeStateFile } from './state-directory.ts'
 
 export interface AckedState {
   /** Feature bits; 0 when no front-end has come yet. */
@@ -17,29 +17,86 @@ export interface AckedState {
 
 const NOTHING: AckedState = { features: 0n, queuePairs: 0, slots: 0 }
 
-const fileOf = (directory: string, id: string): string => join(directory, `vhost-user-${id}.json`)
+/** A disk that is full is asked again, at first soon. */
+const RETRY_MS_MIN = 1000
+const RETRY_MS_MAX = 30_000
 
-/** What is stored for a port; nothing without a directory. An unreadable file is an error. */
-export function loadAcked(directory: string | undefined, id: string): AckedState {
-  if (directory === undefined) return NOTHING
-  const path = fileOf(directory, id)
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return NOTHING
-    throw unusable(path, (error as Error).message)
+/** What is kept of one port. */
+export class AckedStore {
+  /** Undefined: nothing is kept. */
+  readonly #directory: string | undefined
+  readonly #name: string
+  readonly #log: (message: string) => void
+  /** What is still to be written. */
+  #waiting: AckedState | undefined
+  #timer: NodeJS.Timeout | undefined
+  #retryMs = RETRY_MS_MIN
+
+  constructor(directory: string | undefined, id: string, log: (message: string) => void) {
+    this.#directory = directory
+    this.#name = `vhost-user-${id}.json`
+    this.#log = log
   }
-  try {
-    return parse(text)
-  } catch (error) {
-    throw unusable(path, (error as Error).message)
+
+  /** Of the file; empty: nothing is kept. */
+  get path(): string {
+    return this.#directory === undefined ? '' : join(this.#directory, this.#name)
+  }
+
+  /** What is stored; nothing without a directory. A file that cannot be used is a ConfigError. */
+  load(): AckedState {
+    if (this.#directory === undefined) return NOTHING
+    const { path } = this
+    cleanStateFile(this.#directory, this.#name)
+    try {
+      const text = readStateFile(path)
+      return text === undefined ? NOTHING : parse(text)
+    } catch (error) {
+      throw unusable(path, reasonOf(error))
+    }
+  }
+
+  /** Stores it now, or as soon as it can be. Never throws. */
+  store(state: AckedState): void {
+    if (this.#directory === undefined) return
+    const isFirst = this.#waiting === undefined
+    this.#waiting = state
+    clearTimeout(this.#timer)
+    if (this.#write(isFirst)) return
+    this.#timer = setTimeout(() => this.#waiting && this.store(this.#waiting), this.#retryMs)
+    this.#timer.unref()
+    this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MS_MAX)
+  }
+
+  #write(isFirst: boolean): boolean {
+    const { features, queuePairs, slots } = this.#waiting!
+    const text = JSON.stringify({ features: `0x${features.toString(16)}`, queuePairs, slots })
+    try {
+      writeStateFile(this.#directory!, this.#name, `${text}\n`)
+    } catch (error) {
+      if (isFirst) {
+        this.#log(
+          `what the guest acknowledged cannot be stored: ${reasonOf(error)}: tried again until it can`,
+        )
+      }
+      return false
+    }
+    this.#waiting = undefined
+    this.#retryMs = RETRY_MS_MIN
+    if (!isFirst) this.#log('what the guest acknowledged is stored now')
+    return true
+  }
+
+  /** Tries a last time, if something has not been stored. */
+  close(): void {
+    clearTimeout(this.#timer)
+    if (this.#waiting !== undefined) this.#write(false)
   }
 }
 
 const unusable = (path: string, why: string): ConfigError =>
   new ConfigError('VHOST_USER_ACKED', `${path} cannot be used: ${why}`, {
-    hint: 'remove it; a guest that runs may then have to be restarted',
+    hint: 'remove it and add the port again; a guest that runs may then have to be restarted',
   })
 
 function parse(text: string): AckedState {
@@ -55,15 +112,6 @@ function parse(text: string): AckedState {
 
 const isCount = (value: unknown): value is number =>
   Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0xffff
-
-export function storeAcked(directory: string, id: string, state: AckedState): void {
-  const { features, queuePairs, slots } = state
-  const path = fileOf(directory, id)
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
-  const text = JSON.stringify({ features: `0x${features.toString(16)}`, queuePairs, slots })
-  writeFileSync(`${path}.new`, `${text}\n`, { mode: 0o600 })
-  renameSync(`${path}.new`, path)
-}
 
 /**
  * What to offer: what is configured, and whatever was acknowledged before. Throws ConfigError when

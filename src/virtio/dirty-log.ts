@@ -22,7 +22,12 @@ export class DirtyLog {
   constructor(window: number) {
     this.#bitmap = Window.view(window)
     this.#pages = 8 * this.#bitmap.buffer.byteLength
-    this.#table = Window.map(ROWS_MAX * DIRTY_ROW_INTS * 4)
+    try {
+      this.#table = Window.map(ROWS_MAX * DIRTY_ROW_INTS * 4)
+    } catch (error) {
+      this.#bitmap.detach()
+      throw error
+    }
     this.#rows = new Int32Array(this.#table.buffer)
   }
 

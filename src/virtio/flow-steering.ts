@@ -5,6 +5,7 @@
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
+import { ownAll } from '../mem/own-all.ts'
 import { Window } from '../mem/window.ts'
 import { flowHash } from '../wire/flow-hash.ts'
 import type { Rss } from './rss.ts'
@@ -18,13 +19,18 @@ export class FlowSteering {
   readonly listLength: Int32Array
   readonly #heads: Window
   readonly #bytes: Uint8Array
-  readonly #copies: CopyProgram = new CopyProgram()
+  readonly #copies: CopyProgram
 
   constructor(queuesMax: number) {
     this.lists = new Int32Array(queuesMax * BURST_SIZE_MAX)
     this.listLength = new Int32Array(queuesMax)
-    this.#heads = Window.map(BURST_SIZE_MAX * HEAD_LENGTH)
-    this.#bytes = new Uint8Array(this.#heads.buffer)
+    const made = ownAll((own) => ({
+      heads: own(Window.map(BURST_SIZE_MAX * HEAD_LENGTH)),
+      copies: own(new CopyProgram()),
+    }))
+    this.#heads = made.heads
+    this.#bytes = new Uint8Array(made.heads.buffer)
+    this.#copies = made.copies
   }
 
   /**

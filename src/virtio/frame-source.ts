@@ -14,6 +14,7 @@ import {
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, FURTHER_MAX, FURTHER_PER_FRAME_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
+import { ownAll } from '../mem/own-all.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
@@ -47,17 +48,36 @@ export class FrameSource {
 
   readonly #chain: Chain = new Chain(true)
   readonly #kind: PlainKind = new PlainKind(false)
-  readonly #gso: GsoCheck = new GsoCheck()
+  readonly #gso: GsoCheck
   /** Where the vnet_hdrs are, as columns, and what was gathered of them. */
-  readonly #places: Window = Window.map(2 * COLUMN_LENGTH)
-  readonly #window: Int32Array = new Int32Array(this.#places.buffer, 0, BURST_SIZE_MAX)
-  readonly #offset: Int32Array = new Int32Array(this.#places.buffer, COLUMN_LENGTH, BURST_SIZE_MAX)
-  readonly #headers: Window = Window.map(BURST_SIZE_MAX * HEAD_LENGTH)
-  readonly #headerWords: Int32Array = new Int32Array(this.#headers.buffer)
-  readonly #tunnels: Window = Window.map(BURST_SIZE_MAX * TUNNEL_LENGTH)
-  readonly #tunnelWords: Int32Array = new Int32Array(this.#tunnels.buffer)
+  readonly #places: Window
+  readonly #window: Int32Array
+  readonly #offset: Int32Array
+  readonly #headers: Window
+  readonly #headerWords: Int32Array
+  readonly #tunnels: Window
+  readonly #tunnelWords: Int32Array
   /** What is cut into several segments is put together by copies, after the rest was gathered. */
-  readonly #pieces: CopyProgram = new CopyProgram(PIECES_MAX)
+  readonly #pieces: CopyProgram
+
+  constructor() {
+    const made = ownAll((own) => ({
+      gso: own(new GsoCheck()),
+      places: own(Window.map(2 * COLUMN_LENGTH)),
+      headers: own(Window.map(BURST_SIZE_MAX * HEAD_LENGTH)),
+      tunnels: own(Window.map(BURST_SIZE_MAX * TUNNEL_LENGTH)),
+      pieces: own(new CopyProgram(PIECES_MAX)),
+    }))
+    this.#gso = made.gso
+    this.#places = made.places
+    this.#window = new Int32Array(made.places.buffer, 0, BURST_SIZE_MAX)
+    this.#offset = new Int32Array(made.places.buffer, COLUMN_LENGTH, BURST_SIZE_MAX)
+    this.#headers = made.headers
+    this.#headerWords = new Int32Array(made.headers.buffer)
+    this.#tunnels = made.tunnels
+    this.#tunnelWords = new Int32Array(made.tunnels.buffer)
+    this.#pieces = made.pieces
+  }
 
   /**
    * Fills the burst with the next frames of a queue, as many as its limits allow; returns the chains

@@ -7,6 +7,7 @@ import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM } from '.
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
+import { ownAll } from '../mem/own-all.ts'
 import { Window } from '../mem/window.ts'
 import {
   Headers,
@@ -23,11 +24,16 @@ export class GsoCheck {
   readonly #headers: Headers = new Headers()
   readonly #window: Window
   readonly #bytes: Uint8Array
-  readonly #copies: CopyProgram = new CopyProgram()
+  readonly #copies: CopyProgram
 
   constructor() {
-    this.#window = Window.map(BURST_SIZE_MAX * HEADERS_MAX)
-    this.#bytes = new Uint8Array(this.#window.buffer)
+    const made = ownAll((own) => ({
+      window: own(Window.map(BURST_SIZE_MAX * HEADERS_MAX)),
+      copies: own(new CopyProgram()),
+    }))
+    this.#window = made.window
+    this.#bytes = new Uint8Array(made.window.buffer)
+    this.#copies = made.copies
   }
 
   /** Checks the burst's GSO frames; those that are wrong leave it. Returns how many did. @hot */

@@ -42,6 +42,7 @@ class Rig {
 
   constructor(options: CaptureOptions) {
     this.session = new CaptureSession(1, options, () => this.#detach())
+    this.session.begin()
     this.#recorder = new Recorder(this.session.ring, 4)
     const { id, block } = this.session.describe('p0', 'a port')
     this.#recorder.addInterface(0, id, block)
@@ -146,6 +147,7 @@ test('the ring stays mapped until the engine lets go, also when a write fails me
     lengthAtDetach = shim.windowLength(session.ring.window)
   })
   const length = shim.windowLength(session.ring.window)
+  session.begin()
   await session.stop()
   expect(lengthAtDetach).toBe(length)
 })

@@ -54,6 +54,7 @@ class Rig {
 
   constructor(options: CaptureOptions) {
     this.session = new CaptureSession(1, options, () => this.#detach())
+    this.session.begin()
     this.#recorder = new Recorder(this.session.ring, 4)
     const { id, block } = this.session.describe('p0', 'a port')
     this.#recorder.addInterface(0, id, block)

@@ -18,7 +18,8 @@ import type { CounterName } from '../../src/stats/counters.ts'
 import { allocateCounters, readCounters } from '../../src/stats/port-counters.ts'
 import type { MemoryPort, Switch } from '../../src/switch/api.ts'
 import { KernelClock } from '../../src/switch/clock.ts'
-import { Engine, ENGINE_COUNTERS, SHARED_WORDS } from '../../src/switch/engine.ts'
+import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/switch/engine-cells.ts'
+import { Engine } from '../../src/switch/engine.ts'
 import { frameHex, frameNumber, IFNAME, IO, Lab } from '../support/lab.ts'
 import { sh, until } from '../support/processes.ts'
 
@@ -303,8 +304,8 @@ class EngineBench implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.engine.removePort(1, this.#tap.queues)
-    this.engine.removePort(0, [])
+    this.engine.removePort(1)
+    this.engine.removePort(0)
     this.engine.close()
     shim.close(this.tapFd)
     shim.close(this.#eventFd)

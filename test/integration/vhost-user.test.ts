@@ -397,7 +397,7 @@ test('what a guest acknowledged is offered again after a restart, or the port sa
   expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ queuePairs: 2 })
   await expect(addGuestPort({ queues: 1 })).rejects.toMatchObject({
     code: 'VHOST_USER_ACKED',
-    hint: 'give queues=2 or more',
+    hint: expect.stringContaining('give queues=2 or more'),
   })
   await addGuestPort({ queues: 2 })
   expect(await connect().negotiate()).toBe(offered)

@@ -28,7 +28,7 @@ test('a port is removed while another one never falls silent', () => {
     sim.ports[0].send(frame(BROADCAST, 1))
     return receive(burst)
   }
-  sim.engine.removePort(2, [])
+  sim.engine.removePort(2)
   expect(sim.engine.forwarder.port(2)).toBeNull()
   expect(sim.receive(1).length).toBeGreaterThan(0)
 })
@@ -111,7 +111,7 @@ test('the mtu of a port limits frames that leave by it', () => {
 test('a port that goes is forgotten: its addresses flood, its number can be used again', () => {
   using sim = new Sim(3)
   sim.send(0, frame(BROADCAST, 1))
-  sim.engine.removePort(0, [])
+  sim.engine.removePort(0)
   sim.ports[0].close()
   sim.addPort(0)
   for (const port of [1, 2]) sim.receive(port)

@@ -248,7 +248,7 @@ class Pair implements Disposable {
   remove(port: number): void {
     const gone = this.model.ports.get(port)
     if (gone === undefined) return
-    this.sim.engine.removePort(port, [])
+    this.sim.engine.removePort(port)
     this.sim.ports[port].close()
     if (gone.peer !== undefined) this.model.ports.get(gone.peer)!.peer = undefined
     this.model.ports.delete(port)

@@ -11,6 +11,7 @@ import {
   IFF_MULTI_QUEUE,
   IFF_NO_PI,
   IFF_ONE_QUEUE,
+  IFF_PERSIST,
   IFF_TAP,
   IFF_VNET_HDR,
   IFNAME_LENGTH_MAX,
@@ -22,9 +23,11 @@ import { ConfigError, SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
 import { OFFLOADS_TUNNEL } from '../../wire/vnet-hdr.ts'
 import type { TapOptions } from '../options.ts'
+import { cString, identity, isGiven, setNonblocking, takeGiven } from './descriptors.ts'
 import type { LinkInfo } from './link.ts'
 import { getLink, setLinkProperties } from './link.ts'
 import { netnsName, openNetns } from './netns.ts'
+import { isUsableVnetHdrLength } from '../tap-port.ts'
 import { awaitRelease } from './release.ts'
 import type { ProbedOffloads } from './offloads.ts'
 import { applyOffloads, NO_OFFLOADS, probeOffloads } from './offloads.ts'
@@ -33,8 +36,6 @@ import { isScript, runHelper, runScript } from './scripts.ts'
 const TUN_NODE = '/dev/net/tun'
 const SNDBUF_MAX = 0x7fff_ffff
 const O_CLOEXEC = 0o2000000
-/** Descriptors are a C int. */
-const FD_MAX = 0x7fff_ffff
 /** An owner that was killed keeps the name busy for some milliseconds (io_uring pins its file). */
 const BUSY_RETRY_MS = 1000
 const BUSY_WAIT_MS = 20
@@ -64,6 +65,8 @@ export class OpenTap {
   readonly probed: ProbedOffloads
   readonly #context: OpenContext
   readonly #options: TapOptions
+  /** It was persistent before it was opened. */
+  readonly #wasPersistent: boolean
   #last: TapIdentity
   /** TUN_F_* bits, as far as we have set them. */
   #inForce = 0
@@ -82,6 +85,7 @@ export class OpenTap {
     this.vnetHdrLength = vnetHdrLength
     this.probed = probed
     this.#last = { ifname, netns: options.netns }
+    this.#wasPersistent = (identity(context.shim, fds[0]).flags & IFF_PERSIST) !== 0
     this.#last = this.identify()
   }
 
@@ -96,6 +100,8 @@ export class OpenTap {
     if (netnsFd >= 0) {
       try {
         netns = netnsName(netnsFd, this.#options.netns)
+      } catch {
+        // Without /proc there is no name for it.
       } finally {
         shim.close(netnsFd)
       }
@@ -155,20 +161,38 @@ export class OpenTap {
 
   /** After the engine let go: runs the down-script, closes the descriptors. */
   async close(): Promise<void> {
-    const { downscript } = this.#options
-    try {
-      if (isScript(downscript)) await runScript(downscript, this.identify().ifname)
-    } catch (error) {
-      this.#context.log((error as Error).message)
-    } finally {
-      const { shim } = this.#context
-      // Whoever has the device next may set a header that is too short for tunnels.
-      if ((this.#inForce & OFFLOADS_TUNNEL) !== 0) {
-        shim.tunSetOffload(this.fds[0], this.#inForce & ~OFFLOADS_TUNNEL)
-      }
-      for (const fd of this.fds) shim.close(fd)
+    await this.#leave()
+    for (const fd of this.fds) this.#context.shim.close(fd)
+  }
+
+  /** It is not used after all: as `close`, but what was made does not persist, and given
+   *  descriptors stay their giver's. */
+  async abandon(): Promise<void> {
+    if (this.#options.persist === true && !this.#wasPersistent) {
+      this.#context.shim.tunSetPersist(this.fds[0], 0)
+    }
+    if (!isGiven(this.#options)) return this.close()
+    await this.#leave()
+  }
+
+  async #leave(): Promise<void> {
+    const { shim, log } = this.#context
+    await runDownscript(this.#options, this.identify().ifname, log)
+    // Whoever has the device next may set a header that is too short for tunnels.
+    if ((this.#inForce & OFFLOADS_TUNNEL) !== 0) {
+      shim.tunSetOffload(this.fds[0], this.#inForce & ~OFFLOADS_TUNNEL)
     }
   }
+}
+
+/** What fails in it is told, and keeps nothing open. */
+async function runDownscript(
+  { downscript }: TapOptions,
+  ifname: string,
+  log: (message: string) => void,
+): Promise<void> {
+  if (!isScript(downscript)) return
+  await runScript(downscript, ifname).catch((error: Error) => log(error.message))
 }
 
 export async function openTap(options: TapOptions, context: OpenContext): Promise<OpenTap> {
@@ -178,9 +202,8 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
   }
   const netnsFd = options.netns === undefined ? -1 : openNetns(shim, options.netns)
   const fds: number[] = []
-  const isGiven = options.fd !== undefined || options.fds !== undefined
   try {
-    if (isGiven) takeGiven(options, context, fds)
+    if (isGiven(options)) takeGiven(options, context, fds)
     else if (options.helper !== undefined) {
       fds.push(await runHelper(shim, options.helper, options.br ?? 'br0'))
       setNonblocking(shim, fds[0])
@@ -188,68 +211,18 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
 
     const { ifname, flags } = identity(shim, fds[0])
     if (isScript(options.script)) await runScript(options.script, ifname)
-    return configure(options, context, netnsFd, fds, ifname, (flags & IFF_VNET_HDR) !== 0)
+    try {
+      return configure(options, context, netnsFd, fds, ifname, (flags & IFF_VNET_HDR) !== 0)
+    } catch (error) {
+      // What the script set up is taken down again.
+      if (isScript(options.script)) await runDownscript(options, ifname, context.log)
+      throw error
+    }
   } catch (error) {
-    // Given descriptors become ours only with success; their giver still knows them by name.
-    if (!isGiven) for (const fd of fds) shim.close(fd)
+    if (!isGiven(options)) for (const fd of fds) shim.close(fd)
     throw error
   } finally {
     if (netnsFd >= 0) shim.close(netnsFd)
-  }
-}
-
-function identity(shim: Shim, fd: number): { ifname: string; flags: number } {
-  const name = new Uint8Array(IFNAMSIZ)
-  const flags = shim.tunGetIff(fd, name)
-  if (flags < 0) {
-    throw new SysError('TAP_FD', `Unable to query TUNGETIFF on FD ${fd}: ${strerror(-flags)}`, {
-      syscall: 'ioctl',
-      errno: -flags,
-      hint: 'the descriptor is not a TAP',
-    })
-  }
-  return { ifname: cString(name), flags }
-}
-
-// --- fd= and fds= ---------------------------------------------------------------------------
-
-function takeGiven(options: TapOptions, context: OpenContext, fds: number[]): void {
-  const { shim, given } = context
-  const names = options.fd === undefined ? options.fds!.split(':') : [options.fd]
-  let hasVnetHdr: boolean | undefined
-  for (const name of names) {
-    const fd = findDescriptor(name, given)
-    const { flags } = identity(shim, fd)
-    const own = (flags & IFF_VNET_HDR) !== 0
-    if (hasVnetHdr !== undefined && own !== hasVnetHdr) {
-      throw new ConfigError('BAD_OPTION', 'vnet_hdr not consistent across given tap fds')
-    }
-    hasVnetHdr = own
-    setNonblocking(shim, fd)
-    fds.push(fd)
-  }
-}
-
-function findDescriptor(name: string, given: ReadonlyMap<string, number>): number {
-  const named = given.get(name)
-  if (named !== undefined) return named
-  if (!/^\d+$/.test(name) || Number(name) > FD_MAX) {
-    throw /^\d/.test(name)
-      ? new ConfigError('BAD_OPTION', `Invalid file descriptor number '${name}'`)
-      : new ConfigError('BAD_OPTION', `File descriptor named '${name}' has not been found`)
-  }
-  return Number(name)
-}
-
-function setNonblocking(shim: Shim, fd: number): void {
-  const flags = shim.getStatusFlags(fd)
-  const result = flags < 0 ? flags : shim.setStatusFlags(fd, flags | constants.O_NONBLOCK)
-  if (result < 0) {
-    throw new SysError(
-      'TAP_FD',
-      `Can't set file descriptor ${fd} non-blocking: fcntl: ${strerror(-result)}`,
-      { syscall: 'fcntl', errno: -result },
-    )
   }
 }
 
@@ -424,12 +397,18 @@ function configure(
     const set = shim.tunSetVnetHdrSize(fd, wanted)
     if (set < 0) log(`TUNSETVNETHDRSZ ioctl() failed: ${strerror(-set)}.`)
     vnetHdrLength = shim.tunGetVnetHdrSize(fd)
+    if (!isUsableVnetHdrLength(vnetHdrLength)) {
+      throw new SysError(
+        'TAP_VNET_HDR_SIZE',
+        `vnet_hdr of ${vnetHdrLength} bytes on ${ifname} cannot be used`,
+        { ifname, hint: 'it must be even and 10 to 24 bytes' },
+      )
+    }
   }
   fds.forEach((queueFd, queue) => {
     context.reached?.(queue)
     setSndbuf(options, shim, queueFd, ifname)
   })
-  setOwnership(options, shim, fd, ifname)
   if (options.mtu !== undefined || options.up !== undefined) {
     const elsewhere = netnsFd < 0 ? otherNetns(shim, fd) : -1
     try {
@@ -439,7 +418,10 @@ function configure(
       if (elsewhere >= 0) shim.close(elsewhere)
     }
   }
-  return new OpenTap(context, options, fds, ifname, vnetHdrLength, probed)
+  const tap = new OpenTap(context, options, fds, ifname, vnetHdrLength, probed)
+  // The last that can fail, as a persistent device would stay.
+  setOwnership(options, shim, fd, ifname)
+  return tap
 }
 
 /**
@@ -491,9 +473,4 @@ function idOf(name: string, file: string): number {
     if (fields[0] === name) return Number(fields[2])
   }
   throw new ConfigError('BAD_OPTION', `"${name}" is not in ${file}`)
-}
-
-function cString(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0)
-  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
 }

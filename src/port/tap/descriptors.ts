@@ -1,0 +1,74 @@
+/** Descriptors of a TAP: what the kernel says of one, and those that were given to us. */
+import { constants } from 'node:fs'
+import { IFF_VNET_HDR, IFNAMSIZ } from '../../abi/if-tun.ts'
+import { strerror } from '../../abi/strerror.ts'
+import { ConfigError, SysError } from '../../errors.ts'
+import type { Shim } from '../../native/shim.ts'
+import type { TapOptions } from '../options.ts'
+import type { OpenContext } from './open.ts'
+
+/** Descriptors are a C int. */
+const FD_MAX = 0x7fff_ffff
+
+/** It uses descriptors from elsewhere, which become ours only with success: their giver knows them by name. */
+export function isGiven(options: TapOptions): boolean {
+  return options.fd !== undefined || options.fds !== undefined
+}
+
+export function identity(shim: Shim, fd: number): { ifname: string; flags: number } {
+  const name = new Uint8Array(IFNAMSIZ)
+  const flags = shim.tunGetIff(fd, name)
+  if (flags < 0) {
+    throw new SysError('TAP_FD', `Unable to query TUNGETIFF on FD ${fd}: ${strerror(-flags)}`, {
+      syscall: 'ioctl',
+      errno: -flags,
+      hint: 'the descriptor is not a TAP',
+    })
+  }
+  return { ifname: cString(name), flags }
+}
+
+export function takeGiven(options: TapOptions, context: OpenContext, fds: number[]): void {
+  const { shim, given } = context
+  const names = options.fd === undefined ? options.fds!.split(':') : [options.fd]
+  let hasVnetHdr: boolean | undefined
+  for (const name of names) {
+    const fd = findDescriptor(name, given)
+    const { flags } = identity(shim, fd)
+    const own = (flags & IFF_VNET_HDR) !== 0
+    if (hasVnetHdr !== undefined && own !== hasVnetHdr) {
+      throw new ConfigError('BAD_OPTION', 'vnet_hdr not consistent across given tap fds')
+    }
+    hasVnetHdr = own
+    setNonblocking(shim, fd)
+    fds.push(fd)
+  }
+}
+
+function findDescriptor(name: string, given: ReadonlyMap<string, number>): number {
+  const named = given.get(name)
+  if (named !== undefined) return named
+  if (!/^\d+$/.test(name) || Number(name) > FD_MAX) {
+    throw /^\d/.test(name)
+      ? new ConfigError('BAD_OPTION', `Invalid file descriptor number '${name}'`)
+      : new ConfigError('BAD_OPTION', `File descriptor named '${name}' has not been found`)
+  }
+  return Number(name)
+}
+
+export function setNonblocking(shim: Shim, fd: number): void {
+  const flags = shim.getStatusFlags(fd)
+  const result = flags < 0 ? flags : shim.setStatusFlags(fd, flags | constants.O_NONBLOCK)
+  if (result < 0) {
+    throw new SysError(
+      'TAP_FD',
+      `Can't set file descriptor ${fd} non-blocking: fcntl: ${strerror(-result)}`,
+      { syscall: 'fcntl', errno: -result },
+    )
+  }
+}
+
+export function cString(bytes: Uint8Array): string {
+  const end = bytes.indexOf(0)
+  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
+}

@@ -1,0 +1,16 @@
+/** Memory that the control plane and the engine share, cell by cell. */
+
+/** Cells of the shared Int32Array between the control plane and the engine. */
+export const SHARED_PENDING = 0
+export const SHARED_SLEEPING = 1
+/** 1: the process or the thread that owns the engine ends; whoever sets it sets SHARED_PENDING as well. */
+export const SHARED_EXIT = 2
+export const SHARED_WORDS = 16
+
+/** Cells of the shared Float64Array of the engine's own counters. */
+export const ENGINE_BURSTS = 0
+export const ENGINE_SLEEPS = 1
+export const ENGINE_MAC_ENTRIES = 2
+export const ENGINE_MAC_MOVES = 3
+export const ENGINE_MAC_FULL = 4
+export const ENGINE_COUNTERS = 8
