@@ -17,6 +17,8 @@ export interface Scratch {
   readonly bytes: Uint8Array
   /** An input of so many bytes is about to run. */
   starts(length: number): void
+  /** Something else than an input takes its time, and does not hang. */
+  goesOn(): void
   /** The inputs that follow are this target's. */
   names(target: string): void
 }
@@ -102,6 +104,7 @@ export class Fuzzer {
     const seen = async (input: Uint8Array): Promise<Set<number>> => {
       const features = new Features()
       features.recorded = new Set()
+      this.#scratch.goesOn()
       await this.target.run(input, features)
       return features.recorded
     }
@@ -127,9 +130,14 @@ export class Fuzzer {
 }
 
 /** A shorter input that fails as well; what is left out is tried from large to small. */
-export async function shorten(target: Target, input: Uint8Array): Promise<Uint8Array> {
+export async function shorten(
+  target: Target,
+  input: Uint8Array,
+  goesOn: () => void,
+): Promise<Uint8Array> {
   let best = input
   const fails = async (bytes: Uint8Array): Promise<boolean> => {
+    goesOn()
     try {
       await target.run(bytes, new Features())
       return false

@@ -47,6 +47,9 @@ function openScratch(path: string): Scratch {
       words[0] = length
       inputs[0]++
     },
+    goesOn() {
+      inputs[0]++
+    },
     names(target) {
       name.fill(0)
       name.set(new TextEncoder().encode(target))
@@ -128,7 +131,7 @@ try {
   console.error(`${error.target}: ${(error.cause as Error).stack ?? error.message}`)
   if (values.replay === undefined) {
     const target = TARGETS.find(({ name }) => name === error.target)!
-    const short = await shorten(target, error.input)
+    const short = await shorten(target, error.input, () => scratch.goesOn())
     const path = keep(FINDINGS, error.target, short)
     console.error(`found with seed ${seed}; once more: ${replayCommand(error.target, path)}`)
   }
