@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { ConfigError, FramepumpError } from '../errors.ts'
+import { OPEN_FILES_HINT } from './open-files.ts'
 import { printable } from '../switch/printable.ts'
 
 export const EXIT_FAILED = 1
@@ -30,8 +31,10 @@ export function packageVersion(): string {
 /** Says what failed in one line, and which exit code it is. */
 export function reportError(error: unknown): number {
   const isOurs = error instanceof FramepumpError
-  const hint = isOurs && error.hint !== undefined ? ` (${error.hint})` : ''
   const message = error instanceof Error ? error.message : String(error)
+  const wanted = isOurs ? error.hint : undefined
+  const told = wanted ?? (/\bEMFILE\b/.test(message) ? OPEN_FILES_HINT : undefined)
+  const hint = told === undefined ? '' : ` (${told})`
   process.stderr.write(`${printable(`framepump: ${message}${hint}`)}\n`)
   if (!isOurs) {
     if (error instanceof Error && process.env['FRAMEPUMP_DEBUG'] !== undefined) {

@@ -3,8 +3,14 @@
  * framepump's first lines, before anything else is loaded (imports would be, all of them): what a
  * signal does is decided here, and what is loaded after it takes longer than a signal.
  */
+import { blameLimit } from './open-files.ts'
 import { catchSignals, refuseInspector } from './signals.ts'
 
 if (process.argv[2] === 'run') catchSignals()
 await refuseInspector()
-await import('./program.ts')
+try {
+  await import('./program.ts')
+} catch (error) {
+  blameLimit()
+  throw error
+}

@@ -275,7 +275,7 @@ afterAll(() => {
 })
 
 /** A program of test/support/c, compiled once per file of tests. */
-export function compiledTool(name: 'packet-tool' | 'udp-gso' | 'vlan-push'): string {
+export function compiledTool(name: 'packet-tool' | 'udp-gso' | 'vlan-push' | 'deny'): string {
   toolDirectory ??= mkdtempSync(join(tmpdir(), 'framepump-tool-'))
   const tool = join(toolDirectory, name)
   if (existsSync(tool)) return tool
