@@ -18,11 +18,8 @@ const ENOSYS = 38
 async function start(lab: Lab, ...command: string[]): Promise<Background> {
   const control = join(lab.directory, 'made/c.sock')
   const [program, ...args] = command
-  const port = ['--port', 'virtio-net,id=v,driver=echo']
-  const run = lab.background(program, [
-    ...args,
-    ...[process.execPath, CLI, 'run', '--io', 'auto', '--control', control, ...port],
-  ])
+  const options = ['--io', 'auto', '--control', control, '--port', 'virtio-net,id=v,driver=echo']
+  const run = lab.background(program, [...args, process.execPath, CLI, 'run', ...options])
   await until('it is ready or over', () => run.stderr.includes('ready') || !run.isRunning, 30_000)
   return run
 }
@@ -53,23 +50,20 @@ test.each([0, 32, 64, 96, 128, 512])('RLIMIT_MEMLOCK of %i KiB is enough', async
   expect(await run.stop()).toBe(0)
 })
 
-test.each([24, 32, 48, 64])(
-  'with %i open files it says what to raise, in one line',
-  async (files) => {
-    await using lab = new Lab()
-    const run = await start(lab, 'prlimit', `--nofile=${files}`)
-    // Node itself may need more than the lowest of these.
-    const code = await run.exited
-    const told = run.stderr.split('\n').filter((line) => line.startsWith('framepump: '))
-    expect({ isFailure: code === 1 || code === 77, told }).toEqual({
-      isFailure: true,
-      told: [
-        expect.stringContaining(
-          '(allow more open files: ulimit -n 1024, or LimitNOFILE= in the unit)',
-        ),
-      ],
-    })
-    expect(run.stderr).not.toMatch(/\n +at /)
-    expect(readdirSync(lab.directory)).toEqual([])
-  },
-)
+test.each([24, 32, 48])('with %i open files it says what to raise, in one line', async (files) => {
+  await using lab = new Lab()
+  const run = await start(lab, 'prlimit', `--nofile=${files}`)
+  // Node itself may need more than the lowest of these.
+  const code = await run.exited
+  const told = run.stderr.split('\n').filter((line) => line.startsWith('framepump: '))
+  expect({ isFailure: code === 1 || code === 77, told }).toEqual({
+    isFailure: true,
+    told: [
+      expect.stringContaining(
+        '(allow more open files: ulimit -n 1024, or LimitNOFILE= in the unit)',
+      ),
+    ],
+  })
+  expect(run.stderr).not.toMatch(/\n +at /)
+  expect(readdirSync(lab.directory)).toEqual([])
+})
