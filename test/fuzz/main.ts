@@ -113,12 +113,10 @@ function tellCrash(state: string, how: string, seed: number): void {
 }
 
 const directory = mkdtempSync(join(tmpdir(), 'framepump-fuzz-'))
-try {
-  const env = environment()
-  const good = await Promise.all(
-    Array.from({ length: jobs }, (_, number) => work(number, directory, env)),
-  )
-  if (good.includes(false) && process.exitCode !== 2) process.exitCode = 1
-} finally {
-  rmSync(directory, { recursive: true })
-}
+// However it ends.
+process.once('exit', () => rmSync(directory, { recursive: true, force: true }))
+const env = environment()
+const good = await Promise.all(
+  Array.from({ length: jobs }, (_, number) => work(number, directory, env)),
+)
+if (good.includes(false) && process.exitCode !== 2) process.exitCode = 1
