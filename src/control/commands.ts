@@ -118,7 +118,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
   )
   add('query-links', {}, () => sw.links().map(([a, b]) => ({ a, b })))
   add('query-mac-table', {}, () => new Pages(describeMacs(sw)))
-  add('query-switch-stats', {}, () => sw.counters())
+  add('query-switch-stats', {}, () => sw.currentCounters())
   add('query-offloads', { 'from?': 'string' }, ({ from }: { from?: string }) => {
     const ports = sw.ports()
     return new Pages(describeOffloads(from === undefined ? ports : [sw.port(from)], ports))

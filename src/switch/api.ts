@@ -260,7 +260,10 @@ export interface Switch extends AsyncDisposable {
   macTable(): Promise<MacEntry[]>
   /** The same in parts, read one after another: other requests and frames come in between. */
   macTablePages(): AsyncIterable<readonly MacEntry[]>
+  /** As the engine published them last: now and then while frames pass. */
   counters(): SwitchCounters
+  /** As they are now, also when the engine sleeps. */
+  currentCounters(): Promise<SwitchCounters>
   /** Stops reading; everything already read is delivered; frames then wait in the kernel. */
   pause(): Promise<void>
   /**

@@ -275,6 +275,10 @@ class UserspaceSwitch implements Switch {
     return this.#engine.switchCounters()
   }
 
+  currentCounters(): Promise<SwitchCounters> {
+    return this.#engine.request({ op: 'publish-counters' }).then(() => this.counters())
+  }
+
   pause(): Promise<void> {
     return this.#change(async (undo) => {
       if (this.runState !== 'running') return
@@ -365,7 +369,6 @@ class UserspaceSwitch implements Switch {
   close(): Promise<void> {
     return (this.#closing ??= this.#change(async () => {
       const captured = this.#captures.stop()
-      // After a failure of the engine a capture ends only when its port is gone.
       if (this.runState !== 'shutdown') await captured
       for (const entry of this.#ports.all) await this.#release(entry)
       await captured
