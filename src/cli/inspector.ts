@@ -25,7 +25,7 @@ function socketsOn(port: number): number[] {
   for (const file of ['/proc/self/net/tcp', '/proc/self/net/tcp6']) {
     for (const row of lines(file)) {
       const columns = row.trim().split(/\s+/)
-      if (columns[LOCAL_ADDRESS]?.endsWith(suffix) === true) links.add(`socket:[${columns[INODE]}]`)
+      if (columns[LOCAL_ADDRESS]?.endsWith(suffix)) links.add(`socket:[${columns[INODE]}]`)
     }
   }
   return readdirSync('/proc/self/fd')

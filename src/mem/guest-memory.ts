@@ -15,6 +15,7 @@
  */
 import { errnoName, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
+import { knowWindow } from './window.ts'
 
 /** One window of a region. */
 export interface GuestWindow {
@@ -85,6 +86,8 @@ export class GuestMemory {
     this.#offsets = Int32Array.from(pieces, ({ part }) => part.windowOffset)
     this.#rooms = Int32Array.from(pieces, ({ part }) => part.length)
     this.windows = this.#windows
+    // Frames leave by a TAP from where they are.
+    for (const window of this.#windows) knowWindow(window)
   }
 
   /** This thread's view of a part of a window of ours, until `release`. */

@@ -15,8 +15,16 @@ const MFD_CLOEXEC = 1
 /** Windows that the shim can know at once. */
 export const WINDOWS_MAX = 32_768
 
-/** Address of each window that this thread views, by number; for io_uring entries. */
+/** Address of each window that this thread knows, by number; for io_uring entries. */
 export const windowAddresses: Float64Array = new Float64Array(WINDOWS_MAX)
+
+/**
+ * Has this thread know where a window is, before its first use there: its number may have been
+ * another's. One that is viewed whole is known.
+ */
+export function knowWindow(id: number): void {
+  windowAddresses[id] = shim.windowAddress(id)
+}
 
 export interface WindowOptions {
   /** Descriptor to map; absent: anonymous memory. It may be closed after the call. */
@@ -36,7 +44,7 @@ export class Window {
   private constructor(id: number, buffer: ArrayBuffer) {
     this.id = id
     this.buffer = buffer
-    windowAddresses[id] = shim.windowAddress(id)
+    knowWindow(id)
   }
 
   /** Maps memory and gives this thread's view of it. */

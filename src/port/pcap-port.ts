@@ -72,11 +72,11 @@ export class ReplayPort implements PolledPort {
       const nowUs = this.#nowUs()
       const elapsed = file.isPaced ? nowUs - this.#startUs : Infinity
       const total = file.offset.length
-      const start = this.#at < total ? file.offset[this.#at]! : 0
+      const start = this.#at < total ? file.offset[this.#at] : 0
       let end = start
       while (count < BURST_SIZE_MAX && this.#at < total && file.dueUs[this.#at] <= elapsed) {
-        const offset = file.offset[this.#at]!
-        const length = file.length[this.#at]!
+        const offset = file.offset[this.#at]
+        const length = file.length[this.#at]
         if (offset < end || offset + length - start > READ_LENGTH_MAX) break
         burst.window[count] = this.#window.id
         burst.offset[count] = offset - start
