@@ -77,8 +77,11 @@ const source = new FrameSource()
 const copies = new CopyProgram()
 const sink = new FrameSink(copies)
 const burst = new Burst()
-/** Frames of our own, for the receiveq: in a window that no guest has. */
-const OWN = 16384
+/**
+ * Frames of our own, for the receiveq: in a window that no guest has, whose second half has room for
+ * what the longest has in further segments.
+ */
+const OWN = 32768
 const own = Window.map(OWN)
 const ownBytes = new Uint8Array(own.buffer)
 for (let at = 0; at < OWN; at++) ownBytes[at] = at * 7 + (at >>> 8)

@@ -112,6 +112,8 @@ describe('by name', () => {
       'tunSetVnetHdrSize 102 24',
       'tunGetVnetHdrSize 102',
       `tunSetSndbuf 102 ${INT_MAX}`,
+      // Is it persistent already? Then where it is.
+      'tunGetIff 102',
       'tunGetIff 102',
       'tunGetDevNetns 102',
     ])
