@@ -108,5 +108,35 @@ export class Window {
   }
 }
 
+/**
+ * A window that nobody views: its bytes are moved by rows of the shim alone. V8 counts every view as
+ * memory of its own, and collects garbage for it; this one costs it nothing.
+ */
+export class HiddenWindow {
+  /** The shim's number for it. */
+  readonly id: number
+
+  private constructor(id: number) {
+    this.id = id
+    knowWindow(id)
+  }
+
+  /** Maps anonymous memory, all zero; ended by `unmap`. */
+  static map(length: number): HiddenWindow {
+    const id = shim.windowMap(-1, length, 0, 0)
+    if (id < 0) throw outOfMemory('mmap', id)
+    return new HiddenWindow(id)
+  }
+
+  /** One that another thread mapped, and unmaps. */
+  static of(id: number): HiddenWindow {
+    return new HiddenWindow(id)
+  }
+
+  unmap(): void {
+    shim.windowUnmap(this.id)
+  }
+}
+
 const outOfMemory = (syscall: string, result: number): SysError =>
   new SysError('OUT_OF_MEMORY', `${syscall}: ${errnoName(result)}`, { syscall, errno: -result })

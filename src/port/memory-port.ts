@@ -3,8 +3,11 @@
  * (MemoryEnginePort) and the caller's half (MemoryEndpoint) share two rings.
  */
 import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX, HEAD_WORDS, ZEROS_BEFORE } from '../mem/burst.ts'
+import { BURST_SIZE_MAX, ZEROS_BEFORE } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
+import { SLOT_CAPACITY } from '../mem/frame-pool.ts'
+import { Window } from '../mem/window.ts'
+import { COPY_ROW_INTS, shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import type { MemoryPort } from '../switch/api.ts'
 import { ETHER_HEADER_LENGTH } from '../wire/ethernet.ts'
@@ -15,6 +18,11 @@ import type { PolledPort } from './port.ts'
 /** Longest frame: 64 KiB of payload, Ethernet header. */
 export const MEMORY_FRAME_LENGTH_MAX: number = 65535 + ETHER_HEADER_LENGTH
 
+/** Bytes at the beginning of a frame that the engine looks at. */
+const HEAD_LENGTH = 16
+/** Where the frame of a stage begins. */
+const STAGE_AT = 64
+
 export class MemoryEnginePort implements PolledPort {
   readonly index: number
   readonly rxQueues = 1
@@ -23,7 +31,6 @@ export class MemoryEnginePort implements PolledPort {
 
   readonly #inward: MemoryRing
   readonly #outward: MemoryRing
-  readonly #words: Int32Array
   readonly #copies: CopyProgram
   readonly #counters: Float64Array
   readonly #counterBase: number
@@ -41,7 +48,6 @@ export class MemoryEnginePort implements PolledPort {
     this.index = index
     this.#inward = inward
     this.#outward = outward
-    this.#words = new Int32Array(inward.window.buffer)
     this.#copies = copies
     this.#counters = counters
     this.#counterBase = index * COUNTERS_STRIDE
@@ -57,19 +63,13 @@ export class MemoryEnginePort implements PolledPort {
     const window = ring.window.id
     for (let k = 0; k < count; k++) {
       const position = (this.#taken + k) | 0
-      const offset = ring.offset(position)
       burst.window[k] = window
-      burst.offset[k] = offset
+      burst.offset[k] = ring.offset(position)
       burst.length[k] = ring.length(position)
       burst.headLength[k] = ZEROS_BEFORE
-      const word = offset >> 2
-      const head = k * HEAD_WORDS
-      burst.heads[head] = this.#words[word]!
-      burst.heads[head + 1] = this.#words[word + 1]!
-      burst.heads[head + 2] = this.#words[word + 2]!
-      burst.heads[head + 3] = this.#words[word + 3]!
     }
     burst.count = count
+    if (count > 0) burst.gatherHeads()
     burst.furtherTotal = 0
     burst.clearOffloads()
     this.#taken = (this.#taken + count) | 0
@@ -113,8 +113,7 @@ export class MemoryEnginePort implements PolledPort {
   }
 
   close(): void {
-    this.#inward.window.detach()
-    this.#outward.window.detach()
+    // The memory is the endpoint's.
   }
 }
 
@@ -123,6 +122,10 @@ export class MemoryEndpoint implements MemoryPort {
   readonly inward: MemoryRing
   readonly outward: MemoryRing
   readonly #wake: () => void
+  /** A frame on its way into a ring or out of it, behind the row that moves it. */
+  readonly #stage: Window = Window.map(STAGE_AT + SLOT_CAPACITY)
+  readonly #row: Int32Array = new Int32Array(this.#stage.buffer, 0, COPY_ROW_INTS)
+  readonly #bytes: Uint8Array = new Uint8Array(this.#stage.buffer, STAGE_AT)
   #isClosed = false
 
   /** `wake` is called when the engine may sleep and there is something for it. */
@@ -144,10 +147,11 @@ export class MemoryEndpoint implements MemoryPort {
     const ring = this.inward
     const head = ring.head()
     if (((head - ring.tail()) | 0) >= RING_SLOTS) return false
-    const offset = ring.offset(head)
-    ring.bytes.set(frame, offset)
-    // The engine reads the first 16 bytes as words: leave nothing of an older frame there.
-    if (frame.length < 16) ring.bytes.fill(0, offset + frame.length, offset + 16)
+    this.#bytes.set(frame)
+    // The engine looks at the first bytes together: leave nothing of an older frame there.
+    if (frame.length < HEAD_LENGTH) this.#bytes.fill(0, frame.length, HEAD_LENGTH)
+    const length = Math.max(frame.length, HEAD_LENGTH)
+    this.#move(this.#stage.id, STAGE_AT, ring.window.id, ring.offset(head), length)
     ring.setLength(head, frame.length)
     ring.publish((head + 1) | 0)
     this.#wake()
@@ -159,10 +163,15 @@ export class MemoryEndpoint implements MemoryPort {
     const ring = this.outward
     const tail = ring.tail()
     if (ring.head() === tail) return null
-    const offset = ring.offset(tail)
-    const frame = ring.bytes.slice(offset, offset + ring.length(tail))
+    const length = ring.length(tail)
+    this.#move(ring.window.id, ring.offset(tail), this.#stage.id, STAGE_AT, length)
     ring.release((tail + 1) | 0)
-    return frame
+    return this.#bytes.slice(0, length)
+  }
+
+  #move(window: number, offset: number, toWindow: number, toOffset: number, length: number): void {
+    this.#row.set([window, offset, toWindow, toOffset, length])
+    if (shim.copyRows(this.#stage.id, 0, 1) !== 1) throw new RangeError('slot of a memory port')
   }
 
   async next(options: { readonly signal?: AbortSignal } = {}): Promise<Uint8Array> {
@@ -184,6 +193,7 @@ export class MemoryEndpoint implements MemoryPort {
   close(): void {
     this.#isClosed = true
     this.outward.publish((this.outward.head() + 1) | 0)
+    this.#stage.unmap()
     this.inward.window.unmap()
     this.outward.window.unmap()
   }

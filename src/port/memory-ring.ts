@@ -1,14 +1,15 @@
 /**
  * One direction of a memory port: frames from one thread to another, oldest first.
  *
- *     slots:  a window of RING_SLOTS slots (mem/frame-pool.ts's shape: zero headroom, then the frame)
+ *     slots:  a window of RING_SLOTS slots (mem/frame-pool.ts's shape: zero headroom, then the frame),
+ *             hidden: a thousand ports have 36 GB of them, most of it never touched
  *     index:  shared Int32Array  [head, tail, length of slot 0, 1, 2 ...]
  *
  * head and tail run free modulo 2^32; the producer stores head, the consumer stores tail. Exactly
  * one thread is the producer and one the consumer.
  */
 import { SLOT_HEADROOM, SLOT_STRIDE } from '../mem/frame-pool.ts'
-import { Window } from '../mem/window.ts'
+import { HiddenWindow } from '../mem/window.ts'
 
 export const RING_SLOTS = 256
 
@@ -23,19 +24,17 @@ export interface MemoryRingHandle {
 }
 
 export class MemoryRing {
-  readonly window: Window
+  readonly window: HiddenWindow
   readonly index: Int32Array
-  readonly bytes: Uint8Array
 
-  constructor(window: Window, index: SharedArrayBuffer) {
+  constructor(window: HiddenWindow, index: SharedArrayBuffer) {
     this.window = window
     this.index = new Int32Array(index)
-    this.bytes = new Uint8Array(window.buffer)
   }
 
   static create(): MemoryRing {
     const index = new SharedArrayBuffer((LENGTHS + RING_SLOTS) * Int32Array.BYTES_PER_ELEMENT)
-    return new MemoryRing(Window.map(RING_SLOTS * SLOT_STRIDE), index)
+    return new MemoryRing(HiddenWindow.map(RING_SLOTS * SLOT_STRIDE), index)
   }
 
   /** Both directions of a port, or none. */
@@ -50,7 +49,7 @@ export class MemoryRing {
   }
 
   static view(handle: MemoryRingHandle): MemoryRing {
-    return new MemoryRing(Window.view(handle.window), handle.index)
+    return new MemoryRing(HiddenWindow.of(handle.window), handle.index)
   }
 
   get handle(): MemoryRingHandle {

@@ -46,13 +46,8 @@ export function makePort(request: PortRequest, surroundings: PortSurroundings): 
     }
     case 'memory': {
       const inward = MemoryRing.view(description.inward)
-      try {
-        const outward = MemoryRing.view(description.outward)
-        return new MemoryEnginePort(index, inward, outward, copies, counters)
-      } catch (error) {
-        inward.window.detach()
-        throw error
-      }
+      const outward = MemoryRing.view(description.outward)
+      return new MemoryEnginePort(index, inward, outward, copies, counters)
     }
     case 'replay':
       return new ReplayPort(index, description.file, clock, portFailed)

@@ -235,7 +235,12 @@ export class MemorySwitchPort implements OpenPort {
 
   constructor(options: MemoryOptions, wake: () => void) {
     const { inward, outward } = MemoryRing.createPair()
-    this.endpoint = new MemoryEndpoint(options.id, inward, outward, wake)
+    try {
+      this.endpoint = new MemoryEndpoint(options.id, inward, outward, wake)
+    } catch (error) {
+      for (const { window } of [inward, outward]) window.unmap()
+      throw error
+    }
     this.description = { kind: 'memory', inward: inward.handle, outward: outward.handle }
   }
 

@@ -1,4 +1,5 @@
 /** The library API as a program uses it, from the built package. */
+import { constants, PerformanceObserver } from 'node:perf_hooks'
 import { PassThrough } from 'node:stream'
 import { expect, test } from 'vitest'
 import type {
@@ -97,3 +98,26 @@ test('what is asked is true when it is answered, also while the engine sleeps', 
     expect((await sw.currentCounters()).mac_entries).toBe(1 + sent)
   }
 })
+
+test(
+  'a thousand memory ports are no thousand collections of garbage',
+  { timeout: 60_000 },
+  async () => {
+    const MAJOR = constants.NODE_PERFORMANCE_GC_MAJOR
+    let collections = 0
+    const observer = new PerformanceObserver((list) => {
+      for (const { detail } of list.getEntries()) {
+        if ((detail as { kind: number }).kind === MAJOR) collections++
+      }
+    })
+    observer.observe({ entryTypes: ['gc'] })
+    await using sw = createSwitch({ io })
+    for (let k = 0; k < 1024; k++) await sw.addPort({ type: 'memory', id: `m${k}` })
+    // Entries are told of in a later turn of the loop.
+    await new Promise((resolve) => setImmediate(resolve))
+    observer.disconnect()
+    expect(collections).toBeLessThan(50)
+    sw.memoryPort('m0').send(frame(255, 1, 42))
+    expect(await sw.memoryPort('m1023').next()).toEqual(frame(255, 1, 42))
+  },
+)
