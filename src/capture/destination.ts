@@ -36,12 +36,24 @@ const settled = (): Promise<undefined> => Promise.resolve(undefined)
 
 export function openDestination(to: CaptureOptions['to']): Destination {
   if ('fd' in to && typeof to.fd === 'number' && !('write' in to)) {
-    const { fd } = to
-    const name = 'the given descriptor'
-    return { fd, name, begin: nothing, abandon: nothing, settle: settled, released: nothing }
+    return givenDescriptor(to.fd, to.truncate === true)
   }
   if ('path' in to && typeof to.path === 'string' && !('write' in to)) return openFile(to.path)
   return openStream(to as Writable)
+}
+
+function givenDescriptor(fd: number, isTruncated: boolean): Destination {
+  const name = 'the given descriptor'
+  if (!isTruncated) {
+    return { fd, name, begin: nothing, abandon: nothing, settle: settled, released: nothing }
+  }
+  // Its name may be another's namespace's: it is claimed as what it is.
+  const release = claimFile(fd, name, true)
+  return { fd, name, begin: () => empty(fd), abandon: release, settle: settled, released: release }
+}
+
+function empty(fd: number): void {
+  if (fstatSync(fd).isFile()) ftruncateSync(fd)
 }
 
 function openFile(path: string): Destination {
@@ -55,9 +67,7 @@ function openFile(path: string): Destination {
     return {
       fd,
       name: path,
-      begin: () => {
-        if (fstatSync(fd).isFile()) ftruncateSync(fd)
-      },
+      begin: () => empty(fd),
       abandon: () => {
         release()
         undo()

@@ -2,7 +2,7 @@
  * framepump capture: has a daemon write a live capture into a descriptor that we open here, with our
  * own permissions, and hand over.
  */
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs'
 import { extname } from 'node:path'
 import { isatty } from 'node:tty'
 import { ControlClient } from '../control/client.ts'
@@ -29,19 +29,28 @@ export async function capture(options: CaptureCommandOptions): Promise<number> {
     })
   }
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
+  const file = isStdout ? undefined : openFile(options.write)
   try {
-    return await captureBy(client, options)
+    return await captureBy(client, options, file?.fd ?? 1, () => file?.remove())
   } finally {
     client.close()
   }
 }
 
-async function captureBy(client: ControlClient, options: CaptureCommandOptions): Promise<number> {
+/** `refused` is called when there will be no capture. */
+async function captureBy(
+  client: ControlClient,
+  options: CaptureCommandOptions,
+  fd: number,
+  refused: () => void,
+): Promise<number> {
   const isStdout = options.write === '-'
   const { interface: ports, direction, snaplen, count } = options
-  const fd = isStdout ? 1 : openFile(options.write)
   try {
     await client.execute('getfd', { fdname: 'capture' }, fd)
+  } catch (error) {
+    refused()
+    throw error
   } finally {
     // The daemon has its own: with ours closed, a reader sees the end when the daemon is done.
     closeSync(fd)
@@ -63,14 +72,19 @@ async function captureBy(client: ControlClient, options: CaptureCommandOptions):
     )
   })
   ended.catch(() => undefined)
-  const started = (await client.execute('capture-start', {
+  const starting = client.execute('capture-start', {
     fd: 'capture',
+    ...(isStdout ? {} : { truncate: true }),
     format: extname(options.write) === '.pcap' ? 'pcap' : 'pcapng',
     ...(ports === undefined ? {} : { ports: ports.split(',') }),
     ...(direction === undefined ? {} : { direction }),
     ...(snaplen === undefined ? {} : { snaplen }),
     ...(count === undefined ? {} : { count }),
-  })) as { id: number }
+  }) as Promise<{ id: number }>
+  const started = await starting.catch((error: unknown) => {
+    refused()
+    throw error
+  })
   id = started.id
   const already = early.find((summary) => summary.id === id)
   if (already !== undefined) resolveEnded(already)
@@ -86,18 +100,45 @@ async function captureBy(client: ControlClient, options: CaptureCommandOptions):
   return report(await ended, options)
 }
 
-function openFile(path: string): number {
+interface CaptureFile {
+  readonly fd: number
+  /** Undoes that it was made here; one that was there before has been left as it was. */
+  remove(): void
+}
+
+/** Not truncated: that is done when the daemon has accepted the capture. */
+function openFile(path: string): CaptureFile {
+  const { O_WRONLY, O_CREAT, O_EXCL } = constants
   try {
-    return openSync(path, 'w', 0o600)
+    const fd = openSync(path, O_WRONLY | O_CREAT | O_EXCL, 0o600)
+    const { ino } = fstatSync(fd)
+    return { fd, remove: () => removeOwn(path, ino) }
   } catch (cause) {
-    const { code, errno } = cause as NodeJS.ErrnoException
-    throw new SysError('CAPTURE_FILE', `cannot create ${path}: ${code}`, {
-      syscall: 'open',
-      errno: Math.abs(errno ?? 0),
-      path,
-      cause,
-    })
+    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw unopened(path, cause)
   }
+  try {
+    return { fd: openSync(path, O_WRONLY | O_CREAT, 0o600), remove: () => undefined }
+  } catch (cause) {
+    throw unopened(path, cause)
+  }
+}
+
+function removeOwn(path: string, ino: number): void {
+  try {
+    if (lstatSync(path).ino === ino) unlinkSync(path)
+  } catch {
+    // Somebody removed it before.
+  }
+}
+
+function unopened(path: string, cause: unknown): SysError {
+  const { code, errno } = cause as NodeJS.ErrnoException
+  return new SysError('CAPTURE_FILE', `cannot create ${path}: ${code}`, {
+    syscall: 'open',
+    errno: Math.abs(errno ?? 0),
+    path,
+    cause,
+  })
 }
 
 function report(summary: CaptureSummary, options: CaptureCommandOptions): number {

@@ -141,6 +141,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
       'format?': 'string',
       'fd?': 'string',
       'path?': 'string',
+      'truncate?': 'boolean',
     },
     async (args: CaptureArguments, session) => {
       const options = captureOptions(args, session)
@@ -178,10 +179,11 @@ interface CaptureArguments {
   readonly format?: CaptureFormat
   readonly fd?: string
   readonly path?: string
+  readonly truncate?: boolean
 }
 
 function captureOptions(args: CaptureArguments, session: Session): CaptureOptions {
-  const { ports, direction, snaplen, count, format, fd, path } = args
+  const { ports, direction, snaplen, count, format, fd, path, truncate = false } = args
   if ((fd === undefined) === (path === undefined)) {
     throw new StateError('QMP_ARGUMENT', `either 'fd' or 'path' is needed`)
   }
@@ -205,7 +207,7 @@ function captureOptions(args: CaptureArguments, session: Session): CaptureOption
   }
   // The capture closes it at its end.
   session.fds.delete(fd!)
-  return { ...options, to: { fd: given } }
+  return { ...options, to: { fd: given, truncate } }
 }
 
 function getFd(name: string, session: Session): void {

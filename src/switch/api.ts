@@ -178,8 +178,12 @@ export interface CaptureOptions {
   /** Stop after so many frames. */
   readonly count?: number
   readonly format?: CaptureFormat
-  /** A path that is created or truncated; a descriptor, which is closed at the end; or a stream. */
-  readonly to: { readonly path: string } | { readonly fd: number } | Writable
+  /**
+   * A path that is created or truncated; a descriptor, which is closed at the end (`truncate`: what its
+   * file holds goes when the capture has been accepted); or a stream.
+   */
+  readonly to:
+    { readonly path: string } | { readonly fd: number; readonly truncate?: boolean } | Writable
 }
 
 export interface CaptureSummary {

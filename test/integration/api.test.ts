@@ -106,8 +106,8 @@ test(
     const MAJOR = constants.NODE_PERFORMANCE_GC_MAJOR
     let collections = 0
     const observer = new PerformanceObserver((list) => {
-      for (const { detail } of list.getEntries()) {
-        if ((detail as { kind: number }).kind === MAJOR) collections++
+      for (const entry of list.getEntries()) {
+        if ((entry as unknown as { detail: { kind: number } }).detail.kind === MAJOR) collections++
       }
     })
     observer.observe({ entryTypes: ['gc'] })

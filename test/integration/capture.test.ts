@@ -1,5 +1,5 @@
 /** Captures, read back by tshark and compared frame by frame with what was sent. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { readPcap } from '../../src/wire/pcap.ts'
@@ -151,6 +151,25 @@ test('a full disk ends the capture with a clear message, and the switch goes on'
   expect(await capture.exited).toBe(1)
   expect(capture.stderr).toContain('no space left on device')
   expect(lab.ping(netns[0], '10.0.0.2', 2)).toBe(2)
+})
+
+test('a capture that is refused leaves the file that was there, and makes none', async () => {
+  await using lab = new Lab()
+  const { daemon } = await lab.star(2)
+  const [kept, made] = [join(lab.directory, 'kept.pcapng'), join(lab.directory, 'made.pcapng')]
+  writeFileSync(kept, 'dear')
+  for (const file of [kept, made]) {
+    const args = ['capture', '--control', daemon.control, '-i', 'nobody', '-w', file]
+    const refused = lab.background(process.execPath, [CLI, ...args])
+    expect(await refused.exited).toBe(1)
+    expect(refused.stderr).toContain(`Device 'nobody' not found`)
+  }
+  expect(readFileSync(kept, 'utf8')).toBe('dear')
+  expect(existsSync(made)).toBe(false)
+  // One that is accepted begins with an empty file, whatever was in it.
+  const capture = await startCapture(lab, daemon.control, '-w', kept)
+  expect(await capture.stop('SIGINT')).toBe(0)
+  expect(readFileSync(kept).readUInt32LE(0)).toBe(0x0a0d0d0a)
 })
 
 test('a client that is killed leaves a complete file', async () => {
