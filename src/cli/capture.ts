@@ -29,8 +29,8 @@ export async function capture(options: CaptureCommandOptions): Promise<number> {
     })
   }
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
-  const file = isStdout ? undefined : openFile(options.write)
   try {
+    const file = isStdout ? undefined : openFile(options.write)
     return await captureBy(client, options, file?.fd ?? 1, () => file?.remove())
   } finally {
     client.close()
