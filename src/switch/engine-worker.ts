@@ -61,7 +61,11 @@ const surroundings: PortSurroundings = {
   clock,
   portFailed: (port, errno) => engine.portFailed(port, errno),
   events: {
-    queueBroken: (port, queue, reason) => send({ type: 'queue-broken', port, queue, reason }),
+    queueBroken: (port, queue, reason) => {
+      // At once, for all its queues: the control plane, which is told, may have other things to do.
+      engine.forwarder.setLink(port, false)
+      send({ type: 'queue-broken', port, queue, reason })
+    },
     driverCalled: (port) => send({ type: 'driver-called', port }),
   },
 }
