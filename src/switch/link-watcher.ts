@@ -253,8 +253,15 @@ export class LinkWatcher {
     const netnsFd = entry.open.openNetns?.() ?? -1
     // Who may not ask any more takes it for where it was.
     if (netnsFd < 0 && watched.namespace !== undefined) return
-    const key = keyOf(netnsFd)
-    if (netnsFd >= 0) shim.close(netnsFd)
+    let key: string
+    try {
+      key = keyOf(netnsFd)
+    } catch {
+      // Where it is cannot be told now: it is looked at again with the next change.
+      return
+    } finally {
+      if (netnsFd >= 0) shim.close(netnsFd)
+    }
     if (watched.namespace?.key === key) return
     this.#leave(entry, watched)
     this.#join(entry, watched)
