@@ -242,7 +242,10 @@ export class ControlServer {
         `${start}]${id === undefined ? '' : `, "id": ${formatJson(id)}`}}\r\n`,
       )
     } catch {
+      // Nothing can be said any more: what comes is not carried out, and events stay held.
+      session.isCut = true
       this.#sockets.hangUp(session.id)
+      return
     }
     for (const message of session.held.splice(0)) this.#send(session.id, message)
     session.held = null

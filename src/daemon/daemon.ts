@@ -190,12 +190,19 @@ export class Daemon {
           break
         case 'add':
           await this.#addPort(step.options, undefined, { keepsUnusable: true })
+          this.#isOfConfig(step.options)
           break
         case 'link':
           await this.switch.addLink(step.a, step.b)
           break
       }
     }
+  }
+
+  /** It runs as the file says, whatever becomes of the steps behind it: the next reload begins there. */
+  #isOfConfig(options: PortOptions): void {
+    const others = this.#config.ports.filter(({ id }) => id !== options.id)
+    this.#config = { ...this.#config, ports: [...others, options] }
   }
 
   #forwardEvents(): void {

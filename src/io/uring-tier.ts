@@ -301,7 +301,9 @@ export class UringTier implements IoTier {
       const isBounded = this.#mustRetry && (waitUs < 0 || waitUs > RETRY_US)
       uring.enter(1, isBounded ? RETRY_US : waitUs)
     }
-    if (uring.pending > 0) uring.submit()
+    // Completions come with an enter alone: without frames for a TAP there might never be one, as long
+    // as other ports keep the engine busy.
+    if (uring.pending > 0 || uring.hasTaskWork()) uring.submit()
     this.#iovecs = 0
     this.#offerTaken()
   }

@@ -198,10 +198,13 @@ export class Uring {
    * @hot
    */
   hasWork(): boolean {
-    if (Atomics.load(this.cq, this.#cqTail) !== this.head) return true
-    return (
-      (Atomics.load(this.cq, this.#sqFlags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0
-    )
+    return Atomics.load(this.cq, this.#cqTail) !== this.head || this.hasTaskWork()
+  }
+
+  /** Only the second. @hot */
+  hasTaskWork(): boolean {
+    const flags = Atomics.load(this.cq, this.#sqFlags)
+    return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0
   }
 
   /** The kernel's completion tail. @hot */

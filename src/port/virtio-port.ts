@@ -20,6 +20,7 @@ import { CALL_BY_EVENT } from '../virtio/device-queue.ts'
 import { DirtyLog } from '../virtio/dirty-log.ts'
 import type { FlowSteering } from '../virtio/flow-steering.ts'
 import type { FrameSink } from '../virtio/frame-sink.ts'
+import { TURN_DESCRIPTORS } from '../virtio/frame-sink.ts'
 import type { FrameSource } from '../virtio/frame-source.ts'
 import type { RssConfig } from '../virtio/rss.ts'
 import { Rss } from '../virtio/rss.ts'
@@ -100,6 +101,8 @@ export class VirtioPort implements PolledPort {
   /** Shared with the other ports: told what was negotiated here before each use. */
   readonly #source: FrameSource
   readonly #sink: FrameSink
+  /** Of our receive buffers, that may still be read in this turn: what one guest's cost is not another's. */
+  #descriptorsLeft: number = TURN_DESCRIPTORS
   readonly #steering: FlowSteering
   #negotiated: VirtioNegotiated = PLAIN
   #memory: GuestMemory = new GuestMemory([])
@@ -278,7 +281,9 @@ export class VirtioPort implements PolledPort {
     sink.isMergeable = negotiated.isMergeable
     sink.offloads = negotiated.txOffloads
     sink.log = this.#log
+    sink.descriptorsLeft = this.#descriptorsLeft
     sink.deliverAll(target, this.#memory, burst, list, first, count)
+    this.#descriptorsLeft = sink.descriptorsLeft
     ring.isTouched = true
     counters[base + COUNTERS.tx_frames] += sink.frames
     counters[base + COUNTERS.tx_bytes] += sink.bytes
@@ -289,7 +294,7 @@ export class VirtioPort implements PolledPort {
 
   /** The copies have run: the driver may see them. @hot */
   endTurn(): void {
-    this.#sink.endTurn()
+    this.#descriptorsLeft = TURN_DESCRIPTORS
     for (let at = 0; at < this.#receiveqs.length; at++) {
       const ring = this.#receiveqs[at]
       if (!ring.isTouched) continue

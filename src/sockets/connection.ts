@@ -14,6 +14,8 @@ import type { Framing, SocketItem } from './socket-messages.ts'
 const OUTPUT_MAX = 4 * 1024 * 1024
 /** Messages of one connection that the main thread has not answered for. */
 const UNANSWERED_MAX = 64
+/** The same of a guest, whose messages may be dear: it is held up after so many. */
+const GUEST_UNANSWERED_MAX = 8
 /** SCM_MAX_FD of the kernel. */
 const FDS_RECEIVED_MAX = 253
 const READ_LENGTH = 65536
@@ -89,7 +91,8 @@ export class Connection {
     return (
       !this.isHangingUp &&
       !this.#isEnded &&
-      this.#unanswered.length < UNANSWERED_MAX &&
+      this.#unanswered.length <
+        (this.#framing === 'json' ? UNANSWERED_MAX : GUEST_UNANSWERED_MAX) &&
       this.#unansweredFds === 0
     )
   }

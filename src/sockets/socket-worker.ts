@@ -134,7 +134,7 @@ function makeRoom(newest: Connection): void {
     // Of the user who has most.
     for (const { uid } of all) if (of(uid).length > from.length) from = of(uid)
   }
-  const [victim] = from.filter((other) => other !== newest).sort(byUse)
+  const [victim] = (from.length > 1 ? from : all).filter((other) => other !== newest).sort(byUse)
   cut(victim)
 }
 

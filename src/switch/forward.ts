@@ -290,7 +290,10 @@ export class Forwarder {
       deliveries += listed
       cost += listed * this.#deliveryNs[port]
       this.listLength[port] = 0
+      const before = this.#offloads.segments
       this.#transmit(port, burst, listed, inPort, queue)
+      // Each of them is a frame for the port.
+      cost += (this.#offloads.segments - before) * this.#deliveryNs[port]
       if (this.#isTouched[port] === 0) {
         this.#isTouched[port] = 1
         this.#touched[this.#touchedCount++] = port

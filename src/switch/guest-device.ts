@@ -52,6 +52,11 @@ export function negotiatedOf(features: bigint): VirtioNegotiated {
   }
 }
 
+/** Windows that mapping them takes, if it is done: also what is refused in the end has its price. */
+function windowsOf(regions: readonly MemoryRegion[]): number {
+  return regions.reduce((sum, { size }) => sum + Math.min(512, Math.ceil(size / 2 ** 30)), 0)
+}
+
 export class GuestDevice implements VhostUserDevice {
   features = 0n
   readonly #host: DeviceHost
@@ -131,6 +136,7 @@ export class GuestDevice implements VhostUserDevice {
 
   async setMemory(regions: readonly MemoryRegion[]): Promise<void> {
     const mapped: GuestRegion[] = []
+    this.#host.pace.charge(1 + windowsOf(regions))
     try {
       for (const region of regions) mapped.push(mapRegion(region, this.#host.windows))
     } catch (error) {
@@ -139,12 +145,13 @@ export class GuestDevice implements VhostUserDevice {
       for (const { fd } of regions.slice(mapped.length + 1)) shim.close(fd)
       throw error
     }
-    await this.#replaceMemory(mapped, this.#regions, mapped)
+    await this.#replaceMemory(mapped, this.#regions)
   }
 
   async addMemory(region: MemoryRegion): Promise<void> {
+    this.#host.pace.charge(1 + windowsOf([region]))
     const added = mapRegion(region, this.#host.windows)
-    await this.#replaceMemory([...this.#regions, added], [], [added])
+    await this.#replaceMemory([...this.#regions, added], [])
   }
 
   async removeMemory(region: Omit<MemoryRegion, 'fd' | 'mmapOffset'>): Promise<void> {
@@ -159,7 +166,6 @@ export class GuestDevice implements VhostUserDevice {
     await this.#replaceMemory(
       this.#regions.filter((own) => !isIt(own)),
       gone,
-      [],
     )
   }
 
@@ -167,16 +173,15 @@ export class GuestDevice implements VhostUserDevice {
   async #replaceMemory(
     regions: readonly GuestRegion[],
     gone: readonly GuestRegion[],
-    added: readonly GuestRegion[],
   ): Promise<void> {
-    const windows = added.reduce((sum, region) => sum + region.windows.length, 0)
-    this.#host.pace.charge(1 + windows + this.#started.size)
+    this.#host.pace.charge(this.#started.size)
     this.#regions = regions
     await this.#call({ do: 'memory', regions })
     unmapRegions(gone, this.#host.windows)
   }
 
   async startQueue(index: number, setup: QueueSetup): Promise<void> {
+    this.#host.pace.charge(1)
     // Before it is claimed: whoever attaches the device starts all that it has.
     this.#queues.set(index, setup)
     if (this.#isOwner) await this.#start(index, setup)

@@ -14,6 +14,8 @@ import { LOG_WINDOWS } from './window-shares.ts'
 
 const GIBIBYTE = 2 ** 30
 const PAGE_LENGTH = 4096
+/** Of a dirty log, which has a bit for each page: 8 TiB of memory. */
+const LOG_LENGTH_MAX: number = 2 ** 28
 const HUGETLBFS_MAGIC = 0x958458f6
 
 /**
@@ -59,6 +61,7 @@ export function mapRegion(region: MemoryRegion, budget: WindowBudget): GuestRegi
 export function mapLog(log: DirtyLogFile, budget: WindowBudget): number {
   const { fd, size, offset } = log
   try {
+    if (size >= LOG_LENGTH_MAX) throw refused(`a dirty log of ${size} bytes`)
     refuseSlow(fd)
     if (!budget.take()) throw beyondShare(budget)
     try {

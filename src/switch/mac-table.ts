@@ -200,7 +200,7 @@ export class MacTable {
 
   /** Forgets every address of a port. */
   forgetPort(port: number): void {
-    for (let cell = 0; cell <= this.#mask;) {
+    for (let cell = 0; cell <= this.#mask && this.#shares.count(port) > 0;) {
       if (this.#port[cell] === port) this.#remove(cell)
       else cell++
     }

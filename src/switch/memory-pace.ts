@@ -11,6 +11,7 @@ const UNITS_PER_S = 1024
 const UNITS_BURST = 8192
 /** Longest wait after one message: the end of a connection is told when the wait is over. */
 const WAIT_MS_MAX = 1000
+const LEAST: number = (-UNITS_PER_S * WAIT_MS_MAX) / 1000
 
 export class MemoryPace {
   readonly #now: () => number
@@ -34,7 +35,8 @@ export class MemoryPace {
   /** Something was done. */
   charge(units: number): void {
     this.#fill()
-    this.#left -= units
+    // Whoever comes after him who did it waits for no more than one such time.
+    this.#left = Math.max(LEAST, this.#left - units)
   }
 
   /** How long nothing more should be read from who did it; 0: it may go on. */

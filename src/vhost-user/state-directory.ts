@@ -7,6 +7,7 @@
  */
 import type { Stats } from 'node:fs'
 import {
+  accessSync,
   closeSync,
   constants,
   fstatSync,
@@ -36,6 +37,8 @@ export function prepareStateDirectory(path: string): void {
     mkdirSync(path, { recursive: true, mode: 0o700 })
     const why = whyUnsafe(statSync(path))
     if (why !== undefined) throw new Error(why)
+    // As the user that we are: capabilities that let us write now may be given up.
+    accessSync(path, constants.W_OK | constants.X_OK)
     writeSynced(test, BLOCK)
   } catch (cause) {
     throw new SysError('STATE_DIR', `state-dir ${path} cannot be used: ${reasonOf(cause)}`, {

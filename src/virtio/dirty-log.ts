@@ -10,6 +10,8 @@ import { DIRTY_ROW_INTS, shim } from '../native/shim.ts'
 /** Pieces that are noted between two `mark`s: some bursts of TCP-sized frames in small buffers. */
 const ROWS_MAX = 16384
 export const LOG_PAGE_LENGTH = 4096
+/** Rows are int32: 8 TiB of guest memory. Longer bitmaps are refused where they are mapped. */
+const PAGES_MAX = 0x7fff_ffff
 
 export class DirtyLog {
   readonly #bitmap: Window
@@ -21,7 +23,7 @@ export class DirtyLog {
   /** `window` maps the bitmap. */
   constructor(window: number) {
     this.#bitmap = Window.view(window)
-    this.#pages = 8 * this.#bitmap.buffer.byteLength
+    this.#pages = Math.min(8 * this.#bitmap.buffer.byteLength, PAGES_MAX)
     try {
       this.#table = Window.map(ROWS_MAX * DIRTY_ROW_INTS * 4)
     } catch (error) {
@@ -29,6 +31,11 @@ export class DirtyLog {
       throw error
     }
     this.#rows = new Int32Array(this.#table.buffer)
+  }
+
+  /** The next note makes a row longer than it has to be: whoever can, marks before. @hot */
+  get isFull(): boolean {
+    return this.#count === ROWS_MAX
   }
 
   /**

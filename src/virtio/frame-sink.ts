@@ -68,7 +68,7 @@ export class FrameSink {
   bytes = 0
   tooLong = 0
   tooDear = 0
-  /** Descriptors that may still be read in this turn. */
+  /** Descriptors that may still be read in this turn; set before and taken back after by the port. */
   descriptorsLeft: number = TURN_DESCRIPTORS
 
   readonly #copies: CopyProgram
@@ -230,8 +230,16 @@ export class FrameSink {
     const { window, offset } = this.#places
     for (let n = 0; n < count; n++) {
       const address = memory.addressOf(window[n]) + offset[n]
+      this.#makeRoom()
       this.log!.note(address, HEADER_LENGTH + burst.length[list[first + n]])
     }
+  }
+
+  /** In the log: what is noted there is marked when the copies have run. @hot */
+  #makeRoom(): void {
+    if (!this.log!.isFull) return
+    this.#copies.run()
+    this.log!.mark()
   }
 
   /** Frame k of the burst into the next buffers of the queue, however they are cut. @hot */
@@ -341,7 +349,10 @@ export class FrameSink {
       const part = length - done < room ? length - done : room
       const to = this.#offset[target] + this.#filled
       this.#copies.add(window, offset + done, this.#window[target], to, part)
-      if (this.log !== null) this.log.note(this.#address[target] + this.#filled, part)
+      if (this.log !== null) {
+        this.#makeRoom()
+        this.log.note(this.#address[target] + this.#filled, part)
+      }
       done += part
       this.#filled += part
       if (this.#filled === this.#length[target]) {
@@ -349,11 +360,6 @@ export class FrameSink {
         this.#filled = 0
       }
     }
-  }
-
-  /** The next turn begins. @hot */
-  endTurn(): void {
-    this.descriptorsLeft = TURN_DESCRIPTORS
   }
 
   close(): void {

@@ -30,5 +30,9 @@ function indexAt(memory: GuestMemory, userAddress: number, half: number): number
   const address = memory.guestAddress(userAddress)
   if (address < 0) return -1
   const part = ringPart(memory, address, INDEX_LENGTH, 2)
-  return part === null ? -1 : Atomics.load(part.halfWords, part.halfWordAt + half)
+  if (part === null) return -1
+  const index = Atomics.load(part.halfWords, part.halfWordAt + half)
+  // One look is all: a view for each start would stay until the memory goes.
+  memory.release(part.buffer)
+  return index
 }

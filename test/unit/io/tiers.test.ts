@@ -181,6 +181,16 @@ describe.each(tiers)('%s, %s', (name, _, make) => {
       expect(tier.isReading).toBe(true)
     })
 
+    test('frames come while the engine is busy with others, and never sleeps nor spins', () => {
+      const { tier, burst } = start()
+      const { far } = bench.queue()
+      tier.endTurn(0)
+      bench.send(far, 7)
+      let turns = 0
+      while (tier.nextBurst(burst) === null && ++turns < TURNS_MAX) tier.endTurn(0)
+      expect(bench.numbers()).toEqual([7])
+    })
+
     test('far more frames than there are slots come through: every slot comes back', () => {
       const { far } = (start(), bench.queue())
       const FRAMES = 3000

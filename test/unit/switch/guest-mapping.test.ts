@@ -134,3 +134,11 @@ describe('the windows of a port', () => {
     expect(left(budget)).toBe(PORT_WINDOWS_MAX)
   })
 })
+
+test('a dirty log for more memory than there can be is refused, and leaves nothing', () => {
+  const budget = new WindowBudget()
+  const before = openDescriptors()
+  const fd = memfd(300 * MEBIBYTE)
+  expect(() => mapLog({ fd, size: 300 * MEBIBYTE, offset: 0 }, budget)).toThrow('a dirty log of')
+  expect(openDescriptors()).toEqual(before)
+})

@@ -117,3 +117,16 @@ test('a bitmap whose file was truncated is told once', () => {
   expect(truncated.hasFaulted()).toBe(true)
   expect(truncated.hasFaulted()).toBe(false)
 })
+
+test('a bitmap of more pages than a row can name neither throws nor marks another page', () => {
+  const bitmap = Window.map(600 * 2 ** 20)
+  const large = new DirtyLog(bitmap.id)
+  atEnd(() => {
+    large.close()
+    bitmap.unmap()
+  })
+  for (const page of [2 ** 31, 2 ** 32 - 1, 2 ** 32 + 5]) large.note(page * LOG_PAGE_LENGTH, 8192)
+  large.mark()
+  const first = new Uint8Array(bitmap.buffer, 0, 64)
+  expect(first.every((byte) => byte === 0)).toBe(true)
+})
