@@ -19,6 +19,8 @@ import { check, checkEqual, Operands } from './features.ts'
 
 const PAGE = 4096
 const GIBIBYTE = 2 ** 30
+/** A dirty log of more would be for more than 8 TiB. */
+const LOG_LENGTH_MAX = 2 ** 28
 const SIZES = [1, PAGE - 1, PAGE, PAGE + 1, 10 * PAGE, GIBIBYTE, GIBIBYTE + 1, 3 * GIBIBYTE - PAGE]
 const REGIONS_MAX = 6
 
@@ -44,7 +46,7 @@ export function fuzzGuestMapping(input: Uint8Array, seen: Features): void {
       if (isLog) {
         const window = mapLog({ fd, size, offset: mmapOffset }, budget)
         check(
-          mmapOffset % PAGE === 0 && size < 2 ** 31 - PAGE && left >= LOG_WINDOWS,
+          mmapOffset % PAGE === 0 && size < LOG_LENGTH_MAX && left >= LOG_WINDOWS,
           'a log that can be',
         )
         checkEqual(shim.windowLength(window), size, 'length of a log')
@@ -59,7 +61,7 @@ export function fuzzGuestMapping(input: Uint8Array, seen: Features): void {
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       left = before
-      const isRight = isLog ? mmapOffset % PAGE === 0 && size < 2 ** 31 - PAGE : short === 0
+      const isRight = isLog ? mmapOffset % PAGE === 0 && size < LOG_LENGTH_MAX : short === 0
       check(!isRight || windows >= left, `refused without a reason: ${error.message}`)
       seen.addText(error.message.slice(0, 60))
     }
