@@ -16,14 +16,8 @@ import { FrameBuilder } from './frame-builder.ts'
 import { HeaderReader } from './header-reader.ts'
 import { Segmenter } from './segment.ts'
 
-/**
- * Segments of a burst, for all its egress ports together, of which one frame more is cut: some 20 ms. A
- * burst of full frames of TCP has a tenth of it.
- */
-const SEGMENTS_MAX = 16384
-
 export class EgressOffloads {
-  /** Segments that were cut, since the caller set it to 0: a burst has no more than SEGMENTS_MAX. */
+  /** Segments that were cut. */
   segments = 0
   readonly #counters: Float64Array
   readonly #reader: HeaderReader = new HeaderReader()
@@ -83,7 +77,7 @@ export class EgressOffloads {
       isDone = this.#filler.complete(burst, k, bytes, at)
     } else {
       counter = COUNTERS.tx_segmented
-      isDone = this.segments < SEGMENTS_MAX && this.#segmenter.cut(burst, k, bytes, at)
+      isDone = this.#segmenter.cut(burst, k, bytes, at)
       if (isDone) this.segments += ((burst.length[k] / (burst.gsoSize[k] & 0xffff)) | 0) + 1
     }
     this.#counters[base + (isDone ? counter : COUNTERS.tx_drop_offload)]++
