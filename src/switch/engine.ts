@@ -15,7 +15,7 @@ import { FaultWatch } from '../mem/fault-watch.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
-import { isPolled, polledWaitUs, queuesOf } from '../port/port.ts'
+import { isPolled, polledWaitUs, PORTS_MAX, queuesOf } from '../port/port.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { EAGAIN, EBADF, EBADFD, EFAULT, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
 import type { Pace } from './api.ts'
@@ -87,6 +87,7 @@ export class Engine implements TierEvents {
   readonly #polled: PolledPort[] = []
   readonly #faults: FaultWatch = new FaultWatch()
   readonly #budget: TurnBudget = new TurnBudget()
+  readonly #hasFailed: Uint8Array = new Uint8Array(PORTS_MAX)
   #isPaused = false
   #held: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
@@ -334,10 +335,11 @@ export class Engine implements TierEvents {
     this.portFailed(queue.port, errno)
   }
 
-  /** It cannot go on: frames for it and from it are dropped. */
+  /** It cannot go on: frames for it and from it are dropped. Told once, also while its link is down. */
   portFailed(port: number, errno: number): void {
-    if (!this.forwarder.isLinkUp(port)) return
     this.forwarder.setLink(port, false)
+    if (this.#hasFailed[port] !== 0) return
+    this.#hasFailed[port] = 1
     this.#options.onPortFailed(port, errno)
   }
 
@@ -382,6 +384,7 @@ export class Engine implements TierEvents {
 
   /** All of its queues are read, or it is closed and none is: its descriptors are about to be closed. */
   #startReading(port: EnginePort): void {
+    this.#hasFailed[port.index] = 0
     try {
       for (const queue of queuesOf(port)) if (queue.isAttached) this.#tier.addQueue(queue)
     } catch (error) {
@@ -479,13 +482,7 @@ export class Engine implements TierEvents {
   macTable(cell: number): MacRows {
     this.#clock.read()
     const nowS = (this.#clock.time[0] / 1e6) | 0
-    const beforeS = nowS - this.#options.macAgingS
-    const rows: [number, number, number, number][] = []
-    const visit = (hi: number, lo: number, port: number, seenS: number): void => {
-      if (seenS >= beforeS) rows.push([hi, lo, port, nowS - seenS])
-    }
-    const next = this.#macTable.forEach(visit, cell, MAC_PAGE_CELLS)
-    return { rows, next }
+    return this.#macTable.page(cell, MAC_PAGE_CELLS, nowS, this.#options.macAgingS)
   }
 
   close(): void {

@@ -118,10 +118,6 @@ export class Forwarder {
     return this.#ports[index] ?? null
   }
 
-  isLinkUp(index: number): boolean {
-    return this.#linkUp[index] === 1
-  }
-
   setLink(index: number, isUp: boolean): void {
     this.#linkUp[index] = isUp ? 1 : 0
     if (!isUp) this.macTable.forgetPort(index)

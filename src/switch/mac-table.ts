@@ -10,6 +10,7 @@
  * sender that picks colliding addresses fills the cells around one: there an old entry of the port
  * that has most of these cells gives way.
  */
+import type { MacRows } from './engine-messages.ts'
 import { PortShares } from './port-shares.ts'
 
 const PROBE_MAX = 32
@@ -223,6 +224,16 @@ export class MacTable {
       else if (cell - from >= cells) return cell + 1 < end ? cell + 1 : -1
     }
     return -1
+  }
+
+  /** The entries that are not too old, as rows with their age; from a cell on, as `forEach`. */
+  page(from: number, cells: number, nowS: number, agingS: number): MacRows {
+    const rows: [number, number, number, number][] = []
+    const visit = (hi: number, lo: number, port: number, seenS: number): void => {
+      if (seenS >= nowS - agingS) rows.push([hi, lo, port, nowS - seenS])
+    }
+    const next = this.forEach(visit, from, cells)
+    return { rows, next }
   }
 
   /** Frees a cell and shifts back those behind it that would no longer be found. */

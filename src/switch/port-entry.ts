@@ -25,6 +25,8 @@ export class PortEntry {
   /** Administrative state (set_link). */
   link = true
   failure: string | undefined
+  /** That was its guest's doing, and ends with the guest. */
+  #isGuests = false
   /** Of the interface behind it, as it was last looked at; undefined: there is none, or nobody knows. */
   device: DeviceState | undefined
   /** That interface has been up since it was opened: one that nobody has set up yet is just open. */
@@ -49,6 +51,21 @@ export class PortEntry {
     this.notPostponed = notPostponed
     this.wasConnected = open.isConnected
     this.failure = open.failure
+  }
+
+  /** False: it is known to have failed. What a guest did is not told when there is no guest to come. */
+  fail(reason: string, isGuests: boolean): boolean {
+    if (this.failure !== undefined && (isGuests || !this.#isGuests)) return false
+    this.failure = reason
+    this.#isGuests = isGuests
+    return true
+  }
+
+  /** Its guest is gone. True: the port had failed because of it. */
+  forgive(): boolean {
+    if (this.failure === undefined || !this.#isGuests) return false
+    this.failure = undefined
+    return true
   }
 
   get isUp(): boolean {

@@ -82,6 +82,8 @@ export interface EngineAccess {
   call(call: VirtioCall): Promise<unknown>
   /** A frame enters the switch as if the port had sent it. */
   inject(frame: Uint8Array): Promise<unknown>
+  /** Another guest takes the port over, none of whose queues runs yet. */
+  newGuest(): Promise<void>
   /** Connection, offloads or queues have changed; resolves when frames pass accordingly. */
   changed(): Promise<void>
   /** Looks again what its peer on a link is; throws when that is not what it was. */

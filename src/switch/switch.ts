@@ -32,7 +32,8 @@ import { EngineClient } from './engine-client.ts'
 import { LimitedLog } from './log-limit.ts'
 import { agreeOffloads } from './offload-agreement.ts'
 import { LinkWatcher } from './link-watcher.ts'
-import { checkWirable, listLinks, PortEntry, whyFailed } from './port-entry.ts'
+import { checkWirable, listLinks, PortEntry } from './port-entry.ts'
+import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
 import { openOrPostpone } from './opening.ts'
 import { PostponedSwitchPort } from './postponed-port.ts'
@@ -71,6 +72,7 @@ class UserspaceSwitch implements Switch {
   readonly #log: (message: string) => void
   readonly #stateDirectory: string | undefined
   readonly #ports: PortTable = new PortTable()
+  readonly #states: PortStates
   readonly #captures: CaptureSet
   readonly #taps: TapFollower
   readonly #watcher: LinkWatcher
@@ -87,8 +89,8 @@ class UserspaceSwitch implements Switch {
     this.#isIncoming = options.incoming ?? false
     this.runState = this.#isIncoming ? 'inmigrate' : 'running'
     this.#engine = new EngineClient(engineSettings(options, tier.name), {
-      portFailed: (index, errno) => this.#portFailed(index, errno),
-      queueBroken: (index, queue, reason) => this.#queueBroken(index, queue, reason),
+      portFailed: (index, errno) => this.#states.portFailed(index, errno),
+      queueBroken: (index, queue, reason) => this.#states.queueBroken(index, queue, reason),
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
       failed: (error) => {
         this.runState = 'shutdown'
@@ -96,6 +98,7 @@ class UserspaceSwitch implements Switch {
         void this.close()
       },
     })
+    this.#states = new PortStates(this.#ports, this.#engine, this.events, this.#log)
     this.#captures = new CaptureSet(this.#engine)
     this.#taps = new TapFollower(this.#engine, this.#log)
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log)
@@ -133,7 +136,7 @@ class UserspaceSwitch implements Switch {
       })
       await this.#captures.add(entry)
       this.#watcher.add(entry)
-      if (!entry.isUp) await this.#setEngineLink(entry)
+      if (!entry.isUp) await this.#states.tell(entry)
       open.start?.(this.#engineAccess(entry))
       return this.#info(entry)
     })
@@ -181,13 +184,13 @@ class UserspaceSwitch implements Switch {
       const { link } = entry
       undo(() => {
         entry.link = link
-        return this.#setEngineLink(entry)
+        return this.#states.tell(entry)
       })
       entry.link = up
-      await this.#setEngineLink(entry)
+      await this.#states.tell(entry)
       entry.open.setCarrier(up)
       this.#watcher.look(entry)
-      this.events.emit('port-changed', this.#info(entry))
+      this.#states.show(entry)
     })
   }
 
@@ -328,7 +331,7 @@ class UserspaceSwitch implements Switch {
   async #openPostponed(entry: PortEntry, undo: Undo): Promise<void> {
     const postponed = entry.open as PostponedSwitchPort
     const open = await postponed.open(this.#openContext(entry.options.id))
-    undo(() => void this.events.emit('port-changed', this.#info(entry)))
+    undo(() => this.#states.show(entry))
     undo(() => open.abandon?.() ?? open.close())
     undo(() => {
       this.#watcher.remove(entry)
@@ -344,7 +347,7 @@ class UserspaceSwitch implements Switch {
     if (!entry.link) open.setCarrier(false)
     this.#watcher.add(entry)
     open.start?.(this.#engineAccess(entry))
-    this.events.emit('port-changed', this.#info(entry))
+    this.#states.show(entry)
   }
 
   async #replaceInEngine(entry: PortEntry): Promise<void> {
@@ -352,7 +355,7 @@ class UserspaceSwitch implements Switch {
     const { txOffloads, description } = open
     await this.#engine.request({ op: 'replace-port', port: index, txOffloads, description })
     await this.#agree()
-    await this.#setEngineLink(entry)
+    await this.#states.tell(entry)
   }
 
   startCapture(options: CaptureOptions): Promise<Capture> {
@@ -402,40 +405,18 @@ class UserspaceSwitch implements Switch {
     await this.#agree()
   }
 
-  #setEngineLink(entry: PortEntry): Promise<unknown> {
-    return this.#engine.request({ op: 'set-link', port: entry.index, isUp: entry.isUp })
-  }
-
   #engineAccess(entry: PortEntry): EngineAccess {
     const { index: port } = entry
     return {
       call: (call) => this.#engine.request({ op: 'virtio', port, call }),
       inject: (frame) => this.#engine.request({ op: 'inject', port, frame }),
-      changed: () => this.#connectionChanged(entry),
+      newGuest: () => this.#states.newGuest(entry),
+      changed: () => this.#states.connectionChanged(entry, () => this.#agree()),
       probePeer: () => {
         entry.peer?.open.probe?.()
         void this.#agree()
       },
     }
-  }
-
-  /** A guest came or went, or negotiated anew. A guest that comes back is given another chance. */
-  async #connectionChanged(entry: PortEntry): Promise<void> {
-    if (!this.#ports.has(entry)) return
-    if (entry.open.isConnected === false && entry.failure !== undefined) {
-      entry.failure = undefined
-      this.#showConnection(entry)
-    }
-    await Promise.all([this.#agree(), this.#setEngineLink(entry)])
-    this.#showConnection(entry)
-  }
-
-  /** Shows who is connected, after the engine has heard of it: frames pass now, or do not any more. */
-  #showConnection(entry: PortEntry): void {
-    const { isConnected } = entry.open
-    if (!this.#ports.has(entry) || isConnected === entry.wasConnected) return
-    entry.wasConnected = isConnected
-    this.events.emit('port-changed', this.#info(entry))
   }
 
   /** What depends on who is connected to whom. Never rejects. */
@@ -461,36 +442,11 @@ class UserspaceSwitch implements Switch {
       .catch((error: Error) => this.#log(error.message))
   }
 
-  #portFailed(index: number, errno: number): void {
-    const entry = this.#ports.at(index)
-    if (entry === undefined) return
-    this.#fail(entry, whyFailed(errno, entry.open.facts()))
-    entry.open.failed?.()
-  }
-
-  #queueBroken(index: number, queue: number, reason: string): void {
-    const entry = this.#ports.at(index)
-    if (entry === undefined) return
-    this.#fail(entry, `queue ${queue} is broken: ${reason}`)
-    entry.open.queueBroken?.(queue)
-    this.#setEngineLink(entry).catch((error: Error) => this.#log(error.message))
-  }
-
   /** The control plane's end of a port found that it cannot go on. */
   #portStopped(id: string, reason: string): void {
-    void this.#change(async () => {
-      const entry = this.#ports.find(id)
-      if (entry === undefined) return
-      this.#fail(entry, reason)
-      await this.#engine.request({ op: 'set-link', port: entry.index, isUp: false })
-    }).catch((error: Error) => this.#log(error.message))
-  }
-
-  #fail(entry: PortEntry, reason: string): void {
-    if (entry.failure !== undefined) return
-    entry.failure = reason
-    this.#log(`${entry.options.type} ${entry.options.id}: failed error=${reason}`)
-    this.events.emit('port-changed', this.#info(entry))
+    void this.#change(() => this.#states.stopped(id, reason)).catch((error: Error) =>
+      this.#log(error.message),
+    )
   }
 
   #info(entry: PortEntry): PortInfo {

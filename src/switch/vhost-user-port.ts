@@ -150,6 +150,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   async #transfer(to: GuestDevice): Promise<void> {
     await this.#owner?.detach()
     this.#owner = to
+    await this.#engine!.newGuest()
     await to.attach()
   }
 
@@ -225,8 +226,10 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     )
   }
 
+  /** The guest whose memory is gone is sent away; one that waits has its own. */
   failed(): void {
-    this.#listener.hangUp()
+    const session = this.#owner === undefined ? undefined : this.#sessions.get(this.#owner)
+    if (session !== undefined) this.#listener.hangUp(session)
   }
 
   queueBroken(queue: number): void {

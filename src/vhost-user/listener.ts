@@ -232,10 +232,10 @@ export class VhostUserListener {
     }
   }
 
-  /** Ends every connection because of what happened to the port. */
-  hangUp(): void {
-    for (const connection of this.#connections.values()) this.#break(connection)
-    for (const { connection } of this.#jobs) this.#break(connection)
+  /** Ends the connection of a session because of what happened to the port. */
+  hangUp(session: VhostUserSession): void {
+    const open = [...this.#connections.values(), ...this.#jobs.map(({ connection }) => connection)]
+    for (const connection of open) if (connection.session === session) this.#break(connection)
   }
 
   /** Ends all sessions, removes the socket file if it is still ours. */

@@ -268,6 +268,44 @@ test('a second front-end waits until the first one stops, and takes over', async
   expect(sw.port('g').state).toBe('connected')
 })
 
+test('the front-end that waits does not answer for the broken queue of the one before it', async () => {
+  await addGuestPort()
+  const first = connect()
+  await first.start()
+  const second = connect()
+  await second.start()
+  second.transmit(frame(255, 3, 1))
+  const states: string[] = []
+  sw.events.on('port-changed', ({ state }) => states.push(state))
+  first.descriptor(1, 0, 0x7fff_0000_0000, 100, 0)
+  first.offer(1, 0)
+  await until('the queue is broken', () => sw.port('g').state === 'failed')
+  kill(first)
+  // What it had sent by then passes as well.
+  expect(await sw.memoryPort('m').next()).toEqual(frame(255, 3, 1))
+  await until('it is connected', () => sw.port('g').state === 'connected')
+  expect(sw.port('g').error).toBeUndefined()
+  expect(states).toEqual(['failed', 'disconnected', 'connected'])
+  // It answers for its own.
+  second.descriptor(1, 1, 0x7fff_0000_0000, 100, 0)
+  second.offer(1, 1)
+  await until('its queue is broken', () => sw.port('g').state === 'failed')
+})
+
+test('the front-end that waits stays when the one before it takes its memory away', async () => {
+  await addGuestPort()
+  const first = connect()
+  await first.start()
+  const second = connect()
+  await second.start()
+  second.transmit(frame(255, 3, 1))
+  shim.ftruncate(first.memfd, 0)
+  shim.eventfdWrite(first.kicks[1])
+  await first.hungUp()
+  expect(await sw.memoryPort('m').next()).toEqual(frame(255, 3, 1))
+  await until('it is connected', () => sw.port('g').state === 'connected')
+})
+
 test('every page that is written is in the dirty log, while it is on', async () => {
   await addGuestPort()
   const guest = connect()

@@ -120,6 +120,27 @@ test('a port that goes is forgotten: its addresses flood, its number can be used
   expect(sim.receive(2)).toHaveLength(1)
 })
 
+test('a port that fails while its link is down is told of, once', () => {
+  const failed: number[][] = []
+  using sim = new Sim(2, { onPortFailed: (port, errno) => void failed.push([port, errno]) })
+  const { engine } = sim
+  engine.forwarder.setLink(0, false)
+  engine.portFailed(0, 77)
+  expect(failed).toEqual([[0, 77]])
+  // Also when its link was set up again by somebody who did not know.
+  engine.forwarder.setLink(0, true)
+  engine.portFailed(0, 77)
+  expect(failed).toHaveLength(1)
+  sim.send(0, frame(BROADCAST, 1))
+  expect(sim.receive(1)).toEqual([])
+  // The next one with its number is another port.
+  engine.removePort(0)
+  sim.ports[0].close()
+  sim.addPort(0)
+  engine.portFailed(0, 5)
+  expect(failed).toHaveLength(2)
+})
+
 test('any traffic is delivered as a learning bridge would, in order', () => {
   const PORTS = 5
   const traffic = fc.array(

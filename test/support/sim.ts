@@ -54,6 +54,7 @@ export interface SimOptions {
   readonly macAgingS?: number
   readonly macTableSize?: number
   readonly dropsReservedGroups?: boolean
+  readonly onPortFailed?: (port: number, errno: number) => void
 }
 
 export class Sim implements Disposable {
@@ -75,7 +76,7 @@ export class Sim implements Disposable {
         shared: new Int32Array(SHARED_WORDS),
         sleepMaxUs: -1,
         clock: this.clock,
-        onPortFailed: () => undefined,
+        onPortFailed: options.onPortFailed ?? (() => undefined),
       },
       () => new NoTier(),
     )
