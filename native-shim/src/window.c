@@ -9,7 +9,7 @@
 #include "shim.h"
 
 #include <linux/magic.h>
-#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -45,7 +45,7 @@ static _Atomic int32_t all_faults;
 /* And where the search for a free entry begins: those before it were taken, when it was last seen. */
 static _Atomic int lowest_free;
 static struct sigaction previous_sigbus;
-static pthread_once_t sigbus_once = PTHREAD_ONCE_INIT;
+static _Atomic int sigbus_once;
 
 static struct window *find(int32_t number)
 {
@@ -194,6 +194,22 @@ static void install_sigbus(void)
 	sigaction(SIGBUS, &action, &previous_sigbus);
 }
 
+/*
+ * Once means done: no other thread's window exists before the handler does. Not pthread_once(3):
+ * what is linked against glibc 2.34 or newer would need that at run time.
+ */
+static void ensure_sigbus(void)
+{
+	enum { NEVER, BEGUN, DONE };
+	int expected = NEVER;
+	if (atomic_compare_exchange_strong(&sigbus_once, &expected, BEGUN)) {
+		install_sigbus();
+		atomic_store(&sigbus_once, DONE);
+	}
+	while (atomic_load(&sigbus_once) != DONE)
+		sched_yield();
+}
+
 static size_t page_size_of(int fd)
 {
 	struct statfs fs;
@@ -260,8 +276,7 @@ static napi_value window_map(napi_env env, napi_callback_info info)
 	size_t page_size = page_size_of(fd);
 	if (mirrored && length % page_size != 0)
 		return result_int(env, -EINVAL);
-	/* Once means done: no other thread's window exists before the handler does. */
-	pthread_once(&sigbus_once, install_sigbus);
+	ensure_sigbus();
 
 	int number = claim_free(atomic_load(&lowest_free));
 	if (number == WINDOWS_MAX)
