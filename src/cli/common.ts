@@ -42,7 +42,7 @@ export function reportError(error: unknown): number {
     }
     return EXIT_FAILED
   }
-  if (error instanceof MachineError) return EXIT_MACHINE_LACKS
+  if (error instanceof MachineError || error.code === 'SHIM_NOT_LOADED') return EXIT_MACHINE_LACKS
   if (error.code === 'DAEMON_UNREACHABLE') return EXIT_UNREACHABLE
   return error instanceof ConfigError ? EXIT_BAD_USAGE : EXIT_FAILED
 }

@@ -13,6 +13,7 @@ import { fileURLToPath } from 'node:url'
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { FramepumpError } from '../errors.ts'
+import { shimPath } from '../native/shim.ts'
 import type { PortInfo, Switch, SwitchOptions } from '../switch/api.ts'
 import { printable, printableJson } from '../switch/printable.ts'
 import { createSwitch } from '../switch/switch.ts'
@@ -74,7 +75,8 @@ async function enterUserNamespace(): Promise<number> {
   }
   const child = spawn('unshare', [...unshare, process.execPath, ...process.argv.slice(1)], {
     stdio: 'inherit',
-    env: { ...process.env, [INSIDE]: '1' },
+    // Inside, nobody but this user is known: whose the shim's directories are cannot be told.
+    env: { ...process.env, [INSIDE]: '1', FRAMEPUMP_SHIM: shimPath },
   })
   const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
   process.on('SIGINT', forward)

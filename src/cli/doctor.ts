@@ -6,7 +6,7 @@ import { errnoName, FramepumpError } from '../errors.ts'
 import { cheaperAio } from '../io/measure.ts'
 import { cheaperTier, probeTiers } from '../io/probe.ts'
 import { EventSignals } from '../native/event-signals.ts'
-import { shim } from '../native/shim.ts'
+import { shim, shimFailure, shimPath } from '../native/shim.ts'
 import { listLinks } from '../port/tap/link.ts'
 import { printableJson } from '../switch/printable.ts'
 import { formatTable } from './table.ts'
@@ -20,17 +20,18 @@ interface Finding {
 }
 
 export async function doctor(options: { readonly json?: boolean }): Promise<number> {
+  const hasShim = shimFailure === undefined
   const findings = [
-    tunNode(),
+    nativeShim(),
+    ...(hasShim ? [tunNode()] : []),
     capabilities(),
-    ...tiers(),
+    ...(hasShim ? tiers() : []),
     hugePages(),
-    aio(),
-    systemCallFilter(),
+    ...(hasShim ? [aio(), systemCallFilter()] : []),
     limit('Max open files', 4096, 'ulimit -n 20000, or LimitNOFILE= in the unit'),
     limit('Max locked memory', 0, ''),
     ...programs(),
-    ...downTaps(),
+    ...(hasShim ? downTaps() : []),
   ]
   if (options.json === true) {
     process.stdout.write(`${printableJson(findings, 2)}\n`)
@@ -58,6 +59,12 @@ const bad = (subject: string, detail: string, mend: string): Finding => ({
   detail,
   mend,
 })
+
+/** What can be asked through it only is left out when there is none. */
+function nativeShim(): Finding {
+  if (shimFailure === undefined) return good('native shim', shimPath)
+  return bad('native shim', shimFailure.message, shimFailure.hint ?? '')
+}
 
 const TUN_NODE = '/dev/net/tun'
 

@@ -7,7 +7,9 @@ import { EXIT_BAD_USAGE, packageVersion, reportError } from './common.ts'
 import { ctl } from './ctl.ts'
 import { demo } from './demo.ts'
 import { doctor } from './doctor.ts'
+import { blameLimit } from './open-files.ts'
 import { outputFailure, watchOutput } from './output.ts'
+import { shimFailure } from '../native/shim.ts'
 import { printable } from '../switch/printable.ts'
 import { run } from './run.ts'
 import type { RunOptions } from './run.ts'
@@ -50,6 +52,12 @@ const program = new Command('framepump')
       write(`${printable(line)}\n`)
     },
   })
+
+program.hook('preAction', (_, command) => {
+  if (shimFailure === undefined || command.name() === 'doctor') return
+  blameLimit()
+  throw shimFailure
+})
 
 program
   .command('run')

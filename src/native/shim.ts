@@ -1,5 +1,5 @@
 /**
- * The one loader of the native shim, and its whole surface.
+ * The native shim: its whole surface, and the only place that loads it.
  *
  * Every function returns a value >= 0 or `-errno`; it throws a TypeError only for a wrong argument
  * type. A string that is too long is -ENAMETOOLONG, one with a NUL inside -EINVAL. Nothing here has policy: no defaults, no retries but EINTR, no logging.
@@ -13,11 +13,8 @@
  * "Absent" is always -1 (numbers) or null, never undefined.
  */
 import { openSync, writeSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import nodeGypBuild from 'node-gyp-build'
 import { SysError } from '../errors.ts'
+import { loadShim } from './load.ts'
 
 /** Flags of {@link Shim.windowMap}. */
 export const WINDOW_MIRRORED = 1
@@ -298,28 +295,6 @@ export interface Shim {
   everyThread(rows: Int32Array, out: Int32Array): number
 }
 
-const shimDirectory = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'native-shim')
-
-function load(): Shim {
-  const override = process.env['FRAMEPUMP_SHIM']
-  try {
-    if (override !== undefined && override !== '') {
-      return createRequire(import.meta.url)(override) as Shim
-    }
-    return nodeGypBuild(shimDirectory) as Shim
-  } catch (cause) {
-    throw new SysError(
-      'SHIM_NOT_LOADED',
-      `native shim not loaded from ${override ?? shimDirectory}`,
-      {
-        path: override ?? shimDirectory,
-        hint: 'run npm run build:shim; it needs a C compiler and make',
-        cause,
-      },
-    )
-  }
-}
-
 /** Names of the calls go to a file, when one is named: what was asked of the kernel, and when. */
 function traced(loaded: Shim, path: string): Shim {
   const fd = openSync(path, 'a')
@@ -335,7 +310,31 @@ function traced(loaded: Shim, path: string): Shim {
   return Object.fromEntries(calls) as Shim
 }
 
-const tracePath = process.env['FRAMEPUMP_TRACE']
+/** Every use says why there is no shim: what needs none (help, doctor) works without. */
+function absent(failure: SysError): Shim {
+  const fail = (): never => {
+    throw failure
+  }
+  return new Proxy({} as Shim, { get: fail })
+}
+
+function load(): { shim: Shim; path: string; failure?: SysError } {
+  try {
+    const { functions, path } = loadShim()
+    const tracePath = process.env['FRAMEPUMP_TRACE']
+    const plain = functions as Shim
+    return { shim: tracePath === undefined ? plain : traced(plain, tracePath), path }
+  } catch (error) {
+    if (!(error instanceof SysError) || error.code !== 'SHIM_NOT_LOADED') throw error
+    return { shim: absent(error), path: '', failure: error }
+  }
+}
+
+const loaded = load()
 
 /** The loaded shim. Native addons are context-aware: every thread that imports this gets its own. */
-export const shim: Shim = tracePath === undefined ? load() : traced(load(), tracePath)
+export const shim: Shim = loaded.shim
+/** The file that it came from. */
+export const shimPath: string = loaded.path
+/** Why there is none. */
+export const shimFailure: SysError | undefined = loaded.failure

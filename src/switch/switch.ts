@@ -8,6 +8,7 @@
 import { EventEmitter } from 'node:events'
 import { ConfigError, StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
+import { shimFailure } from '../native/shim.ts'
 import type { PortOptions } from '../port/options.ts'
 import { clearCounters } from '../stats/port-counters.ts'
 import { prepareStateDirectory } from '../vhost-user/state-directory.ts'
@@ -52,6 +53,7 @@ export interface CreateSwitchOptions extends SwitchOptions {
 
 /** Makes an empty switch and starts its engine. */
 export function createSwitch(options: CreateSwitchOptions = {}): Switch {
+  if (shimFailure !== undefined) throw shimFailure
   checkSwitchOptions(options)
   if (options.stateDirectory !== undefined) prepareStateDirectory(options.stateDirectory)
   return new UserspaceSwitch(options)
