@@ -23,6 +23,9 @@ export const FURTHER_PER_FRAME_MAX = 62
 /** Segments beyond the first of all frames of a burst; a burst ends early rather than exceed it. */
 export const FURTHER_MAX = 4096
 
+/** Of a burst of full frames of TCP a port that cannot take them gets two thirds of it. */
+export const SEGMENTS_MAX = 16384
+
 /** Int32 words of `heads` per frame: the first 16 L2 bytes. */
 export const HEAD_WORDS = 4
 
@@ -40,6 +43,8 @@ export class Burst {
   framesMax: number = BURST_SIZE_MAX
   bytesMax = 0x7fff_ffff
   descriptorsMax = 0x7fff_ffff
+  /** Into how many segments its frames may be cut, for all ports together (offload/egress.ts). */
+  segmentsMax: number = SEGMENTS_MAX
   /** Descriptors that were read for it, those of unusable chains as well; 0: there was no chain. */
   descriptors = 0
   readonly #columns: Window = Window.map(HEADS_LENGTH + 2 * COLUMN_LENGTH)

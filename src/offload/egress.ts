@@ -16,17 +16,9 @@ import { FrameBuilder } from './frame-builder.ts'
 import { HeaderReader } from './header-reader.ts'
 import { Segmenter } from './segment.ts'
 
-/**
- * Segments that one port is given of a burst, and those of the frame with which it is exceeded: some 20
- * ms. A burst of full frames of TCP has a tenth of it.
- */
-const SEGMENTS_MAX = 16384
-
 export class EgressOffloads {
-  /** Segments that were cut. */
+  /** Segments that were cut of the burst: once `segmentsMax` is reached, no other frame is cut. */
   segments = 0
-  /** What `segments` may be before another frame is cut. */
-  #segmentsMax = 0
   readonly #counters: Float64Array
   readonly #reader: HeaderReader = new HeaderReader()
   readonly #builder: FrameBuilder
@@ -57,7 +49,6 @@ export class EgressOffloads {
     count: number,
     queue: number,
   ): void {
-    this.#segmentsMax = this.segments + SEGMENTS_MAX
     this.#builder.begin(port, queue)
     const end = first + count
     for (let at = first; at < end; at++) {
@@ -86,7 +77,7 @@ export class EgressOffloads {
       isDone = this.#filler.complete(burst, k, bytes, at)
     } else {
       counter = COUNTERS.tx_segmented
-      isDone = this.segments < this.#segmentsMax && this.#segmenter.cut(burst, k, bytes, at)
+      isDone = this.segments < burst.segmentsMax && this.#segmenter.cut(burst, k, bytes, at)
       if (isDone) this.segments += ((burst.length[k] / (burst.gsoSize[k] & 0xffff)) | 0) + 1
     }
     this.#counters[base + (isDone ? counter : COUNTERS.tx_drop_offload)]++

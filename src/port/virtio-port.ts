@@ -20,7 +20,7 @@ import { CALL_BY_EVENT } from '../virtio/device-queue.ts'
 import { DirtyLog } from '../virtio/dirty-log.ts'
 import type { FlowSteering } from '../virtio/flow-steering.ts'
 import type { FrameSink } from '../virtio/frame-sink.ts'
-import { TURN_DESCRIPTORS } from '../virtio/frame-sink.ts'
+import { DESCRIPTORS_AHEAD, descriptorsNext } from '../virtio/frame-sink.ts'
 import type { FrameSource } from '../virtio/frame-source.ts'
 import type { RssConfig } from '../virtio/rss.ts'
 import { Rss } from '../virtio/rss.ts'
@@ -101,8 +101,8 @@ export class VirtioPort implements PolledPort {
   /** Shared with the other ports: told what was negotiated here before each use. */
   readonly #source: FrameSource
   readonly #sink: FrameSink
-  /** Of our receive buffers, that may still be read in this turn: what one guest's cost is not another's. */
-  #descriptorsLeft: number = TURN_DESCRIPTORS
+  /** Of our receive buffers, that may still be read: what one guest's cost is not another's. */
+  #descriptorsLeft: number = DESCRIPTORS_AHEAD
   readonly #steering: FlowSteering
   #negotiated: VirtioNegotiated = PLAIN
   #memory: GuestMemory = new GuestMemory([])
@@ -294,7 +294,7 @@ export class VirtioPort implements PolledPort {
 
   /** The copies have run: the driver may see them. @hot */
   endTurn(): void {
-    this.#descriptorsLeft = TURN_DESCRIPTORS
+    this.#descriptorsLeft = descriptorsNext(this.#descriptorsLeft)
     for (let at = 0; at < this.#receiveqs.length; at++) {
       const ring = this.#receiveqs[at]
       if (!ring.isTouched) continue

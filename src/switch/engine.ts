@@ -192,14 +192,16 @@ export class Engine implements TierEvents {
   #poll(framesBefore: number): number {
     const burst = this.#burst
     let frames = 0
-    this.#budget.beginTurn()
-    for (let at = 0; at < this.#polled.length; at++) {
+    const ports = this.#polled.length
+    let at = this.#budget.beginTurn(ports)
+    for (let asked = 0; asked < ports; asked++, at = at + 1 < ports ? at + 1 : 0) {
       const port = this.#polled[at]
-      if (!this.#budget.beginPort(port.index, port.isGuest === true)) continue
+      if (!this.#budget.beginPort(port.index, port.isGuest === true, at)) continue
       for (let queues = port.rxQueues; queues > 0; queues--) {
         this.#budget.limit(burst, port.index)
         const received = port.receive(burst)
         if (received === 0 && burst.descriptors === 0) continue
+        this.#budget.read(burst.descriptors)
         // What was read from memory that is gone means nothing. A port that lost it is asked no more.
         if (this.#faults.hasNew() && this.#stopFaulted(port)) break
         this.#budget.begin(this.#clock, port.rxQueues > 1 || framesBefore + frames === 0)
@@ -213,7 +215,9 @@ export class Engine implements TierEvents {
         }
         if (queues > 1 && this.#budget.isUsedUp(this.#clock)) break
       }
+      this.#budget.endPort(port.index)
     }
+    this.#budget.endPorts(burst)
     return frames
   }
 
@@ -239,19 +243,9 @@ export class Engine implements TierEvents {
     this.#engineCounters[ENGINE_BURSTS]++
     const forwarder = this.forwarder
     const recorders = this.#recorders
-    if (recorders.length > 0) {
-      for (let at = 0; at < recorders.length; at++) {
-        recorders[at].record(
-          burst,
-          ALL,
-          0,
-          burst.count,
-          port,
-          false,
-          this.#clock.words,
-          this.copies,
-        )
-      }
+    const { words } = this.#clock
+    for (let at = 0; at < recorders.length; at++) {
+      recorders[at].record(burst, ALL, 0, burst.count, port, false, words, this.copies)
     }
     forwarder.classify(burst, port, (this.#clock.time[0] / 1e6) | 0)
     if (recorders.length > 0) this.#recordEgress(burst)

@@ -24,7 +24,7 @@ const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 const NO_LIMIT = 0x7fff_ffff
 /** What a burst costs, in nanoseconds: about, and without what the kernel or a guest make of it. */
 const DELIVERY_NS = 100
-const SEGMENT_NS = 200
+const SEGMENT_NS = 400
 const FURTHER_NS = 15
 const KIBIBYTE_NS = 100
 const COST_MAX = 1e9

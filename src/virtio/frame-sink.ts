@@ -6,8 +6,8 @@
  * Copies are rows of the engine's program: the driver learns of them (publish) after it has run.
  *
  * A driver could make every frame dear that others send to it: chains of 1024 descriptors of no bytes, or
- * buffers of one byte each. So the descriptors that are read in a turn are counted against what its
- * frames may cost; when they exceed that, the frames of the rest of the turn are dropped (`tooDear`).
+ * buffers of one byte each. So the descriptors that are read are counted against what its frames may
+ * cost; when they exceed that, its frames are dropped (`tooDear`) until turns have made up for it.
  * Source: VIRTIO 1.3 §5.1.6.3, §5.1.6.4.
  */
 import { VNET_HDR_MRG_LENGTH, VNET_HDR_OUTER_TH_OFFSET } from '../abi/virtio-net.ts'
@@ -29,16 +29,23 @@ export const DELIVERED = 0
 export const NO_BUFFER = 1
 /** Longer than a buffer, and the driver takes no merged ones. */
 export const TOO_LONG = 2
-/** The driver's buffers have used up what they may cost in this turn. */
+/** The driver's buffers have used up what they may cost for now. */
 export const TOO_DEAR = 3
 
 /**
- * Descriptors that may be read in a turn: so many at its beginning, so many more for each frame that
- * is not a single buffer (Linux has 19 for 64 KiB), and one for so many of its bytes.
+ * Descriptors that may be read: so many to begin with, so many more in each turn up to that again, so many
+ * for each frame that is not a single buffer (Linux has 19 for 64 KiB), and one for so many of its bytes.
  */
-export const TURN_DESCRIPTORS = 1024
+export const DESCRIPTORS_AHEAD = 1024
+const TURN_DESCRIPTORS = 32
 export const FRAME_DESCRIPTORS = 24
 const DESCRIPTOR_BYTES_SHIFT = 7
+
+/** What a port has left in the next turn of what it had left in this one. @hot */
+export function descriptorsNext(left: number): number {
+  const next = left + TURN_DESCRIPTORS
+  return next < DESCRIPTORS_AHEAD ? next : DESCRIPTORS_AHEAD
+}
 
 /** Buffers of one frame, in chains and in segments: 64 KiB in buffers of 256 bytes and more. */
 const TARGETS_MAX = 1024
@@ -68,8 +75,8 @@ export class FrameSink {
   bytes = 0
   tooLong = 0
   tooDear = 0
-  /** Descriptors that may still be read in this turn; set before and taken back after by the port. */
-  descriptorsLeft: number = TURN_DESCRIPTORS
+  /** Descriptors that may still be read; set before and taken back after by the port. */
+  descriptorsLeft: number = DESCRIPTORS_AHEAD
 
   readonly #copies: CopyProgram
   readonly #chain: Chain = new Chain()

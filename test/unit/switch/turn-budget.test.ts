@@ -22,12 +22,12 @@ function limits(budget: TurnBudget, port = 0): number[] {
 }
 
 function turnOf(budget: TurnBudget, ports: number): void {
-  budget.beginTurn()
+  budget.beginTurn(1000)
   for (let port = 0; port < ports; port++) {
-    expect(budget.beginPort(port, true)).toBe(true)
+    expect(budget.beginPort(port, true, port)).toBe(true)
     for (let bursts = 0; bursts < 3; bursts++) budget.begin(clockAt(0), true)
   }
-  budget.beginTurn()
+  budget.beginTurn(1000)
 }
 
 test('a port alone has all, many share a turn, and each has enough to go on', () => {
@@ -47,24 +47,24 @@ test('a port alone has all, many share a turn, and each has enough to go on', ()
 test('time is counted from the first burst of a port in a turn, and shared as well', () => {
   const budget = new TurnBudget()
   turnOf(budget, 1)
-  budget.beginPort(0, true)
+  budget.beginPort(0, true, 0)
   budget.begin(clockAt(1000), true)
   budget.begin(clockAt(1100), true)
   expect([1199, 1200].map((nowUs) => budget.isUsedUp(clockAt(nowUs)))).toEqual([false, true])
   turnOf(budget, 8)
-  budget.beginPort(0, true)
+  budget.beginPort(0, true, 0)
   budget.begin(clockAt(1000), true)
   expect([1049, 1050].map((nowUs) => budget.isUsedUp(clockAt(nowUs)))).toEqual([false, true])
 })
 
 test('bursts that were too dear are halved until they are not, of that port only', () => {
   const budget = new TurnBudget()
-  budget.beginPort(3, true)
-  budget.spent(3, 500_000)
+  budget.beginPort(3, true, 3)
+  budget.spent(3, 250_000)
   expect(limits(budget, 3)[0]).toBe(256)
-  budget.spent(3, 500_001)
+  budget.spent(3, 250_001)
   expect(limits(budget, 3).slice(0, 2)).toEqual([128, BYTES_MAX / 2])
-  budget.spent(3, 4_000_000)
+  budget.spent(3, 2_000_000)
   expect(limits(budget, 3)[0]).toBe(16)
   budget.spent(3, 1e9)
   expect(limits(budget, 3)[0]).toBe(1)
@@ -77,19 +77,19 @@ test('bursts that were too dear are halved until they are not, of that port only
 
 test('ports of the program itself have no budget', () => {
   const budget = new TurnBudget()
-  budget.beginPort(0, false)
+  budget.beginPort(0, false, 0)
   budget.begin(clockAt(0), true)
   expect(budget.isUsedUp(clockAt(1e9))).toBe(false)
   budget.spent(0, 1e9)
-  expect(budget.beginPort(0, false)).toBe(true)
+  expect(budget.beginPort(0, false, 0)).toBe(true)
 })
 
 test('what was halved comes back slowly', () => {
   const budget = new TurnBudget()
-  budget.beginPort(0, true)
+  budget.beginPort(0, true, 0)
   budget.recover(0)
-  budget.spent(0, 2_000_000)
-  budget.spent(9, 1_000_000)
+  budget.spent(0, 1_000_000)
+  budget.spent(9, 500_000)
   expect([limits(budget, 0)[0], limits(budget, 9)[0]]).toEqual([64, 128])
   const seen: number[] = []
   for (let nowUs = 1_000_000; nowUs < 1_400_000; nowUs += 20_000) {
@@ -104,20 +104,63 @@ test('what was halved comes back slowly', () => {
 test('a port is left out of as many turns as its burst was too dear', () => {
   const budget = new TurnBudget()
   turnOf(budget, 1)
-  budget.spent(0, 500_000)
-  expect(budget.beginPort(0, true)).toBe(true)
-  budget.spent(0, 1_900_000)
+  budget.spent(0, 250_000)
+  expect(budget.beginPort(0, true, 0)).toBe(true)
+  budget.spent(0, 950_000)
   const turns: boolean[][] = []
   for (let turn = 0; turn < 4; turn++) {
-    budget.beginTurn()
-    turns.push([0, 1].map((port) => budget.beginPort(port, true)))
+    budget.beginTurn(1000)
+    turns.push([0, 1].map((port) => budget.beginPort(port, true, port)))
   }
   // It counts as busy meanwhile, or the others would be given its share.
   expect(turns.map(([first]) => first)).toEqual([false, false, false, true])
   expect(turns.map(([, second]) => second)).toEqual([true, true, true, true])
   budget.spent(0, 1e9)
   budget.forget(0)
-  expect(budget.beginPort(0, true)).toBe(true)
+  expect(budget.beginPort(0, true, 0)).toBe(true)
+})
+
+test('ports that are busy wait when a turn is used up, and begin the next one; others never wait', () => {
+  const budget = new TurnBudget()
+  const costs = [60_000, 0, 60_000, 60_000, 100, 60_000, 60_000, 60_000, 60_000]
+  const turn = (): number[] => {
+    const asked: number[] = []
+    let place = budget.beginTurn(costs.length)
+    for (let count = 0; count < costs.length; count++, place = (place + 1) % costs.length) {
+      if (!budget.beginPort(place, true, place)) continue
+      asked.push(place)
+      if (costs[place] > 0) budget.begin(clockAt(0), true)
+      budget.spent(place, costs[place])
+      budget.endPort(place)
+    }
+    return asked
+  }
+  expect(turn()).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8])
+  expect(turn()).toEqual([0, 1, 2, 3, 4, 5, 6])
+  expect(turn()).toEqual([7, 8, 0, 1, 2, 3, 4])
+  expect(turn()).toEqual([5, 6, 7, 8, 0, 1, 4])
+  costs.fill(0)
+  turn()
+  expect(turn()).toHaveLength(costs.length)
+})
+
+test('descriptors count, also of chains that become no frame', () => {
+  const budget = new TurnBudget()
+  const descriptors = [20_000, 20_000]
+  const turn = (): number => {
+    let place = budget.beginTurn(2)
+    let asked = 0
+    for (let count = 0; count < 2; count++, place = 1 - place) {
+      if (!budget.beginPort(place, true, place)) continue
+      asked++
+      budget.read(descriptors[place])
+      budget.endPort(place)
+    }
+    return asked
+  }
+  expect([turn(), turn(), turn()]).toEqual([2, 1, 1])
+  descriptors[0] = 0
+  expect([turn(), turn(), turn()]).toEqual([2, 2, 2])
 })
 
 /** Its queues always have something, of which no chain is a frame, and each costs `costUs`. */

@@ -13,7 +13,7 @@ import {
   NO_BUFFER,
   TOO_DEAR,
   TOO_LONG,
-  TURN_DESCRIPTORS,
+  DESCRIPTORS_AHEAD,
 } from '../../../src/virtio/frame-sink.ts'
 import type { Guest, Kind, Queues } from '../../support/guest.ts'
 import {
@@ -329,7 +329,7 @@ test('a frame of more buffers than a chain has segments is dropped and they are 
   expect(device.base()).toBe(0)
   // What it cost to find that out counts in this turn.
   expect(sink.deliver(device, burst, 0)).toBe(TOO_DEAR)
-  sink.descriptorsLeft = TURN_DESCRIPTORS
+  sink.descriptorsLeft = DESCRIPTORS_AHEAD
   burst.length[0] = 2 * 1024 - 12
   expect(sink.deliver(device, burst, 0)).toBe(DELIVERED)
 })
@@ -394,9 +394,9 @@ describe.each(RINGS)('a driver whose buffers are dear, $name', (kind) => {
           while (bench.queues.driver.takeUsed() >= 0) offered--
         }
         turns.push(delivered)
-        bench.sink.descriptorsLeft = TURN_DESCRIPTORS
+        bench.sink.descriptorsLeft = DESCRIPTORS_AHEAD
       }
-      const most = Math.ceil(TURN_DESCRIPTORS / (12 + length - FRAME_DESCRIPTORS)) + 1
+      const most = Math.ceil(DESCRIPTORS_AHEAD / (12 + length - FRAME_DESCRIPTORS)) + 1
       expect(turns[0]).toBeLessThanOrEqual(most)
       expect(turns[0]).toBeGreaterThan(10)
       expect(turns).toEqual([turns[0], turns[0], turns[0]])
