@@ -26,7 +26,7 @@ import { EBADF, EBADFD, ECANCELED, EFAULT, EINVAL, ENOBUFS } from '../abi/errno.
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import { FramePool, SLOT_HEADROOM, SLOT_STRIDE } from '../mem/frame-pool.ts'
-import { Window, windowAddresses } from '../mem/window.ts'
+import { Window, windowAddresses, windowLengths } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import type { IoTierName } from '../switch/api.ts'
 import { BUFFER_GROUP, BufferRing } from './buffer-ring.ts'
@@ -92,6 +92,8 @@ export class UringTier implements IoTier {
   readonly #iovecWords: Int32Array
   /** Iovecs in use. */
   #iovecs = 0
+  /** One of them is not in its window. */
+  #isOutside = false
 
   constructor(eventFd: number, events: TierEvents) {
     this.#events = events
@@ -197,6 +199,10 @@ export class UringTier implements IoTier {
 
   /** @hot */
   write(fd: number, port: number, window: number, offset: number, length: number): void {
+    if (!isInside(window, offset, length)) {
+      this.#events.writeFailed(port, length, EFAULT)
+      return
+    }
     const address = windowAddresses[window] + offset
     this.#uring.push(
       WRITE_FRAME,
@@ -260,6 +266,7 @@ export class UringTier implements IoTier {
     const words = this.#iovecWords
     const at = this.#iovecs * IOVEC_WORDS
     this.#iovecs++
+    if (!isInside(window, offset, length)) this.#isOutside = true
     const address = windowAddresses[window] + offset
     words[at] = address | 0
     words[at + 1] = (address / TWO_32) | 0
@@ -268,6 +275,12 @@ export class UringTier implements IoTier {
 
   /** A write of the iovecs from number `first` on. @hot */
   #pushGathered(fd: number, port: number, first: number, length: number): void {
+    if (this.#isOutside) {
+      this.#isOutside = false
+      this.#iovecs = first
+      this.#events.writeFailed(port, length, EFAULT)
+      return
+    }
     const address = windowAddresses[this.#iovecWindow.id] + first * IOVEC_WORDS * 4
     this.#uring.push(
       WRITE_GATHERED,
@@ -412,4 +425,9 @@ export class UringTier implements IoTier {
       0,
     )
   }
+}
+
+/** The kernel reads what an entry says, without asking the shim whose memory that is. @hot */
+function isInside(window: number, offset: number, length: number): boolean {
+  return offset >= 0 && length >= 0 && offset + length <= windowLengths[window]
 }

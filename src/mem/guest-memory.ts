@@ -15,7 +15,7 @@
  */
 import { errnoName, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
-import { knowWindow } from './window.ts'
+import { forgetWindow, knowWindow } from './window.ts'
 
 /** One window of a region. */
 export interface GuestWindow {
@@ -88,6 +88,11 @@ export class GuestMemory {
     this.windows = this.#windows
     // Frames leave by a TAP from where they are.
     for (const window of this.#windows) knowWindow(window)
+  }
+
+  /** Before what replaces it is made: no frame is read from it or written to it any more. */
+  forget(): void {
+    for (const window of this.#windows) forgetWindow(window)
   }
 
   /** This thread's view of a part of a window of ours, until `release`. */

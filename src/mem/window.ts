@@ -15,8 +15,12 @@ const MFD_CLOEXEC = 1
 /** Windows that the shim can know at once. */
 export const WINDOWS_MAX = 32_768
 
-/** Address of each window that this thread knows, by number; for io_uring entries. */
+/**
+ * Address and length of each window that this thread knows, by number; length 0: it knows none. For
+ * io_uring entries, whose addresses nobody else checks.
+ */
 export const windowAddresses: Float64Array = new Float64Array(WINDOWS_MAX)
+export const windowLengths: Float64Array = new Float64Array(WINDOWS_MAX)
 
 /**
  * Has this thread know where a window is, before its first use there: its number may have been
@@ -24,6 +28,12 @@ export const windowAddresses: Float64Array = new Float64Array(WINDOWS_MAX)
  */
 export function knowWindow(id: number): void {
   windowAddresses[id] = shim.windowAddress(id)
+  windowLengths[id] = shim.windowLength(id)
+}
+
+/** This thread uses it no more. */
+export function forgetWindow(id: number): void {
+  windowLengths[id] = 0
 }
 
 export interface WindowOptions {
@@ -98,7 +108,9 @@ export class Window {
 
   /** Ends this thread's view. A second call does nothing. */
   detach(): void {
-    if (this.buffer.byteLength !== 0) shim.windowDetach(this.buffer)
+    if (this.buffer.byteLength === 0) return
+    shim.windowDetach(this.buffer)
+    forgetWindow(this.id)
   }
 
   /** Ends this thread's view and the mapping. All other views are detached before. */
@@ -133,7 +145,13 @@ export class HiddenWindow {
     return new HiddenWindow(id)
   }
 
+  /** This thread uses it no more. */
+  detach(): void {
+    forgetWindow(this.id)
+  }
+
   unmap(): void {
+    this.detach()
     shim.windowUnmap(this.id)
   }
 }

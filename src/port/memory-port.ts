@@ -112,8 +112,10 @@ export class MemoryEnginePort implements PolledPort {
     this.#outward.publish(this.#written)
   }
 
+  /** The memory is the endpoint's. */
   close(): void {
-    // The memory is the endpoint's.
+    this.#inward.window.detach()
+    this.#outward.window.detach()
   }
 }
 

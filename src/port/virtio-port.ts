@@ -356,6 +356,7 @@ export class VirtioPort implements PolledPort {
   setMemory(regions: readonly GuestRegion[]): void {
     if (this.#isLost) return
     const old = this.#memory
+    old.forget()
     this.#memory = new GuestMemory(regions)
     for (const ring of this.#rings) {
       if (ring === null) continue

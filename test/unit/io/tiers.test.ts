@@ -3,7 +3,7 @@
  * TAP does. What is particular to TAPs is in test/integration.
  */
 import { afterEach, describe, expect, test } from 'vitest'
-import { EAGAIN, EBADF } from '../../../src/abi/errno.ts'
+import { EAGAIN, EBADF, EFAULT } from '../../../src/abi/errno.ts'
 import { Aio } from '../../../src/io/aio.ts'
 import { probeTiers } from '../../../src/io/probe.ts'
 import { ReadWriteTier } from '../../../src/io/read-write-tier.ts'
@@ -314,6 +314,48 @@ describe.each(tiers)('%s, %s', (name, _, make) => {
   })
 
   describe.skipIf(isMissing)(`writing${why}`, () => {
+    test('what is not in a window is not sent, and what stands around it is', () => {
+      const { tier, burst } = start()
+      const { queue, far } = bench.queue(3)
+      const window = bench.window(1 << 16)
+      const gone = Window.map(1 << 16)
+      const view = new DataView(window.buffer)
+      for (let n = 0; n < 8; n++) view.setUint32(n * 100, n)
+      const { fd } = queue
+      const end = 1 << 16
+      gone.unmap()
+      tier.write(fd, 3, window.id, 0, 60)
+      tier.write(fd, 3, window.id, end - 59, 60)
+      tier.write(fd, 3, window.id, -1, 60)
+      tier.write(fd, 3, window.id, 0x7fff_ffff, 60)
+      tier.write(fd, 3, gone.id, 0, 60)
+      tier.write(fd, 3, 32_767, 0, 60)
+      tier.write(fd, 3, window.id, 100, 60)
+      tier.writeWithHeader(fd, 3, window.id, end - 11, 12, window.id, 200, 60)
+      tier.writeWithHeader(fd, 3, window.id, 0, 12, gone.id, 200, 60)
+      tier.writeWithHeader(fd, 3, window.id, 200, 12, window.id, 200, 60)
+      burst.furtherCount[0] = 1
+      burst.furtherFirst[0] = 0
+      burst.window[0] = window.id
+      burst.offset[0] = 300
+      burst.firstLength[0] = 30
+      burst.furtherWindow[0] = window.id
+      burst.furtherOffset[0] = end - 29
+      burst.furtherLength[0] = 30
+      burst.length[0] = 60
+      tier.writeScattered(fd, 3, window.id, 0, 0, burst, 0)
+      burst.furtherOffset[0] = end - 30
+      tier.writeScattered(fd, 3, window.id, 0, 0, burst, 0)
+      tier.flush()
+      const got: ([number, number] | null)[] = []
+      for (let n = 0; n < 5; n++) got.push(bench.receive(far))
+      expect(got).toEqual([[0, 60], [1, 60], [2, 72], [3, 60], null])
+      expect(bench.failures).toHaveLength(8)
+      expect(new Set(bench.failures.map(({ port, errno }) => `${port} ${errno}`))).toEqual(
+        new Set([`3 ${EFAULT}`]),
+      )
+    })
+
     test('frames leave in order, with and without a header of their own, by several ports', () => {
       const { tier } = start()
       const ends = [bench.queue(0), bench.queue(1)]
