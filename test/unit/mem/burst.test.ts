@@ -1,6 +1,12 @@
 /** The parallel arrays of a burst. */
 import { expect, test } from 'vitest'
-import { Burst, BURST_SIZE_MAX, FURTHER_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
+import {
+  Burst,
+  BURST_SIZE_MAX,
+  FURTHER_MAX,
+  HEAD_WORDS,
+  SEGMENTS_MAX,
+} from '../../../src/mem/burst.ts'
 import { Window } from '../../../src/mem/window.ts'
 
 const NO_LIMIT = 0x7fff_ffff
@@ -8,9 +14,9 @@ const NO_LIMIT = 0x7fff_ffff
 test('an empty burst has room for the most frames in every array', () => {
   const { count, heads, furtherTotal, hasOffloads, ...rest } = new Burst()
   const { furtherWindow, furtherOffset, furtherLength, ...others } = rest
-  const { framesMax, bytesMax, descriptorsMax, descriptors, ...arrays } = others
+  const { framesMax, bytesMax, descriptorsMax, segmentsMax, descriptors, ...arrays } = others
   expect([framesMax, bytesMax, descriptorsMax]).toEqual([BURST_SIZE_MAX, NO_LIMIT, NO_LIMIT])
-  expect(descriptors).toBe(0)
+  expect([descriptors, segmentsMax]).toEqual([0, SEGMENTS_MAX])
   expect([count, furtherTotal, hasOffloads]).toEqual([0, 0, false])
   for (const array of [furtherWindow, furtherOffset, furtherLength]) {
     expect(array).toBeInstanceOf(Int32Array)
