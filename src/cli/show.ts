@@ -41,6 +41,8 @@ function deviceNote({ device, link, ifname, netns }: ShownPort): string {
   return `the interface is down: ip ${where}link set ${ifname} up`
 }
 
+const HELD = 'held: waits for the rest of the config'
+
 const onOff = (value: boolean): string => (value ? 'on' : 'off')
 
 const VIEWS: Readonly<Record<ShowSubject, View>> = {
@@ -57,7 +59,7 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
         shownQueues(port),
         port['vnet-hdr-length'] === 0 ? 'off' : 'on',
         port.peer ?? 'switch',
-        port.info ?? port['not-postponed'] ?? deviceNote(port),
+        port.held === true ? HELD : (port.info ?? port['not-postponed'] ?? deviceNote(port)),
         port.error ?? '',
       ]),
   },

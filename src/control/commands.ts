@@ -27,7 +27,12 @@ export interface ControlTarget {
   /** Begins to end the daemon. */
   quit(): void
   /** Adds a port; says so when what it needs was given up. */
-  addPort(options: PortOptions, given: ReadonlyMap<string, number>): Promise<unknown>
+  addPort(
+    options: PortOptions,
+    given: ReadonlyMap<string, number>,
+    peer: string | undefined,
+  ): Promise<unknown>
+  addLink(a: string, b: string): Promise<unknown>
   /** The error, with what of it comes of what was given up. */
   explain(error: unknown): unknown
   migrateIncoming(): Promise<unknown>
@@ -83,10 +88,10 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
 
   add(
     'netdev_add',
-    { type: 'string', id: 'string', '*': 'any' },
-    async (args: Record<string, unknown>, session) => {
+    { type: 'string', id: 'string', 'peer?': 'string', '*': 'any' },
+    async ({ peer, ...args }: Record<string, unknown>, session) => {
       const options = portOptionsFromObject(args)
-      await target.addPort(options, session.fds)
+      await target.addPort(options, session.fds, peer as string | undefined)
       // The port owns them now.
       if (options.type === 'tap') {
         for (const name of [options.fd ?? [], options.fds?.split(':') ?? []].flat()) {
@@ -124,7 +129,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     return new Pages(describeOffloads(from === undefined ? ports : [sw.port(from)], ports))
   })
   add('link-add', { a: 'string', b: 'string' }, ({ a, b }: { a: string; b: string }) =>
-    sw.addLink(a, b),
+    target.addLink(a, b),
   )
   add('link-del', { a: 'string', b: 'string' }, ({ a, b }: { a: string; b: string }) =>
     sw.removeLink(a, b),

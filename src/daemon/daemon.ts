@@ -2,10 +2,7 @@
  * The daemon: a switch made from a config, with a control socket. Reload and shutdown are here;
  * signals are the command line's.
  */
-import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/load.ts'
-import { planChanges } from '../config/diff.ts'
-import type { Action } from '../config/diff.ts'
 import { makeCommands } from '../control/commands.ts'
 import type { ServerVersion } from '../control/server.ts'
 import { ControlServer } from '../control/server.ts'
@@ -15,6 +12,8 @@ import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Privileges } from './privileges.ts'
+import type { Reloaded } from './running-config.ts'
+import { RunningConfig } from './running-config.ts'
 
 export interface DaemonOptions {
   readonly config: Config
@@ -32,18 +31,6 @@ export interface DaemonOptions {
   readonly failing?: (error: Error) => void
 }
 
-/** Settings that only a restart changes. */
-const FIXED_SETTINGS = [
-  'control',
-  'stateDir',
-  'pace',
-  'io',
-  'macAgingS',
-  'macTableSize',
-  'groupAddresses',
-  'privileges',
-] as const
-
 export class Daemon {
   readonly switch: Switch
   /** Resolves when somebody asked for the end: true, or the data plane died: false. */
@@ -52,12 +39,11 @@ export class Daemon {
   readonly #server: ControlServer
   /** Guests that come and go make lines as well. */
   readonly #log: LimitedLog
-  #config: Config
+  readonly #running: RunningConfig
   #end!: (isWanted: boolean) => void
 
   private constructor(options: DaemonOptions) {
     this.#options = options
-    this.#config = options.config
     this.#log = new LimitedLog(options.log)
     this.ended = new Promise((resolve) => {
       this.#end = resolve
@@ -65,6 +51,12 @@ export class Daemon {
     const { config, isIncoming = false } = options
     const settings = { ...switchOptions(config), incoming: isIncoming }
     this.switch = createSwitch({ ...settings, log: options.log })
+    this.#running = new RunningConfig(config, {
+      switch: this.switch,
+      addPort: (port) => this.#addPort(port, undefined, { keepsUnusable: true, isHeld: true }),
+      log: options.log,
+      signal: options.signal,
+    })
     try {
       const commands = makeCommands({
         switch: this.switch,
@@ -72,7 +64,9 @@ export class Daemon {
         reload: () => this.reload(),
         resume: () => this.#resume(),
         quit: () => this.#end(true),
-        addPort: (port, given) => this.#addPort(port, given),
+        addPort: (port, given, peer) =>
+          this.#addPort(port, given, peer === undefined ? {} : { peer }),
+        addLink: (a, b) => this.#running.addLink(a, b),
         explain: (error) => options.privileges.explain(error),
         migrateIncoming: () => this.#migrateIncoming(),
         privileges: () => options.privileges.status(),
@@ -95,7 +89,7 @@ export class Daemon {
     const { io, ioReason } = daemon.switch
     options.log(`switch: started io=${io}${ioReason === undefined ? '' : ` because="${ioReason}"`}`)
     try {
-      await daemon.#apply(planChanges({ ports: [], links: [] }, options.config))
+      await daemon.#running.start(options.config)
       // The engine thread has its io_uring by then; afterwards none can be made.
       await daemon.switch.macTable()
       await options.privileges.hold({
@@ -152,57 +146,10 @@ export class Daemon {
   }
 
   /** Applies the difference between the config file and what it said before. */
-  async reload(): Promise<{ actions: string[]; 'needs-restart': string[] }> {
-    const { reread, log } = this.#options
-    if (reread === undefined) throw new StateError('NO_CONFIG', 'there is no config file to reload')
-    const wanted = reread()
-    const running = this.#running()
-    const restart = FIXED_SETTINGS.filter(
-      (key) => !isDeepStrictEqual(this.#config[key], wanted[key]),
-    )
-    for (const key of restart) log(`config: ${key} changed: takes effect at the next start`)
-    const plan = planChanges(running, wanted)
-    await this.#apply(plan)
-    // Settings that need a restart stay as they run.
-    this.#config = { ...this.#config, ports: wanted.ports, links: wanted.links }
-    log(`config: reloaded actions=${plan.length}`)
-    return { actions: plan.map(describeAction), 'needs-restart': [...restart] }
-  }
-
-  /** What runs of what the config named: ports added by hand are not the config's to remove. */
-  #running(): { ports: PortOptions[]; links: [string, string][] } {
-    const existing = new Set(this.switch.ports().map(({ id }) => id))
-    const ports = this.#config.ports.filter(({ id }) => existing.has(id))
-    const wired = this.switch.links()
-    const links = wired.filter((link) => link.every((id) => ports.some((port) => port.id === id)))
-    return { ports, links }
-  }
-
-  async #apply(plan: readonly Action[]): Promise<void> {
-    for (const step of plan) {
-      this.#options.signal?.throwIfAborted()
-      switch (step.action) {
-        case 'unlink':
-          await this.switch.removeLink(step.a, step.b)
-          break
-        case 'remove':
-          await this.switch.removePort(step.id)
-          break
-        case 'add':
-          await this.#addPort(step.options, undefined, { keepsUnusable: true })
-          this.#isOfConfig(step.options)
-          break
-        case 'link':
-          await this.switch.addLink(step.a, step.b)
-          break
-      }
-    }
-  }
-
-  /** It runs as the file says, whatever becomes of the steps behind it: the next reload begins there. */
-  #isOfConfig(options: PortOptions): void {
-    const others = this.#config.ports.filter(({ id }) => id !== options.id)
-    this.#config = { ...this.#config, ports: [...others, options] }
+  async reload(): Promise<Reloaded> {
+    const { reread } = this.#options
+    if (reread !== undefined) return await this.#running.reload(reread)
+    throw new StateError('NO_CONFIG', 'there is no config file to reload')
   }
 
   #forwardEvents(): void {
@@ -273,16 +220,4 @@ function describeFacts(info: PortInfo): string {
   ]
     .filter((fact) => fact !== '')
     .join(' ')
-}
-
-function describeAction(step: Action): string {
-  switch (step.action) {
-    case 'add':
-      return `add ${step.options.id}`
-    case 'remove':
-      return `remove ${step.id}`
-    case 'link':
-    case 'unlink':
-      return `${step.action} ${step.a},${step.b}`
-  }
 }

@@ -87,6 +87,8 @@ export interface PortInfo {
   readonly vnetHdrLength: number
   /** Administrative link state (set_link). */
   readonly link: boolean
+  /** It waits for others that were listed with it, or for its link: nothing enters or leaves by it. */
+  readonly held?: true
   readonly mtu?: number
   /** The port it is wired to; absent: it is on the switch. */
   readonly peer?: string
@@ -230,6 +232,10 @@ export interface AddPortSettings {
    * with the reason; default: VHOST_USER_ACKED is thrown.
    */
   readonly keepsUnusable?: boolean
+  /** Nothing enters or leaves by it before `release`; see Switch.hold. */
+  readonly isHeld?: boolean
+  /** A port that it is wired to before it has its first frame. */
+  readonly peer?: string
 }
 
 export interface Switch extends AsyncDisposable {
@@ -253,6 +259,13 @@ export interface Switch extends AsyncDisposable {
   /** Wires two ports queue to queue; they leave the switch. */
   addLink(a: string, b: string): Promise<void>
   removeLink(a: string, b: string): Promise<void>
+  /**
+   * From now on nothing enters or leaves by these ports and their peers: what is sent to the switch
+   * through them waits in their queues. For several changes of which none shall be met half-made.
+   */
+  hold(ids: readonly string[]): Promise<void>
+  /** Lets go of these ports and their peers, or of all, in the same moment. */
+  release(ids?: readonly string[]): Promise<void>
   ports(): PortInfo[]
   port(id: string): PortInfo
   /** Undefined: there is no interface behind the port, or the kernel does not tell. */

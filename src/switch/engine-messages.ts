@@ -66,10 +66,21 @@ export interface CaptureInterface {
 }
 
 export type EngineRequest =
-  | { op: 'add-port'; port: number; mtu: number; txOffloads: number; description: PortDescription }
+  | {
+      op: 'add-port'
+      port: number
+      mtu: number
+      txOffloads: number
+      description: PortDescription
+      isHeld: boolean
+    }
   /** Another port in the place of this one, which is let go: wiring and MACs stay. */
   | { op: 'replace-port'; port: number; txOffloads: number; description: PortDescription }
   | { op: 'remove-port'; port: number }
+  /** Frames from and for these ports wait. */
+  | { op: 'hold'; ports: readonly number[] }
+  /** All of them pass frames from the same moment on. Answered with those that cannot be read. */
+  | { op: 'release'; ports: readonly number[] }
   | { op: 'set-link'; port: number; isUp: boolean }
   /** The addresses that were learnt at the port. */
   | { op: 'forget-macs'; port: number }

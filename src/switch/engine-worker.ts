@@ -73,11 +73,15 @@ const surroundings: PortSurroundings = {
 function handle(request: EngineRequest): unknown {
   switch (request.op) {
     case 'add-port':
-      return engine.addPort(makePort(request, surroundings), request.mtu)
+      return engine.addPort(makePort(request, surroundings), request.mtu, request.isHeld)
     case 'replace-port':
       return engine.replacePort(makePort(request, surroundings))
     case 'remove-port':
       return engine.removePort(request.port)
+    case 'hold':
+      return engine.hold(request.ports)
+    case 'release':
+      return engine.release(request.ports)
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
     case 'forget-macs':

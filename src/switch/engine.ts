@@ -15,9 +15,8 @@ import { FaultWatch } from '../mem/fault-watch.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
-import { isPolled, polledWaitUs, PORTS_MAX, queuesOf } from '../port/port.ts'
-import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import { EAGAIN, EBADF, EBADFD, EFAULT, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
+import { polledWaitUs, PORTS_MAX, queuesOf } from '../port/port.ts'
+import { EFAULT } from '../abi/errno.ts'
 import type { Pace } from './api.ts'
 import type { Clock } from './clock.ts'
 import {
@@ -31,12 +30,14 @@ import {
 } from './engine-cells.ts'
 import type { MacRows } from './engine-messages.ts'
 import { Forwarder } from './forward.ts'
+import { Intake } from './intake.ts'
 import { fillWithFrame } from './lone-frame.ts'
 import { MacTable } from './mac-table.ts'
+import { TierReports } from './tier-reports.ts'
 import { TurnBudget } from './turn-budget.ts'
 
-/** Frames of our own that wait for the end of a pause; the oldest goes. */
-const HELD_MAX = 256
+/** Frames of our own that wait for the end of a pause, or for their port; the oldest goes. */
+const OWN_MAX = 256
 const TICK_US = 20_000
 const SWEEP_INTERVAL_US = 1_000_000
 /** Cells of the MAC table that are read between two turns. */
@@ -71,35 +72,37 @@ export interface EngineOptions {
   readonly onPortFailed: (port: number, errno: number) => void
 }
 
-export class Engine implements TierEvents {
+export class Engine {
   readonly forwarder: Forwarder
   readonly copies: CopyProgram = new CopyProgram()
   readonly #tier: IoTier
   readonly #burst: Burst = new Burst()
   readonly #options: EngineOptions
-  readonly #counters: Float64Array
   readonly #engineCounters: Float64Array
   readonly #shared: Int32Array
   readonly #clock: Clock
   readonly #macTable: MacTable
   readonly #offloads: EgressOffloads
   readonly #recorders: Recorder[] = []
-  readonly #polled: PolledPort[] = []
+  readonly #intake: Intake = new Intake(
+    () => this.#tier,
+    (isBusy) => this.#drain(isBusy),
+  )
+  readonly #polled: PolledPort[] = this.#intake.polled
   readonly #faults: FaultWatch = new FaultWatch()
   readonly #budget: TurnBudget = new TurnBudget()
   readonly #hasFailed: Uint8Array = new Uint8Array(PORTS_MAX)
   #isPaused = false
-  #held: { readonly port: number; readonly frame: Uint8Array }[] = []
+  #own: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
   #spins = 0
   #nextTickUs = 0
   #nextSweepUs = 0
   #isSweeping = false
 
-  /** `makeTier` is given the engine as receiver of the tier's events. */
+  /** `makeTier` is given the receiver of the tier's events. */
   constructor(options: EngineOptions, makeTier: (events: TierEvents) => IoTier) {
     this.#options = options
-    this.#counters = options.counters
     this.#engineCounters = options.engineCounters
     this.#shared = options.shared
     this.#clock = options.clock
@@ -114,7 +117,12 @@ export class Engine implements TierEvents {
       options.dropsReservedGroups,
       this.#offloads,
     )
-    this.#tier = makeTier(this)
+    const reports = new TierReports({
+      counters: options.counters,
+      port: (index) => this.forwarder.port(index),
+      portFailed: (index, errno) => this.portFailed(index, errno),
+    })
+    this.#tier = makeTier(reports)
     this.#clock.read()
   }
 
@@ -229,7 +237,7 @@ export class Engine implements TierEvents {
   #stopFaulted(asked: PolledPort | null = null): boolean {
     let isAsked = false
     this.#faults.acknowledge()
-    for (const port of this.#polled) {
+    for (const port of this.#intake.withMemory) {
       if (port.stopIfFaulted?.() !== true) continue
       if (port === asked) isAsked = true
       this.forwarder.setLink(port.index, false)
@@ -296,39 +304,6 @@ export class Engine implements TierEvents {
     this.#engineCounters[ENGINE_MAC_FULL] = this.#macTable.full
   }
 
-  // --- what the tier tells ------------------------------------------------------------------
-
-  writeFailed(port: number, length: number, errno: number): void {
-    const base = port * COUNTERS_STRIDE
-    const counters = this.#counters
-    // It was counted as sent when it was queued.
-    counters[base + COUNTERS.tx_frames]--
-    counters[base + COUNTERS.tx_bytes] -= length - this.#vnetHdrLength(port)
-    if (errno === EAGAIN || errno === ENOBUFS) counters[base + COUNTERS.tx_drop_full]++
-    else if (errno === EIO) counters[base + COUNTERS.tx_drop_link_down]++
-    else if (errno === EINVAL) counters[base + COUNTERS.tx_drop_malformed]++
-    else {
-      counters[base + COUNTERS.tx_drop_error]++
-      if (errno === EBADFD || errno === EBADF) this.portFailed(port, errno)
-    }
-  }
-
-  #vnetHdrLength(port: number): number {
-    const at = this.forwarder.port(port)
-    return at !== null && 'vnetHdrLength' in at ? (at.vnetHdrLength as number) : 0
-  }
-
-  dropped(port: number, malformed: number, unknownGsoType: number, oversize: number): void {
-    const base = port * COUNTERS_STRIDE
-    this.#counters[base + COUNTERS.rx_drop_malformed] += malformed
-    this.#counters[base + COUNTERS.rx_drop_gso_type] += unknownGsoType
-    this.#counters[base + COUNTERS.rx_drop_oversize] += oversize
-  }
-
-  queueFailed(queue: TapQueue, errno: number): void {
-    this.portFailed(queue.port, errno)
-  }
-
   /** It cannot go on: frames for it and from it are dropped. Told once, also while its link is down. */
   portFailed(port: number, errno: number): void {
     this.forwarder.setLink(port, false)
@@ -339,20 +314,27 @@ export class Engine implements TierEvents {
 
   // --- what the control plane asks, between turns ---------------------------------------------
 
-  /** The port is the engine's from now on; when this throws it is closed, and not there. */
-  addPort(port: EnginePort, mtu: number): void {
-    this.#startReading(port)
-    if (isPolled(port)) this.#polled.push(port)
+  /**
+   * The port is the engine's from now on; when this throws it is closed, and not there. With `isHeld`
+   * nothing enters or leaves by it before `release`.
+   */
+  addPort(port: EnginePort, mtu: number, isHeld: boolean = false): void {
+    this.#hasFailed[port.index] = 0
+    if (isHeld) this.#intake.holdNext(port.index)
+    this.#intake.read(port)
+    this.#intake.ask(port)
     this.forwarder.addPort(port, mtu)
+    if (isHeld) this.forwarder.setHeld([port.index], true)
   }
 
   /** Ends every access to the port, if there is one, also when that goes wrong half-way. */
   removePort(index: number): void {
     const port = this.forwarder.port(index)
     try {
-      this.#stopReading(index, queuesOf(port))
+      this.#intake.stop(index, queuesOf(port))
     } finally {
-      this.#held = this.#held.filter((held) => held.port !== index)
+      this.#intake.forget(index)
+      this.#own = this.#own.filter((own) => own.port !== index)
       this.forwarder.removePort(index)
       this.#budget.forget(index)
       for (const recorder of this.#recorders) recorder.removeInterface(index)
@@ -366,47 +348,42 @@ export class Engine implements TierEvents {
    */
   replacePort(port: EnginePort): void {
     const old = this.forwarder.port(port.index)
-    this.#startReading(port)
+    this.#hasFailed[port.index] = 0
+    this.#intake.read(port)
     try {
-      this.#stopReading(port.index, queuesOf(old))
+      this.#intake.stop(port.index, queuesOf(old))
     } finally {
-      if (isPolled(port)) this.#polled.push(port)
+      this.#intake.ask(port)
       this.forwarder.replacePort(port)
       old?.close()
     }
   }
 
-  /** All of its queues are read, or it is closed and none is: its descriptors are about to be closed. */
-  #startReading(port: EnginePort): void {
-    this.#hasFailed[port.index] = 0
-    try {
-      for (const queue of queuesOf(port)) if (queue.isAttached) this.#tier.addQueue(queue)
-    } catch (error) {
-      this.#endReads(queuesOf(port))
-      port.close()
-      throw error
+  /** From now on nothing enters or leaves by these ports: frames wait in their queues. */
+  hold(indexes: readonly number[]): void {
+    for (const index of indexes) this.#intake.hold(this.forwarder.port(index)!)
+    this.forwarder.setHeld(indexes, true)
+  }
+
+  /** All of them at once. Returns those that cannot be read, which are held still. */
+  release(indexes: readonly number[]): number[] {
+    const failed: number[] = []
+    for (const index of indexes) {
+      try {
+        this.#intake.release(this.forwarder.port(index)!)
+      } catch {
+        failed.push(index)
+      }
     }
-  }
-
-  #stopReading(index: number, queues: readonly TapQueue[]): void {
-    this.#endReads(queues)
-    const at = this.#polled.findIndex((polled) => polled.index === index)
-    if (at >= 0) this.#polled.splice(at, 1)
-  }
-
-  /** What was read before has been delivered, all writes are done, and no read is under way. */
-  #endReads(queues: readonly TapQueue[]): void {
-    for (const queue of queues) if (queue.id >= 0) this.#tier.removeQueue(queue)
-    this.#drain(() => queues.some((queue) => queue.isReading))
+    const released = indexes.filter((index) => !failed.includes(index))
+    this.forwarder.setHeld(released, false)
+    this.#injectOwn()
+    return failed
   }
 
   /** Runs a change between two reads of these queues; those attached after it are read again. */
   withoutReading(queues: readonly TapQueue[], change: () => void): void {
-    this.#endReads(queues)
-    change()
-    for (const queue of queues) {
-      if (queue.isAttached && queue.failure === 0) this.#tier.addQueue(queue)
-    }
+    this.#intake.withoutReading(queues, change)
   }
 
   /** Forwards what waits in the kernel, as far as a bounded number of turns goes. */
@@ -415,18 +392,19 @@ export class Engine implements TierEvents {
     while (turns++ < READ_OUT_TURNS_MAX && (this.turn(false, 0) > 0 || this.#tier.spin()));
   }
 
-  get isPaused(): boolean {
-    return this.#isPaused
+  /** Frames of the port wait: it is held, or all are. */
+  isStill(port: number): boolean {
+    return this.#isPaused || this.#intake.isHeld(port)
   }
 
   /**
-   * Forwards one frame as if it had come in by the port, after a pause when there is one. At most
-   * 1514 bytes.
+   * Forwards one frame as if it had come in by the port, when frames of it do not wait any more. At
+   * most 1514 bytes.
    */
   inject(port: number, frame: Uint8Array): void {
-    if (this.#isPaused) {
-      this.#held.push({ port, frame })
-      if (this.#held.length > HELD_MAX) this.#held.shift()
+    if (this.isStill(port)) {
+      this.#own.push({ port, frame })
+      if (this.#own.length > OWN_MAX) this.#own.shift()
       return
     }
     const window = fillWithFrame(this.#burst, frame)
@@ -446,7 +424,11 @@ export class Engine implements TierEvents {
   resume(): void {
     this.#isPaused = false
     this.#tier.resume()
-    for (const { port, frame } of this.#held.splice(0)) this.inject(port, frame)
+    this.#injectOwn()
+  }
+
+  #injectOwn(): void {
+    for (const { port, frame } of this.#own.splice(0)) this.inject(port, frame)
   }
 
   /**

@@ -44,6 +44,9 @@ export class Forwarder {
   /** Peer of a port on a link, else NO_PORT. */
   readonly #peer: Int32Array = new Int32Array(PORTS_MAX).fill(NO_PORT)
   readonly #linkUp: Uint8Array = new Uint8Array(PORTS_MAX)
+  readonly #isHeld: Uint8Array = new Uint8Array(PORTS_MAX)
+  /** The link is up and the port is not held. */
+  readonly #passes: Uint8Array = new Uint8Array(PORTS_MAX)
   readonly #txOffloads: Int32Array = new Int32Array(PORTS_MAX)
   /** Ports whose TCP segments are merged for those that take TSO. */
   readonly #merges: Uint8Array = new Uint8Array(PORTS_MAX)
@@ -84,6 +87,7 @@ export class Forwarder {
     const index = port.index
     this.#ports[index] = port
     this.#linkUp[index] = 1
+    this.#passes[index] = 1
     this.#txOffloads[index] = port.txOffloads
     this.#lengthMax[index] = mtu === 0 ? NO_LIMIT : mtu + L2_OVERHEAD
     this.#deliveryNs[index] = port.deliveryNs ?? DELIVERY_NS
@@ -109,6 +113,8 @@ export class Forwarder {
     this.#peer[index] = NO_PORT
     this.#ports[index] = null
     this.#linkUp[index] = 0
+    this.#isHeld[index] = 0
+    this.#passes[index] = 0
     this.#merges[index] = 0
     this.macTable.forgetPort(index)
     this.#listMembers()
@@ -120,7 +126,18 @@ export class Forwarder {
 
   setLink(index: number, isUp: boolean): void {
     this.#linkUp[index] = isUp ? 1 : 0
+    this.#passes[index] = isUp ? 1 - this.#isHeld[index] : 0
     if (!isUp) this.macTable.forgetPort(index)
+  }
+
+  /** Held ports get nothing and give nothing, and have no part in floods. */
+  setHeld(indexes: readonly number[], isHeld: boolean): void {
+    for (const index of indexes) {
+      this.#isHeld[index] = isHeld ? 1 : 0
+      this.#passes[index] = isHeld ? 0 : this.#linkUp[index]
+      if (isHeld) this.macTable.forgetPort(index)
+    }
+    this.#listMembers()
   }
 
   /** What a port can be given has changed: its guest has negotiated. */
@@ -154,7 +171,8 @@ export class Forwarder {
   #listMembers(): void {
     this.#memberCount = 0
     for (let index = 0; index < PORTS_MAX; index++) {
-      if (this.#ports[index] !== null && this.#peer[index] === NO_PORT) {
+      const isOnSwitch = this.#ports[index] !== null && this.#peer[index] === NO_PORT
+      if (isOnSwitch && this.#isHeld[index] === 0) {
         this.#members[this.#memberCount++] = index
       }
     }
@@ -167,7 +185,7 @@ export class Forwarder {
    */
   classify(burst: Burst, inPort: number, nowS: number): void {
     this.#countReceived(burst, inPort)
-    if (this.#linkUp[inPort] === 0) {
+    if (this.#passes[inPort] === 0) {
       this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_link_down] += burst.count
       return
     }
@@ -244,7 +262,7 @@ export class Forwarder {
   /** Appends frames first..end - 1 to the list of a port, or drops them for a reason it has. @hot */
   #give(burst: Burst, first: number, end: number, port: number): void {
     const base = port * COUNTERS_STRIDE
-    if (this.#linkUp[port] === 0) {
+    if (this.#passes[port] === 0) {
       this.#counters[base + COUNTERS.tx_drop_link_down] += end - first
       return
     }

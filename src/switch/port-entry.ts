@@ -27,6 +27,8 @@ export class PortEntry {
   failure: string | undefined
   /** That was its guest's doing, and ends with the guest. */
   #isGuests = false
+  /** Nothing enters or leaves by it yet. */
+  isHeld = false
   /** Of the interface behind it, as it was last looked at; undefined: there is none, or nobody knows. */
   device: DeviceState | undefined
   /** That interface has been up since it was opened: one that nobody has set up yet is just open. */
@@ -117,6 +119,7 @@ export class PortEntry {
       gro: this.merges,
       vnetHdrLength: open.vnetHdrLength,
       link,
+      ...(this.isHeld ? { held: true } : {}),
       ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
       ...(peer === undefined ? {} : { peer: peer.options.id }),
       counters: readCounters(counters, this.index),
@@ -154,11 +157,14 @@ export function listMacs(
 /** Two ports that can be put on a link: throws when they are one, or on a link already. */
 export function checkWirable(a: PortEntry, b: PortEntry): void {
   if (a === b) throw new ConfigError('BAD_LINK', `cannot wire "${a.options.id}" to itself`)
-  for (const { options, peer } of [a, b]) {
-    if (peer === undefined) continue
-    const text = `port "${options.id}" is already wired to "${peer.options.id}"`
-    throw new ConfigError('BAD_LINK', text)
-  }
+  for (const entry of [a, b]) checkFree(entry)
+}
+
+/** Throws when the port is on a link. */
+export function checkFree({ options, peer }: PortEntry): void {
+  if (peer === undefined) return
+  const text = `port "${options.id}" is already wired to "${peer.options.id}"`
+  throw new ConfigError('BAD_LINK', text)
 }
 
 /** Why the engine could not go on with a port, in words. */

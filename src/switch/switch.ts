@@ -28,12 +28,13 @@ import type {
   SwitchEvents,
   SwitchOptions,
 } from './api.ts'
+import { Agreement } from './agreement.ts'
 import { CaptureSet } from './capture-set.ts'
 import { EngineClient } from './engine-client.ts'
+import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
-import { agreeOffloads } from './offload-agreement.ts'
 import { LinkWatcher } from './link-watcher.ts'
-import { checkWirable, listLinks, PortEntry } from './port-entry.ts'
+import { checkFree, checkWirable, listLinks, PortEntry } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
 import { openOrPostpone } from './opening.ts'
@@ -43,7 +44,6 @@ import type { EngineAccess, OpenPortContext } from './switch-port.ts'
 import { MemorySwitchPort } from './switch-port.ts'
 import type { Undo } from './undo.ts'
 import { allOrNothing, doAll } from './undo.ts'
-import { TapFollower } from './tap-follower.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
 export interface CreateSwitchOptions extends SwitchOptions {
@@ -76,7 +76,7 @@ class UserspaceSwitch implements Switch {
   readonly #ports: PortTable = new PortTable()
   readonly #states: PortStates
   readonly #captures: CaptureSet
-  readonly #taps: TapFollower
+  readonly #agreement: Agreement
   readonly #watcher: LinkWatcher
   /** The end of the queue of changes. */
   #last: Promise<unknown> = Promise.resolve()
@@ -102,7 +102,7 @@ class UserspaceSwitch implements Switch {
     })
     this.#states = new PortStates(this.#ports, this.#engine, this.events, this.#log)
     this.#captures = new CaptureSet(this.#engine)
-    this.#taps = new TapFollower(this.#engine, this.#log)
+    this.#agreement = new Agreement(this.#engine, this.#ports, this.#log)
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log)
     // Before the first port is there. When it fails the engine is gone, and says so itself.
     if (this.#isIncoming) this.#engine.request({ op: 'pause' }).catch(() => undefined)
@@ -111,10 +111,12 @@ class UserspaceSwitch implements Switch {
   async addPort(
     options: PortOptions,
     given: ReadonlyMap<string, number> = new Map(),
-    { keepsUnusable = false }: AddPortSettings = {},
+    { keepsUnusable = false, isHeld = false, peer }: AddPortSettings = {},
   ): Promise<PortInfo> {
     const info = await this.#change(async (undo) => {
       const index = this.#ports.freeIndex(options.id)
+      const other = peer === undefined ? undefined : this.#ports.entry(peer)
+      if (other !== undefined) checkFree(other)
       const { open, notPostponed } = await openOrPostpone(
         options,
         this.#openContext(options.id, given),
@@ -122,11 +124,13 @@ class UserspaceSwitch implements Switch {
       )
       undo(() => open.abandon?.() ?? open.close())
       const entry = new PortEntry(index, options, open, notPostponed)
+      // Its first frame is for its peer as well.
+      entry.isHeld = isHeld || other !== undefined
       clearCounters(this.#engine.counters, index)
       undo(() => this.#forget(entry))
       this.#ports.add(entry)
       // Before the first frame, so that none needs what this port cannot take.
-      void this.#agree()
+      void this.#agreement.reach()
       undo(() => this.#engine.request({ op: 'remove-port', port: index }))
       undo(() => open.stop?.())
       await this.#engine.request({
@@ -135,11 +139,16 @@ class UserspaceSwitch implements Switch {
         mtu: options.mtu ?? 0,
         txOffloads: open.txOffloads,
         description: open.description,
+        isHeld: entry.isHeld,
       })
       await this.#captures.add(entry)
       this.#watcher.add(entry)
       if (!entry.isUp) await this.#states.tell(entry)
       open.start?.(this.#engineAccess(entry))
+      if (other !== undefined) {
+        await this.#wire(entry, other, undo)
+        if (!isHeld && !other.isHeld) await release(this.#engine, [entry])
+      }
       return this.#info(entry)
     })
     this.events.emit('port-added', info)
@@ -197,20 +206,35 @@ class UserspaceSwitch implements Switch {
   }
 
   addLink(a: string, b: string): Promise<void> {
-    return this.#change(async (undo) => {
-      const [first, second] = [this.#ports.entry(a), this.#ports.entry(b)]
-      checkWirable(first, second)
-      for (const [one, other] of [
-        [first, second],
-        [second, first],
-      ]) {
-        const isWaiting = one.open instanceof PostponedSwitchPort
-        if (isWaiting && !other.open.acceptsPostponedPeer) await this.#openPostponed(one, undo)
-      }
-      const ends = { a: first.index, b: second.index }
-      undo(() => this.#engine.request({ op: 'unwire', ...ends }))
-      await this.#engine.request({ op: 'wire', ...ends })
-      await this.#setPeers(first, second, true)
+    return this.#change((undo) => this.#wire(this.#ports.entry(a), this.#ports.entry(b), undo))
+  }
+
+  async #wire(first: PortEntry, second: PortEntry, undo: Undo): Promise<void> {
+    checkWirable(first, second)
+    for (const [one, other] of [
+      [first, second],
+      [second, first],
+    ]) {
+      const isWaiting = one.open instanceof PostponedSwitchPort
+      if (isWaiting && !other.open.acceptsPostponedPeer) await this.#openPostponed(one, undo)
+    }
+    const ends = { a: first.index, b: second.index }
+    undo(() => this.#engine.request({ op: 'unwire', ...ends }))
+    await this.#engine.request({ op: 'wire', ...ends })
+    undo(() => this.#setPeers(first, second, false))
+    await this.#setPeers(first, second, true)
+  }
+
+  hold(ids: readonly string[]): Promise<void> {
+    const entries = (): PortEntry[] => ids.map((id) => this.#ports.entry(id))
+    return this.#change((undo) => hold(this.#engine, entries(), undo))
+  }
+
+  release(ids?: readonly string[]): Promise<void> {
+    return this.#change(async () => {
+      await release(this.#engine, ids?.map((id) => this.#ports.entry(id)) ?? this.#ports.all)
+      // Queues are detached now that they were not as long as frames waited in them.
+      await this.#agreement.reach()
     })
   }
 
@@ -218,7 +242,7 @@ class UserspaceSwitch implements Switch {
   #setPeers(a: PortEntry, b: PortEntry, areWired: boolean): Promise<void> {
     a.peer = areWired ? b : undefined
     b.peer = areWired ? a : undefined
-    return this.#agree()
+    return this.#agreement.reach()
   }
 
   removeLink(a: string, b: string): Promise<void> {
@@ -306,7 +330,7 @@ class UserspaceSwitch implements Switch {
       undo(() => this.#engine.request({ op: 'pause' }))
       await this.#engine.request({ op: 'resume' })
       this.runState = 'running'
-      await this.#agree()
+      await this.#agreement.reach()
     })
   }
 
@@ -356,7 +380,7 @@ class UserspaceSwitch implements Switch {
     const { index, open } = entry
     const { txOffloads, description } = open
     await this.#engine.request({ op: 'replace-port', port: index, txOffloads, description })
-    await this.#agree()
+    await this.#agreement.reach()
     await this.#states.tell(entry)
   }
 
@@ -378,7 +402,7 @@ class UserspaceSwitch implements Switch {
       for (const entry of this.#ports.all) await this.#release(entry)
       await captured
       this.runState = 'shutdown'
-      this.#taps.close()
+      this.#agreement.close()
       await this.#watcher.close()
       await this.#engine.close()
       this.#limitedLog.flush()
@@ -404,7 +428,7 @@ class UserspaceSwitch implements Switch {
   async #forget(entry: PortEntry): Promise<void> {
     this.#ports.remove(entry)
     this.#watcher.remove(entry)
-    await this.#agree()
+    await this.#agreement.reach()
   }
 
   #engineAccess(entry: PortEntry): EngineAccess {
@@ -413,35 +437,12 @@ class UserspaceSwitch implements Switch {
       call: (call) => this.#engine.request({ op: 'virtio', port, call }),
       inject: (frame) => this.#engine.request({ op: 'inject', port, frame }),
       newGuest: () => this.#states.newGuest(entry),
-      changed: () => this.#states.connectionChanged(entry, () => this.#agree()),
+      changed: () => this.#states.connectionChanged(entry, () => this.#agreement.reach()),
       probePeer: () => {
         entry.peer?.open.probe?.()
-        void this.#agree()
+        void this.#agreement.reach()
       },
     }
-  }
-
-  /** What depends on who is connected to whom. Never rejects. */
-  async #agree(): Promise<void> {
-    try {
-      const { all } = this.#ports
-      agreeOffloads(all)
-      for (const entry of all) this.#agreeMerging(entry)
-      await this.#taps.follow(all)
-      // The header of a TAP may have room for more now.
-      agreeOffloads(this.#ports.all)
-    } catch (error) {
-      this.#log((error as Error).message)
-    }
-  }
-
-  #agreeMerging(entry: PortEntry): void {
-    const { index: port, merges: isMerging } = entry
-    if (isMerging === entry.wasMerging) return
-    entry.wasMerging = isMerging
-    this.#engine
-      .request({ op: 'set-merging', port, isMerging })
-      .catch((error: Error) => this.#log(error.message))
   }
 
   /** The control plane's end of a port found that it cannot go on. */

@@ -13,9 +13,9 @@ export interface ShapedTap extends TapShape {
   readonly failures: readonly string[]
 }
 
-type Reader = Pick<Engine, 'withoutReading' | 'readOut' | 'isPaused'>
+type Reader = Pick<Engine, 'withoutReading' | 'readOut' | 'isStill'>
 
-/** Queue 0 stays attached, and nothing is detached while the engine stands still: frames wait. */
+/** Queue 0 stays attached, and nothing is detached while frames wait. */
 export function shapeTap(engine: Reader, port: TapPort, shape: TapShape): ShapedTap {
   const failures: string[] = []
   const check = (what: string, errno: number): void => {
@@ -36,7 +36,7 @@ export function shapeTap(engine: Reader, port: TapPort, shape: TapShape): Shaped
   const leaving = queues
     .filter((queue) => queue.index > 0 && !attached[queue.index] && queue.isAttached)
     .toReversed()
-  for (const queue of engine.isPaused ? [] : leaving) {
+  for (const queue of engine.isStill(port.index) ? [] : leaving) {
     // Detaching throws away what waits, and takes a while: one after the other.
     engine.readOut()
     engine.withoutReading([queue], () =>

@@ -33,6 +33,43 @@ test('a port is removed while another one never falls silent', () => {
   expect(sim.receive(1).length).toBeGreaterThan(0)
 })
 
+test('what enters by held ports waits, and nothing reaches them', () => {
+  using sim = new Sim(4)
+  sim.send(1, frame(BROADCAST, 2))
+  for (const port of [0, 2, 3]) sim.receive(port)
+  sim.engine.hold([0, 1])
+  sim.send(0, frame(BROADCAST, 1, 7))
+  // As the announcement of a guest that has moved here.
+  sim.engine.inject(0, frame(BROADCAST, 5, 8))
+  // The held port's address is not known any more, and a flood leaves it out.
+  sim.send(2, frame(2, 3, 9))
+  expect([1, 2].flatMap((port) => sim.receive(port))).toEqual([])
+  expect(sim.receive(3)).toEqual([frame(2, 3, 9)])
+  sim.engine.forwarder.wire(0, 1)
+  expect(sim.engine.release([0, 1])).toEqual([])
+  while (sim.engine.turn(false, 0) > 0);
+  expect(sim.receive(1)).toEqual([frame(BROADCAST, 5, 8), frame(BROADCAST, 1, 7)])
+  expect([2, 3].flatMap((port) => sim.receive(port))).toEqual([])
+})
+
+test('a held port keeps its link state, and its number none of what held it', () => {
+  using sim = new Sim(2)
+  sim.engine.hold([1])
+  sim.engine.forwarder.setLink(1, false)
+  sim.engine.release([1])
+  sim.send(0, frame(BROADCAST, 1))
+  expect(sim.receive(1)).toEqual([])
+  expect(sim.count(1).tx_drop_link_down).toBe(1)
+  sim.engine.hold([1])
+  sim.engine.forwarder.setLink(1, true)
+  sim.send(0, frame(BROADCAST, 1))
+  expect(sim.receive(1)).toEqual([])
+  sim.engine.removePort(1)
+  sim.addPort(1)
+  sim.send(0, frame(BROADCAST, 1))
+  expect(sim.receive(1)).toHaveLength(1)
+})
+
 test('a moved address is followed and counted', () => {
   using sim = new Sim(3)
   sim.send(0, frame(BROADCAST, 1))

@@ -34,9 +34,7 @@ beforeEach(() => {
 
 function shape(vnetHdrLength: number, attached: string): ReturnType<typeof shapeTap> {
   const engine = {
-    get isPaused() {
-      return isPaused
-    },
+    isStill: () => isPaused,
     readOut: () => void steps.push('read out'),
     withoutReading: (queues: readonly TapQueue[], change: () => void) => {
       if (queues.length > 0) steps.push(`without ${queues.map(({ index }) => index).join(',')}`)
