@@ -1,5 +1,6 @@
 /** From what runs to what is wanted: a list of actions, as data. */
 import { isDeepStrictEqual } from 'node:util'
+import { changedInPlace } from '../port/in-place.ts'
 import type { PortOptions } from '../port/options.ts'
 
 export interface Topology {
@@ -10,20 +11,35 @@ export interface Topology {
 export type Action =
   | { readonly action: 'unlink'; readonly a: string; readonly b: string }
   | { readonly action: 'remove'; readonly id: string }
+  /** `keys`: what is different. */
+  | {
+      readonly action: 'change'
+      readonly options: PortOptions
+      readonly keys: readonly string[]
+    }
   | { readonly action: 'add'; readonly options: PortOptions }
   | { readonly action: 'link'; readonly a: string; readonly b: string }
 
 /**
- * The actions, in their order, that lead from `running` to `desired`. A port whose options differ
- * is removed and added anew; one that is the same is not touched.
+ * The actions, in their order, that lead from `running` to `desired`. A port whose options differ is
+ * changed in place where that can be, else removed and added anew; one that is the same is not touched.
+ * `isBroken`: the port has failed, and can only be made anew.
  */
-export function planChanges(running: Topology, desired: Topology): Action[] {
+export function planChanges(
+  running: Topology,
+  desired: Topology,
+  isBroken: (id: string) => boolean = () => false,
+): Action[] {
   const before = new Map(running.ports.map((port) => [port.id, port]))
   const after = new Map(desired.ports.map((port) => [port.id, port]))
-  const isKept = (id: string): boolean => {
-    const wanted = after.get(id)
-    return wanted !== undefined && isDeepStrictEqual(before.get(id), wanted)
+  /** What differs of a port that stays; null: it does not. */
+  const differing = (id: string): readonly string[] | null => {
+    const [old, wanted] = [before.get(id), after.get(id)]
+    if (old === undefined || wanted === undefined) return null
+    if (isDeepStrictEqual(old, wanted)) return []
+    return isBroken(id) ? null : changedInPlace(old, wanted)
   }
+  const isKept = (id: string): boolean => differing(id) !== null
   const same = (link: readonly [string, string], others: Topology['links']): boolean =>
     others.some(([a, b]) => (a === link[0] && b === link[1]) || (a === link[1] && b === link[0]))
   const survives = (link: readonly [string, string]): boolean =>
@@ -36,6 +52,10 @@ export function planChanges(running: Topology, desired: Topology): Action[] {
     ...running.ports
       .filter(({ id }) => !isKept(id))
       .map(({ id }): Action => ({ action: 'remove', id })),
+    ...desired.ports.flatMap((options): Action[] => {
+      const keys = differing(options.id) ?? []
+      return keys.length === 0 ? [] : [{ action: 'change', options, keys }]
+    }),
     ...desired.ports
       .filter(({ id }) => !isKept(id))
       .map((options): Action => ({ action: 'add', options })),

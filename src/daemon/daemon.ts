@@ -54,6 +54,7 @@ export class Daemon {
     this.#running = new RunningConfig(config, {
       switch: this.switch,
       addPort: (port) => this.#addPort(port, undefined, { keepsUnusable: true, isHeld: true }),
+      changePort: (port, keys) => this.#changePort(port, keys),
       log: options.log,
       signal: options.signal,
     })
@@ -118,6 +119,17 @@ export class Daemon {
     privileges.check(options)
     try {
       await this.switch.addPort(options, given, settings)
+    } catch (error) {
+      throw privileges.explain(error)
+    }
+  }
+
+  async #changePort(options: PortOptions, keys: readonly string[]): Promise<void> {
+    const { privileges } = this.#options
+    // Its script has run, and does not again.
+    if (keys.includes('downscript')) privileges.check(options)
+    try {
+      await this.switch.changePort(options)
     } catch (error) {
       throw privileges.explain(error)
     }

@@ -10,23 +10,41 @@ import type { Action } from '../config/diff.ts'
 import { planChanges } from '../config/diff.ts'
 import type { Config } from '../config/load.ts'
 import type { PortOptions } from '../port/options.ts'
-import type { Switch } from '../switch/api.ts'
+import type { Switch, SwitchSettings } from '../switch/api.ts'
 
-/** Settings that only a restart changes. */
-const FIXED_SETTINGS = [
-  'control',
-  'stateDir',
-  'pace',
-  'io',
-  'macAgingS',
-  'macTableSize',
-  'groupAddresses',
-  'privileges',
-] as const
+/** Settings that only a restart changes, with their names in the file. */
+const FIXED_SETTINGS = {
+  control: 'control',
+  stateDir: 'state-dir',
+  io: 'io',
+  macTableSize: 'mac-table-size',
+  privileges: 'privileges',
+} as const
+/** Settings that change at once. */
+const LIVE_SETTINGS = {
+  pace: 'pace',
+  macAgingS: 'mac-aging-s',
+  groupAddresses: 'group-addresses',
+} as const
+
+/** Names in the file of those that differ. */
+function differing(
+  names: Readonly<Partial<Record<keyof Config, string>>>,
+  a: Config,
+  b: Config,
+): string[] {
+  const keys = Object.keys(names) as (keyof Config)[]
+  return keys.filter((key) => !isDeepStrictEqual(a[key], b[key])).map((key) => names[key]!)
+}
+
+type Step =
+  Action | { readonly action: 'set'; readonly keys: readonly string[]; readonly to: Config }
 
 export interface RunningConfigContext {
   readonly switch: Switch
   addPort(options: PortOptions): Promise<unknown>
+  /** `keys`: the options that differ. */
+  changePort(options: PortOptions, keys: readonly string[]): Promise<unknown>
   readonly log: (message: string) => void
   /** Aborted: no further action is begun. */
   readonly signal: AbortSignal | undefined
@@ -50,7 +68,7 @@ export class RunningConfig {
   }
 
   start(config: Config): Promise<unknown> {
-    return this.#inTurn(() => this.#apply(planChanges(this.#running(), config), config))
+    return this.#inTurn(() => this.#apply(this.#plan(config), config))
   }
 
   /** Applies the difference between the config and what runs of it. */
@@ -58,14 +76,12 @@ export class RunningConfig {
     return this.#inTurn(async () => {
       const { log } = this.#context
       const wanted = read()
-      const restart = FIXED_SETTINGS.filter(
-        (key) => !isDeepStrictEqual(this.#config[key], wanted[key]),
-      )
+      const restart = differing(FIXED_SETTINGS, this.#config, wanted)
       for (const key of restart) log(`config: ${key} changed: takes effect at the next start`)
-      const plan = planChanges(this.#running(), wanted)
+      const plan = this.#plan(wanted)
       await this.#apply(plan, wanted)
       log(`config: reloaded actions=${plan.length}`)
-      return { actions: plan.map(describeAction), 'needs-restart': [...restart] }
+      return { actions: plan.map(describeAction), 'needs-restart': restart }
     })
   }
 
@@ -83,6 +99,15 @@ export class RunningConfig {
     return result
   }
 
+  #plan(wanted: Config): Step[] {
+    const keys = differing(LIVE_SETTINGS, this.#config, wanted)
+    const failed = new Set(
+      this.#context.switch.ports().flatMap(({ id, state }) => (state === 'failed' ? [id] : [])),
+    )
+    const changes = planChanges(this.#running(), wanted, (id) => failed.has(id))
+    return keys.length === 0 ? changes : [{ action: 'set', keys, to: wanted }, ...changes]
+  }
+
   /** What runs of what the config named: ports added by hand are not the config's to remove. */
   #running(): { ports: PortOptions[]; links: [string, string][] } {
     const existing = this.#ids()
@@ -96,7 +121,7 @@ export class RunningConfig {
     return new Set(this.#context.switch.ports().map(({ id }) => id))
   }
 
-  async #apply(plan: readonly Action[], wanted: Config): Promise<void> {
+  async #apply(plan: readonly Step[], wanted: Config): Promise<void> {
     const { switch: sw, signal } = this.#context
     const before = this.#ids()
     const rewired = plan.flatMap((step) => ('a' in step ? [step.a, step.b] : []))
@@ -115,9 +140,18 @@ export class RunningConfig {
     this.#config = { ...this.#config, ports: wanted.ports, links: wanted.links }
   }
 
-  async #do(step: Action): Promise<void> {
+  async #do(step: Step): Promise<void> {
     const { switch: sw } = this.#context
     switch (step.action) {
+      case 'set': {
+        const settings = liveSettings(step.to)
+        await sw.configure(settings)
+        this.#config = { ...withoutLive(this.#config), ...settings }
+        return
+      }
+      case 'change':
+        await this.#context.changePort(step.options, step.keys)
+        return this.#note(step.options.id, step.options)
       case 'unlink':
         return sw.removeLink(step.a, step.b)
       case 'remove':
@@ -143,7 +177,7 @@ export class RunningConfig {
    * frames would reach ports that shall never see them. They wait, as do new ports, for a reload that
    * succeeds.
    */
-  async #stopAt(step: Action, before: ReadonlySet<string>, wanted: Config): Promise<void> {
+  async #stopAt(step: Step, before: ReadonlySet<string>, wanted: Config): Promise<void> {
     const { switch: sw, log } = this.#context
     try {
       const peers = new Map(sw.ports().map(({ id, peer }) => [id, peer]))
@@ -161,8 +195,27 @@ export class RunningConfig {
   }
 }
 
-export function describeAction(step: Action): string {
+function withoutLive(config: Config): Config {
+  const isLive = (key: string): boolean => Object.hasOwn(LIVE_SETTINGS, key)
+  return Object.fromEntries(
+    Object.entries(config).filter(([key]) => !isLive(key)),
+  ) as unknown as Config
+}
+
+function liveSettings({ pace, macAgingS, groupAddresses }: Config): SwitchSettings {
+  return {
+    ...(pace === undefined ? {} : { pace }),
+    ...(macAgingS === undefined ? {} : { macAgingS }),
+    ...(groupAddresses === undefined ? {} : { groupAddresses }),
+  }
+}
+
+function describeAction(step: Step): string {
   switch (step.action) {
+    case 'set':
+      return `set ${step.keys.join(',')}`
+    case 'change':
+      return `change ${step.options.id} ${step.keys.join(',')}`
     case 'add':
       return `add ${step.options.id}`
     case 'remove':

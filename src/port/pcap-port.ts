@@ -20,7 +20,14 @@ const WAIT_US_MAX = 60_000_000
 /** Bytes of a file that one burst reads: it stays in the cache, and has room for the longest frame. */
 const READ_LENGTH_MAX = 512 * 1024
 
-export interface ReplayFile {
+export interface ReplaySettings {
+  /** At the file's own pace, else as fast as the switch takes them. */
+  readonly isPaced: boolean
+  /** Times it is replayed; 0: for ever. */
+  readonly loop: number
+}
+
+export interface ReplayFile extends ReplaySettings {
   /** The control plane's, open as long as the port is there. */
   readonly fd: number
   /** When it was indexed; a file may grow, but not shrink. */
@@ -29,10 +36,6 @@ export interface ReplayFile {
   readonly offset: Int32Array
   readonly length: Int32Array
   readonly dueUs: Float64Array
-  /** At the file's own pace, else as fast as the switch takes them. */
-  readonly isPaced: boolean
-  /** Times it is replayed; 0: for ever. */
-  readonly loop: number
 }
 
 export class ReplayPort implements PolledPort {
@@ -45,6 +48,8 @@ export class ReplayPort implements PolledPort {
   readonly #window: Window = Window.map(READ_LENGTH_MAX)
   readonly #clock: Clock
   readonly #failed: (port: number, errno: number) => void
+  #isPaced: boolean
+  #loop: number
   #hasFailed = false
   #at = 0
   #loopsDone = 0
@@ -62,6 +67,17 @@ export class ReplayPort implements PolledPort {
     this.#file = file
     this.#clock = clock
     this.#failed = failed
+    this.#isPaced = file.isPaced
+    this.#loop = file.loop
+  }
+
+  /** It goes on where it is: what is paced from now on is due from now on. */
+  change({ isPaced, loop }: ReplaySettings): void {
+    if (isPaced && !this.#isPaced && this.#at < this.#file.dueUs.length) {
+      this.#startUs = this.#nowUs() - this.#file.dueUs[this.#at]
+    }
+    this.#isPaced = isPaced
+    this.#loop = loop
   }
 
   /** @hot */
@@ -70,7 +86,7 @@ export class ReplayPort implements PolledPort {
     let count = 0
     if (!this.#isDone()) {
       const nowUs = this.#nowUs()
-      const elapsed = file.isPaced ? nowUs - this.#startUs : Infinity
+      const elapsed = this.#isPaced ? nowUs - this.#startUs : Infinity
       const total = file.offset.length
       const start = this.#at < total ? file.offset[this.#at] : 0
       let end = start
@@ -125,7 +141,8 @@ export class ReplayPort implements PolledPort {
   }
 
   #isDone(): boolean {
-    const { loop, offset } = this.#file
+    const loop = this.#loop
+    const { offset } = this.#file
     return this.#hasFailed || offset.length === 0 || (loop !== 0 && this.#loopsDone >= loop)
   }
 
@@ -137,7 +154,7 @@ export class ReplayPort implements PolledPort {
   /** @hot */
   waitUs(): number {
     if (this.#isDone()) return -1
-    if (!this.#file.isPaced || this.#startUs === 0) return 0
+    if (!this.#isPaced || this.#startUs === 0) return 0
     const waitUs = this.#startUs + this.#file.dueUs[this.#at] - this.#clock.time[0]
     // A small integer: a fraction would be an allocation where V8 does not inline the call.
     return Math.max(0, Math.min(Math.ceil(waitUs), WAIT_US_MAX)) | 0

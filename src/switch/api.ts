@@ -16,15 +16,19 @@ export type IoTierName = 'io_uring-multishot' | 'read-write'
 /** 802.1D group addresses 01-80-C2-00-00-00..0F: forward them like any multicast, or drop them. */
 export type GroupAddresses = 'transparent' | '802.1D'
 
-export interface SwitchOptions {
-  /** Default `auto`: the faster of the tiers that this machine offers, by measurement. */
-  readonly io?: 'auto' | IoTierName
+/** What can change while the switch runs. */
+export interface SwitchSettings {
   readonly pace?: Pace
   /** Seconds without a frame after which a MAC entry goes; 1..1000000; default 300. */
   readonly macAgingS?: number
+  readonly groupAddresses?: GroupAddresses
+}
+
+export interface SwitchOptions extends SwitchSettings {
+  /** Default `auto`: the faster of the tiers that this machine offers, by measurement. */
+  readonly io?: 'auto' | IoTierName
   /** Entries of the MAC table, 16..1048576; default 8192. */
   readonly macTableSize?: number
-  readonly groupAddresses?: GroupAddresses
   /** Where what must survive a restart is kept: features that guests acked. Absent: nowhere. */
   readonly stateDirectory?: string
   /**
@@ -253,6 +257,14 @@ export interface Switch extends AsyncDisposable {
     given?: ReadonlyMap<string, number>,
     settings?: AddPortSettings,
   ): Promise<PortInfo>
+  /**
+   * Other options for a port that goes on: guests, addresses, queues and descriptors stay. Throws
+   * BAD_OPTION when one differs that the port is made with; those that do not are mtu (but of
+   * virtio-net), gro, a TAP's up, sndbuf, persist, owner, group and downscript, a replay's pace and loop.
+   */
+  changePort(options: PortOptions): Promise<void>
+  /** From now on; what is absent has its default. */
+  configure(settings: SwitchSettings): Promise<void>
   /** Ends all access to the port, forgets its MACs, closes it. */
   removePort(id: string): Promise<void>
   setLink(id: string, up: boolean): Promise<void>

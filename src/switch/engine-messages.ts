@@ -1,7 +1,7 @@
 /** What the control plane and the engine thread tell each other. All of it is structured-cloned. */
 import type { CaptureRingHandle } from '../capture/ring.ts'
 import type { MemoryRingHandle } from '../port/memory-ring.ts'
-import type { ReplayFile } from '../port/pcap-port.ts'
+import type { ReplayFile, ReplaySettings } from '../port/pcap-port.ts'
 import type { TapShape } from '../port/tap/queues.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import type { VirtioNegotiated } from '../port/virtio-port.ts'
@@ -10,12 +10,16 @@ import type { RssConfig } from '../virtio/rss.ts'
 import type { RxFilterSettings } from '../virtio/rx-filter.ts'
 import type { IoTierName, Pace } from './api.ts'
 
-export interface EngineWorkerData {
-  readonly io: IoTierName
+/** What can change while the engine runs. */
+export interface EngineSettingsInPlace {
   readonly pace: Pace
   readonly macAgingS: number
-  readonly macTableSize: number
   readonly dropsReservedGroups: boolean
+}
+
+export interface EngineWorkerData extends EngineSettingsInPlace {
+  readonly io: IoTierName
+  readonly macTableSize: number
   readonly counters: SharedArrayBuffer
   readonly engineCounters: SharedArrayBuffer
   readonly shared: SharedArrayBuffer
@@ -76,6 +80,7 @@ export type EngineRequest =
     }
   /** Another port in the place of this one, which is let go: wiring and MACs stay. */
   | { op: 'replace-port'; port: number; txOffloads: number; description: PortDescription }
+  | { op: 'change-port'; port: number; mtu: number; replay: ReplaySettings | null }
   | { op: 'remove-port'; port: number }
   /** Frames from and for these ports wait. */
   | { op: 'hold'; ports: readonly number[] }
@@ -92,6 +97,7 @@ export type EngineRequest =
   | { op: 'inject'; port: number; frame: Uint8Array }
   | { op: 'wire'; a: number; b: number }
   | { op: 'unwire'; a: number; b: number }
+  | { op: 'configure'; settings: EngineSettingsInPlace }
   | { op: 'pause' }
   | { op: 'resume' }
   /** Answered with MacRows, from that cell of the table on. */

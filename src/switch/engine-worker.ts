@@ -6,6 +6,7 @@ import type { IoTier, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EventSignals } from '../native/event-signals.ts'
+import { ReplayPort } from '../port/pcap-port.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { TapPort } from '../port/tap-port.ts'
 import { VirtioPort } from '../port/virtio-port.ts'
@@ -78,6 +79,12 @@ function handle(request: EngineRequest): unknown {
       return engine.replacePort(makePort(request, surroundings))
     case 'remove-port':
       return engine.removePort(request.port)
+    case 'change-port': {
+      const { port: index, mtu, replay } = request
+      engine.forwarder.setMtu(index, mtu)
+      const port = engine.forwarder.port(index)
+      return replay !== null && port instanceof ReplayPort ? port.change(replay) : undefined
+    }
     case 'hold':
       return engine.hold(request.ports)
     case 'release':
@@ -104,6 +111,8 @@ function handle(request: EngineRequest): unknown {
       return engine.forwarder.wire(request.a, request.b)
     case 'unwire':
       return engine.forwarder.unwire(request.a, request.b)
+    case 'configure':
+      return engine.configure(request.settings)
     case 'pause':
       return engine.pause()
     case 'resume':

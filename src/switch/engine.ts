@@ -17,7 +17,6 @@ import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
 import { polledWaitUs, PORTS_MAX, queuesOf } from '../port/port.ts'
 import { EFAULT } from '../abi/errno.ts'
-import type { Pace } from './api.ts'
 import type { Clock } from './clock.ts'
 import {
   ENGINE_BURSTS,
@@ -28,7 +27,7 @@ import {
   SHARED_PENDING,
   SHARED_SLEEPING,
 } from './engine-cells.ts'
-import type { MacRows } from './engine-messages.ts'
+import type { EngineSettingsInPlace, MacRows } from './engine-messages.ts'
 import { Forwarder } from './forward.ts'
 import { Intake } from './intake.ts'
 import { fillWithFrame } from './lone-frame.ts'
@@ -56,12 +55,9 @@ const READ_OUT_TURNS_MAX = 64
 /** Frames numbered by their place: the list of all frames of a burst. */
 const ALL: Int32Array = Int32Array.from({ length: BURST_SIZE_MAX }, (_, k) => k)
 
-export interface EngineOptions {
-  readonly pace: Pace
-  readonly macAgingS: number
+export interface EngineOptions extends EngineSettingsInPlace {
   readonly macTableSize: number
   readonly macSeed: number
-  readonly dropsReservedGroups: boolean
   readonly counters: Float64Array
   readonly engineCounters: Float64Array
   readonly shared: Int32Array
@@ -92,6 +88,10 @@ export class Engine {
   readonly #faults: FaultWatch = new FaultWatch()
   readonly #budget: TurnBudget = new TurnBudget()
   readonly #hasFailed: Uint8Array = new Uint8Array(PORTS_MAX)
+  #macAgingS: number
+  /** Of `pace`: whether the engine ever sleeps, and after how many turns without a frame. */
+  #maySleep = true
+  #spinsMax = 0
   #isPaused = false
   #own: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
@@ -117,13 +117,23 @@ export class Engine {
       options.dropsReservedGroups,
       this.#offloads,
     )
+    this.#macAgingS = options.macAgingS
     const reports = new TierReports({
       counters: options.counters,
       port: (index) => this.forwarder.port(index),
       portFailed: (index, errno) => this.portFailed(index, errno),
     })
     this.#tier = makeTier(reports)
+    this.configure(options)
     this.#clock.read()
+  }
+
+  /** From the next turn on. */
+  configure({ pace, macAgingS, dropsReservedGroups }: EngineSettingsInPlace): void {
+    this.#maySleep = pace !== 'busy'
+    this.#spinsMax = pace === 'interrupt' ? 0 : this.#tier.spins
+    this.#macAgingS = macAgingS
+    this.forwarder.dropsReservedGroups = dropsReservedGroups
   }
 
   get tier(): IoTier {
@@ -134,14 +144,12 @@ export class Engine {
   run(control: () => boolean): void {
     const shared = this.#shared
     const tier = this.#tier
-    const mayPause = this.#options.pace !== 'busy'
-    const spinsMax = this.#options.pace === 'interrupt' ? 0 : tier.spins
     for (;;) {
       if (Atomics.load(shared, SHARED_PENDING) !== 0) {
         Atomics.store(shared, SHARED_PENDING, 0)
         if (!control()) return
       }
-      if (this.turn(mayPause, spinsMax) > 0 || tier.spin()) this.#spins = 0
+      if (this.turn(this.#maySleep, this.#spinsMax) > 0 || tier.spin()) this.#spins = 0
       else this.#spins++
     }
   }
@@ -293,7 +301,7 @@ export class Engine {
       this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
       this.#isSweeping = true
     }
-    const beforeS = ((nowUs / 1e6) | 0) - this.#options.macAgingS
+    const beforeS = ((nowUs / 1e6) | 0) - this.#macAgingS
     if (this.#isSweeping) this.#isSweeping = !this.#macTable.sweep(beforeS)
     this.publishCounters()
   }
@@ -458,7 +466,7 @@ export class Engine {
   macTable(cell: number): MacRows {
     this.#clock.read()
     const nowS = (this.#clock.time[0] / 1e6) | 0
-    return this.#macTable.page(cell, MAC_PAGE_CELLS, nowS, this.#options.macAgingS)
+    return this.#macTable.page(cell, MAC_PAGE_CELLS, nowS, this.#macAgingS)
   }
 
   close(): void {

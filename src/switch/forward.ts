@@ -34,7 +34,8 @@ const L2_OVERHEAD: number = ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
 export class Forwarder {
   readonly macTable: MacTable
   readonly #counters: Float64Array
-  readonly #dropsReservedGroups: boolean
+  /** 01-80-C2-00-00-00..0F are not forwarded. */
+  dropsReservedGroups: boolean
   readonly #offloads: EgressOffloads
 
   readonly #ports: (EnginePort | null)[] = Array.from({ length: PORTS_MAX }, () => null)
@@ -79,7 +80,7 @@ export class Forwarder {
     this.macTable = macTable
     this.#offloads = offloads
     this.#counters = counters
-    this.#dropsReservedGroups = dropsReservedGroups
+    this.dropsReservedGroups = dropsReservedGroups
   }
 
   /** Puts a port on the switch. `mtu` 0: no limit. */
@@ -89,10 +90,15 @@ export class Forwarder {
     this.#linkUp[index] = 1
     this.#passes[index] = 1
     this.#txOffloads[index] = port.txOffloads
-    this.#lengthMax[index] = mtu === 0 ? NO_LIMIT : mtu + L2_OVERHEAD
+    this.setMtu(index, mtu)
     this.#deliveryNs[index] = port.deliveryNs ?? DELIVERY_NS
     this.#peer[index] = NO_PORT
     this.#listMembers()
+  }
+
+  /** Longer frames do not leave by the port; 0: no limit. */
+  setMtu(index: number, mtu: number): void {
+    this.#lengthMax[index] = mtu === 0 ? NO_LIMIT : mtu + L2_OVERHEAD
   }
 
   /** Another port with the number of one that is there: it stays where that was. */
@@ -247,7 +253,7 @@ export class Forwarder {
     const hi = burst.heads[first * HEAD_WORDS]
     const lo = burst.heads[first * HEAD_WORDS + 1] & 0xffff
     const base = inPort * COUNTERS_STRIDE
-    if (this.#dropsReservedGroups && isReservedGroup(hi, lo)) {
+    if (this.dropsReservedGroups && isReservedGroup(hi, lo)) {
       counters[base + COUNTERS.rx_drop_group_address] += end - first
       return
     }

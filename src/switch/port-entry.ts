@@ -17,7 +17,8 @@ const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 
 export class PortEntry {
   readonly index: number
-  readonly options: PortOptions
+  /** Replaced by others that differ in what changes in place. */
+  options: PortOptions
   /** A postponed one until the real one is open. */
   open: OpenPort
   /** In an incoming instance: why it was not postponed. */

@@ -53,7 +53,7 @@ export class PostponedSwitchPort implements OpenPort {
   readonly txOffloads: number
   /** Why it could not be opened the last time. */
   error: string | undefined
-  readonly #options: PortOptions
+  #options: PortOptions
   readonly #facts: PortFacts
 
   constructor(
@@ -91,6 +91,11 @@ export class PostponedSwitchPort implements OpenPort {
       context.log(`${failure.message}: postponed again`)
       throw failure
     }
+  }
+
+  /** For the time when it is open. */
+  change(_before: PortOptions, after: PortOptions): void {
+    this.#options = after
   }
 
   facts(): PortFacts {

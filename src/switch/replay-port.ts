@@ -14,6 +14,7 @@ import { ConfigError, SysError } from '../errors.ts'
 import { WINDOW_LENGTH_MAX, Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import type { PcapOptions } from '../port/options.ts'
+import type { ReplaySettings } from '../port/pcap-port.ts'
 import { strerror } from '../abi/strerror.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { PortDescription } from './engine-messages.ts'
@@ -67,8 +68,7 @@ export class ReplaySwitchPort implements OpenPort {
           offset: index.offset,
           length: index.length,
           dueUs: index.dueUs,
-          isPaced: options.pace !== 'full',
-          loop: options.loop ?? 1,
+          ...replaySettings(options),
         },
       })
     } catch (error) {
@@ -91,6 +91,11 @@ export class ReplaySwitchPort implements OpenPort {
     shim.close(this.#fd)
     return Promise.resolve()
   }
+}
+
+/** How the file is replayed. */
+export function replaySettings({ pace, loop }: PcapOptions): ReplaySettings {
+  return { isPaced: pace !== 'full', loop: loop ?? 1 }
 }
 
 function claimOrClose(fd: number, path: string): () => void {

@@ -11,8 +11,9 @@ import {
   TUN_F_USO6,
 } from '../abi/if-tun.ts'
 import { ConfigError } from '../errors.ts'
-import type { IoTierName, OffloadName, SwitchOptions } from './api.ts'
+import type { IoTierName, OffloadName, SwitchOptions, SwitchSettings } from './api.ts'
 import type { EngineSettings } from './engine-client.ts'
+import type { EngineSettingsInPlace } from './engine-messages.ts'
 
 const OFFLOAD_NAMES: readonly (readonly [number, OffloadName])[] = [
   [TUN_F_CSUM, 'csum'],
@@ -42,9 +43,15 @@ export function checkSwitchOptions(options: SwitchOptions): void {
 export function engineSettings(options: SwitchOptions, io: IoTierName): EngineSettings {
   return {
     io,
+    macTableSize: options.macTableSize ?? 8192,
+    ...settingsInPlace(options),
+  }
+}
+
+export function settingsInPlace(options: SwitchSettings): EngineSettingsInPlace {
+  return {
     pace: options.pace ?? 'adaptive',
     macAgingS: options.macAgingS ?? 300,
-    macTableSize: options.macTableSize ?? 8192,
     dropsReservedGroups: options.groupAddresses === '802.1D',
   }
 }

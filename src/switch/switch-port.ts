@@ -44,6 +44,11 @@ export interface OpenPort {
   /** Lets the kernel leave at most these offloads to us; absent: the sender decides. */
   setOffloads?(wish: number): void
   setCarrier(isUp: boolean): void
+  /**
+   * Options that change in place are `after` from now on. When it throws, some may be: it is undone by
+   * the opposite call. Absent: none of them is the port's own business.
+   */
+  change?(before: PortOptions, after: PortOptions): void
   /** The interface behind it; null: it is gone, or the kernel does not tell. Absent: there is none. */
   lookUp?(): LinkInfo | null
   /** A descriptor of that one's network namespace, for the caller to close; -1: ours, or not told. */
@@ -203,6 +208,10 @@ class TapSwitchPort implements OpenPort {
 
   setCarrier(isUp: boolean): void {
     this.#tap.setCarrier(isUp)
+  }
+
+  change(before: TapOptions, after: TapOptions): void {
+    this.#tap.change(before, after)
   }
 
   lookUp(): LinkInfo | null {

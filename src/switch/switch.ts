@@ -27,9 +27,11 @@ import type {
   VirtioNetPort,
   SwitchEvents,
   SwitchOptions,
+  SwitchSettings,
 } from './api.ts'
 import { Agreement } from './agreement.ts'
 import { CaptureSet } from './capture-set.ts'
+import { changeOptions } from './changing.ts'
 import { EngineClient } from './engine-client.ts'
 import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
@@ -39,7 +41,7 @@ import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
 import { openOrPostpone } from './opening.ts'
 import { PostponedSwitchPort } from './postponed-port.ts'
-import { checkSwitchOptions, engineSettings } from './switch-options.ts'
+import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
 import type { EngineAccess, OpenPortContext } from './switch-port.ts'
 import { MemorySwitchPort } from './switch-port.ts'
 import type { Undo } from './undo.ts'
@@ -165,6 +167,21 @@ class UserspaceSwitch implements Switch {
       failed: (reason) => this.#portStopped(id, reason),
       takesOver: this.runState === 'inmigrate',
     }
+  }
+
+  changePort(options: PortOptions): Promise<void> {
+    return this.#change(async (undo) => {
+      const entry = this.#ports.entry(options.id)
+      await changeOptions(entry, options, this.#engine, undo)
+      await this.#agreement.reach()
+    })
+  }
+
+  configure(settings: SwitchSettings): Promise<void> {
+    return this.#change(async () => {
+      checkSwitchOptions(settings)
+      await this.#engine.request({ op: 'configure', settings: settingsInPlace(settings) })
+    })
   }
 
   removePort(id: string): Promise<void> {

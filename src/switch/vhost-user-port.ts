@@ -42,7 +42,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly queues: number
   readonly windows: WindowBudget = new WindowBudget()
   readonly pace: MemoryPace = new MemoryPace()
-  readonly #options: VhostUserOptions
+  #options: VhostUserOptions
   readonly #context: OpenPortContext
   readonly #share: DescriptorShare
   readonly #listener: VhostUserListener
@@ -178,6 +178,10 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
 
   async sendRarp(mac: Uint8Array): Promise<void> {
     await this.#engine!.inject(rarpFrame(mac))
+  }
+
+  change(_before: VhostUserOptions, after: VhostUserOptions): void {
+    this.#options = after
   }
 
   canTakeMtu(mtu: number): boolean {

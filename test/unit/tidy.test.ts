@@ -45,7 +45,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'offload',
     'port',
   ],
-  config: ['errors.ts', 'abi'],
+  config: ['errors.ts', 'abi', 'port'],
   control: ['errors.ts', 'abi', 'mem', 'native', 'sockets', 'config'],
   daemon: ['errors.ts', 'abi', 'native', 'switch', 'config', 'control'],
   cli: ['errors.ts', 'abi', 'io', 'native', 'port', 'switch', 'config', 'control', 'daemon'],

@@ -5,7 +5,7 @@
  * Header size, sndbuf and offloads are per device, not per queue; IFF_VNET_HDR asked for while
  * another queue is attached is silently ignored. So what TUNGETIFF reads back is believed.
  */
-import { constants, existsSync, readFileSync } from 'node:fs'
+import { constants, existsSync } from 'node:fs'
 import { EACCES, EBUSY, EINTR, EINVAL, ENOENT, EPERM } from '../../abi/errno.ts'
 import {
   IFF_MULTI_QUEUE,
@@ -23,6 +23,7 @@ import { ConfigError, SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
 import { OFFLOADS_TUNNEL } from '../../wire/vnet-hdr.ts'
 import type { TapOptions } from '../options.ts'
+import { changeDevice, otherNetns, setOwnership, setSndbuf } from './device-settings.ts'
 import { cString, identity, isGiven, setNonblocking, takeGiven } from './descriptors.ts'
 import type { LinkInfo } from './link.ts'
 import { getLink, setLinkProperties } from './link.ts'
@@ -34,7 +35,6 @@ import { applyOffloads, NO_OFFLOADS, probeOffloads } from './offloads.ts'
 import { isScript, runHelper, runScript } from './scripts.ts'
 
 const TUN_NODE = '/dev/net/tun'
-const SNDBUF_MAX = 0x7fff_ffff
 const O_CLOEXEC = 0o2000000
 /** An owner that was killed keeps the name busy for some milliseconds (io_uring pins its file). */
 const BUSY_RETRY_MS = 1000
@@ -64,7 +64,7 @@ export class OpenTap {
   readonly vnetHdrLength: number
   readonly probed: ProbedOffloads
   readonly #context: OpenContext
-  readonly #options: TapOptions
+  #options: TapOptions
   /** It was persistent before it was opened. */
   readonly #wasPersistent: boolean
   #last: TapIdentity
@@ -152,6 +152,15 @@ export class OpenTap {
     throw new SysError('TAP_FEATURE', `${ifname} has vnet_hdr=${hasVnetHdr ? 'on' : 'off'} now`, {
       ifname,
     })
+  }
+
+  /** Sets on the open device what differs and can be: see port/in-place.ts. Throws SysError. */
+  change(before: TapOptions, after: TapOptions): void {
+    this.#options = after
+    const isFound = this.#wasPersistent || isGiven(after) || after.helper !== undefined
+    const isOurs = !isFound && this.lookUp()?.kind === 'tun'
+    const { ifname } = this.identify()
+    changeDevice(this.#context.shim, { fds: this.fds, ifname, isOurs }, before, after)
   }
 
   /** Shows the interface a carrier or none; -errno when the device is gone or cannot. */
@@ -422,55 +431,4 @@ function configure(
   // The last that can fail, as a persistent device would stay.
   setOwnership(options, shim, fd, ifname)
   return tap
-}
-
-/**
- * A descriptor of the namespace of the device, -1 when that is ours: a given descriptor's device may
- * live anywhere, and its name be that of another interface here.
- */
-function otherNetns(shim: Shim, fd: number): number {
-  const netnsFd = shim.tunGetDevNetns(fd)
-  if (netnsFd < 0) return -1
-  if (netnsName(netnsFd, undefined) !== undefined) return netnsFd
-  shim.close(netnsFd)
-  return -1
-}
-
-/** Without a limit by default: a finite one lets a slow receiver lock up its sender. */
-function setSndbuf(options: TapOptions, shim: Shim, fd: number, ifname: string): void {
-  const wanted = options.sndbuf ?? 0
-  const result = shim.tunSetSndbuf(fd, wanted === 0 ? SNDBUF_MAX : Math.min(wanted, SNDBUF_MAX))
-  if (result < 0 && options.sndbuf !== undefined) {
-    throw new SysError('TAP_IOCTL', `TUNSETSNDBUF ioctl failed: ${strerror(-result)}`, {
-      syscall: 'ioctl',
-      errno: -result,
-      ifname,
-    })
-  }
-}
-
-function setOwnership(options: TapOptions, shim: Shim, fd: number, ifname: string): void {
-  const check = (request: string, result: number): void => {
-    if (result >= 0) return
-    throw new SysError('TAP_IOCTL', `${request} ioctl failed: ${strerror(-result)}`, {
-      syscall: 'ioctl',
-      errno: -result,
-      ifname,
-    })
-  }
-  const { owner, group, persist } = options
-  if (owner !== undefined) check('TUNSETOWNER', shim.tunSetOwner(fd, idOf(owner, '/etc/passwd')))
-  if (group !== undefined) check('TUNSETGROUP', shim.tunSetGroup(fd, idOf(group, '/etc/group')))
-  // Absent never clears a flag that somebody else set.
-  if (persist !== undefined) check('TUNSETPERSIST', shim.tunSetPersist(fd, persist ? 1 : 0))
-}
-
-/** uid or gid of a name or a number; both files have the number in their third field. */
-function idOf(name: string, file: string): number {
-  if (/^\d+$/.test(name)) return Number(name)
-  for (const line of readFileSync(file, 'utf8').split('\n')) {
-    const fields = line.split(':')
-    if (fields[0] === name) return Number(fields[2])
-  }
-  throw new ConfigError('BAD_OPTION', `"${name}" is not in ${file}`)
 }

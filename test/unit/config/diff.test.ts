@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Topology } from '../../../src/config/diff.ts'
 import { planChanges } from '../../../src/config/diff.ts'
-import type { PortOptions } from '../../../src/port/options.ts'
+import type { PortOptions, TapOptions } from '../../../src/port/options.ts'
 
 const port = (id: string, queues = 1): PortOptions => ({ type: 'tap', id, queues })
 const [a, b, c] = [port('a'), port('b'), port('c')]
@@ -39,19 +39,61 @@ describe('a reload', () => {
     ])
   })
 
+  test('changes in place what can be, and touches neither the port nor its link otherwise', () => {
+    const tap = (more: Partial<TapOptions>): PortOptions => ({
+      type: 'tap',
+      id: 'a',
+      queues: 1,
+      ...more,
+    })
+    const desired = tap({ mtu: 1400, gro: false, up: true })
+    const plan = (from: PortOptions, to: PortOptions, isBroken = false): unknown =>
+      planChanges(
+        { ports: [from, b], links: [['a', 'b']] },
+        { ports: [b, to], links: [['a', 'b']] },
+        () => isBroken,
+      )
+    expect(plan(a, desired)).toEqual([
+      { action: 'change', options: desired, keys: ['mtu', 'gro', 'up'] },
+    ])
+    expect(plan(desired, a)).toEqual([{ action: 'change', options: a, keys: ['mtu', 'gro', 'up'] }])
+    const anew = (to: PortOptions): unknown => [
+      { action: 'unlink', a: 'a', b: 'b' },
+      { action: 'remove', id: 'a' },
+      { action: 'add', options: to },
+      { action: 'link', a: 'a', b: 'b' },
+    ]
+    // With something else, or of a port that has failed.
+    const more = tap({ mtu: 1400, queues: 2 })
+    expect(plan(a, more)).toEqual(anew(more))
+    expect(plan(a, desired, true)).toEqual(anew(desired))
+    expect(plan(a, a, true)).toEqual([])
+  })
+
+  test('makes a virtio-net port anew for an mtu, which its device must not change', () => {
+    const device = (more: object): PortOptions => ({ type: 'virtio-net', id: 'v', ...more })
+    const actions = (from: object, to: object): string[] =>
+      planChanges({ ports: [device(from)], links: [] }, { ports: [device(to)], links: [] }).map(
+        ({ action }) => action,
+      )
+    expect(actions({ mtu: 1400 }, { mtu: 1500 })).toEqual(['remove', 'add'])
+    expect(actions({ gro: true }, { gro: false })).toEqual(['change'])
+  })
+
   test('leads from anything to anything, and every step is possible when it comes', () => {
     const ids = ['a', 'b', 'c', 'd', 'e']
     const topology = fc
       .tuple(
         fc.subarray(ids),
         fc.array(fc.integer({ min: 1, max: 2 }), { minLength: 5, maxLength: 5 }),
+        fc.array(fc.integer({ min: 68, max: 69 }), { minLength: 5, maxLength: 5 }),
         fc.shuffledSubarray(ids),
       )
-      .map(([chosen, queues, order]): Topology => {
+      .map(([chosen, queues, mtu, order]): Topology => {
         const wired = order.filter((id) => chosen.includes(id))
         const links: [string, string][] = []
         for (let k = 0; k + 1 < wired.length; k += 2) links.push([wired[k], wired[k + 1]])
-        return { ports: chosen.map((id, k) => port(id, queues[k])), links }
+        return { ports: chosen.map((id, k) => ({ ...port(id, queues[k]), mtu: mtu[k] })), links }
       })
     fc.assert(
       fc.property(topology, topology, (running, desired) => {
@@ -65,6 +107,9 @@ describe('a reload', () => {
           } else if (step.action === 'remove') {
             expect(peers.has(step.id)).toBe(false)
             expect(ports.delete(step.id)).toBe(true)
+          } else if (step.action === 'change') {
+            expect(ports.get(step.options.id)).toEqual({ ...step.options, mtu: expect.any(Number) })
+            ports.set(step.options.id, step.options)
           } else if (step.action === 'add') {
             expect(ports.has(step.options.id)).toBe(false)
             ports.set(step.options.id, step.options)

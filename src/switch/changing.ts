@@ -1,0 +1,36 @@
+/** Changes the options of a port that runs, as far as they change in place: see port/in-place.ts. */
+import { ConfigError } from '../errors.ts'
+import { changedInPlace } from '../port/in-place.ts'
+import type { PortOptions } from '../port/options.ts'
+import type { EngineClient } from './engine-client.ts'
+import type { PortEntry } from './port-entry.ts'
+import { replaySettings } from './replay-port.ts'
+import type { Undo } from './undo.ts'
+
+/** Nothing else of the port is touched. What other ports make of it is agreed on afterwards. */
+export async function changeOptions(
+  entry: PortEntry,
+  options: PortOptions,
+  engine: EngineClient,
+  undo: Undo,
+): Promise<void> {
+  const { options: before, open } = entry
+  const keys = changedInPlace(before, options)
+  if (keys === null) {
+    throw new ConfigError('BAD_OPTION', `port "${options.id}" must be made anew for that`, {
+      hint: 'remove and add it',
+    })
+  }
+  if (keys.length === 0) return
+  undo(() => open.change?.(options, before))
+  open.change?.(before, options)
+  undo(() => tell(entry, before, engine))
+  await tell(entry, options, engine)
+  undo(() => void (entry.options = before))
+  entry.options = options
+}
+
+function tell(entry: PortEntry, options: PortOptions, engine: EngineClient): Promise<unknown> {
+  const replay = options.type === 'pcap' ? replaySettings(options) : null
+  return engine.request({ op: 'change-port', port: entry.index, mtu: options.mtu ?? 0, replay })
+}
