@@ -50,6 +50,8 @@ export class Recorder {
    * numbers interfaces by the order of their blocks.
    */
   readonly #waiting: Uint8Array[] = []
+  /** L2 bytes of the frames of the last `record` that found no room. */
+  lostBytes = 0
   #head: number
 
   constructor(handle: CaptureRingHandle, ports: number) {
@@ -109,6 +111,7 @@ export class Recorder {
     words: Int32Array,
     copies: CopyProgram,
   ): number {
+    this.lostBytes = 0
     const interfaceId = this.#interfaceOf[port]
     if (interfaceId === NOT_CAPTURED) return 0
     if (isOutbound ? !this.#outbound : !this.#inbound) return 0
@@ -119,6 +122,7 @@ export class Recorder {
     if (interfaceId >= counts[COUNT_DESCRIBED]) {
       counts[COUNT_DROPPED] += count
       counts[cell + 1] += count
+      for (let at = first; at < first + count; at++) this.lostBytes += burst.length[list[at]]
       return count
     }
     let room = this.#length - ((this.#head - Atomics.load(this.#control, RING_TAIL)) >>> 0)
@@ -135,6 +139,7 @@ export class Recorder {
         : PCAP_RECORD_LENGTH + captured
       if (length > room) {
         dropped++
+        this.lostBytes += original
         continue
       }
       const offset = head & this.#mask

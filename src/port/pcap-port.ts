@@ -217,7 +217,7 @@ export class RecordPort implements EnginePort {
     for (let at = first; at < first + count; at++) bytes += burst.length[list[at]]
     const base = this.#counterBase
     this.#counters[base + COUNTERS.tx_frames] += count - lost
-    if (lost === 0) this.#counters[base + COUNTERS.tx_bytes] += bytes
+    this.#counters[base + COUNTERS.tx_bytes] += bytes - recorder.lostBytes
     this.#counters[base + COUNTERS.tx_drop_full] += lost
   }
 

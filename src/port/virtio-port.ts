@@ -174,12 +174,21 @@ export class VirtioPort implements PolledPort {
       this.#counters[base + COUNTERS.rx_drop_gso_type] += source.unknownType
       this.#counters[base + COUNTERS.rx_drop_oversize] += source.oversize
     }
-    if (this.#isEnabled[2 * pair + 1] === 0) {
-      this.#counters[base + COUNTERS.rx_drop_link_down] += burst.count
-      burst.count = 0
-    }
+    if (this.#isEnabled[2 * pair + 1] === 0) this.#dropDisabled(burst)
     if (burst.count === 0) this.release()
     return burst.count
+  }
+
+  /** As frames of a port whose link is down: they came, and go nowhere. @hot */
+  #dropDisabled(burst: Burst): void {
+    const base = this.#counterBase
+    const count = burst.count
+    let bytes = 0
+    for (let k = 0; k < count; k++) bytes += burst.length[k]
+    this.#counters[base + COUNTERS.rx_frames] += count
+    this.#counters[base + COUNTERS.rx_bytes] += bytes
+    this.#counters[base + COUNTERS.rx_drop_link_down] += count
+    burst.count = 0
   }
 
   /** @hot */
@@ -362,10 +371,15 @@ export class VirtioPort implements PolledPort {
       if (ring === null) continue
       ring.base = ring.queue?.base() ?? ring.base
       ring.queue?.close()
-      // A broken one stays so until its driver starts it again.
-      ring.queue = ring.isToldBroken ? null : this.#attach({ ...ring.setup, base: ring.base })
+      ring.queue = null
     }
+    // Of the old one nothing is left, also when a queue cannot go on in the new one.
     old.detach()
+    for (const ring of this.#rings) {
+      // A broken one stays so until its driver starts it again.
+      if (ring === null || ring.isToldBroken) continue
+      ring.queue = this.#attach({ ...ring.setup, base: ring.base })
+    }
   }
 
   #attach(setup: QueueSetup): DeviceQueue | null {
@@ -446,8 +460,9 @@ export class VirtioPort implements PolledPort {
   /** Number of the window over the dirty bitmap; -1: nothing is logged any more. */
   setLog(window: number): void {
     if (this.#isLost) return
+    const log = window < 0 ? null : new DirtyLog(window)
     this.#log?.close()
-    this.#log = window < 0 ? null : new DirtyLog(window)
+    this.#log = log
   }
 
   #list(): void {

@@ -28,7 +28,7 @@ export const COUNTERS = {
   rx_drop_gso_type: 11,
   /** Filled its slot: longer than 64 KiB plus headers, so its end was cut off. */
   rx_drop_oversize: 12,
-  /** Arrived while set_link had the port down. */
+  /** Arrived while the port was down, or by a queue that its guest has disabled. */
   rx_drop_link_down: 13,
   /** Destination is on the port the frame came from. */
   rx_drop_same_port: 14,

@@ -27,7 +27,8 @@ export class ControlPath {
   readonly #driver: DriverQueue
   readonly #device: DeviceQueue
   readonly #queue: number
-  readonly #chain: Chain = new Chain()
+  readonly #chain: Chain
+  readonly #memory: GuestMemory
   readonly #commands: ControlQueue
 
   constructor(window: Window, state: DeviceState) {
@@ -35,9 +36,17 @@ export class ControlPath {
     this.#bytes = new Uint8Array(window.buffer)
     this.#queue = controlQueueIndex(features, state.limits.maxPairs)
     this.#driver = makeDriverQueue(window.buffer, this.#queue, features)
-    const memory = new GuestMemory([wholeWindow(window, MEMORY_ADDRESS)])
-    const device = attachQueue(memory, ringSetup(this.#queue, features), negotiatedOf(features))
-    if (device === null) throw new StateError('VIRTIO_NET', 'the control queue cannot be started')
+    this.#chain = new Chain()
+    this.#memory = new GuestMemory([wholeWindow(window, MEMORY_ADDRESS)])
+    const device = attachQueue(
+      this.#memory,
+      ringSetup(this.#queue, features),
+      negotiatedOf(features),
+    )
+    if (device === null) {
+      this.close()
+      throw new StateError('VIRTIO_NET', 'the control queue cannot be started')
+    }
     this.#device = device
     // The owner applies the state after each command as a whole.
     const nothing = (): void => undefined
@@ -50,6 +59,12 @@ export class ControlPath {
         if (rounds > 0) state.requestAnnounce(rounds - 1)
       },
     })
+  }
+
+  /** The memory is about to be unmapped, or the queue to be another. */
+  close(): void {
+    this.#chain.close()
+    this.#memory.detach()
   }
 
   /** One command; returns the ack. Throws when the device needs a reset. */

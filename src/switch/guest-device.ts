@@ -68,6 +68,9 @@ export class GuestDevice implements VhostUserDevice {
   readonly #started = new Set<number>()
   readonly #enabled = new Set<number>()
   #logWindow = -1
+  /** What was to be replaced when the engine failed: it may have either, until it has let go of all. */
+  readonly #doubtfulRegions: GuestRegion[] = []
+  readonly #doubtfulLogs: number[] = []
 
   constructor(host: DeviceHost) {
     this.#host = host
@@ -176,7 +179,12 @@ export class GuestDevice implements VhostUserDevice {
   ): Promise<void> {
     this.#host.pace.charge(this.#started.size)
     this.#regions = regions
-    await this.#call({ do: 'memory', regions })
+    try {
+      await this.#call({ do: 'memory', regions })
+    } catch (error) {
+      this.#doubtfulRegions.push(...gone)
+      throw error
+    }
     unmapRegions(gone, this.#host.windows)
   }
 
@@ -256,7 +264,12 @@ export class GuestDevice implements VhostUserDevice {
   async #replaceLog(window: number): Promise<void> {
     const old = this.#logWindow
     this.#logWindow = window
-    await this.#call({ do: 'log', window: this.#activeLog })
+    try {
+      await this.#call({ do: 'log', window: this.#activeLog })
+    } catch (error) {
+      if (old >= 0) this.#doubtfulLogs.push(old)
+      throw error
+    }
     if (old >= 0) unmapLog(old, this.#host.windows)
   }
 
@@ -271,8 +284,9 @@ export class GuestDevice implements VhostUserDevice {
   /** In one turn of the engine none of its queues runs any more; the rest may take its time. */
   async close(): Promise<void> {
     const waiting = [...this.#queues].filter(([index]) => !this.#started.has(index))
-    const regions = this.#regions
-    const log = this.#logWindow
+    const regions = [...this.#regions, ...this.#doubtfulRegions.splice(0)]
+    const logs = this.#doubtfulLogs.splice(0)
+    if (this.#logWindow >= 0) logs.push(this.#logWindow)
     const isNews = this.#isOwner || this.isRunning
     this.#queues.clear()
     this.#enabled.clear()
@@ -285,7 +299,7 @@ export class GuestDevice implements VhostUserDevice {
         for (const fd of [kickFd, callFd]) if (fd >= 0) shim.close(fd)
       }
       unmapRegions(regions, this.#host.windows)
-      if (log >= 0) unmapLog(log, this.#host.windows)
+      for (const log of logs) unmapLog(log, this.#host.windows)
     }
     if (isNews) await this.#host.changed(this)
   }

@@ -133,9 +133,14 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     this.#assertNoThread()
     await this.#engine!.call({ do: 'reset' })
     this.#driver = undefined
-    this.#control = undefined
+    this.#endControl()
     this.#state.reset()
     await this.#engine!.changed()
+  }
+
+  #endControl(): void {
+    this.#control?.close()
+    this.#control = undefined
   }
 
   /** Queues anew, in the state that `#state` has. */
@@ -362,6 +367,7 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
 
   close(): Promise<void> {
     this.#isClosed = true
+    this.#endControl()
     this.#window.unmap()
     return Promise.resolve()
   }

@@ -38,14 +38,18 @@ export class Chain {
   /** Guest-physical address, for the dirty log. */
   readonly address: Float64Array = new Float64Array(CHAIN_SEGMENTS_MAX)
 
-  /** Where an indirect table is read to; null: there was none yet. */
-  #tables: Window | null = null
+  /** Where an indirect table is read to. */
+  readonly #tables: Window
   /** The table of the last `readTable`. */
-  table: Int32Array = new Int32Array(0)
-  #row: Int32Array = new Int32Array(0)
+  readonly table: Int32Array
+  readonly #row: Int32Array
 
+  /** Throws SysError OUT_OF_MEMORY: here, and not at a driver's first indirect table. */
   constructor(isReadOnly = false) {
     this.isReadOnly = isReadOnly
+    this.#tables = Window.map(TABLE_AT + TABLE_LENGTH)
+    this.#row = new Int32Array(this.#tables.buffer, 0, COPY_ROW_INTS)
+    this.table = new Int32Array(this.#tables.buffer, TABLE_AT)
   }
 
   /**
@@ -54,8 +58,7 @@ export class Chain {
    * @hot
    */
   readTable(memory: GuestMemory, length: number): void {
-    if (this.#tables === null) this.#makeTable()
-    const { id } = this.#tables!
+    const { id } = this.#tables
     const row = this.#row
     row[0] = memory.window
     row[1] = memory.offset
@@ -65,15 +68,8 @@ export class Chain {
     if (shim.copyRows(id, 0, 1) !== 1) throw new RangeError('indirect table')
   }
 
-  #makeTable(): void {
-    this.#tables = Window.map(TABLE_AT + TABLE_LENGTH)
-    this.#row = new Int32Array(this.#tables.buffer, 0, COPY_ROW_INTS)
-    this.table = new Int32Array(this.#tables.buffer, TABLE_AT)
-  }
-
   close(): void {
-    this.#tables?.unmap()
-    this.#tables = null
+    this.#tables.unmap()
   }
 
   /** @hot */

@@ -15,6 +15,7 @@ import type { Burst } from '../mem/burst.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import { COPY_ROWS_MAX } from '../mem/copy-program.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
+import { ownAll } from '../mem/own-all.ts'
 import { Window } from '../mem/window.ts'
 import { COPY_ROW_INTS } from '../native/shim.ts'
 import { isTunnelled } from '../wire/vnet-hdr.ts'
@@ -79,7 +80,7 @@ export class FrameSink {
   descriptorsLeft: number = DESCRIPTORS_AHEAD
 
   readonly #copies: CopyProgram
-  readonly #chain: Chain = new Chain()
+  readonly #chain: Chain
   readonly #kind: PlainKind = new PlainKind(true)
   readonly #places: PlainPlaces = new PlainPlaces()
   readonly #headers: Window
@@ -100,7 +101,12 @@ export class FrameSink {
 
   constructor(copies: CopyProgram) {
     this.#copies = copies
-    this.#headers = Window.map((HEADERS + 1) * HEADER_STRIDE)
+    const made = ownAll((own) => ({
+      chain: own(new Chain()),
+      headers: own(Window.map((HEADERS + 1) * HEADER_STRIDE)),
+    }))
+    this.#chain = made.chain
+    this.#headers = made.headers
     this.#headerWords = new Int32Array(this.#headers.buffer)
     this.#headerWords[PLAIN_HEADER * HEADER_WORDS + 2] = ONE_BUFFER
   }

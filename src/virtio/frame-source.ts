@@ -46,7 +46,7 @@ export class FrameSource {
   /** TUN_F_* bits that the driver may use; 0: its headers mean nothing and are not read. */
   offloads = 0
 
-  readonly #chain: Chain = new Chain(true)
+  readonly #chain: Chain
   readonly #kind: PlainKind = new PlainKind(false)
   readonly #gso: GsoCheck
   /** Where the vnet_hdrs are, as columns, and what was gathered of them. */
@@ -62,12 +62,14 @@ export class FrameSource {
 
   constructor() {
     const made = ownAll((own) => ({
+      chain: own(new Chain(true)),
       gso: own(new GsoCheck()),
       places: own(Window.map(2 * COLUMN_LENGTH)),
       headers: own(Window.map(BURST_SIZE_MAX * HEAD_LENGTH)),
       tunnels: own(Window.map(BURST_SIZE_MAX * TUNNEL_LENGTH)),
       pieces: own(new CopyProgram(PIECES_MAX)),
     }))
+    this.#chain = made.chain
     this.#gso = made.gso
     this.#places = made.places
     this.#window = new Int32Array(made.places.buffer, 0, BURST_SIZE_MAX)

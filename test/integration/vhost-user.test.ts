@@ -164,6 +164,7 @@ test('a disabled transmitq is read and dropped, a disabled receiveq is given not
   sw.memoryPort('m').send(frame(1, 2, 2))
   await until('the frame is dropped', () => counter('tx_drop_link_down') === 1)
   expect(counter('rx_drop_link_down')).toBe(1)
+  expect([counter('rx_frames'), counter('rx_bytes')]).toEqual([1, 60])
   expect(sw.memoryPort('m').receive()).toBeNull()
   expect(guest.usedIndex(0)).toBe(0)
 })

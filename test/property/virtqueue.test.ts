@@ -102,11 +102,12 @@ interface Made {
   entries: number
 }
 
+const chain = new Chain()
+
 /** Runs the steps against a model: chains in the order in which they are at each place. */
 function exchange(kind: Kind, size: number, steps: readonly Step[]): void {
   const { driver, device: first } = makeQueues(guest, kind, size)
   let device = first
-  const chain = new Chain()
   const committed: Made[] = []
   const available: Made[] = []
   const taken: Made[] = []
@@ -397,7 +398,6 @@ function expectInside(chain: Chain, size: number): void {
 
 describe.each(KINDS)('a $name queue of a hostile driver', (kind) => {
   test('gives segments inside the memory only, ends, and is broken for a reason', () => {
-    const chain = new Chain()
     const seen = new Set<number>()
     const attacked = (size: number, base: number, attacks: readonly Attack[]): void => {
       guest.bytes.fill(0)
