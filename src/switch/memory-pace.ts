@@ -1,12 +1,14 @@
 /**
- * How fast the guests of a port may change their memory: mapping it takes time of the control plane, and
- * every change that of the engine, which attaches the queues again. Who is faster is read more slowly;
- * nobody else waits. A guest that starts, or is given memory while it runs, does not come near it: QEMU
+ * How fast the guests of a port may come and change their memory: mapping it takes time of the control plane, and
+ * every change that of the engine, which attaches the queues again; one that comes, breaks and comes
+ * again takes as much. Who is faster is read more slowly, and let in later; nobody else waits. A guest that starts, or is given memory while it runs, does not come near it: QEMU
  * sends a table for each queue pair and each change of its memory map, some thousand windows in all.
  */
 
 /** A window that is mapped, a queue that is attached again, and a table itself are a unit each. */
 const UNITS_PER_S = 1024
+/** A connection, its session and their end. */
+export const CONNECTION_UNITS = 8
 /** What may be done at once after a time of nothing. */
 const UNITS_BURST = 8192
 /** Longest wait after one message: the end of a connection is told when the wait is over. */

@@ -26,7 +26,7 @@ import type { DeviceHost } from './guest-device.ts'
 import { GuestDevice, negotiatedOf } from './guest-device.ts'
 import { DEVICE_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
-import { MemoryPace } from './memory-pace.ts'
+import { CONNECTION_UNITS, MemoryPace } from './memory-pace.ts'
 import { WindowBudget } from './window-shares.ts'
 
 const MTU_MAX = 65535
@@ -97,6 +97,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   /** The share is for one front-end. Throws SysError DESCRIPTOR_SHARE. */
   #makeSession(): VhostUserSession {
     if (this.#sessions.size > 0) this.#share.takeExtra(frontEndFds(this.queues))
+    this.pace.charge(CONNECTION_UNITS)
     const device = new GuestDevice(this)
     const session = new VhostUserSession({
       device,

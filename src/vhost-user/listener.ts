@@ -27,9 +27,12 @@ export interface ListenerOptions {
   readonly path: string
   /** True: we listen on the path; false: the front-end does, and we connect. */
   readonly isServer: boolean
-  /** For a connection that came; throws when there is nothing left for it. */
-  /** How long nothing more is read from a front-end that was just heard. */
+  /**
+   * How long nothing more is read from a front-end that was just heard, and nobody takes the place of
+   * one that has just gone.
+   */
   readonly waitMs: () => number
+  /** For a connection that came; throws when there is nothing left for it. */
   readonly makeSession: () => VhostUserSession
   readonly log: (message: string) => void
   /** No front-end can come any more. */
@@ -73,8 +76,8 @@ export class VhostUserListener {
   /** As many steps as there were jobs, one after the other. */
   #last: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
-  /** Of front-ends that are read later. */
-  readonly #waiting = new Set<NodeJS.Timeout>()
+  /** What ends each of the pauses that are under way. */
+  readonly #pauses = new Set<() => void>()
   #waitMs = RECONNECT_MS_MIN
   #isClosed = false
 
@@ -160,16 +163,24 @@ export class VhostUserListener {
 
   /** Whoever does too much is read later; what others say, and the end of this one, does not wait. */
   #answer({ number, isBroken }: Connection): void {
+    const answered = (): void => this.#sockets!.answered(number)
     const waitMs = isBroken ? 0 : this.#options.waitMs()
-    if (waitMs === 0) {
-      this.#sockets!.answered(number)
-      return
-    }
-    const timer = setTimeout(() => {
-      this.#waiting.delete(timer)
-      this.#sockets!.answered(number)
-    }, waitMs)
-    this.#waiting.add(timer)
+    if (waitMs === 0) answered()
+    else void this.#pause(waitMs).then(answered)
+  }
+
+  /** Ends with the listener at the latest. */
+  #pause(ms: number): Promise<void> {
+    if (ms === 0 || this.#isClosed) return Promise.resolve()
+    return new Promise((resolve) => {
+      const end = (): void => {
+        clearTimeout(timer)
+        this.#pauses.delete(end)
+        resolve()
+      }
+      const timer = setTimeout(end, ms)
+      this.#pauses.add(end)
+    })
   }
 
   async #handle(connection: Connection, item: MessageItem, fds: number[]): Promise<void> {
@@ -217,8 +228,10 @@ export class VhostUserListener {
       this.#waitMs = RECONNECT_MS_MIN
       this.#add({ connection, item: null })
     }
-    return connection.ended.finally(() => {
-      if (!this.#options.isServer && !this.#isClosed) this.#connectLater()
+    return connection.ended.then(() => {
+      if (this.#options.isServer) return this.#pause(this.#options.waitMs())
+      if (!this.#isClosed) this.#connectLater()
+      return undefined
     })
   }
 
@@ -242,7 +255,7 @@ export class VhostUserListener {
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#timer)
-    for (const timer of this.#waiting) clearTimeout(timer)
+    for (const end of this.#pauses) end()
     if (this.#sockets !== undefined) {
       await this.#sockets.ignore(this.#group)
       await this.#last

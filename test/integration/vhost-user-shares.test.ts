@@ -51,9 +51,18 @@ function connect(id: string): FrontEnd {
   return guest
 }
 
+/** The same where the backlog may be full. */
+async function connectLater(id: string): Promise<FrontEnd> {
+  const fd = shim.socketUnix(1)
+  await until('there is room in the backlog', () => shim.connectUnix(fd, path(id)) === 0)
+  const guest = new FrontEnd(fd)
+  open.push(guest)
+  return guest
+}
+
 /** Frames pass from the guest of a port to a memory port. */
 async function passesFrames(id: string, number: number): Promise<void> {
-  const guest = connect(id)
+  const guest = await connectLater(id)
   await guest.start()
   await until(`${id} is connected`, () => sw.port(id).state === 'connected')
   guest.transmit(frame(255, 3, number))
@@ -129,3 +138,24 @@ test('guests in as many regions as they can leave others theirs', async () => {
   const capture = await sw.startCapture({ to: { path: join(directory, 'c.pcapng') } })
   await capture.stop()
 }, 120_000)
+
+test('a guest that comes and breaks off all the time is let in more slowly, and nobody else', async () => {
+  await sw.addPort({ type: 'memory', id: 'm' })
+  for (const id of ['a', 'v']) await addPort(id)
+  const startMs = performance.now()
+  // What may come at once, and three seconds more, of which the backlog has not come.
+  const count = (8192 + 3072) / 8 + 16
+  const wrong = new Uint8Array(u32s(1, 2, 0))
+  for (let number = 0; number < count; number++) {
+    const fd = shim.socketUnix(1)
+    while (shim.connectUnix(fd, path('a')) < 0) {
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    shim.sendMsg(fd, wrong, 0, wrong.length, null, 0, 0)
+    shim.close(fd)
+  }
+  expect(performance.now() - startMs).toBeGreaterThan(2800)
+  await passesFrames('v', 1)
+  // It is let in all the same.
+  await passesFrames('a', 2)
+}, 60_000)
