@@ -9,6 +9,7 @@ import { pipeline } from 'node:stream/promises'
 import { getSystemErrorMap } from 'node:util'
 import { EEXIST, ENOENT } from '../abi/errno.ts'
 import { errnoName, SysError } from '../errors.ts'
+import { checkFdFree, claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
 import type { CaptureOptions } from '../switch/api.ts'
 import { claimFile } from './files-in-use.ts'
@@ -44,12 +45,16 @@ export function openDestination(to: CaptureOptions['to']): Destination {
 
 function givenDescriptor(fd: number, isTruncated: boolean): Destination {
   const name = 'the given descriptor'
-  if (!isTruncated) {
-    return { fd, name, begin: nothing, abandon: nothing, settle: settled, released: nothing }
+  checkFdFree(fd, false)
+  // Its name may be another's namespace's: the file is claimed as what it is.
+  const release = isTruncated ? claimFile(fd, name, true) : nothing
+  const claim = claimFd(fd, 'a capture writes to it')
+  const released = (): void => {
+    release()
+    claim.end()
   }
-  // Its name may be another's namespace's: it is claimed as what it is.
-  const release = claimFile(fd, name, true)
-  return { fd, name, begin: () => empty(fd), abandon: release, settle: settled, released: release }
+  const begin = isTruncated ? (): void => empty(fd) : nothing
+  return { fd, name, begin, abandon: released, settle: settled, released }
 }
 
 function empty(fd: number): void {

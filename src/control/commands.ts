@@ -91,11 +91,11 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     { type: 'string', id: 'string', 'peer?': 'string', '*': 'any' },
     async ({ peer, ...args }: Record<string, unknown>, session) => {
       const options = portOptionsFromObject(args)
-      await target.addPort(options, session.fds, peer as string | undefined)
+      await target.addPort(options, session.fds.byName, peer as string | undefined)
       // The port owns them now.
       if (options.type === 'tap') {
         for (const name of [options.fd ?? [], options.fds?.split(':') ?? []].flat()) {
-          session.fds.delete(name)
+          session.fds.take(name)
         }
       }
     },
@@ -206,43 +206,30 @@ function captureOptions(args: CaptureArguments, session: Session): CaptureOption
     ...(format === undefined ? {} : { format }),
   }
   if (path !== undefined) return { ...options, to: { path } }
-  const given = session.fds.get(fd!)
+  // The capture closes it at its end.
+  const given = session.fds.take(fd!)
   if (given === undefined) {
     throw new StateError('NO_FD', `File descriptor named '${fd}' has not been found`)
   }
-  // The capture closes it at its end.
-  session.fds.delete(fd!)
   return { ...options, to: { fd: given, truncate } }
 }
 
 function getFd(name: string, session: Session): void {
-  const fd = session.received.shift()
+  const [fd] = session.received
   if (fd === undefined) {
     throw new StateError('NO_FD', 'No file descriptor supplied via SCM_RIGHTS')
   }
-  if (/^\d/.test(name)) {
-    session.received.push(fd)
-    throw new StateError(
-      'QMP_ARGUMENT',
-      `Parameter 'fdname' expects a name not starting with a digit`,
-    )
-  }
-  closeQuietly(name, session)
-  session.fds.set(name, fd)
+  const old = session.fds.take(name)
+  // Left with the command's own: the server closes them when the command is done.
+  if (old !== undefined) session.received.push(old)
+  session.fds.add(name, fd)
+  session.received.shift()
 }
 
 function closeFd(name: string, session: Session): void {
-  if (!session.fds.has(name)) {
-    throw new StateError('NO_FD', `File descriptor named '${name}' not found`)
-  }
-  closeQuietly(name, session)
-}
-
-function closeQuietly(name: string, session: Session): void {
-  const fd = session.fds.get(name)
-  session.fds.delete(name)
-  // Left with the command's own: the server closes them when the command is done.
-  if (fd !== undefined) session.received.push(fd)
+  const fd = session.fds.take(name)
+  if (fd === undefined) throw new StateError('NO_FD', `File descriptor named '${name}' not found`)
+  session.received.push(fd)
 }
 
 /** PortInfo in QMP's spelling. */

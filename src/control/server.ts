@@ -9,9 +9,11 @@ import { shim } from '../native/shim.ts'
 import { formatJson } from '../sockets/json-parser.ts'
 import type { JsonItem } from '../sockets/json-stream.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
-import { isAnswered, listenOn } from '../sockets/listen.ts'
-import { makeDirectory, removeDirectories, SocketFile } from '../sockets/socket-file.ts'
+import { isAnswered } from '../sockets/listen.ts'
+import { ListeningSocket } from '../sockets/listening-socket.ts'
+import { makeDirectory, removeDirectories } from '../sockets/socket-file.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
+import { GivenFds } from './given-fds.ts'
 
 const BACKLOG = 64
 /** Events that wait while a long answer is sent; more are lost for that client. */
@@ -41,7 +43,7 @@ export class Pages {
 export interface Session {
   readonly id: number
   /** Descriptors by the name that getfd gave them; closed with the session. */
-  readonly fds: Map<string, number>
+  readonly fds: GivenFds
   /** Descriptors that came with the command that runs now; what it leaves is closed. */
   received: number[]
   /** Called when the session ends. */
@@ -68,8 +70,7 @@ export class ControlServer {
   readonly #wantedPath: string
   readonly #sockets: SocketThread
   readonly #listener: number
-  readonly #listenFd: number
-  readonly #file: SocketFile
+  readonly #socket: ListeningSocket
   readonly #commands: ReadonlyMap<string, Command>
   readonly #version: ServerVersion
   readonly #sessions = new Map<number, SessionState>()
@@ -90,11 +91,14 @@ export class ControlServer {
     this.#commands = commands
     this.#version = version
     const first = isIncoming && isAnswered(path) ? `${path}.incoming` : path
-    const { fd, file } = bindControlSocket(first)
-    this.#listenFd = fd
-    this.#file = file
-    this.#sockets = SocketThread.acquire()
-    this.#listener = this.#sockets.listen(this.#listenFd, 'json', {
+    this.#socket = bindControlSocket(first)
+    try {
+      this.#sockets = SocketThread.acquire()
+    } catch (error) {
+      this.#socket.close()
+      throw error
+    }
+    this.#listener = this.#sockets.listen(this.#socket.fd, 'json', {
       opened: (connection) => this.#open(connection),
       received: (connection, item, fds) => this.#receive(connection, item as JsonItem, fds),
       closed: (connection, isCut) => this.#closed(connection, isCut),
@@ -107,12 +111,12 @@ export class ControlServer {
    * there. Sessions go on. Throws when the file cannot be renamed.
    */
   takePath(): void {
-    if (this.path !== this.#wantedPath) this.#file.moveTo(this.#wantedPath)
+    if (this.path !== this.#wantedPath) this.#socket.file.moveTo(this.#wantedPath)
   }
 
   /** Where it listens. */
   get path(): string {
-    return this.#file.path
+    return this.#socket.file.path
   }
 
   /** Tells every negotiated session. */
@@ -135,9 +139,8 @@ export class ControlServer {
     this.#isClosed = true
     await this.#sockets.ignore(this.#listener)
     for (const session of this.#sessions.values()) this.#endSession(session)
-    shim.close(this.#listenFd)
+    this.#socket.close()
     await this.#sockets.release()
-    this.#file.remove()
   }
 
   #send(connection: number, value: unknown): void {
@@ -152,7 +155,7 @@ export class ControlServer {
   #open(connection: number): void {
     this.#sessions.set(connection, {
       id: connection,
-      fds: new Map(),
+      fds: new GivenFds(),
       received: [],
       onClose: new Set(),
       isNegotiated: false,
@@ -185,8 +188,7 @@ export class ControlServer {
   }
 
   #endSession(session: SessionState): void {
-    for (const fd of session.fds.values()) shim.close(fd)
-    session.fds.clear()
+    session.fds.close()
     for (const callback of session.onClose) callback()
     session.onClose.clear()
   }
@@ -362,7 +364,7 @@ function checkKind(name: string, value: unknown, kind: ArgumentKind): void {
 }
 
 /** A listening socket on the path, mode 0600. */
-function bindControlSocket(path: string): { readonly fd: number; readonly file: SocketFile } {
+function bindControlSocket(path: string): ListeningSocket {
   const made = makeDirectory(dirname(path))
   const errors: ListenErrors = {
     notSocket: () => new StateError('CONTROL_IN_USE', `${path} exists and is no socket`),
@@ -382,8 +384,7 @@ function bindControlSocket(path: string): { readonly fd: number; readonly file: 
       }),
   }
   try {
-    const fd = listenOn(path, BACKLOG, errors)
-    return { fd, file: new SocketFile(path, made) }
+    return new ListeningSocket(path, BACKLOG, errors, made)
   } catch (error) {
     removeDirectories(dirname(path), made)
     throw error

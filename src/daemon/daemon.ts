@@ -40,6 +40,8 @@ export class Daemon {
   /** Guests that come and go make lines as well. */
   readonly #log: LimitedLog
   readonly #running: RunningConfig
+  /** The ports of an incoming instance are open, and what they needed is still to be given up. */
+  #mustLock = false
   #end!: (isWanted: boolean) => void
 
   private constructor(options: DaemonOptions) {
@@ -137,15 +139,26 @@ export class Daemon {
 
   async #migrateIncoming(): Promise<void> {
     const { privileges } = this.#options
-    try {
-      await this.switch.migrateIncoming()
-    } catch (error) {
-      throw privileges.explain(error)
+    if (!this.#mustLock) {
+      try {
+        await this.switch.migrateIncoming()
+      } catch (error) {
+        throw privileges.explain(error)
+      }
+      this.#mustLock = true
     }
-    await privileges.lock()
+    await this.#lock()
+  }
+
+  /** When it fails it can be tried again: by another migrate-incoming, or by cont, which needs it. */
+  async #lock(): Promise<void> {
+    if (!this.#mustLock) return
+    await this.#options.privileges.lock()
+    this.#mustLock = false
   }
 
   async #resume(): Promise<void> {
+    await this.#lock()
     await this.switch.resume()
     try {
       this.#server.takePath()

@@ -29,6 +29,7 @@ import { RxFilter, vlanOf } from '../virtio/rx-filter.ts'
 import { attachQueue } from '../virtio/queue-layout.ts'
 import { startBase } from '../virtio/start-base.ts'
 import type { PolledPort } from './port.ts'
+import { StartedQueue } from './started-queue.ts'
 import type { VirtioScratch } from './virtio-scratch.ts'
 import { QUEUE_PAIRS_MAX } from './virtio-scratch.ts'
 
@@ -64,29 +65,6 @@ const PLAIN: VirtioNegotiated = {
   rxOffloads: 0,
 }
 
-/** One started queue. */
-class Ring {
-  readonly setup: QueueSetup
-  queue: DeviceQueue | null
-  kickFd: number
-  callFd: number
-  logAddress: number
-  /** Where the queue stood when its memory went away. */
-  base: number
-  isToldBroken = false
-  /** Has something to publish at the end of the turn. */
-  isTouched = false
-
-  constructor(setup: QueueSetup, queue: DeviceQueue | null) {
-    this.setup = setup
-    this.queue = queue
-    this.kickFd = setup.kickFd
-    this.callFd = setup.callFd
-    this.logAddress = setup.logAddress
-    this.base = setup.base
-  }
-}
-
 export class VirtioPort implements PolledPort {
   readonly isGuest = true
   readonly index: number
@@ -110,11 +88,11 @@ export class VirtioPort implements PolledPort {
   /** Its owner took its memory away, and gives it none that is used. */
   #isLost = false
   /** By queue index; null: stopped. */
-  readonly #rings: (Ring | null)[] = Array.from({ length: 2 * QUEUE_PAIRS_MAX }, () => null)
+  readonly #rings: (StartedQueue | null)[] = Array.from({ length: 2 * QUEUE_PAIRS_MAX }, () => null)
   readonly #isEnabled: Uint8Array = new Uint8Array(2 * QUEUE_PAIRS_MAX)
   /** Pairs whose receiveq takes frames, and started transmitqs: what the data plane goes through. */
-  readonly #receiveqs: Ring[] = []
-  readonly #transmitqs: Ring[] = []
+  readonly #receiveqs: StartedQueue[] = []
+  readonly #transmitqs: StartedQueue[] = []
   readonly #transmitqPair: Int32Array = new Int32Array(QUEUE_PAIRS_MAX)
   #nextTransmitq = 0
   #isWired = false
@@ -122,7 +100,7 @@ export class VirtioPort implements PolledPort {
   /** What the driver of an in-process device wants to see; null: everything. */
   #filter: RxFilter | null = null
   readonly #wanted: Int32Array = new Int32Array(BURST_SIZE_MAX)
-  #filled: Ring | null = null
+  #filled: StartedQueue | null = null
 
   constructor(
     index: number,
@@ -276,7 +254,7 @@ export class VirtioPort implements PolledPort {
   }
 
   /** @hot */
-  #deliver(ring: Ring, burst: Burst, list: Int32Array, first: number, count: number): void {
+  #deliver(ring: StartedQueue, burst: Burst, list: Int32Array, first: number, count: number): void {
     const target = ring.queue
     const base = this.#counterBase
     const counters = this.#counters
@@ -318,19 +296,19 @@ export class VirtioPort implements PolledPort {
   }
 
   /** Logs after the writing: a page that is copied between the two is dirty once more. @hot */
-  #logUsed(ring: Ring): void {
+  #logUsed(ring: StartedQueue): void {
     const log = this.#log!
     if (ring.logAddress >= 0) ring.queue!.logWritten(log, ring.logAddress)
     log.mark()
   }
 
   /** @hot */
-  #callDriver(ring: Ring): void {
+  #callDriver(ring: StartedQueue): void {
     if (ring.callFd >= 0) this.#signals.signal(ring.callFd)
     else if (ring.callFd === CALL_BY_EVENT) this.#events.driverCalled(this.index)
   }
 
-  #tellBroken(ring: Ring): void {
+  #tellBroken(ring: StartedQueue): void {
     if (ring.isToldBroken) return
     ring.isToldBroken = true
     this.#events.queueBroken(
@@ -396,7 +374,7 @@ export class VirtioPort implements PolledPort {
       const base = startBase(this.#memory, setup, this.#negotiated.isPacked)
       const queue = this.#attach({ ...setup, base })
       if (queue === null) return false
-      this.#rings[index] = new Ring(setup, queue)
+      this.#rings[index] = new StartedQueue(setup, queue)
       if (setup.kickFd >= 0) this.#tier.watch(setup.kickFd)
       this.#list()
       hasStarted = true

@@ -5,6 +5,8 @@
 import { Worker } from 'node:worker_threads'
 import { StateError } from '../errors.ts'
 import { makeEpoll, makeEventFd } from '../native/event-fd.ts'
+import type { FdClaim } from '../native/owned-fds.ts'
+import { claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
 import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import type {
@@ -33,6 +35,7 @@ let shared: SocketThread | undefined
 
 export class SocketThread {
   readonly #eventFd: number
+  readonly #claim: FdClaim
   readonly #worker: Worker
   readonly #exited: Promise<void>
   readonly #handlers = new Map<number, SocketHandlers>()
@@ -61,12 +64,15 @@ export class SocketThread {
       shim.close(this.#eventFd)
       throw error
     }
+    this.#claim = claimFd(this.#eventFd, 'the I/O thread is woken by it')
+    const epoll = claimFd(workerData.epoll, 'the I/O thread waits at it')
     this.#worker.on('message', (event: SocketEvent) => this.#receive(event))
     this.#worker.on('error', (error: Error) => this.#ended(error.message))
     const forget = atExit(() => this.#wake())
     this.#exited = new Promise((resolve) => {
       this.#worker.once('exit', () => {
         forget()
+        epoll.end()
         this.#ended('it ended')
         resolve()
       })
@@ -87,6 +93,7 @@ export class SocketThread {
     this.#wake()
     await this.#exited
     shim.close(this.#eventFd)
+    this.#claim.end()
   }
 
   /**
@@ -103,7 +110,8 @@ export class SocketThread {
 
   /** A connected socket joins the group; it belongs to the I/O thread from now on. */
   adopt(listener: number, fd: number, framing: Framing): void {
-    this.#request({ type: 'adopt', listener, fd, framing })
+    if (this.#hasEnded) shim.close(fd)
+    else this.#request({ type: 'adopt', listener, fd, framing })
   }
 
   /** Ends the listener's connections; when it resolves, nothing touches its socket any more. */

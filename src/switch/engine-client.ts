@@ -3,6 +3,8 @@ import { Worker } from 'node:worker_threads'
 import { StateError } from '../errors.ts'
 import { makeEventFd } from '../native/event-fd.ts'
 import { EventSignals } from '../native/event-signals.ts'
+import type { FdClaim } from '../native/owned-fds.ts'
+import { claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
 import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import { PORTS_MAX } from '../port/port.ts'
@@ -39,9 +41,10 @@ export class EngineClient {
   readonly counters: Float64Array
   readonly engineCounters: Float64Array
   /** Until `close`. */
-  readonly signals: EventSignals = EventSignals.open()
+  readonly signals: EventSignals
   readonly #shared: Int32Array
   readonly #eventFd: number
+  readonly #claim: FdClaim
   readonly #worker: Worker
   readonly #waiting = new Map<
     number,
@@ -54,13 +57,14 @@ export class EngineClient {
   #isClosing = false
 
   constructor(settings: EngineSettings, events: EngineEvents) {
-    this.#eventFd = makeEventFd()
     const counters = allocateCounters(PORTS_MAX)
     const engineCounters = new SharedArrayBuffer(ENGINE_COUNTERS * 8)
     const shared = new SharedArrayBuffer(SHARED_WORDS * 4)
     this.counters = new Float64Array(counters)
     this.engineCounters = new Float64Array(engineCounters)
     this.#shared = new Int32Array(shared)
+    this.#eventFd = makeEventFd()
+    this.signals = EventSignals.open()
     const data: EngineWorkerData = {
       ...settings,
       counters,
@@ -78,6 +82,7 @@ export class EngineClient {
       shim.close(this.#eventFd)
       throw error
     }
+    this.#claim = claimFd(this.#eventFd, 'the engine is woken by it')
     this.#worker.on('message', (message: EngineReply) => {
       if (message.type === 'port-failed') events.portFailed(message.port, message.errno)
       else if (message.type === 'queue-broken') {
@@ -166,5 +171,6 @@ export class EngineClient {
     }
     await this.#exited
     shim.close(this.#eventFd)
+    this.#claim.end()
   }
 }

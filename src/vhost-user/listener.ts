@@ -7,8 +7,8 @@ import { strerror } from '../abi/strerror.ts'
 import { ProtocolError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
-import { listenOn, SOCK_STREAM } from '../sockets/listen.ts'
-import { SocketFile } from '../sockets/socket-file.ts'
+import { SOCK_STREAM } from '../sockets/listen.ts'
+import { ListeningSocket } from '../sockets/listening-socket.ts'
 import type { MessageItem } from '../sockets/message-stream.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 import type { VhostUserSession } from './session.ts'
@@ -60,8 +60,8 @@ type Job =
 
 export class VhostUserListener {
   readonly #options: ListenerOptions
-  readonly #listenFd: number
-  readonly #file: SocketFile | undefined
+  /** Absent: the front-end listens. */
+  readonly #socket: ListeningSocket | undefined
   /** Those that are heard, and those that are not but whose socket is still there. */
   readonly #connections = new Map<number, Connection>()
   readonly #broken = new Map<number, Connection>()
@@ -84,17 +84,15 @@ export class VhostUserListener {
   /** Binds the path; throws when somebody else answers on it. */
   constructor(options: ListenerOptions) {
     this.#options = options
-    this.#listenFd = options.isServer
-      ? listenOn(options.path, BACKLOG, listenErrors(options.path))
-      : -1
-    this.#file = options.isServer ? new SocketFile(options.path) : undefined
+    if (!options.isServer) return
+    this.#socket = new ListeningSocket(options.path, BACKLOG, listenErrors(options.path))
   }
 
   /** From now on there are sessions. */
   start(): void {
     this.#sockets = SocketThread.acquire()
     this.#group = this.#sockets.listen(
-      this.#listenFd,
+      this.#socket?.fd ?? -1,
       'vhost-user',
       {
         opened: (connection) => this.#opened(connection),
@@ -261,9 +259,7 @@ export class VhostUserListener {
       await this.#last
       await this.#sockets.release()
     }
-    if (this.#listenFd < 0) return
-    shim.close(this.#listenFd)
-    this.#file?.remove()
+    this.#socket?.close()
   }
 }
 

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync, readlinkSync, statSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { ControlClient } from '../../src/control/client.ts'
 import { shim } from '../../src/native/shim.ts'
@@ -197,6 +198,16 @@ test('events tell of ports, links, stop and cont', async () => {
   ])
 })
 
+/** Numbers of the TAPs that the daemon has open. */
+function tapDescriptors(daemon: Daemon): string[] {
+  const directory = `/proc/${daemon.process.child.pid}/fd`
+  const found = readdirSync(directory).filter(
+    (fd) => readlinkSync(join(directory, fd)) === '/dev/net/tun',
+  )
+  expect(found).toHaveLength(2)
+  return found
+}
+
 test('getfd hands over a TAP that netdev_add uses; what nobody asked for is closed', async () => {
   await using lab = new Lab()
   const netns = [lab.netns(), lab.netns()]
@@ -223,6 +234,15 @@ test('getfd hands over a TAP that netdev_add uses; what nobody asked for is clos
   await until('it is closed', () => openDescriptors(daemon) === before)
   await daemon.client.execute('getfd', { fdname: 'f' }, fd)
   shim.close(fd)
+  // By its number a descriptor is only taken from nobody.
+  for (const number of tapDescriptors(daemon)) {
+    await expect(
+      daemon.execute('netdev_add', { type: 'tap', id: 'c', fd: number }),
+    ).rejects.toThrow(/^file descriptor \d+ is in use: (port "b"|a client has it as "f")$/)
+  }
+  await expect(daemon.execute('netdev_add', { type: 'tap', id: 'c', fds: 'f:f' })).rejects.toThrow(
+    'is given more than once',
+  )
   await daemon.execute('netdev_add', { type: 'tap', id: 'a', fd: 'f' })
   await expect(daemon.execute('netdev_add', { type: 'tap', id: 'c', fd: 'f' })).rejects.toThrow(
     `File descriptor named 'f' has not been found`,

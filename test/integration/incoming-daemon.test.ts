@@ -2,6 +2,8 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { ControlClient } from '../../src/control/client.ts'
+import type { Daemon as DaemonClass, DaemonOptions } from '../../src/daemon/daemon.ts'
 import { FrontEnd } from '../support/front-end.ts'
 import type { Daemon } from '../support/lab.ts'
 import { CLI, Lab, tapSpec } from '../support/lab.ts'
@@ -211,4 +213,48 @@ test('done when: an owner under traffic ends, and the newcomer goes on with the 
   expect(lab.ping(netns[1], '10.0.0.1', 20)).toBe(20)
   expect(await ctl(control, 'query-status')).toMatchObject({ status: 'running' })
   await traffic.stop('SIGINT')
+})
+
+test('what could not be given up after migrate-incoming is given up by the next one, or by cont', async () => {
+  await using lab = new Lab()
+  const { Daemon: InProcess } = (await import('../../dist/daemon/daemon.js')) as unknown as {
+    Daemon: typeof DaemonClass
+  }
+  const refusals = ['first', 'second']
+  let isLocked = false
+  const privileges = {
+    hold: () => Promise.resolve(),
+    lock: () => {
+      const refusal = refusals.shift()
+      if (refusal !== undefined) return Promise.reject(new Error(`planted: ${refusal}`))
+      isLocked = true
+      return Promise.resolve()
+    },
+    check: () => undefined,
+    explain: (error: unknown) => error,
+    status: () => ({}),
+  }
+  const controlPath = lab.controlPath()
+  const daemon = await InProcess.start({
+    config: { ports: [], links: [] },
+    controlPath,
+    isIncoming: true,
+    version: { major: 0, minor: 0, micro: 0 },
+    log: () => undefined,
+    privileges: privileges as unknown as DaemonOptions['privileges'],
+  })
+  try {
+    const client = await ControlClient.connect(controlPath)
+    await expect(client.execute('migrate-incoming')).rejects.toThrow('planted: first')
+    await expect(client.execute('cont')).rejects.toThrow('planted: second')
+    expect(await client.execute('query-status')).toMatchObject({ running: false })
+    await client.execute('migrate-incoming')
+    expect(isLocked).toBe(true)
+    await expect(client.execute('migrate-incoming')).rejects.toThrow('already been started')
+    await client.execute('cont')
+    expect(await client.execute('query-status')).toMatchObject({ running: true })
+    client.close()
+  } finally {
+    await daemon.close()
+  }
 })

@@ -3,6 +3,7 @@ import { constants } from 'node:fs'
 import { IFF_VNET_HDR, IFNAMSIZ } from '../../abi/if-tun.ts'
 import { strerror } from '../../abi/strerror.ts'
 import { ConfigError, SysError } from '../../errors.ts'
+import { checkFdFree } from '../../native/owned-fds.ts'
 import type { Shim } from '../../native/shim.ts'
 import type { TapOptions } from '../options.ts'
 import type { OpenContext } from './open.ts'
@@ -34,6 +35,10 @@ export function takeGiven(options: TapOptions, context: OpenContext, fds: number
   let hasVnetHdr: boolean | undefined
   for (const name of names) {
     const fd = findDescriptor(name, given)
+    checkFdFree(fd, given.has(name))
+    if (fds.includes(fd)) {
+      throw new ConfigError('BAD_OPTION', `file descriptor ${fd} is given more than once`)
+    }
     const { flags } = identity(shim, fd)
     const own = (flags & IFF_VNET_HDR) !== 0
     if (hasVnetHdr !== undefined && own !== hasVnetHdr) {

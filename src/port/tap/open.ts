@@ -20,6 +20,8 @@ import {
 import { strerror } from '../../abi/strerror.ts'
 import { VNET_HDR_MRG_LENGTH, VNET_HDR_TUNNEL_LENGTH } from '../../abi/virtio-net.ts'
 import { ConfigError, SysError } from '../../errors.ts'
+import type { FdClaim } from '../../native/owned-fds.ts'
+import { claimFd } from '../../native/owned-fds.ts'
 import type { Shim } from '../../native/shim.ts'
 import { OFFLOADS_TUNNEL } from '../../wire/vnet-hdr.ts'
 import type { TapOptions } from '../options.ts'
@@ -67,6 +69,7 @@ export class OpenTap {
   #options: TapOptions
   /** It was persistent before it was opened. */
   readonly #wasPersistent: boolean
+  #claims: readonly FdClaim[] = []
   #last: TapIdentity
   /** TUN_F_* bits, as far as we have set them. */
   #inForce = 0
@@ -87,6 +90,11 @@ export class OpenTap {
     this.#last = { ifname, netns: options.netns }
     this.#wasPersistent = (identity(context.shim, fds[0]).flags & IFF_PERSIST) !== 0
     this.#last = this.identify()
+  }
+
+  /** Nobody else is to be given these descriptors by their numbers. */
+  claim(): void {
+    this.#claims = this.fds.map((fd) => claimFd(fd, `port "${this.#options.id}"`))
   }
 
   /** Name and namespace as they are now: both can change. After a deletion the last known ones. */
@@ -172,6 +180,7 @@ export class OpenTap {
   async close(): Promise<void> {
     await this.#leave()
     for (const fd of this.fds) this.#context.shim.close(fd)
+    for (const claim of this.#claims) claim.end()
   }
 
   /** It is not used after all: as `close`, but what was made does not persist, and given
@@ -182,6 +191,7 @@ export class OpenTap {
     }
     if (!isGiven(this.#options)) return this.close()
     await this.#leave()
+    for (const claim of this.#claims) claim.giveBack()
   }
 
   async #leave(): Promise<void> {
@@ -221,7 +231,10 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
     const { ifname, flags } = identity(shim, fds[0])
     if (isScript(options.script)) await runScript(options.script, ifname)
     try {
-      return configure(options, context, netnsFd, fds, ifname, (flags & IFF_VNET_HDR) !== 0)
+      const hasVnetHdr = (flags & IFF_VNET_HDR) !== 0
+      const tap = configure(options, context, netnsFd, fds, ifname, hasVnetHdr)
+      tap.claim()
+      return tap
     } catch (error) {
       // What the script set up is taken down again.
       if (isScript(options.script)) await runDownscript(options, ifname, context.log)

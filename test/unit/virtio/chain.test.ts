@@ -5,8 +5,8 @@ import { Chain } from '../../../src/virtio/chain.ts'
 import { addChain, atEnd, KINDS, makeGuest, makeQueues } from '../../support/guest.ts'
 
 const ENOMEM = 12
-const functions = shim as { windowMap: (typeof shim)['windowMap'] }
-const { windowMap } = shim
+const functions = shim as unknown as Record<string, (...args: number[]) => number>
+const { windowMap } = functions
 
 afterEach(() => {
   functions.windowMap = windowMap

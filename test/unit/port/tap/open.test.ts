@@ -50,8 +50,14 @@ afterEach(() => {
   rmSync(directory, { recursive: true })
 })
 
-function open(wish: Wish = {}, given: Record<string, number> = {}): Promise<OpenTap> {
-  return openTap(
+/** Those that no test has closed: their descriptors are known by number. */
+const taps: OpenTap[] = []
+afterEach(async () => {
+  for (const tap of taps.splice(0)) await tap.close()
+})
+
+async function open(wish: Wish = {}, given: Record<string, number> = {}): Promise<OpenTap> {
+  const tap = await openTap(
     { type: 'tap', id: 'a', ...wish },
     {
       shim: kernel.shim,
@@ -59,6 +65,8 @@ function open(wish: Wish = {}, given: Record<string, number> = {}): Promise<Open
       log: (message) => logged.push(message),
     },
   )
+  taps.push(tap)
+  return tap
 }
 
 /** The error with which it ends; nothing that it opened may still be open then. */
@@ -568,6 +576,20 @@ describe('given descriptors', () => {
     expect([...kernel.open]).toEqual([7])
   })
 
+  test('one that another port has, and one that is given twice, are refused and named', async () => {
+    kernel = given({ 7: TAP_NO_PI, 8: TAP_NO_PI })
+    const tap = await open({ fd: '7' })
+    const inUse = { code: 'BAD_OPTION', message: 'file descriptor 7 is in use: port "a"' }
+    expect(await failure({ fd: '7' })).toMatchObject(inUse)
+    expect(await failure({ fds: '8:x' }, { x: 7 })).toMatchObject(inUse)
+    expect(await failure({ fds: '8:x' }, { x: 8 })).toMatchObject({
+      code: 'BAD_OPTION',
+      message: 'file descriptor 8 is given more than once',
+    })
+    await tap.abandon()
+    await open({ fd: '7' })
+  })
+
   test('fds= of different kinds are refused, and stay their giver’s', async () => {
     kernel = given({ 7: TAP_NO_PI | VNET_HDR, 8: TAP_NO_PI })
     expect(await failure({ fds: '7:8' })).toMatchObject({
@@ -606,8 +628,9 @@ describe('given descriptors', () => {
         },
         close: (fd) => (fd === 200 ? 0 : realShim.close(fd)),
       })
-      await open({ fd: '7', up: true })
+      const tap = await open({ fd: '7', up: true })
       expect(asked).toEqual([isElsewhere ? 1 : -1])
+      await tap.abandon()
     }
   })
 })

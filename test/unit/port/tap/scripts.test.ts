@@ -2,7 +2,7 @@
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { EMFILE } from '../../../../src/abi/errno.ts'
 import { shim } from '../../../../src/native/shim.ts'
 import { shimPath } from '../../native/windows.ts'
@@ -83,6 +83,33 @@ describe('runScript', () => {
       code: 'TAP_SCRIPT',
       message: `could not launch network script ${path}: ${text}`,
       syscall: 'execve',
+    })
+  })
+})
+
+describe('a program that does not end', () => {
+  const forEver = (name: string): string =>
+    program(name, `#!/bin/sh\nsleep 1000 &\necho $! >${log()}\nwait`)
+
+  async function expectKilled(running: Promise<unknown>, error: object): Promise<void> {
+    await expect(running).rejects.toMatchObject(error)
+    const pid = Number(logged())
+    // Killed, and taken away by whoever is its parent now.
+    await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow('ESRCH'), 10_000)
+  }
+
+  test('is killed with all that it has started, a script', async () => {
+    const path = forEver('up')
+    await expectKilled(runScript(path, 'x0', 1000), {
+      code: 'TAP_SCRIPT',
+      message: `network script ${path} did not end within 1 s and was killed`,
+    })
+  })
+
+  test('is killed with all that it has started, a helper', async () => {
+    await expectKilled(runHelper(shim, forEver('helper'), 'br0', 1000), {
+      code: 'TAP_HELPER',
+      message: 'bridge helper did not end within 1 s and was killed',
     })
   })
 })
