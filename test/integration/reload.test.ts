@@ -1,5 +1,5 @@
 /** A reload changes in place what can be: nothing of the port is lost, and of no other one. */
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { pcapFile } from '../support/capture-files.ts'
@@ -265,6 +265,10 @@ test('a change that is refused leaves the port as it was, and what came before i
   expect(netns.map(mtuOf)).toEqual([1400, 1500])
   expect(await daemon.port('p1')).toMatchObject({ state: 'open' })
   expect((await daemon.port('p1'))['mtu']).toBeUndefined()
+  await expect(
+    config.reload([changed, { ...b, mtu: 1200, owner: 'no-such-user' }]),
+  ).rejects.toThrow('"no-such-user" is not in /etc/passwd')
+  expect(mtuOf(netns[1])).toBe(1500)
   // A port that cannot be added, behind a change, a removal and an addition.
   const r = { id: 'r', type: 'pcap', record: join(lab.directory, 'r') }
   const none = { id: 'c', type: 'pcap', replay: join(lab.directory, 'late') }
@@ -298,4 +302,28 @@ test('a postponed port is opened with the options that a reload gave it', async 
   expect(mtuOf(netns)).toBe(1500)
   await config.daemon.execute('migrate-incoming')
   expect(mtuOf(netns)).toBe(1400)
+})
+
+test('an interface of the own namespace is changed with what was kept, and not when nothing was', async () => {
+  await using lab = new Lab()
+  const ports = (ifname: string, more: Options): Options[] => [
+    { id: 'p', type: 'tap', ifname, ...more },
+  ]
+  const mtu = (ifname: string): string =>
+    readFileSync(`/sys/class/net/${ifname}/mtu`, 'utf8').trim()
+  const kept = { privileges: { keep: ['net-admin'] } }
+  const [one, other] = [`fp${process.pid}a`, `fp${process.pid}b`]
+  const able = await new Configured(lab).start(lab, ports(one, {}), kept)
+  expect((await able.reload(ports(one, { mtu: 1400 }), kept)).actions).toEqual(['change p mtu'])
+  expect(mtu(one)).toBe('1400')
+  const locked = { privileges: { mode: 'locked' } }
+  const unable = await new Configured(lab).start(lab, ports(other, {}), locked)
+  await expect(unable.reload(ports(other, { mtu: 1400 }), locked)).rejects.toThrow(
+    'the daemon gave up CAP_NET_ADMIN after its start',
+  )
+  expect(mtu(other)).toBe('1500')
+  // What needs no capability goes on.
+  expect((await unable.reload(ports(other, { gro: false }), locked)).actions).toEqual([
+    'change p gro',
+  ])
 })

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { createSwitch as CreateSwitch } from '../../src/index.ts'
 import { readPcapng } from '../../src/wire/pcapng.ts'
+import { shim } from '../../src/native/shim.ts'
 import { pcapFile } from '../support/capture-files.ts'
 import { FrontEnd } from '../support/front-end.ts'
 import { Gate } from '../support/gate.ts'
@@ -378,4 +379,29 @@ test('a program holds ports while it changes several things', async () => {
   // The number's next port is not held.
   sw.memoryPort('a').send(frame(255, 1, 3))
   expect(await sw.memoryPort('b').next()).toEqual(frame(255, 1, 3))
+})
+
+test('a guest that takes its memory away while its port is held loses its port', async () => {
+  await using lab = new Lab()
+  const log: string[] = []
+  await using sw = createSwitch({ io: IO as 'auto', log: (line) => log.push(line) })
+  const path = join(lab.directory, 'guest.sock')
+  await sw.addPort({ type: 'memory', id: 'm' })
+  await sw.addPort({ type: 'vhost-user', id: 'g', path }, undefined, { isHeld: true })
+  const guest = FrontEnd.connect(path)
+  try {
+    await guest.start()
+    await until('it is connected', () => sw.port('g').state === 'connected')
+    await guest.stopQueue(1)
+    shim.ftruncate(guest.memfd, 0)
+    // The ring's indexes are read; the port's frames are not.
+    guest.startQueue(1)
+    await until('the port has lost its guest', () => sw.port('g').state !== 'connected')
+    expect(log).toEqual(['vhost-user g: failed error=Bad address: its memory was taken away'])
+    await sw.release()
+    sw.memoryPort('m').send(frame(255, 1))
+    await until('it was taken', () => sw.port('m').counters.rx_frames === 1)
+  } finally {
+    guest.close()
+  }
 })

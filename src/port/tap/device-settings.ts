@@ -7,6 +7,8 @@ import type { TapOptions } from '../options.ts'
 import { setLinkProperties } from './link.ts'
 import { netnsName, openNetns } from './netns.ts'
 
+const PASSWD = '/etc/passwd'
+const GROUP = '/etc/group'
 const SNDBUF_MAX = 0x7fff_ffff
 /** Of a new TAP, as the kernel makes it. */
 const ETH_DATA_LEN = 1500
@@ -31,16 +33,19 @@ export function changeDevice(
 ): void {
   const { fds, ifname, isOurs } = device
   const isNew = (key: keyof TapOptions): boolean => after[key] !== before[key]
-  const up = isNew('up') ? after.up : undefined
-  let mtu = isNew('mtu') ? after.mtu : undefined
-  if (isOurs && before.mtu !== undefined && after.mtu === undefined) mtu = ETH_DATA_LEN
-  if (mtu !== undefined || up !== undefined) setLink(shim, device, after, { mtu, up })
-  if (isNew('sndbuf')) for (const fd of fds) setSndbuf(after, shim, fd, ifname)
   const ownership = {
     owner: isNew('owner') ? after.owner : undefined,
     group: isNew('group') ? after.group : undefined,
     persist: isNew('persist') ? after.persist : undefined,
   }
+  // Names that nobody has are told before anything is set.
+  if (ownership.owner !== undefined) idOf(ownership.owner, PASSWD)
+  if (ownership.group !== undefined) idOf(ownership.group, GROUP)
+  const up = isNew('up') ? after.up : undefined
+  let mtu = isNew('mtu') ? after.mtu : undefined
+  if (isOurs && before.mtu !== undefined && after.mtu === undefined) mtu = ETH_DATA_LEN
+  if (mtu !== undefined || up !== undefined) setLink(shim, device, after, { mtu, up })
+  if (isNew('sndbuf')) for (const fd of fds) setSndbuf(after, shim, fd, ifname)
   setOwnership(ownership, shim, fds[0], ifname)
 }
 
@@ -50,14 +55,20 @@ function setLink(
   { netns }: TapOptions,
   properties: { readonly mtu: number | undefined; readonly up: boolean | undefined },
 ): void {
-  // Where it is now; who is not told takes it for where it was opened.
-  let netnsFd = shim.tunGetDevNetns(fds[0])
-  if (netnsFd < 0 && netns !== undefined) netnsFd = openNetns(shim, netns)
+  const netnsFd = currentNetns(shim, fds[0], netns)
   try {
-    setLinkProperties(shim, Math.max(-1, netnsFd), ifname, properties)
+    setLinkProperties(shim, netnsFd, ifname, properties)
   } finally {
     if (netnsFd >= 0) shim.close(netnsFd)
   }
+}
+
+/** A descriptor of where the device is now, or was opened when that is not told; -1: in ours. */
+function currentNetns(shim: Shim, fd: number, netns: string | undefined): number {
+  const told = shim.tunGetDevNetns(fd)
+  if (told < 0) return netns === undefined ? -1 : openNetns(shim, netns)
+  shim.close(told)
+  return otherNetns(shim, fd)
 }
 
 /**
@@ -100,8 +111,8 @@ export function setOwnership(
     })
   }
   const { owner, group, persist } = options
-  if (owner !== undefined) check('TUNSETOWNER', shim.tunSetOwner(fd, idOf(owner, '/etc/passwd')))
-  if (group !== undefined) check('TUNSETGROUP', shim.tunSetGroup(fd, idOf(group, '/etc/group')))
+  if (owner !== undefined) check('TUNSETOWNER', shim.tunSetOwner(fd, idOf(owner, PASSWD)))
+  if (group !== undefined) check('TUNSETGROUP', shim.tunSetGroup(fd, idOf(group, GROUP)))
   // Absent never clears a flag that somebody else set.
   if (persist !== undefined) check('TUNSETPERSIST', shim.tunSetPersist(fd, persist ? 1 : 0))
 }
