@@ -25,6 +25,7 @@ export default defineConfig({
       suite('sim', { testTimeout: 60_000 }),
       suite('integration', serial(60_000)),
       suite('interop', serial(300_000)),
+      suite('package', serial(300_000)),
     ],
   },
 })

@@ -7,7 +7,7 @@ compiler=${CC:-cc}
 packages="$(missing "${compiler%% *}" gcc)$(missing make make)"
 if [ -n "$packages" ] || ! make --no-print-directory; then
   echo "framepump: the native shim is not built, as this machine lacks something; on Debian:" \
-    "apt-get install ${packages:-gcc make} libc6-dev" >&2
+    "apt-get install${packages:- gcc make} libc6-dev" >&2
   exit 0
 fi
 

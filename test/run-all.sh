@@ -59,7 +59,7 @@ else
   echo "--- node24: no Node 24 at $node24 (test/setup-debian.sh installs it)"
   [ "${CI:-}" = true ] && status=1
 fi
-stage package sh -c 'npx --no-install publint && npm pack --dry-run --silent'
+suite package --project package
 [ -n "${FRAMEPUMP_SKIP_BENCH:-}" ] || stage bench node dist/cli/main.js bench --quick
 
 node - "$results" "$status" <<'SUMMARY'

@@ -167,7 +167,7 @@ static napi_value write_from(napi_env env, napi_callback_info info)
 		return result_errno(env, RETRY(write(fd, from, (size_t)length)));
 	/* By its number: musl has had a function for it only since 1.2.5. */
 	ssize_t done = RETRY(syscall(SYS_pwritev2, fd, &part, 1, -1L, -1L, RWF_NOWAIT));
-	if (done >= 0 || errno != EOPNOTSUPP)
+	if (done >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
 		return result_errno(env, done);
 	/* A FIFO opened by its path: what poll calls writable takes this much without blocking. */
 	struct pollfd item = { .fd = fd, .events = POLLOUT };
