@@ -15,6 +15,7 @@
  */
 import { errnoName, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
+import type { Window } from './window.ts'
 import { forgetWindow, knowWindow } from './window.ts'
 
 /** One window of a region. */
@@ -44,6 +45,13 @@ export const PIECE_START = 0
 export const PIECE_LIMIT = 1
 /** Added to a guest-physical address in the piece: its offset in the window. */
 export const PIECE_SHIFT = 2
+
+/** A window of ours as a region that the driver knows under the same addresses. */
+export function wholeWindow(window: Window, guestAddress: number): GuestRegion {
+  const size = shim.windowLength(window.id)
+  const windows = [{ window: window.id, regionOffset: 0, windowOffset: 0, length: size }]
+  return { guestAddress, userAddress: guestAddress, size, windows }
+}
 
 export class GuestMemory {
   /** Result of `locate`: the window, the offset in it, and the bytes from there to its end. */

@@ -26,6 +26,8 @@ import type { RssConfig } from '../virtio/rss.ts'
 import { Rss } from '../virtio/rss.ts'
 import type { RxFilterSettings } from '../virtio/rx-filter.ts'
 import { RxFilter, vlanOf } from '../virtio/rx-filter.ts'
+import type { VirtioNegotiated } from '../virtio/negotiated.ts'
+import { NOTHING_NEGOTIATED } from '../virtio/negotiated.ts'
 import { attachQueue } from '../virtio/queue-layout.ts'
 import { startBase } from '../virtio/start-base.ts'
 import type { PolledPort } from './port.ts'
@@ -35,34 +37,12 @@ import { QUEUE_PAIRS_MAX } from './virtio-scratch.ts'
 
 export { QUEUE_PAIRS_MAX }
 
-/** What was negotiated, as far as frames are concerned. */
-export interface VirtioNegotiated {
-  readonly headerLength: number
-  readonly isMergeable: boolean
-  readonly isPacked: boolean
-  readonly hasEventIdx: boolean
-  readonly hasIndirect: boolean
-  /** TUN_F_* bits that the driver can be given, and that it may use. */
-  readonly txOffloads: number
-  readonly rxOffloads: number
-}
-
 /** What the port tells the engine's owner. */
 export interface VirtioPortEvents {
   /** A driver broke its queue. */
   queueBroken(port: number, queue: number, reason: string): void
   /** The device calls a driver whose queues have CALL_BY_EVENT. */
   driverCalled(port: number): void
-}
-
-const PLAIN: VirtioNegotiated = {
-  headerLength: 12,
-  isMergeable: false,
-  isPacked: false,
-  hasEventIdx: false,
-  hasIndirect: false,
-  txOffloads: 0,
-  rxOffloads: 0,
 }
 
 export class VirtioPort implements PolledPort {
@@ -82,7 +62,7 @@ export class VirtioPort implements PolledPort {
   /** Of our receive buffers, that may still be read: what one guest's cost is not another's. */
   #descriptorsLeft: number = DESCRIPTORS_AHEAD
   readonly #steering: FlowSteering
-  #negotiated: VirtioNegotiated = PLAIN
+  #negotiated: VirtioNegotiated = NOTHING_NEGOTIATED
   #memory: GuestMemory = new GuestMemory([])
   #log: DirtyLog | null = null
   /** Its owner took its memory away, and gives it none that is used. */
@@ -479,7 +459,7 @@ export class VirtioPort implements PolledPort {
     this.setLog(-1)
     this.setFilter(null)
     this.setRss(null)
-    this.negotiate(PLAIN)
+    this.negotiate(NOTHING_NEGOTIATED)
   }
 
   close(): void {

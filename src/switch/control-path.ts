@@ -4,7 +4,7 @@
  */
 import { VIRTIO_NET_ERR } from '../abi/virtio-net.ts'
 import { StateError } from '../errors.ts'
-import { GuestMemory } from '../mem/guest-memory.ts'
+import { GuestMemory, wholeWindow } from '../mem/guest-memory.ts'
 import type { Window } from '../mem/window.ts'
 import { Chain } from '../virtio/chain.ts'
 import { CONTROL_DEVICE_ERROR, ControlQueue } from '../virtio/control-queue.ts'
@@ -12,11 +12,10 @@ import type { DeviceQueue } from '../virtio/device-queue.ts'
 import type { DeviceState } from '../virtio/device-state.ts'
 import type { DriverQueue } from '../virtio/driver-queue.ts'
 import { controlQueueIndex } from '../virtio/features.ts'
+import { negotiatedOf } from '../virtio/negotiated.ts'
 import { makeDriverQueue, ringSetup } from '../virtio/net-driver.ts'
 import { BUFFER_STRIDE, bufferOffset, MEMORY_ADDRESS } from '../virtio/net-layout.ts'
 import { attachQueue } from '../virtio/queue-layout.ts'
-import { negotiatedOf } from './guest-device.ts'
-import { wholeWindow } from './guest-mapping.ts'
 
 /** The command's buffer, and the answer's. */
 const COMMAND_SLOT = 0

@@ -8,17 +8,11 @@
 import { ProtocolError, StateError } from '../errors.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import { shim } from '../native/shim.ts'
-import type { VirtioNegotiated } from '../port/virtio-port.ts'
-import {
-  VHOST_F_LOG_ALL,
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_RING_F_EVENT_IDX,
-  VIRTIO_RING_F_INDIRECT_DESC,
-} from '../abi/virtio-features.ts'
+import { VHOST_F_LOG_ALL } from '../abi/virtio-features.ts'
 import type { DirtyLogFile, MemoryRegion, VhostUserDevice } from '../vhost-user/device.ts'
 import type { QueueSetup } from '../virtio/device-queue.ts'
-import { guestOffloads, has, headerLength, rxOffloads, txOffloads } from '../virtio/features.ts'
+import { has } from '../virtio/features.ts'
+import { negotiatedOf } from '../virtio/negotiated.ts'
 import type { VirtioCall } from './engine-messages.ts'
 import { mapLog, mapRegion, unmapLog, unmapRegions } from './guest-mapping.ts'
 import type { MemoryPace } from './memory-pace.ts'
@@ -38,18 +32,6 @@ export interface DeviceHost {
   changed(device: GuestDevice): Promise<void>
   sendRarp(mac: Uint8Array): Promise<void>
   canTakeMtu(mtu: number): boolean
-}
-
-export function negotiatedOf(features: bigint): VirtioNegotiated {
-  return {
-    headerLength: headerLength(features),
-    isMergeable: has(features, VIRTIO_NET_F_MRG_RXBUF),
-    isPacked: has(features, VIRTIO_F_RING_PACKED),
-    hasEventIdx: has(features, VIRTIO_RING_F_EVENT_IDX),
-    hasIndirect: has(features, VIRTIO_RING_F_INDIRECT_DESC),
-    txOffloads: txOffloads(guestOffloads(features)),
-    rxOffloads: rxOffloads(features),
-  }
 }
 
 /** Windows that mapping them takes, if it is done: also what is refused in the end has its price. */

@@ -5,7 +5,6 @@
 import { fstatSync, statfsSync } from 'node:fs'
 import { errnoName, ProtocolError } from '../errors.ts'
 import type { GuestRegion, GuestWindow } from '../mem/guest-memory.ts'
-import type { Window } from '../mem/window.ts'
 import { WINDOW_LENGTH_MAX } from '../mem/window.ts'
 import { shim, WINDOW_DONT_DUMP } from '../native/shim.ts'
 import type { DirtyLogFile, MemoryRegion } from '../vhost-user/device.ts'
@@ -141,11 +140,4 @@ function unmapWindows(windows: readonly GuestWindow[], budget: WindowBudget): vo
 /** Unmaps regions whose views are all detached. */
 export function unmapRegions(regions: readonly GuestRegion[], budget: WindowBudget): void {
   for (const { windows } of regions) unmapWindows(windows, budget)
-}
-
-/** A window of ours as a region that the driver knows under the same addresses. */
-export function wholeWindow(window: Window, guestAddress: number): GuestRegion {
-  const size = shim.windowLength(window.id)
-  const windows = [{ window: window.id, regionOffset: 0, windowOffset: 0, length: size }]
-  return { guestAddress, userAddress: guestAddress, size, windows }
 }
