@@ -17,7 +17,7 @@ import { measureLoad } from './load-bed.ts'
 import { offloadSpeed } from './micro.ts'
 import { ovsMixedTcp } from './ovs.ts'
 import type { MixedPeer, TapPeer } from './topology.ts'
-import { Bed, compile, ROOT, sleep, TAP_PEERS } from './topology.ts'
+import { Bed, compile, end, ROOT, sleep, TAP_PEERS } from './topology.ts'
 
 interface Figure {
   readonly row: string
@@ -35,6 +35,7 @@ interface Scale {
 }
 
 const FULL: Scale = { rounds: 5, seconds: 3, memorySeconds: [2, 40], idleSeconds: 10 }
+const FIRST_PINGS = 50
 const QUICK: Scale = { rounds: 2, seconds: 1, memorySeconds: [1, 2], idleSeconds: 3 }
 
 /** A row on its bed. The last peer is the reference of the others. */
@@ -106,6 +107,8 @@ const ROWS: Readonly<Record<string, Row>> = {
     receiver: { attack: 'receiver', guests: 2, queues: 32 },
     none: { attack: 'none', guests: 1, queues: 64 },
   }),
+  rtt: roundTripRow('rtt', 0),
+  'rtt-100k': roundTripRow('rtt-100k', 100_000),
   idle: tapRow(async (scale, peers, report) => {
     for (const peer of peers.filter((name) => name !== 'c-reference')) {
       await withBed(peer, true, async (bed) => {
@@ -163,6 +166,28 @@ function frameRow(row: string, length: number): Row<TapPeer> {
         const { mpps, cpuNs } = bed.frames(length, scale.seconds)
         report.add(row, peer, 'Mpps', mpps)
         report.add(row, peer, 'ns CPU/frame', cpuNs)
+      }),
+    ),
+  )
+}
+
+/** Round trips from the first frame on; beside a load of so many frames a second. */
+function roundTripRow(row: string, loadPerSecond: number): Row<TapPeer> {
+  return tapRow((scale, peers, report) =>
+    inTurn(scale, peers, (peer) =>
+      withBed(peer, true, async (bed) => {
+        const load = loadPerSecond > 0 ? bed.startLoad(loadPerSecond) : undefined
+        try {
+          const first = bed.roundTrips(FIRST_PINGS)
+          const all = sorted(bed.roundTrips(scale.seconds * 400))
+          const at = (part: number): number => all[Math.floor((all.length - 1) * part)]
+          report.add(row, peer, 'us rtt first 50', median(first))
+          report.add(row, peer, 'us rtt median', at(0.5))
+          report.add(row, peer, 'us rtt p99', at(0.99))
+          report.add(row, peer, 'us rtt p99.9', at(0.999))
+        } finally {
+          if (load !== undefined) await end(load, () => load.kill('SIGTERM'))
+        }
       }),
     ),
   )
@@ -320,7 +345,7 @@ function ratioToReference(figure: Figure, figures: readonly Figure[]): number | 
   const reference = figures.find(
     (other) => other.row === figure.row && other.unit === figure.unit && other.peer === name,
   )
-  if (reference === undefined || reference === figure || !/bit|pps|CPU/.test(figure.unit))
+  if (reference === undefined || reference === figure || !/bit|pps|CPU|rtt/.test(figure.unit))
     return undefined
   return median(figure.values.map((value, round) => value / reference.values[round]))
 }

@@ -181,6 +181,20 @@ export class Bed {
     return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024
   }
 
+  /** Round trips of that many pings, one after another, in microseconds; as they came. */
+  roundTrips(count: number): number[] {
+    const told = this.exec(0, 'ping', '-i', '0.005', '-c', String(count), '-W', '2', '10.0.0.2')
+    return [...told.matchAll(/time=([\d.]+) ms/g)].map(([, ms]) => Number(ms) * 1000)
+  }
+
+  /** Sends so many short frames a second to nobody in particular, from the far side, until it is ended. */
+  startLoad(perSecond: number): ChildProcess {
+    const mac = this.exec(0, 'cat', '/sys/class/net/x0/address').trim()
+    const load = [join(BIN, 'generator'), 'x0', '60', '1000000', mac, String(perSecond)]
+    const command = ['netns', 'exec', this.netns[1], 'taskset', '-c', '1', ...load]
+    return spawn('ip', command, { stdio: 'ignore' })
+  }
+
   /** Offers frames of a length for some seconds; what arrived per second, and its price. */
   frames(length: number, seconds: number): { mpps: number; cpuNs: number } {
     const mac = this.#farMac ?? this.exec(1, 'cat', '/sys/class/net/x0/address').trim()

@@ -1,7 +1,8 @@
 /*
- * Sends equal frames as fast as it goes: AF_PACKET, 64 frames a call, past the qdisc.
+ * Sends equal frames: AF_PACKET, past the qdisc. As fast as it goes, 64 frames a call; or at a rate
+ * (frames a second), 4 frames a call.
  *
- *   generator IFNAME LENGTH SECONDS DSTMAC     prints the frames sent
+ *   generator IFNAME LENGTH SECONDS DSTMAC [RATE]     prints the frames sent
  *
  * Ethertype 0x88b5, so that the receiver's stack discards them early.
  */
@@ -15,15 +16,25 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { BATCH = 64 };
+enum { BATCH = 64, BATCH_PACED = 4 };
+
+/* Sleeps until so many seconds after the start. */
+static void sleep_until(struct timespec start, double seconds)
+{
+	long ns = start.tv_nsec + (long)((seconds - (double)(long)seconds) * 1e9);
+	struct timespec due = { start.tv_sec + (long)seconds + ns / 1000000000, ns % 1000000000 };
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+}
 
 int main(int argc, char **argv)
 {
 	static unsigned char frame[65600];
 	struct mmsghdr messages[BATCH];
 	unsigned mac[6];
-	if (argc != 5)
+	if (argc != 5 && argc != 6)
 		return 2;
+	double rate = argc == 6 ? atof(argv[5]) : 0;
+	unsigned batch = rate > 0 ? BATCH_PACED : BATCH;
 	int fd = socket(AF_PACKET, SOCK_RAW, 0);
 	struct sockaddr_ll address = { .sll_family = AF_PACKET,
 		.sll_ifindex = (int)if_nametoindex(argv[1]) };
@@ -49,9 +60,11 @@ int main(int argc, char **argv)
 	long sent = 0;
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	do {
-		int done = sendmmsg(fd, messages, BATCH, 0);
+		int done = sendmmsg(fd, messages, batch, 0);
 		if (done > 0)
 			sent += done;
+		if (rate > 0)
+			sleep_until(start, (double)sent / rate);
 		clock_gettime(CLOCK_MONOTONIC, &now);
 		elapsed = (double)(now.tv_sec - start.tv_sec) + (double)(now.tv_nsec - start.tv_nsec) / 1e9;
 	} while (elapsed < atof(argv[3]));

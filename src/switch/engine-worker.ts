@@ -6,6 +6,7 @@ import type { IoTier, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EventSignals } from '../native/event-signals.ts'
+import { shim } from '../native/shim.ts'
 import { ReplayPort } from '../port/pcap-port.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { TapPort } from '../port/tap-port.ts'
@@ -18,11 +19,13 @@ import { Engine } from './engine.ts'
 import { makePort } from './make-port.ts'
 import type { PortSurroundings } from './make-port.ts'
 import { shapeTap } from './tap-shape.ts'
+import { WarmUp } from './warm-up.ts'
 
 dropThreadCapabilities()
 const data = workerData as EngineWorkerData
 const controlPort = parentPort!
 const counters = new Float64Array(data.counters)
+const engineCounters = new Float64Array(data.engineCounters)
 const shared = new Int32Array(data.shared)
 const clock = new KernelClock()
 const signals = new EventSignals(data.aioContext)
@@ -42,7 +45,7 @@ const engine = new Engine(
     macSeed: (Math.random() * 2 ** 32) | 0,
     dropsReservedGroups: data.dropsReservedGroups,
     counters,
-    engineCounters: new Float64Array(data.engineCounters),
+    engineCounters,
     shared,
     sleepMaxUs: data.sleepMaxUs,
     clock,
@@ -71,9 +74,19 @@ const surroundings: PortSurroundings = {
   },
 }
 
+const warmUp = new WarmUp({
+  ...surroundings,
+  engine,
+  engineCounters,
+  shared,
+  wake: () => void shim.eventfdWrite(data.eventFd),
+})
+
 function handle(request: EngineRequest): unknown {
   switch (request.op) {
     case 'add-port':
+      warmUp.expect(request.description)
+      if (!request.isHeld) warmUp.run()
       return engine.addPort(makePort(request, surroundings), request.mtu, request.isHeld)
     case 'replace-port':
       return engine.replacePort(makePort(request, surroundings))
@@ -88,6 +101,7 @@ function handle(request: EngineRequest): unknown {
     case 'hold':
       return engine.hold(request.ports)
     case 'release':
+      warmUp.run()
       return engine.release(request.ports)
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)

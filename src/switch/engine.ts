@@ -452,6 +452,10 @@ export class Engine {
     }
   }
 
+  get isRecorded(): boolean {
+    return this.#recorders.length > 0
+  }
+
   addRecorder(recorder: Recorder): void {
     this.#recorders.push(recorder)
   }

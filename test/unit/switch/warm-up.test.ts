@@ -1,0 +1,173 @@
+/** The engine warms up on frames of its own, and nothing of that is left. */
+import { readdirSync } from 'node:fs'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Recorder } from '../../../src/capture/recorder.ts'
+import { createCaptureRing } from '../../../src/capture/ring.ts'
+import { probeTiers } from '../../../src/io/probe.ts'
+import { ReadWriteTier } from '../../../src/io/read-write-tier.ts'
+import type { IoTier, TierEvents } from '../../../src/io/tier.ts'
+import { UringTier } from '../../../src/io/uring-tier.ts'
+import { makeEventFd } from '../../../src/native/event-fd.ts'
+import { EventSignals } from '../../../src/native/event-signals.ts'
+import { shim } from '../../../src/native/shim.ts'
+import { MemoryEndpoint, MemoryEnginePort } from '../../../src/port/memory-port.ts'
+import { MemoryRing } from '../../../src/port/memory-ring.ts'
+import { PORTS_MAX } from '../../../src/port/port.ts'
+import { VirtioScratch } from '../../../src/port/virtio-scratch.ts'
+import { allocateCounters } from '../../../src/stats/port-counters.ts'
+import { KernelClock } from '../../../src/switch/clock.ts'
+import {
+  ENGINE_BURSTS,
+  ENGINE_COUNTERS,
+  SHARED_PENDING,
+  SHARED_WORDS,
+} from '../../../src/switch/engine-cells.ts'
+import type { PortDescription } from '../../../src/switch/engine-messages.ts'
+import { Engine } from '../../../src/switch/engine.ts'
+import { WarmUp } from '../../../src/switch/warm-up.ts'
+
+const tap = (vnetHdrLength: number): PortDescription => ({ kind: 'tap', fds: [], vnetHdrLength })
+const GUEST: PortDescription = { kind: 'virtio' }
+const POSTPONED: PortDescription = { kind: 'postponed' }
+
+class Bench implements Disposable {
+  readonly eventFd: number = makeEventFd()
+  readonly signals: EventSignals = EventSignals.open()
+  readonly counters = new Float64Array(allocateCounters(PORTS_MAX))
+  readonly engineCounters = new Float64Array(ENGINE_COUNTERS)
+  readonly shared = new Int32Array(SHARED_WORDS)
+  readonly engine: Engine
+  readonly scratch: VirtioScratch
+  readonly warmUp: WarmUp
+  /** A member of the switch, that every flood would reach. */
+  readonly witness: MemoryEndpoint
+  readonly failed: number[] = []
+
+  constructor(makeTier: (eventFd: number, events: TierEvents) => IoTier, macTableSize = 1024) {
+    const { counters, engineCounters, shared, signals } = this
+    const clock = new KernelClock()
+    this.engine = new Engine(
+      {
+        pace: 'adaptive',
+        macAgingS: 300,
+        macTableSize,
+        macSeed: 1,
+        dropsReservedGroups: false,
+        counters,
+        engineCounters,
+        shared,
+        sleepMaxUs: -1,
+        clock,
+        onPortFailed: (port) => this.failed.push(port),
+      },
+      (events) => makeTier(this.eventFd, events),
+    )
+    this.scratch = new VirtioScratch(this.engine.copies)
+    const inward = MemoryRing.create()
+    const outward = MemoryRing.create()
+    const { engine, scratch } = this
+    engine.addPort(new MemoryEnginePort(0, inward, outward, engine.copies, counters), 0)
+    this.witness = new MemoryEndpoint('witness', inward, outward, () => undefined)
+    this.warmUp = new WarmUp({
+      engine,
+      tier: engine.tier,
+      copies: engine.copies,
+      scratch,
+      signals,
+      counters,
+      engineCounters,
+      shared,
+      clock,
+      portFailed: (port) => this.failed.push(port),
+      events: { queueBroken: (port) => this.failed.push(port), driverCalled: () => undefined },
+      wake: () => void shim.eventfdWrite(this.eventFd),
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.engine.removePort(0)
+    this.witness.close()
+    this.scratch.close()
+    this.engine.close()
+    this.signals.close()
+    shim.close(this.eventFd)
+  }
+}
+
+const lacks = probeTiers().find(({ name }) => name === 'io_uring-multishot')?.reason
+const fdCount = (): number => readdirSync('/proc/self/fd').length
+
+describe.each([
+  ['read-write', (fd: number, events: TierEvents) => new ReadWriteTier(fd, events)],
+  ['io_uring-multishot', (fd: number, events: TierEvents) => new UringTier(fd, events)],
+] as const)('%s', (name, makeTier) => {
+  const isMissing = name === 'io_uring-multishot' && lacks !== undefined
+  const why = isMissing ? ` (skipped: ${lacks})` : ''
+
+  describe.skipIf(isMissing)(`a warm-up${why}`, () => {
+    let bench: Bench
+    beforeEach(() => {
+      bench = new Bench(makeTier)
+    })
+    afterEach(() => bench[Symbol.dispose]())
+
+    test.each([
+      ['TAPs', [tap(12)]],
+      ['TAPs of two kinds', [tap(12), tap(0), tap(12)]],
+      ['guests', [GUEST]],
+      ['all kinds', [tap(12), GUEST]],
+      ['ports that are to come', [POSTPONED]],
+    ])('passes frames between %s, and leaves nothing', (_, kinds) => {
+      const { warmUp, engine, engineCounters, counters, shared } = bench
+      const fds = fdCount()
+      Atomics.store(shared, SHARED_PENDING, 1)
+      for (const kind of kinds) warmUp.expect(kind)
+      expect(warmUp.run()).toBeGreaterThan(100)
+      expect(fdCount()).toBe(fds)
+      expect(counters.every((count) => count === 0)).toBe(true)
+      expect(engineCounters.every((count) => count === 0)).toBe(true)
+      expect(bench.failed).toEqual([])
+      expect(engine.forwarder.macTable.entries).toBe(0)
+      for (let index = 1; index < PORTS_MAX; index++) {
+        expect(engine.forwarder.port(index)).toBeNull()
+      }
+      expect(bench.witness.receive()).toBeNull()
+      expect(Atomics.load(shared, SHARED_PENDING)).toBe(1)
+      // Once is enough.
+      for (const kind of kinds) warmUp.expect(kind)
+      expect(warmUp.run()).toBe(0)
+    })
+
+    test('is left out when frames pass already, and when nothing is expected that needs it', () => {
+      const { warmUp, engineCounters } = bench
+      expect(warmUp.run()).toBe(0)
+      warmUp.expect({ kind: 'memory' } as PortDescription)
+      expect(warmUp.run()).toBe(0)
+      engineCounters[ENGINE_BURSTS] = 1
+      warmUp.expect(tap(12))
+      expect(warmUp.run()).toBe(0)
+    })
+
+    test('is left out while a capture runs', () => {
+      const { warmUp, engine } = bench
+      const format = { format: 'pcapng', direction: 'both', snapLength: 64, countLimit: 0 } as const
+      const { window, handle } = createCaptureRing(format)
+      const recorder = new Recorder(handle, PORTS_MAX)
+      engine.addRecorder(recorder)
+      warmUp.expect(tap(12))
+      expect(warmUp.run()).toBe(0)
+      engine.removeRecorder(recorder)
+      window.unmap()
+    })
+  })
+
+  test.skipIf(isMissing)(
+    `without room for its addresses it is left out, and nobody is flooded${why}`,
+    () => {
+      using bench = new Bench(makeTier, 1)
+      bench.warmUp.expect(tap(12))
+      expect(bench.warmUp.run()).toBe(0)
+      expect(bench.witness.receive()).toBeNull()
+    },
+  )
+})
