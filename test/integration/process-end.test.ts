@@ -179,8 +179,9 @@ describe.each(NODES)('on %s', (node) => {
       expect(daemon.process.stderr).toMatch(
         isRepeated ? /forced end: a second SIGTERM/ : /forced end: closing took more than 5 s/,
       )
-      if (isRepeated) expect(tookMs).toBeLessThan(3000)
-      else expect(tookMs).toBeLessThan(6500)
+      // Before the others' five seconds; and those take no longer than a busy machine makes them.
+      if (isRepeated) expect(tookMs).toBeLessThan(5000)
+      else expect(tookMs).toBeLessThan(15_000)
       expect(existsSync(daemon.control)).toBe(false)
       expect(existsSync(paths.guest)).toBe(false)
     }

@@ -20,6 +20,7 @@ import type { MemoryPort, Switch } from '../../src/switch/api.ts'
 import { KernelClock } from '../../src/switch/clock.ts'
 import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/switch/engine-cells.ts'
 import { Engine } from '../../src/switch/engine.ts'
+import { whileTrue } from '../support/bounded.ts'
 import { frameHex, frameNumber, IFNAME, IO, Lab } from '../support/lab.ts'
 import { sh, until } from '../support/processes.ts'
 
@@ -289,7 +290,7 @@ class EngineBench implements AsyncDisposable {
 
   async turnUntil(isDone: () => boolean): Promise<void> {
     await until('the turns have done it', () => {
-      while (this.engine.turn(false, 0) > 0 || this.engine.tier.spin());
+      whileTrue('turns', () => this.engine.turn(false, 0) > 0 || this.engine.tier.spin())
       return isDone()
     })
   }

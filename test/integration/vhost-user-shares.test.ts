@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
 import { shim } from '../../src/native/shim.ts'
+import { hasCome } from '../support/bounded.ts'
 import { F_PROTOCOL, F_VERSION_1, FrontEnd, u32s, u64s } from '../support/front-end.ts'
 import { IO } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
@@ -66,13 +67,7 @@ async function passesFrames(id: string, number: number): Promise<void> {
   await guest.start()
   await until(`${id} is connected`, () => sw.port(id).state === 'connected')
   guest.transmit(frame(255, 3, number))
-  await until('the frame comes through', () => {
-    for (;;) {
-      const bytes = sw.memoryPort('m').receive()
-      if (bytes === null) return false
-      if (Buffer.compare(bytes, frame(255, 3, number)) === 0) return true
-    }
-  })
+  await until('the frame comes through', () => hasCome(sw.memoryPort('m'), frame(255, 3, number)))
 }
 
 test('a guest that changes its memory all the time is read more slowly, and nobody else', async () => {

@@ -3,6 +3,8 @@ import { createHash, randomBytes } from 'node:crypto'
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { flowHash } from '../../src/wire/flow-hash.ts'
+import { ipv4Address, ipv4Frame, ports, TCP } from '../support/flow-frames.ts'
 import { bootGuest, startGuest } from '../support/qemu.ts'
 import type { Guest, GuestOptions } from '../support/qemu.ts'
 import type { Daemon } from '../support/lab.ts'
@@ -89,6 +91,33 @@ function downloadHost(lab: Lab, netns: string, address: string): string {
   return digestOf(lab.exec(netns, 'sh', '-c', command))
 }
 
+/** Ports of guest 0 whose connections to port 80 of guest 1 bring it frames by this receiveq. */
+function portsOfQueue(queue: number, queues: number, count: number): number[] {
+  const [to, from] = [GUESTS[0], GUESTS[1]].map(ipv4Address)
+  const isOfQueue = (port: number): boolean => {
+    const bytes = ipv4Frame(from, to, TCP, ports(80, port))
+    return (flowHash(bytes, 0, bytes.length) >>> 0) % queues === queue
+  }
+  const all = Array.from({ length: 1000 }, (_, at) => 40_000 + at).filter(isOfQueue)
+  return all.slice(0, count)
+}
+
+/** Which ports the connections that a guest begins may have. */
+async function setLocalPorts(guest: Guest, first: number, last: number): Promise<void> {
+  const range = '/proc/sys/net/ipv4/ip_local_port_range'
+  expect(await guest.output(`echo ${first} ${last} >${range} && cat ${range}`)).toMatch(
+    new RegExp(`${first}\\s+${last}`),
+  )
+}
+
+/** Frames that came by each of two receiveqs. */
+async function received(guest: Guest): Promise<number[]> {
+  const statistics = await guest.output('ethtool -S eth0')
+  return [0, 1].map((queue) =>
+    Number(new RegExp(`rx_queue_${queue}_packets: (\\d+)`).exec(statistics)?.[1]),
+  )
+}
+
 test('two guests with two queue pairs each ping each other and transfer both ways', async () => {
   await using lab = new Lab()
   const daemon = await lab.daemon(
@@ -108,13 +137,20 @@ test('two guests with two queue pairs each ping each other and transfer both way
   const served = [await serve(guests[0]), await serve(guests[1])]
   expect(await download(guests[0], GUESTS[1])).toBe(served[1])
   expect(await download(guests[1], GUESTS[0])).toBe(served[0])
-  // More flows than queues: with a hash over the flow both receiveqs get their share.
-  for (let flow = 0; flow < 8; flow++) await download(guests[0], GUESTS[1])
-  const statistics = await guests[0].output('ethtool -S eth0')
+  // A flow goes to the receiveq that its hash says.
   for (const queue of [0, 1]) {
-    const packets = new RegExp(`rx_queue_${queue}_packets: (\\d+)`).exec(statistics)
-    expect(Number(packets?.[1])).toBeGreaterThan(100)
+    const before = await received(guests[0])
+    for (const port of portsOfQueue(queue, 2, 4)) {
+      await setLocalPorts(guests[0], port, port)
+      expect(await download(guests[0], GUESTS[1])).toBe(served[1])
+    }
+    const after = await received(guests[0])
+    const packets = after.map((count, at) => count - before[at])
+    // No frame has more than 64 KiB; the other one has what is no part of a download.
+    expect(packets[queue]).toBeGreaterThanOrEqual((4 * TRANSFER) / 65536)
+    expect(packets[1 - queue]).toBeLessThan(TRANSFER / 65536)
   }
+  await setLocalPorts(guests[0], 32768, 60999)
   // Fewer queues and more again, while it runs.
   for (const pairs of [1, 2]) {
     await guests[0].output(`ethtool -L eth0 combined ${pairs}`)

@@ -457,7 +457,8 @@ describe.each(KINDS)('a $name queue of a hostile driver', (kind) => {
         fc.array(attack, { maxLength: 40 }),
         attacked,
       ),
-      { numRuns: 800 },
+      // The same attacks each time, so that it is no chance what they find.
+      { numRuns: 800, seed: 1 },
     )
     // The attacks were good ones: they found nearly every way to break a queue.
     expect(seen.size).toBeGreaterThanOrEqual(6)

@@ -4,6 +4,7 @@
  * why it does not; every delivery, its order and every counter must agree.
  */
 import fc from 'fast-check'
+import { whileTrue } from '../support/bounded.ts'
 import { expect, test } from 'vitest'
 import { COUNTER_NAMES } from '../../src/stats/counters.ts'
 import type { CounterName } from '../../src/stats/counters.ts'
@@ -296,7 +297,7 @@ class Pair implements Disposable {
         if (!sim.ports[port].send(bytesOf(one, this.#number++))) throw new Error('ring full')
       }
     }
-    while (sim.engine.turn(false, 0) > 0);
+    whileTrue('turns with frames', () => sim.engine.turn(false, 0) > 0)
     for (const port of this.order) {
       const own = present.find((send) => send.port === port)
       if (own !== undefined) model.enter(port, own.frames, first.get(port)!, nowS)

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
 import { shim } from '../../src/native/shim.ts'
+import { hasCome } from './bounded.ts'
 import { FrontEnd } from './front-end.ts'
 import { IO } from './lab.ts'
 import { until } from './processes.ts'
@@ -87,8 +88,6 @@ export class HostileLab {
   async passesFrames(): Promise<void> {
     const number = ++this.#number
     const memory = this.sw.memoryPort('m')
-    const isIt = (bytes: Uint8Array, source: number): boolean =>
-      Buffer.compare(bytes, frame(255, source, number)) === 0
     await until('the good guest’s frame comes through', () => {
       // Again and again: with a flood from the hostile guest the memory port's ring may be full. But
       // only when the one before has been taken: a transmitq that stands still is found out.
@@ -96,20 +95,17 @@ export class HostileLab {
         this.#good.transmit(frame(255, 2, number))
         this.#sent++
       }
-      for (;;) {
-        const bytes = memory.receive()
-        if (bytes === null) return false
-        if (isIt(bytes, 2)) return true
-      }
+      return hasCome(memory, frame(255, 2, number))
     })
     await until('the good guest has its frame', async () => {
       // Again and again: what the hostile guest sent may have used up the buffers.
       memory.send(frame(255, 1, number))
-      while (this.#good.usedIndex(0) !== (this.#received & 0xffff)) {
+      for (let count = 0; count < POSTED; count++) {
+        if (this.#good.usedIndex(0) === (this.#received & 0xffff)) return false
         const received = await this.#good.receive()
         this.#received++
         this.#good.post(1)
-        if (isIt(received.frame, 1)) return true
+        if (Buffer.compare(received.frame, frame(255, 1, number)) === 0) return true
       }
       return false
     })
@@ -138,13 +134,9 @@ export class HostileLab {
     await guest.start()
     await this.stateIs('connected')
     guest.transmit(frame(255, 3, 0x600d))
-    await until('the new guest’s frame comes through', () => {
-      for (;;) {
-        const bytes = this.sw.memoryPort('m').receive()
-        if (bytes === null) return false
-        if (Buffer.compare(bytes, frame(255, 3, 0x600d)) === 0) return true
-      }
-    })
+    await until('the new guest’s frame comes through', () =>
+      hasCome(this.sw.memoryPort('m'), frame(255, 3, 0x600d)),
+    )
     this.kill(guest)
   }
 

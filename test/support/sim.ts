@@ -10,6 +10,7 @@ import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts
 import type { Clock } from '../../src/switch/clock.ts'
 import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/switch/engine-cells.ts'
 import { Engine } from '../../src/switch/engine.ts'
+import { whileTrue } from './bounded.ts'
 
 const PORTS = 32
 
@@ -94,7 +95,7 @@ export class Sim implements Disposable {
   /** Sends a frame into a port and runs the switch until it is quiet. */
   send(port: number, frame: Uint8Array): void {
     if (!this.ports[port].send(frame)) throw new Error('ring full')
-    while (this.engine.turn(false, 0) > 0);
+    whileTrue('turns with frames', () => this.engine.turn(false, 0) > 0)
   }
 
   /** Everything that the switch gave to a port since the last call. */

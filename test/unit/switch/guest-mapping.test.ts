@@ -3,6 +3,7 @@ import { closeSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { tmpdir } from 'node:os'
 import { afterEach, describe, expect, test } from 'vitest'
+import { whileTrue } from '../../support/bounded.ts'
 import { shim } from '../../../src/native/shim.ts'
 import {
   fileRefusal,
@@ -88,7 +89,7 @@ describe('the windows of a port', () => {
   /** How many are left. */
   function left(budget: WindowBudget): number {
     let count = 0
-    while (budget.take()) count++
+    whileTrue('windows', () => budget.take() && ++count > 0)
     budget.giveBack(count)
     return count
   }

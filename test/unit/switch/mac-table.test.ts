@@ -1,4 +1,5 @@
 /** The learning table one step at a time; test/property/mac-table.test.ts has the model. */
+import { whileTrue } from '../../support/bounded.ts'
 import { describe, expect, test } from 'vitest'
 import { MacTable } from '../../../src/switch/mac-table.ts'
 
@@ -185,7 +186,7 @@ describe('forgetting', () => {
     for (let k = 0; k < size; k++) table.learn(2 + (k >>> 16), k & 0xffff, 0, k & 1)
     const before = table.entries
     let calls = 1
-    while (!table.sweep(1)) calls++
+    whileTrue('sweeps', () => !table.sweep(1) && calls++ > 0)
     expect(calls).toBe(cells / SWEEP_CELLS)
     let old = 0
     table.forEach((_hi, _lo, _port, seenS) => (old += seenS === 0 ? 1 : 0))

@@ -1,5 +1,6 @@
 /** Who may have how many windows: whatever guests take, every other port finds its own. */
 import { describe, expect, test } from 'vitest'
+import { whileTrue } from '../../support/bounded.ts'
 import { WINDOWS_MAX } from '../../../src/mem/window.ts'
 import { PORTS_MAX } from '../../../src/port/port.ts'
 import {
@@ -14,7 +15,7 @@ import {
 const greedy = (pool: WindowPool): number => {
   const budget = new WindowBudget(pool)
   let count = 0
-  while (budget.take()) count++
+  whileTrue('windows', () => budget.take() && ++count > 0)
   return count
 }
 
