@@ -4,6 +4,7 @@
  */
 import type { Config } from '../config/load.ts'
 import { makeCommands } from '../control/commands.ts'
+import { EventPace } from '../control/event-pace.ts'
 import type { ServerVersion } from '../control/server.ts'
 import { ControlServer } from '../control/server.ts'
 import { StateError } from '../errors.ts'
@@ -42,6 +43,9 @@ export class Daemon {
   readonly #running: RunningConfig
   /** The ports of an incoming instance are open, and what they needed is still to be given up. */
   #mustLock = false
+  readonly #linkChanges = new EventPace<Readonly<Record<string, unknown>>>((data) =>
+    this.#server.sendEvent('PORT_LINK_CHANGED', data),
+  )
   #end!: (isWanted: boolean) => void
 
   private constructor(options: DaemonOptions) {
@@ -185,13 +189,14 @@ export class Daemon {
       this.#server.sendEvent('PORT_ADDED', { id: info.id })
     })
     events.on('port-removed', (id: string) => {
+      this.#linkChanges.forget(id)
       log(`port ${id}: removed`)
       this.#server.sendEvent('PORT_REMOVED', { id })
     })
     events.on('port-changed', (info: PortInfo) => {
       const error = info.error === undefined ? '' : ` error="${info.error}"`
       log(`${info.type} ${info.id}: state=${info.state}${error}`)
-      this.#server.sendEvent('PORT_LINK_CHANGED', {
+      this.#linkChanges.say(info.id, {
         id: info.id,
         state: info.state,
         up: info.state === 'open' || info.state === 'connected',
@@ -208,6 +213,7 @@ export class Daemon {
 
   /** Tells the sessions, closes every port, removes the socket. */
   async close(): Promise<void> {
+    this.#linkChanges.close()
     this.#server.sendEvent('SHUTDOWN', { guest: false, reason: 'host-qmp-quit' })
     await this.switch.close()
     await this.#server.close()
