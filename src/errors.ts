@@ -2,7 +2,6 @@
  * What framepump throws. Match on `code`, not on the class or the text: each code has a row in the
  * README (meaning, cause, what to do).
  */
-import { getSystemErrorName } from 'node:util'
 
 export interface FramepumpErrorOptions {
   /** What the user can do about it; the CLI prints it in brackets. */
@@ -13,12 +12,15 @@ export interface FramepumpErrorOptions {
 export class FramepumpError extends Error {
   readonly code: string
   readonly hint: string | undefined
+  /** The port that it is about, if it is known: texts that are QEMU's do not name it. */
+  port: string | undefined
 
   constructor(code: string, message: string, options: FramepumpErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.name = new.target.name
     this.code = code
     this.hint = options.hint
+    this.port = undefined
   }
 }
 
@@ -35,6 +37,36 @@ export class ConfigError extends FramepumpError {
     super(code, message, options)
     this.path = options.path ?? ''
   }
+}
+
+/** Several that were found in one go; the text has all of them. */
+export class ConfigErrors extends ConfigError {
+  readonly errors: readonly ConfigError[]
+
+  constructor(errors: readonly ConfigError[]) {
+    const texts = errors.map(({ message, hint }) =>
+      hint === undefined ? message : `${message} (${hint})`,
+    )
+    super(errors[0].code, texts.join('; '), { path: errors[0].path })
+    this.errors = errors
+  }
+}
+
+/** Runs a check; the errors that it finds join the list. Returns what it returns, if it finds none. */
+export function gather<T>(errors: ConfigError[], check: () => T): T | undefined {
+  try {
+    return check()
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    errors.push(...(error instanceof ConfigErrors ? error.errors : [error]))
+    return undefined
+  }
+}
+
+/** Throws them, if there are any: one as itself, several together. */
+export function throwGathered(errors: readonly ConfigError[]): void {
+  if (errors.length === 1) throw errors[0]
+  if (errors.length > 1) throw new ConfigErrors(errors)
 }
 
 /** The operating system refused something. */
@@ -79,10 +111,3 @@ export class ProtocolError extends FramepumpError {
 
 /** The API was used in a state that does not allow it. */
 export class StateError extends FramepumpError {}
-
-/** The errno name (`EBUSY`) of a negative return value of the shim. */
-export function errnoName(result: number): string {
-  const name = getSystemErrorName(result)
-  // libuv does not know all of Linux's: EBADFD is what a TAP answers when its device is gone.
-  return name.startsWith('Unknown') ? (result === -77 ? 'EBADFD' : `errno ${-result}`) : name
-}

@@ -7,7 +7,13 @@ import { Worker } from 'node:worker_threads'
 import { ConfigError } from '../errors.ts'
 import type { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
-import type { Capture, CaptureFormat, CaptureOptions, CaptureSummary } from '../switch/api.ts'
+import type {
+  Capture,
+  CaptureFormat,
+  CaptureInfo,
+  CaptureOptions,
+  CaptureSummary,
+} from '../switch/api.ts'
 import { pcapHeader } from '../wire/pcap.ts'
 import { interfaceDescription, sectionHeader } from '../wire/pcapng.ts'
 import type { Destination } from './destination.ts'
@@ -48,7 +54,8 @@ export class CaptureSession implements Capture {
   #hasBegun = false
   #detached: Promise<void> | undefined
 
-  constructor(id: number, options: CaptureOptions, detach: Detach) {
+  /** `user`: who captures, as people say. */
+  constructor(id: number, options: CaptureOptions, detach: Detach, user: string = `capture ${id}`) {
     checkOptions(options)
     const format = options.format ?? formatOf(options)
     this.id = id
@@ -60,7 +67,7 @@ export class CaptureSession implements Capture {
       countLimit: options.count ?? 0,
     })
     try {
-      this.#destination = openDestination(options.to)
+      this.#destination = openDestination(options.to, user)
     } catch (error) {
       window.unmap()
       throw error
@@ -74,6 +81,22 @@ export class CaptureSession implements Capture {
     const header = format === 'pcapng' ? sectionHeader('framepump') : pcapHeader(handle.snapLength)
     new Uint8Array(window.buffer).set(header)
     Atomics.store(this.#control, RING_HEAD, header.length)
+  }
+
+  /** What it is, and how far it has come. */
+  info(): CaptureInfo {
+    const { format, direction, snapLength, countLimit } = this.ring
+    return {
+      id: this.id,
+      to: this.#destination.name,
+      format,
+      direction,
+      ...(this.ports === null ? {} : { ports: [...this.ports] }),
+      snapLength,
+      ...(countLimit === 0 ? {} : { count: countLimit }),
+      frames: this.#counts[COUNT_FRAMES],
+      dropped: this.#counts[COUNT_DROPPED],
+    }
   }
 
   /**

@@ -6,12 +6,13 @@ import { constants, fstatSync, ftruncateSync, lstatSync, unlinkSync } from 'node
 import { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { getSystemErrorMap } from 'node:util'
 import { EEXIST, ENOENT } from '../abi/errno.ts'
-import { errnoName, SysError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { SysError } from '../errors.ts'
 import { checkFdFree, claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
 import type { CaptureOptions } from '../switch/api.ts'
+import { systemReason } from '../text.ts'
 import { claimFile } from './files-in-use.ts'
 
 const O_CLOEXEC = 0o2000000
@@ -35,20 +36,22 @@ export interface Destination {
 const nothing = (): void => undefined
 const settled = (): Promise<undefined> => Promise.resolve(undefined)
 
-export function openDestination(to: CaptureOptions['to']): Destination {
+/** `user`: who writes there, as people say. */
+export function openDestination(to: CaptureOptions['to'], user: string): Destination {
   if ('fd' in to && typeof to.fd === 'number' && !('write' in to)) {
-    return givenDescriptor(to.fd, to.truncate === true)
+    return givenDescriptor(to.fd, to.truncate === true, user)
   }
-  if ('path' in to && typeof to.path === 'string' && !('write' in to)) return openFile(to.path)
+  if ('path' in to && typeof to.path === 'string' && !('write' in to))
+    return openFile(to.path, user)
   return openStream(to as Writable)
 }
 
-function givenDescriptor(fd: number, isTruncated: boolean): Destination {
+function givenDescriptor(fd: number, isTruncated: boolean, user: string): Destination {
   const name = 'the given descriptor'
   checkFdFree(fd, false)
   // Its name may be another's namespace's: the file is claimed as what it is.
-  const release = isTruncated ? claimFile(fd, name, true) : nothing
-  const claim = claimFd(fd, 'a capture writes to it')
+  const release = isTruncated ? claimFile(fd, name, true, user) : nothing
+  const claim = claimFd(fd, `${user} writes to it`)
   const released = (): void => {
     release()
     claim.end()
@@ -61,14 +64,14 @@ function empty(fd: number): void {
   if (fstatSync(fd).isFile()) ftruncateSync(fd)
 }
 
-function openFile(path: string): Destination {
+function openFile(path: string, user: string): Destination {
   const { fd, isNew } = openOrMake(path)
   const undo = (): void => {
     if (isNew) removeOwn(path, fd)
     shim.close(fd)
   }
   try {
-    const release = claimFile(fd, path, true)
+    const release = claimFile(fd, path, true, user)
     return {
       fd,
       name: path,
@@ -99,7 +102,7 @@ function openOrMake(path: string): { fd: number; isNew: boolean } {
     if (fd === -EEXIST) fd = shim.open(path, flags | O_CREAT)
   }
   if (fd >= 0) return { fd, isNew }
-  const reason = getSystemErrorMap().get(fd)?.[1] ?? errnoName(fd)
+  const reason = strerror(-fd)
   throw new SysError('CAPTURE_FILE', `cannot create ${path}: ${reason}`, {
     syscall: 'open',
     errno: -fd,
@@ -121,7 +124,7 @@ function openStream(stream: Writable): Destination {
   const fds = new Int32Array(2)
   const made = shim.socketPair(SOCK_STREAM, fds)
   if (made < 0) {
-    throw new SysError('OUT_OF_RESOURCES', `socketpair: ${errnoName(made)}`, { errno: -made })
+    throw new SysError('OUT_OF_RESOURCES', `socketpair: ${strerror(-made)}`, { errno: -made })
   }
   const [ours, theirs] = fds
   const stuck = new AbortController()
@@ -135,7 +138,7 @@ function openStream(stream: Writable): Destination {
       flushed = pipeline(source, stream, { signal: stuck.signal }).then(
         () => undefined,
         (error: Error) =>
-          stuck.signal.aborted ? 'nobody reads the stream' : `stream: ${error.message}`,
+          stuck.signal.aborted ? 'nobody reads the stream' : `stream: ${systemReason(error)}`,
       )
     },
     abandon: () => {

@@ -5,28 +5,28 @@
 import { fstatSync } from 'node:fs'
 import { StateError } from '../errors.ts'
 
-/** How often each is in use. */
-const inUse = new Map<string, number>()
+/** Who uses each, as people say: `port "rec"`, `capture 3`. */
+const inUse = new Map<string, string[]>()
 
-/** Notes that the file is used; returns what ends it. Throws when a writer would not be alone. */
-export function claimFile(fd: number, path: string, isWriter: boolean): () => void {
+/** Notes that `user` uses the file; returns what ends it. Throws when a writer would not be alone. */
+export function claimFile(fd: number, path: string, isWriter: boolean, user: string): () => void {
   const stat = fstatSync(fd)
   // Pipes and devices have no contents to lose.
   if (!stat.isFile()) return () => undefined
   const key = `${stat.dev}:${stat.ino}`
-  const users = inUse.get(key) ?? 0
-  if (isWriter && users > 0) {
-    throw new StateError('CAPTURE_FILE', `cannot write ${path}: a port or a capture uses it`, {
+  const users = inUse.get(key) ?? []
+  if (isWriter && users.length > 0) {
+    throw new StateError('CAPTURE_FILE', `cannot write ${path}: ${users[0]} uses it`, {
       hint: 'give another file',
     })
   }
-  inUse.set(key, users + 1)
+  inUse.set(key, [...users, user])
   let isHeld = true
   return () => {
     if (!isHeld) return
     isHeld = false
-    const left = inUse.get(key)! - 1
-    if (left === 0) inUse.delete(key)
-    else inUse.set(key, left)
+    const left = inUse.get(key)!
+    left.splice(left.indexOf(user), 1)
+    if (left.length === 0) inUse.delete(key)
   }
 }

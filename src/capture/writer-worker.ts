@@ -3,11 +3,10 @@
  * interface statistics. A slow disk fills the ring, a stuck pipe is polled; neither stops anybody.
  */
 import { fstatSync } from 'node:fs'
-import { getSystemErrorMap } from 'node:util'
 import { parentPort, workerData } from 'node:worker_threads'
 import { POLLERR, POLLHUP, POLLOUT } from '../abi/epoll.ts'
 import { EAGAIN, EPIPE } from '../abi/errno.ts'
-import { errnoName } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
 import { Window } from '../mem/window.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { shim } from '../native/shim.ts'
@@ -62,7 +61,7 @@ function write(from: number, offset: number, length: number): number {
     }
     if (done === -EPIPE) throw new Error(readerClosed)
     if (done !== -EAGAIN) {
-      const reason = getSystemErrorMap().get(done)?.[1] ?? errnoName(done)
+      const reason = strerror(-done)
       throw new Error(`cannot write ${name}: ${reason}`)
     }
     // The end may come while we wait here; a reader that still takes something has another turn.

@@ -9,6 +9,7 @@ import { ControlClient } from '../control/client.ts'
 import { ConfigError, SysError } from '../errors.ts'
 import type { CaptureDirection, CaptureSummary } from '../switch/api.ts'
 import { printable, printableJson } from '../switch/printable.ts'
+import { counted, systemReason } from '../text.ts'
 import { defaultControlPath, EXIT_FAILED } from './common.ts'
 
 export interface CaptureCommandOptions {
@@ -132,8 +133,8 @@ function removeOwn(path: string, ino: number): void {
 }
 
 function unopened(path: string, cause: unknown): SysError {
-  const { code, errno } = cause as NodeJS.ErrnoException
-  return new SysError('CAPTURE_FILE', `cannot create ${path}: ${code}`, {
+  const { errno } = cause as NodeJS.ErrnoException
+  return new SysError('CAPTURE_FILE', `cannot create ${path}: ${systemReason(cause)}`, {
     syscall: 'open',
     errno: Math.abs(errno ?? 0),
     path,
@@ -144,7 +145,7 @@ function unopened(path: string, cause: unknown): SysError {
 function report(summary: CaptureSummary, options: CaptureCommandOptions): number {
   const { frames, dropped, error } = summary
   if (options.json === true) process.stderr.write(`${printableJson(summary)}\n`)
-  else process.stderr.write(`framepump: ${frames} frames captured, ${dropped} dropped\n`)
+  else process.stderr.write(`framepump: ${counted(frames, 'frame')} captured, ${dropped} dropped\n`)
   // Whoever reads standard output ends the capture by going.
   const isWanted = options.write === '-' && error?.startsWith('the reader closed') === true
   if (error === undefined || isWanted) return 0

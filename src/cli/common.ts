@@ -1,9 +1,11 @@
 /** What the commands share: paths, errors, exit codes, tables. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { ConfigError, FramepumpError } from '../errors.ts'
+import { EMFILE } from '../abi/errno.ts'
+import { ConfigError, ConfigErrors, FramepumpError } from '../errors.ts'
 import { OPEN_FILES_HINT } from './open-files.ts'
 import { printable } from '../switch/printable.ts'
+import { explain } from '../text.ts'
 
 export const EXIT_FAILED = 1
 export const EXIT_BAD_USAGE = 2
@@ -28,15 +30,14 @@ export function packageVersion(): string {
   return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
 }
 
-/** Says what failed in one line, and which exit code it is. */
+/** Says what failed, each error in one line, and which exit code it is. */
 export function reportError(error: unknown): number {
-  const isOurs = error instanceof FramepumpError
-  const message = error instanceof Error ? error.message : String(error)
-  const wanted = isOurs ? error.hint : undefined
-  const told = wanted ?? (/\bEMFILE\b/.test(message) ? OPEN_FILES_HINT : undefined)
-  const hint = told === undefined ? '' : ` (${told})`
-  process.stderr.write(`${printable(`framepump: ${message}${hint}`)}\n`)
-  if (!isOurs) {
+  const errors = error instanceof ConfigErrors ? error.errors : [error]
+  for (const one of errors) {
+    const hint = isOutOfFiles(one) ? ` (${OPEN_FILES_HINT})` : ''
+    process.stderr.write(`${printable(`framepump: ${explain(one)}${hint}`)}\n`)
+  }
+  if (!(error instanceof FramepumpError)) {
     if (error instanceof Error && process.env['FRAMEPUMP_DEBUG'] !== undefined) {
       process.stderr.write(`${error.stack}\n`)
     }
@@ -45,6 +46,12 @@ export function reportError(error: unknown): number {
   if (error instanceof MachineError || error.code === 'SHIM_NOT_LOADED') return EXIT_MACHINE_LACKS
   if (error.code === 'DAEMON_UNREACHABLE') return EXIT_UNREACHABLE
   return error instanceof ConfigError ? EXIT_BAD_USAGE : EXIT_FAILED
+}
+
+/** And nothing has been said yet of what to do about it. */
+function isOutOfFiles(error: unknown): boolean {
+  const { errno, hint } = (error ?? {}) as { readonly errno?: unknown; readonly hint?: unknown }
+  return hint === undefined && typeof errno === 'number' && Math.abs(errno) === EMFILE
 }
 
 /** 1234567 -> `1.23 M` */

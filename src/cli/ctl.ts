@@ -4,6 +4,8 @@ import { ConfigError } from '../errors.ts'
 import { printableJson } from '../switch/printable.ts'
 import { defaultControlPath } from './common.ts'
 
+const HINT = 'give key=value words or one JSON object'
+
 export async function ctl(
   command: string,
   args: readonly string[],
@@ -35,9 +37,7 @@ function checkWords(args: readonly string[]): void {
   if (args.length === 1 && args[0].startsWith('{')) return void parseArguments(args, {})
   for (const word of args) {
     if (word.indexOf('=') > 0) continue
-    throw new ConfigError('BAD_ARGUMENT', `"${word}" is not key=value`, {
-      hint: 'give key=value words or one JSON object',
-    })
+    throw new ConfigError('BAD_ARGUMENT', `"${word}" is not key=value`, { hint: HINT })
   }
 }
 
@@ -47,7 +47,7 @@ function parseArguments(args: readonly string[], kinds: Kinds): Record<string, u
     try {
       return JSON.parse(args[0]) as Record<string, unknown>
     } catch (cause) {
-      throw new ConfigError('BAD_ARGUMENT', `not JSON: ${args[0]}`, { cause })
+      throw new ConfigError('BAD_ARGUMENT', `not JSON: ${args[0]}`, { hint: HINT, cause })
     }
   }
   return Object.fromEntries(

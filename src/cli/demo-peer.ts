@@ -21,6 +21,20 @@ export type PeerOrder =
       readonly seconds: number
     }
 
+export interface PingResult {
+  readonly sent: number
+  readonly received: number
+  /** On average; null: none was answered. */
+  readonly rttMs: number | null
+}
+
+/** What the sender has sent, and the receiver got. */
+export interface TransferResult {
+  readonly sentBytes: number
+  readonly receivedBytes: number
+  readonly seconds: number
+}
+
 export type PeerAnswer = { readonly value: unknown } | { readonly error: string }
 
 const CHUNK = Buffer.alloc(256 * 1024, 'framepump ')
@@ -46,10 +60,7 @@ function configure(ifname: string, address: string): void {
   ip('link', 'set', ifname, 'up')
 }
 
-async function ping(
-  address: string,
-  count: number,
-): Promise<{ sent: number; received: number; rttMs: string }> {
+async function ping(address: string, count: number): Promise<PingResult> {
   const child = spawn('ping', ['-n', '-q', '-c', String(count), '-i', '0.2', '-W', '2', address], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
@@ -61,7 +72,7 @@ async function ping(
   return {
     sent: Number(counts?.[1] ?? count),
     received: Number(counts?.[2] ?? 0),
-    rttMs: times?.[2] ?? '-',
+    rttMs: times === null ? null : Number(times[2]),
   }
 }
 
@@ -81,11 +92,7 @@ function serve(port: number): Promise<void> {
 }
 
 /** Sends for some seconds; the receiver says how many bytes it got. */
-function send(
-  address: string,
-  port: number,
-  seconds: number,
-): Promise<{ sent: number; received: number; seconds: number }> {
+function send(address: string, port: number, seconds: number): Promise<TransferResult> {
   return new Promise((resolve, reject) => {
     const startMs = Date.now()
     let sent = 0
@@ -106,7 +113,11 @@ function send(
     socket.setEncoding('utf8')
     socket.on('data', (text: string) => (answer += text))
     socket.on('end', () =>
-      resolve({ sent, received: Number(answer), seconds: (Date.now() - startMs) / 1000 }),
+      resolve({
+        sentBytes: sent,
+        receivedBytes: Number(answer),
+        seconds: (Date.now() - startMs) / 1000,
+      }),
     )
     socket.on('error', reject)
   })

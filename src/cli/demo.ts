@@ -16,11 +16,12 @@ import { FramepumpError } from '../errors.ts'
 import { shimPath } from '../native/shim.ts'
 import type { PortInfo, Switch, SwitchOptions } from '../switch/api.ts'
 import { printable, printableJson } from '../switch/printable.ts'
+import { counted } from '../text.ts'
 import { createSwitch } from '../switch/switch.ts'
 import { EXIT_FAILED, formatBits, formatCount, MachineError } from './common.ts'
 import { formatTable } from './table.ts'
 import { respond } from './demo-responder.ts'
-import type { PeerAnswer, PeerOrder } from './demo-peer.ts'
+import type { PeerAnswer, PeerOrder, PingResult, TransferResult } from './demo-peer.ts'
 import { findProgram } from './doctor.ts'
 import { hasReader, onReaderGone } from './output.ts'
 
@@ -154,14 +155,14 @@ async function runDemo(options: DemoOptions): Promise<number> {
       address: ADDRESSES[1],
       count: PINGS,
     })) as PingResult
-    say(`ping: ${ping.received} of ${ping.sent} answered, ${ping.rttMs} ms on average`)
+    say(`ping: ${ping.received} of ${ping.sent} answered, ${ping.rttMs ?? '-'} ms on average`)
 
     say(`tcp: ${options.seconds} s from a to b ...`)
     await peers[1].order({ order: 'serve', port: TCP_PORT })
     const stopTable = options.json === true ? () => undefined : showTable(sw)
     const tcp = (await peers[0]
       .order({ order: 'send', address: ADDRESSES[1], port: TCP_PORT, seconds: options.seconds })
-      .finally(stopTable)) as { sent: number; received: number; seconds: number }
+      .finally(stopTable)) as TransferResult
 
     const virtio = await pingDevice(sw, peers[0], say)
     const ports = sw.ports()
@@ -217,12 +218,6 @@ async function addTap(sw: Switch, id: string, pid: number): Promise<void> {
     }
     throw error
   }
-}
-
-interface PingResult {
-  readonly sent: number
-  readonly received: number
-  readonly rttMs: string
 }
 
 interface Sample {
@@ -292,7 +287,7 @@ function summarize(
   ports: readonly PortInfo[],
   results: {
     readonly ping: PingResult
-    readonly tcp: { sent: number; received: number; seconds: number }
+    readonly tcp: TransferResult
     readonly virtio: PingResult
   },
   capture: { frames: number; dropped: number; error?: string },
@@ -302,9 +297,17 @@ function summarize(
   const lost = ports.reduce((sum, port) => sum + dropsOf(port), 0)
   const { ping, tcp, virtio } = results
   const pingsLost = ping.sent - ping.received + virtio.sent - virtio.received
-  const isComplete = tcp.received === tcp.sent && pingsLost === 0
+  const isComplete = tcp.receivedBytes === tcp.sentBytes && pingsLost === 0
   if (options.json === true) {
-    const summary = { frames, bytes, lost, ping, tcp, virtio, capture: { path, ...capture } }
+    const summary = {
+      frames,
+      bytes,
+      lostFrames: lost,
+      ping,
+      tcp,
+      virtio,
+      capture: { path, ...capture },
+    }
     process.stdout.write(`${printableJson(summary, 2)}\n`)
   } else {
     const line = (text: string): void => void process.stdout.write(`${text}\n`)
@@ -312,11 +315,11 @@ function summarize(
     line(`frames forwarded  ${formatCount(frames)} (${frames})`)
     line(`bytes forwarded   ${formatCount(bytes)}B`)
     line(
-      `tcp               ${formatCount(tcp.received)}B at ${formatBits(tcp.received, tcp.seconds)}`,
+      `tcp               ${formatCount(tcp.receivedBytes)}B at ${formatBits(tcp.receivedBytes, tcp.seconds)}`,
     )
     line(`frames lost       ${lost}; pings lost ${pingsLost}`)
     line(
-      `capture           ${printable(path)} (${capture.frames} frames, ${capture.dropped} dropped)`,
+      `capture           ${printable(path)} (${counted(capture.frames, 'frame')}, ${capture.dropped} dropped)`,
     )
   }
   if (capture.error !== undefined)

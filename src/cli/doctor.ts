@@ -2,22 +2,32 @@
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { SECCOMP_GET_ACTION_AVAIL, SECCOMP_RET_ERRNO } from '../abi/seccomp.ts'
-import { errnoName, FramepumpError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { FramepumpError } from '../errors.ts'
 import { cheaperAio } from '../io/measure.ts'
 import { cheaperTier, probeTiers } from '../io/probe.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import { shim, shimFailure, shimPath } from '../native/shim.ts'
 import { listLinks } from '../port/tap/link.ts'
 import { printableJson } from '../switch/printable.ts'
+import { EXIT_FAILED } from './common.ts'
+import { LEAST_OPEN_FILES } from './open-files.ts'
 import { formatTable } from './table.ts'
 
 interface Finding {
   readonly subject: string
   readonly isGood: boolean
+  /** Without it the main job, TAPs on a switch, cannot be done. */
+  readonly isRequired: boolean
+  /** In words, for people. */
   readonly detail: string
   /** What to do; empty when nothing is wrong. */
   readonly mend: string
+  /** What was found, for programs. */
+  readonly facts: Facts
 }
+
+type Facts = Readonly<Record<string, string | number | boolean | null | readonly string[]>>
 
 export async function doctor(options: { readonly json?: boolean }): Promise<number> {
   const hasShim = shimFailure === undefined
@@ -28,8 +38,8 @@ export async function doctor(options: { readonly json?: boolean }): Promise<numb
     ...(hasShim ? tiers() : []),
     hugePages(),
     ...(hasShim ? [aio(), systemCallFilter()] : []),
-    limit('Max open files', 4096, 'ulimit -n 20000, or LimitNOFILE= in the unit'),
-    limit('Max locked memory', 0, ''),
+    openFiles(),
+    lockedMemory(),
     ...programs(),
     ...(hasShim ? downTaps() : []),
   ]
@@ -37,33 +47,51 @@ export async function doctor(options: { readonly json?: boolean }): Promise<numb
     process.stdout.write(`${printableJson(findings, 2)}\n`)
   } else {
     const rows = findings.map((finding) => [
-      finding.isGood ? 'ok' : 'NO',
+      finding.isGood ? 'ok' : finding.isRequired ? 'NO' : '-',
       finding.subject,
       finding.detail,
       finding.mend,
     ])
     process.stdout.write(`${formatTable(['', 'WHAT', 'FOUND', 'MEND'], rows)}\n`)
+    const isLacking = findings.some(({ isGood, isRequired }) => !isGood && !isRequired)
+    if (isLacking)
+      process.stdout.write('\n-: missing, and required only for what is said beside it\n')
   }
-  return Promise.resolve(0)
+  const isUsable = findings.every(({ isGood, isRequired }) => isGood || !isRequired)
+  return Promise.resolve(isUsable ? 0 : EXIT_FAILED)
 }
 
-const good = (subject: string, detail: string): Finding => ({
+const good = (subject: string, detail: string, facts: Facts = {}): Finding => ({
   subject,
   isGood: true,
+  isRequired: false,
   detail,
   mend: '',
+  facts,
 })
-const bad = (subject: string, detail: string, mend: string): Finding => ({
+
+/** The switch works without it, if not as well or not in all ways. */
+const lacking = (subject: string, detail: string, mend: string, facts: Facts = {}): Finding => ({
   subject,
   isGood: false,
+  isRequired: false,
   detail,
   mend,
+  facts,
+})
+
+/** Nothing works without it. */
+const missing = (subject: string, detail: string, mend: string, facts: Facts = {}): Finding => ({
+  ...lacking(subject, detail, mend, facts),
+  isRequired: true,
 })
 
 /** What can be asked through it only is left out when there is none. */
 function nativeShim(): Finding {
-  if (shimFailure === undefined) return good('native shim', shimPath)
-  return bad('native shim', shimFailure.message, shimFailure.hint ?? '')
+  if (shimFailure === undefined) {
+    return { ...good('native shim', shimPath, { path: shimPath }), isRequired: true }
+  }
+  return missing('native shim', shimFailure.message, shimFailure.hint ?? '')
 }
 
 const TUN_NODE = '/dev/net/tun'
@@ -73,30 +101,30 @@ function tunNode(): Finding {
   const fd = shim.open(TUN_NODE, constants.O_RDWR | O_CLOEXEC)
   if (fd >= 0) {
     shim.close(fd)
-    return good('tun', `${TUN_NODE} opens`)
+    return { ...good('tun', `${TUN_NODE} opens`), isRequired: true }
   }
   const mend = existsSync(TUN_NODE)
     ? `chmod 0666 ${TUN_NODE}, or pass the device into the container`
     : 'modprobe tun; mkdir -p /dev/net && mknod /dev/net/tun c 10 200'
-  return bad('tun', `${TUN_NODE}: ${errnoName(fd)}`, mend)
+  return missing('tun', `${TUN_NODE}: ${strerror(-fd)}`, mend)
 }
 
 const CAPABILITIES: readonly (readonly [string, number, string])[] = [
-  ['CAP_NET_ADMIN', 12, 'run as root, or use a persistent TAP owned by this user'],
-  ['CAP_SYS_ADMIN', 21, 'needed for netns= only: run as root, or open in your own namespace'],
+  ['CAP_NET_ADMIN', 12, 'for making TAPs: run as root, or use a persistent one owned by this user'],
+  ['CAP_SYS_ADMIN', 21, 'for netns=: run as root, or open in your own namespace'],
 ]
 
 function capabilities(): Finding {
   const status = readFileSync('/proc/self/status', 'utf8')
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`)
-  const missing = CAPABILITIES.filter(([, bit]) => (effective & (1n << BigInt(bit))) === 0n)
-  if (missing.length === 0)
-    return good('capabilities', CAPABILITIES.map(([name]) => name).join(' '))
-  return bad(
-    'capabilities',
-    `without ${missing.map(([name]) => name).join(', ')}`,
-    missing.map(([, , mend]) => mend).join('; '),
-  )
+  const isHeld = ([, bit]: (typeof CAPABILITIES)[number]): boolean =>
+    (effective & (1n << BigInt(bit))) !== 0n
+  const absent = CAPABILITIES.filter((one) => !isHeld(one))
+  const nameOf = ([name]: (typeof CAPABILITIES)[number]): string => name
+  const facts = { held: CAPABILITIES.filter(isHeld).map(nameOf), lacking: absent.map(nameOf) }
+  if (absent.length === 0) return good('capabilities', facts.held.join(' '), facts)
+  const mend = absent.map(([, , text]) => text).join('; ')
+  return lacking('capabilities', `without ${facts.lacking.join(', ')}`, mend, facts)
 }
 
 function tiers(): Finding[] {
@@ -104,25 +132,24 @@ function tiers(): Finding[] {
   const auto = cheaperTier(probes).name
   return probes.map(({ name, reason, writeNs }) => {
     if (reason !== undefined) {
-      return bad(
-        `io ${name}`,
-        reason,
-        'Linux 6.7 or newer; in a container allow the io_uring calls',
-      )
+      const mend = 'Linux 6.7 or newer; in a container allow the io_uring calls'
+      return lacking(`io ${name}`, `${reason}; read-write does the same`, mend)
     }
     const cost = writeNs === undefined ? '' : `, ${writeNs} ns a write`
-    return good(`io ${name}`, `available${cost}${name === auto ? ', used by --io auto' : ''}`)
+    const detail = `available${cost}${name === auto ? ', used by --io auto' : ''}`
+    return good(`io ${name}`, detail, { writeNs: writeNs ?? null, isAuto: name === auto })
   })
 }
 
 function hugePages(): Finding {
   const memory = readFileSync('/proc/meminfo', 'utf8')
-  const field = (name: string): string =>
-    new RegExp(`^${name}:\\s*(\\d+)`, 'm').exec(memory)?.[1] ?? '?'
-  return good(
-    'huge pages',
-    `${field('HugePages_Free')} of ${field('HugePages_Total')} free, ${field('Hugepagesize')} kB each`,
-  )
+  const field = (name: string): number =>
+    Number(new RegExp(`^${name}:\\s*(\\d+)`, 'm').exec(memory)?.[1] ?? 0)
+  const [free, total] = [field('HugePages_Free'), field('HugePages_Total')]
+  const sizeKb = field('Hugepagesize')
+  if (sizeKb === 0) return good('huge pages', 'this kernel has none, and guests need none')
+  const detail = `${free} of ${total} free, ${sizeKb} kB each`
+  return good('huge pages', detail, { free, total, sizeBytes: sizeKb * 1024 })
 }
 
 function aio(): Finding {
@@ -132,11 +159,12 @@ function aio(): Finding {
     const isWorth = cheaperAio()
     isWorth?.close()
     const use = isWorth === null ? 'not worth it' : 'used'
-    return good('aio', `signals to guests never wait; for bursts of the tier read-write ${use}`)
+    const detail = `signals to guests never wait; for bursts of the tier read-write ${use}`
+    return good('aio', detail, { isUsedForBursts: isWorth !== null })
   }
-  return bad(
+  return lacking(
     'aio',
-    `io_setup: ${errnoName(signals.context)}; a hostile guest can hold the switch up`,
+    `cannot be had (${strerror(-signals.context)}); a hostile guest can hold the switch up`,
     'sysctl fs.aio-max-nr=65536; in a container allow the io_setup, io_submit, io_getevents and io_destroy calls',
   )
 }
@@ -145,19 +173,37 @@ function systemCallFilter(): Finding {
   const action = new Uint8Array(Uint32Array.of(SECCOMP_RET_ERRNO).buffer)
   const result = shim.seccomp(SECCOMP_GET_ACTION_AVAIL, 0, action)
   if (result >= 0) return good('seccomp', 'filters of system calls')
-  return bad(
+  return lacking(
     'seccomp',
-    `seccomp: ${errnoName(result)}; a daemon that is taken over can do what its user can`,
+    `filters cannot be had (${strerror(-result)}); a daemon that is taken over can do what its user can`,
     'a kernel with CONFIG_SECCOMP_FILTER; in a sandbox allow the seccomp call',
   )
 }
 
-function limit(name: string, least: number, mend: string): Finding {
+/** Of 64 vhost-user ports, say. */
+const OPEN_FILES_WANTED = 4096
+
+function openFiles(): Finding {
+  const soft = softLimit('Max open files')
+  const detail = soft === null ? 'unlimited' : `${soft}`
+  const mend = 'ulimit -n 20000, or LimitNOFILE= in the unit'
+  const facts = { soft }
+  if (soft === null || soft >= OPEN_FILES_WANTED) return good('max open files', detail, facts)
+  const isTooLow = soft < LEAST_OPEN_FILES
+  if (isTooLow) return missing('max open files', detail, mend, facts)
+  return lacking('max open files', `${detail}, enough for few ports`, mend, facts)
+}
+
+function lockedMemory(): Finding {
+  const softBytes = softLimit('Max locked memory')
+  return good('max locked memory', softBytes === null ? 'unlimited' : `${softBytes}`, { softBytes })
+}
+
+/** null: there is none. */
+function softLimit(name: string): number | null {
   const limits = readFileSync('/proc/self/limits', 'utf8')
-  const soft = new RegExp(`^${name}\\s+(\\S+)`, 'm').exec(limits)?.[1] ?? '?'
-  const subject = name.toLowerCase()
-  const isEnough = soft === 'unlimited' || Number(soft) >= least
-  return isEnough ? good(subject, soft) : bad(subject, soft, mend)
+  const soft = new RegExp(`^${name}\\s+(\\S+)`, 'm').exec(limits)?.[1]
+  return soft === undefined || soft === 'unlimited' ? null : Number(soft)
 }
 
 const PROGRAMS: readonly (readonly [string, string])[] = [
@@ -169,7 +215,7 @@ const PROGRAMS: readonly (readonly [string, string])[] = [
 function programs(): Finding[] {
   return PROGRAMS.map(([name, mend]) => {
     const path = findProgram(name)
-    return path === undefined ? bad(name, 'not found', mend) : good(name, path)
+    return path === undefined ? lacking(name, 'not found', mend) : good(name, path, { path })
   })
 }
 
@@ -195,11 +241,11 @@ function downTaps(): Finding[] {
       .filter(({ kind }) => kind === 'tun')
       .map(({ ifname, isUp }) =>
         isUp
-          ? good(`tap ${ifname}`, 'up')
-          : bad(`tap ${ifname}`, 'is down', `ip link set ${ifname} up`),
+          ? good(`tap ${ifname}`, 'up', { isUp })
+          : lacking(`tap ${ifname}`, 'is down', `ip link set ${ifname} up`, { isUp }),
       )
   } catch (error) {
     if (!(error instanceof FramepumpError)) throw error
-    return [bad('taps', error.message, '')]
+    return [lacking('taps', `cannot be listed: ${error.message}`, 'look with: ip link')]
   }
 }

@@ -1,5 +1,5 @@
 /** Standard output and error, whose readers may go at any time: `framepump show macs | head -1`. */
-import { getSystemErrorMap } from 'node:util'
+import { systemReason } from '../text.ts'
 import { EXIT_FAILED } from './common.ts'
 
 let isReaderGone = false
@@ -13,13 +13,12 @@ export function watchOutput(): void {
   process.stderr.on('error', () => undefined)
 }
 
-function failed({ code, errno, message }: NodeJS.ErrnoException): void {
+function failed(error: NodeJS.ErrnoException): void {
   if (isReaderGone) return
   // Whatever it is, nothing more can be written.
   isReaderGone = true
-  if (code !== 'EPIPE') {
-    const reason = getSystemErrorMap().get(errno ?? 0)?.[1] ?? message
-    process.stderr.write(`framepump: standard output: ${reason}\n`)
+  if (error.code !== 'EPIPE') {
+    process.stderr.write(`framepump: standard output: ${systemReason(error)}\n`)
     failure = EXIT_FAILED
   }
   for (const listener of listeners.splice(0)) listener()

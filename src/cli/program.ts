@@ -49,7 +49,7 @@ const program = new Command('framepump')
         .replace(/^error: /, 'framepump: ')
         .trimEnd()
         .replaceAll('\n(', ' (')
-      write(`${printable(line)}\n`)
+      write(`${printable(line)} [BAD_ARGUMENT]\n`)
     },
   })
 

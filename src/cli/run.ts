@@ -7,8 +7,10 @@ import type { PrivilegeMode } from '../config/privileges.ts'
 import { mergePrivileges, privilegeConflict } from '../config/privileges.ts'
 import { Daemon } from '../daemon/daemon.ts'
 import { Privileges } from '../daemon/privileges.ts'
-import { ConfigError } from '../errors.ts'
+import { ConfigError, gather, throwGathered } from '../errors.ts'
+import type { PortOptions } from '../port/options.ts'
 import type { SwitchOptions } from '../switch/api.ts'
+import { counted, explain, nearest } from '../text.ts'
 import { defaultControlPath, EXIT_FAILED, packageVersion } from './common.ts'
 import { DaemonSignals } from './daemon-signals.ts'
 import { CLOSE_MS, endWithin, FAILED_CLOSE_MS } from './deadline.ts'
@@ -40,7 +42,8 @@ export async function run(options: RunOptions): Promise<number> {
   const read = (): Config => merge(options)
   const config = read()
   if (options.check === true) {
-    process.stdout.write(`${config.ports.length} ports, ${config.links.length} links: valid\n`)
+    const [ports, links] = [config.ports.length, config.links.length]
+    process.stdout.write(`${counted(ports, 'port')}, ${counted(links, 'link')}: valid\n`)
     return 0
   }
   const controlPath = options.control ?? config.control ?? defaultControlPath()
@@ -88,7 +91,7 @@ async function runDaemon(
   isReady = true
   writeLogLine(`framepump: ready (control ${daemon.controlPath})`)
   signals.onReload(() => {
-    daemon.reload().catch((error: Error) => log(`config: not reloaded error="${error.message}"`))
+    daemon.reload().catch((error) => log(`config: not reloaded error="${explain(error)}"`))
   })
   const reason = await Promise.race([daemon.ended, signals.ended])
   log(`switch: stopping reason=${reason === true ? 'quit' : reason === false ? 'failure' : reason}`)
@@ -97,38 +100,76 @@ async function runDaemon(
   return reason === false ? EXIT_FAILED : 0
 }
 
-/** The config file, with what the command line adds or overrides. */
+/** The config file, with what the command line adds or overrides. Throws all that is wrong, at once. */
 function merge(options: RunOptions): Config {
-  const base: Config =
-    options.config === undefined ? { ports: [], links: [] } : loadConfig(options.config)
-  const ports = [...base.ports, ...options.port.map(parseNetdev)]
-  const ids = new Set<string>()
-  for (const { id } of ports) {
-    if (ids.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
-    ids.add(id)
-  }
-  const links = [...base.links, ...options.link.map((text) => parseLink(text, ids))]
-  const privileges = mergePrivileges(base.privileges, options.user, options.privileges)
-  const wrong = privileges === undefined ? undefined : privilegeConflict(privileges, ports)
-  if (wrong !== undefined) {
-    throw new ConfigError('BAD_OPTION', `privileges: ${wrong.key}: ${wrong.message}`)
-  }
+  const errors: ConfigError[] = []
+  const base = gather(errors, () =>
+    options.config === undefined ? { ports: [], links: [] } : loadConfig(options.config),
+  )
+  const ids = new Set(base?.ports.map(({ id }) => id))
+  const added = options.port.flatMap((spec) => gather(errors, () => parsePort(spec, ids)) ?? [])
+  // What ports there are is not known of a file that is wrong, nor of options that are.
+  const areKnown = errors.length === 0
+  const wired = options.link.flatMap((text) => {
+    const link = gather(errors, () => parseLink(text, areKnown ? ids : undefined))
+    return link === undefined ? [] : [link]
+  })
+  const ports = [...(base?.ports ?? []), ...added]
+  const privileges = gather(errors, () => privilegesOf(options, base, ports))
+  throwGathered(errors)
   return {
     ...base,
     ...(options.io === undefined ? {} : { io: options.io }),
     ...(privileges === undefined ? {} : { privileges }),
     ports,
-    links,
+    links: [...(base?.links ?? []), ...wired],
   }
 }
 
-function parseLink(text: string, ids: ReadonlySet<string>): [string, string] {
+/** `ids`: of the ports so far, which it joins. */
+function parsePort(spec: string, ids: Set<string>): PortOptions {
+  const errors: ConfigError[] = []
+  const port = gather(errors, () => parseNetdev(spec))
+  // Its id when it has one, as the whole may be long.
+  const id = /(?:^|,)id=([^,]+)/.exec(spec)?.[1]
+  if (id !== undefined) {
+    if (ids.has(id)) errors.push(new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`))
+    ids.add(id)
+  }
+  throwGathered(errors.map((error) => namingOption(`--port ${id ?? `"${spec}"`}`, error)))
+  return port!
+}
+
+function namingOption(name: string, { code, path, message, hint }: ConfigError): ConfigError {
+  const isSaid = path === '' || message.includes(path)
+  return new ConfigError(code, `${name}: ${isSaid ? '' : `${path}: `}${message}`, { path, hint })
+}
+
+function privilegesOf(
+  options: RunOptions,
+  base: Config | undefined,
+  ports: readonly PortOptions[],
+): Config['privileges'] {
+  const privileges = mergePrivileges(base?.privileges, options.user, options.privileges)
+  const wrong = privileges === undefined ? undefined : privilegeConflict(privileges, ports)
+  if (wrong !== undefined) {
+    throw new ConfigError('BAD_OPTION', `privileges: ${wrong.key}: ${wrong.message}`)
+  }
+  return privileges
+}
+
+/** `ids`: of all ports; undefined: nobody knows them. */
+function parseLink(text: string, ids: ReadonlySet<string> | undefined): [string, string] {
   const ends = text.split(',')
   if (ends.length !== 2 || ends[0] === ends[1]) {
     throw new ConfigError('BAD_LINK', `--link ${text}: give two different ports as A,B`)
   }
-  for (const id of ends) {
-    if (!ids.has(id)) throw new ConfigError('BAD_LINK', `--link ${text}: there is no port "${id}"`)
-  }
+  const missing = ids === undefined ? [] : ends.filter((id) => !ids.has(id))
+  const errors = missing.map((id) => {
+    const near = nearest(id, [...ids!])
+    const hint = near === undefined ? undefined : `did you mean "${near}"?`
+    return new ConfigError('BAD_LINK', `--link ${text}: there is no port "${id}"`, { hint })
+  })
+  throwGathered(errors)
   return [ends[0], ends[1]]
 }

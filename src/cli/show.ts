@@ -12,6 +12,8 @@ export type ShowSubject = (typeof SHOW_SUBJECTS)[number]
 type Rows = readonly (readonly string[])[]
 
 interface View {
+  /** Names of the results in JSON, when there is more than one. */
+  readonly names?: readonly string[]
   readonly commands: readonly string[]
   readonly head: readonly string[]
   rows(...results: never[]): Rows
@@ -71,6 +73,7 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
   },
   stats: {
     commands: ['query-port-stats', 'query-switch-stats'],
+    names: ['ports', 'switch'],
     head: ['PORT', 'COUNTER', 'VALUE'],
     rows: (ports: Record<string, string | number>[], engine: SwitchCounters) => [
       ...ports.flatMap(({ id, ...counters }) =>
@@ -171,7 +174,8 @@ export async function show(
     const results: unknown[] = []
     for (const command of view.commands) results.push(await client.execute(command))
     if (options.json === true) {
-      const value = results.length === 1 ? results[0] : results
+      const named = view.names?.map((name, at) => [name, results[at]] as const)
+      const value = named === undefined ? results[0] : Object.fromEntries(named)
       process.stdout.write(`${printableJson(value, 2)}\n`)
     } else {
       process.stdout.write(`${formatTable(view.head, view.rows(...(results as never[])))}\n`)

@@ -5,18 +5,20 @@
 import { readFileSync } from 'node:fs'
 import { Ajv } from 'ajv'
 import type { ErrorObject, ValidateFunction } from 'ajv'
-import type { Document, Node } from 'yaml'
+import type { Document, Node, YAMLParseError } from 'yaml'
 import { isAlias, isCollection, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
-import { ConfigError } from '../errors.ts'
+import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { GroupAddresses, IoTierName, Pace } from '../switch/api.ts'
-import { nearest } from './option-table.ts'
+import { counted, nearest, systemReason } from '../text.ts'
 import { isText, portOptionsFromObject } from './port-options.ts'
 import type { PrivilegeSettings, RawPrivileges } from './privileges.ts'
 import { privilegeConflict, toPrivileges } from './privileges.ts'
 
 const FILE_LENGTH_MAX = 16 * 1024 * 1024
 const ALIASES_MAX = 100
+/** What is wrong with a file, at most: behind the first error in YAML there may be one in each line. */
+const ERRORS_MAX = 50
 
 /** What a config file says; absent means not said. */
 export interface Config {
@@ -54,7 +56,7 @@ export function loadConfig(path: string): Config {
     text = readFileSync(path, 'utf8')
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    throw new ConfigError('CONFIG_FILE', `${path}: cannot be read: ${code}`, {
+    throw new ConfigError('CONFIG_FILE', `${path}: cannot be read: ${systemReason(cause)}`, {
       hint:
         code === 'EACCES'
           ? `the daemon runs as user ${process.geteuid?.()} now: that user must be able to read it`
@@ -76,13 +78,9 @@ export function parseConfig(text: string, file: string): Config {
     // Its warnings would go to standard error past the log.
     logLevel: 'error',
   })
-  const problem = document.errors[0]
-  if (problem !== undefined) {
-    const { line, col } = lines.linePos(problem.pos[0])
-    // The first line says what; the rest draws the place.
-    const what = problem.message.split('\n')[0].replace(/ at line \d+, column \d+:?$/, '')
-    throw new ConfigError('CONFIG_SYNTAX', `${file}:${line}:${col}: ${what}`)
-  }
+  throwGathered(
+    document.errors.slice(0, ERRORS_MAX).map((error) => syntaxError(error, lines, file)),
+  )
   const place = new Places(document, lines, file)
   let raw: unknown
   try {
@@ -90,15 +88,33 @@ export function parseConfig(text: string, file: string): Config {
   } catch (cause) {
     throw new ConfigError('CONFIG_SYNTAX', `${file}:1:1: ${(cause as Error).message}`, { cause })
   }
-  checkSchema(raw, place)
-  return toConfig(raw as RawConfig, place)
+  const errors = schemaErrors(raw, place)
+  const config = toConfig(isObject(raw) ? raw : {}, place, errors)
+  throwGathered(place.inOrder(errors).slice(0, ERRORS_MAX))
+  return config
 }
+
+function syntaxError(
+  { pos, message }: YAMLParseError,
+  lines: LineCounter,
+  file: string,
+): ConfigError {
+  const { line, col } = lines.linePos(pos[0])
+  // The first line says what; the rest draws the place.
+  const what = message.split('\n')[0].replace(/ at line \d+, column \d+:?$/, '')
+  return new ConfigError('CONFIG_SYNTAX', `${file}:${line}:${col}: ${what}`)
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  value !== null && typeof value === 'object' && !Array.isArray(value)
 
 /** Where in the file a path of keys stands. */
 class Places {
   readonly #document: Document.Parsed
   readonly #lines: LineCounter
   readonly #file: string
+  /** Where in the file the errors are that were made here. */
+  readonly #offsets = new Map<ConfigError, number>()
 
   constructor(document: Document.Parsed, lines: LineCounter, file: string) {
     this.#document = document
@@ -108,6 +124,11 @@ class Places {
 
   /** `file:line:column` of the key that ends the path, or of the nearest thing around it. */
   of(path: readonly (string | number)[]): string {
+    const { line, col } = this.#lines.linePos(this.#offset(path))
+    return `${this.#file}:${line}:${col}`
+  }
+
+  #offset(path: readonly (string | number)[]): number {
     let node: unknown = this.#document.contents
     let found: Node | undefined = isNode(node) ? node : undefined
     for (const key of path) {
@@ -122,8 +143,7 @@ class Places {
         if (isNode(node)) found = node
       }
     }
-    const { line, col } = this.#lines.linePos(found?.range?.[0] ?? 0)
-    return `${this.#file}:${line}:${col}`
+    return found?.range?.[0] ?? 0
   }
 
   /** The text of a plain scalar, as `010` for what YAML takes for the number 10; else undefined. */
@@ -136,10 +156,15 @@ class Places {
   error(path: readonly (string | number)[], message: string, hint?: string): ConfigError {
     const name = formatPath(path)
     const subject = name === '' ? '' : `${name}: `
-    return new ConfigError('CONFIG_KEY', `${this.of(path)}: ${subject}${message}`, {
-      path: name,
-      hint,
-    })
+    const text = `${this.of(path)}: ${subject}${message}`
+    const error = new ConfigError('CONFIG_KEY', text, { path: name, hint })
+    this.#offsets.set(error, this.#offset(path))
+    return error
+  }
+
+  inOrder(errors: readonly ConfigError[]): ConfigError[] {
+    const offset = (error: ConfigError): number => this.#offsets.get(error) ?? 0
+    return errors.toSorted((one, other) => offset(one) - offset(other))
   }
 }
 
@@ -152,15 +177,30 @@ function formatPath(path: readonly (string | number)[]): string {
 
 let validate: ValidateFunction | undefined
 
-function checkSchema(raw: unknown, place: Places): void {
+/** What the options of ports are is said by their table, in its own words. */
+const ofPort = ({ keyword, instancePath }: ErrorObject): boolean =>
+  instancePath.startsWith('/ports/') &&
+  (keyword === 'required' || instancePath.split('/').length > 3)
+
+function schemaErrors(raw: unknown, place: Places): ConfigError[] {
   if (validate === undefined) {
     const schema = new URL('../../config/framepump.schema.json', import.meta.url)
-    validate = new Ajv({ strictTypes: false, verbose: true }).compile(
+    validate = new Ajv({ strictTypes: false, verbose: true, allErrors: true }).compile(
       JSON.parse(readFileSync(schema, 'utf8')) as object,
     )
   }
-  if (validate(raw)) return
-  throw schemaError(validate.errors![0], place)
+  validate(raw)
+  const found = validate.errors ?? []
+  return found.filter((error) => !ofPort(error)).map((error) => schemaError(error, place))
+}
+
+/** JSON's words in ours. */
+const TYPES: Readonly<Record<string, string>> = {
+  object: 'a map of keys',
+  array: 'a list',
+  string: 'a text',
+  integer: 'a whole number',
+  boolean: 'true or false',
 }
 
 function schemaError(error: ErrorObject, place: Places): ConfigError {
@@ -181,32 +221,60 @@ function schemaError(error: ErrorObject, place: Places): ConfigError {
   if (path.at(-1) === 'engines') {
     return place.error(path, 'only 1 engine is supported for now')
   }
-  if (error.keyword === 'enum') {
-    return place.error(
-      path,
-      `must be one of ${(parameters['allowedValues'] as string[]).join(', ')}`,
-    )
-  }
-  return place.error(path, error.message ?? 'is wrong')
+  return place.error(path, describeFault(error, parameters))
 }
 
-function toConfig(raw: RawConfig, place: Places): Config {
-  const ports = (raw.ports ?? []).map((object, index) => {
-    try {
-      return portOptionsFromObject(asWritten(object, index, place))
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error
-      const path = error.path === '' ? [] : [error.path]
-      throw place.error(['ports', index, ...path], error.message, error.hint)
+function describeFault(error: ErrorObject, parameters: Record<string, unknown>): string {
+  switch (error.keyword) {
+    case 'enum':
+      return `must be one of ${(parameters['allowedValues'] as string[]).join(', ')}`
+    case 'type': {
+      const types = [parameters['type']].flat() as string[]
+      return `must be ${types.flatMap((type) => TYPES[type] ?? []).join(' or ')}`
     }
+    case 'minimum':
+    case 'maximum': {
+      const { minimum, maximum } = error.parentSchema as { minimum?: number; maximum?: number }
+      return maximum === undefined
+        ? `must be ${minimum} or more`
+        : `must be ${minimum} to ${maximum}`
+    }
+    case 'minLength':
+      return 'must not be empty'
+    case 'minItems':
+      return `must have ${counted(Number(parameters['limit']), 'entry', 'entries')}`
+    case 'maxItems':
+      return `must have at most ${counted(Number(parameters['limit']), 'entry', 'entries')}`
+    case 'uniqueItems':
+      return 'must not have the same entry twice'
+    default:
+      return error.message ?? 'is wrong'
+  }
+}
+
+/**
+ * The config of a file, as far as it is right; what is wrong joins the errors. Of a value that the
+ * schema has refused nothing more is said.
+ */
+function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config {
+  const objects = listOf(raw.ports, isObject)
+  const ports = objects.flatMap(({ value, index }) => {
+    const own: ConfigError[] = []
+    const port = gather(own, () => portOptionsFromObject(asWritten(value, index, place)))
+    for (const { path, message, hint } of own) {
+      const key = path === '' ? [] : [path]
+      errors.push(place.error(['ports', index, ...key], message, hint))
+    }
+    return port === undefined ? [] : [{ port, index }]
   })
-  checkIds(ports, place)
-  const links = raw.links ?? []
-  checkLinks(links, ports, place)
-  const privileges = toPrivileges(raw.privileges)
+  checkIds(ids(objects), place, errors)
+  const links = listOf(raw.links, isPair)
+  checkLinks(links, new Set(ids(objects).map(({ id }) => id)), place, errors)
+  const options = ports.map(({ port }) => port)
+  const privileges = isObject(raw.privileges) ? toPrivileges(raw.privileges) : undefined
   if (privileges !== undefined) {
-    const wrong = privilegeConflict(privileges, ports)
-    if (wrong !== undefined) throw place.error(['privileges', wrong.key], wrong.message)
+    const wrong = privilegeConflict(privileges, options)
+    if (wrong !== undefined) errors.push(place.error(['privileges', wrong.key], wrong.message))
   }
   const {
     'mac-aging-s': macAgingS,
@@ -222,9 +290,32 @@ function toConfig(raw: RawConfig, place: Places): Config {
     ...(macTableSize === undefined ? {} : { macTableSize }),
     ...(groupAddresses === undefined ? {} : { groupAddresses }),
     ...(privileges === undefined ? {} : { privileges }),
-    ports,
-    links,
+    ports: options,
+    links: links.map(({ value }) => value),
   }
+}
+
+interface Placed<T> {
+  readonly value: T
+  readonly index: number
+}
+
+/** Those entries of a list that are what they should be. */
+function listOf<T>(list: unknown, isRight: (value: unknown) => value is T): Placed<T>[] {
+  if (!Array.isArray(list)) return []
+  return list.flatMap((value: unknown, index) => (isRight(value) ? [{ value, index }] : []))
+}
+
+const isPair = (value: unknown): value is [string, string] =>
+  Array.isArray(value) && value.length === 2 && value.every((id) => typeof id === 'string')
+
+/** Of all ports, also of those with wrong options: whoever names them makes no mistake. */
+function ids(
+  ports: readonly Placed<Record<string, unknown>>[],
+): { readonly id: string; readonly index: number }[] {
+  return ports.flatMap(({ value: { id }, index }) =>
+    typeof id === 'string' || typeof id === 'number' ? [{ id: String(id), index }] : [],
+  )
 }
 
 /** Names that YAML takes for numbers (`010`, `1e3`, `+7`) are names: their text counts. */
@@ -241,36 +332,41 @@ function asWritten(
   )
 }
 
-function checkIds(ports: readonly PortOptions[], place: Places): void {
+function checkIds(
+  ports: readonly { readonly id: string; readonly index: number }[],
+  place: Places,
+  errors: ConfigError[],
+): void {
   const seen = new Map<string, number>()
-  ports.forEach(({ id }, index) => {
+  for (const { id, index } of ports) {
     const first = seen.get(id)
-    if (first !== undefined) {
-      const where = place.of(['ports', first, 'id'])
-      throw place.error(['ports', index, 'id'], `"${id}" is already the id of a port at ${where}`)
+    if (first === undefined) {
+      seen.set(id, index)
+      continue
     }
-    seen.set(id, index)
-  })
+    const where = place.of(['ports', first, 'id'])
+    const text = `"${id}" is already the id of a port at ${where}`
+    errors.push(place.error(['ports', index, 'id'], text))
+  }
 }
 
 function checkLinks(
-  links: readonly (readonly [string, string])[],
-  ports: readonly PortOptions[],
+  links: readonly Placed<readonly [string, string]>[],
+  known: ReadonlySet<string>,
   place: Places,
+  errors: ConfigError[],
 ): void {
-  const known = ports.map(({ id }) => id)
   const wired = new Set<string>()
-  links.forEach((ends, index) => {
-    ends.forEach((id, end) => {
-      if (!known.includes(id)) {
-        const near = nearest(id, known)
+  for (const { value: ends, index } of links) {
+    for (const [end, id] of ends.entries()) {
+      if (!known.has(id)) {
+        const near = nearest(id, [...known])
         const hint = near === undefined ? undefined : `did you mean "${near}"?`
-        throw place.error(['links', index, end], `there is no port "${id}"`, hint)
+        errors.push(place.error(['links', index, end], `there is no port "${id}"`, hint))
+      } else if (wired.has(id)) {
+        errors.push(place.error(['links', index, end], `port "${id}" is wired already`))
       }
-      if (wired.has(id)) {
-        throw place.error(['links', index, end], `port "${id}" is wired already`)
-      }
-      wired.add(id)
-    })
-  })
+    }
+    for (const id of ends) wired.add(id)
+  }
 }

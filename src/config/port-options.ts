@@ -3,10 +3,11 @@
  * are ConfigError with the path of the key.
  */
 import { IFNAME_LENGTH_MAX } from '../abi/if-tun.ts'
-import { ConfigError } from '../errors.ts'
+import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PcapOptions, PortOptions, TapOptions, VhostUserOptions } from '../port/options.ts'
+import { counted, nearest } from '../text.ts'
 import type { OptionRule } from './option-table.ts'
-import { nearest, OPTION_TABLE } from './option-table.ts'
+import { OPTION_TABLE } from './option-table.ts'
 
 const FDS_MAX = 1024
 /** sizeof sun_path, less its end. */
@@ -17,7 +18,10 @@ const fail = (path: string, message: string, hint?: string): never => {
   throw new ConfigError('BAD_OPTION', message, { path, hint })
 }
 
-/** `path` is where the object stands, as `ports[2]`; empty for an option string. */
+/**
+ * `path` is where the object stands, as `ports[2]`; empty for an option string. Throws every option's
+ * error at once; what one says about another is looked at when each by itself is right.
+ */
 export function portOptionsFromObject(
   object: Readonly<Record<string, unknown>>,
   path: string = '',
@@ -29,12 +33,21 @@ export function portOptionsFromObject(
   }
   const rules = rulesOf(type, at('type'))
   const options: Record<string, unknown> = { type }
+  const errors: ConfigError[] = []
   for (const [key, value] of Object.entries(object)) {
     if (key === 'type' || value === undefined) continue
-    const rule = Object.hasOwn(rules, key) ? rules[key] : undefined
-    if (rule === undefined) return fail(at(key), ...unknownKey(type, key, Object.keys(rules)))
-    options[key] = readValue(rule, key, value, at(key))
+    gather(errors, () => {
+      const rule = Object.hasOwn(rules, key) ? rules[key] : undefined
+      if (rule === undefined) return fail(at(key), ...unknownKey(type, key, Object.keys(rules)))
+      options[key] = readValue(rule, key, value, at(key))
+    })
   }
+  // Where its value could not be read, that has been said.
+  if ((object['id'] === undefined) === (options['id'] === undefined)) {
+    gather(errors, () => validateId(options['id'] as string | undefined, at))
+  }
+  if (type === 'vhost-user' && object['path'] === undefined) gather(errors, () => noPath(at))
+  throwGathered(errors)
   const checked = options as unknown as PortOptions
   validatePortOptions(checked, path)
   return checked
@@ -138,20 +151,20 @@ function readNumber(rule: OptionRule, key: string, value: unknown, path: string)
 /** Checks what one option says about another. Throws ConfigError. */
 export function validatePortOptions(options: PortOptions, path: string = ''): void {
   const at = (key: string): string => (path === '' ? key : `${path}.${key}`)
-  if (options.id === undefined) fail(at('id'), `Parameter 'id' is missing`, 'every port needs one')
-  if (!ID_SYNTAX.test(options.id)) {
-    fail(
-      at('id'),
-      `"${options.id}" is no id`,
-      'letters, digits, "-", "." and "_", a letter first, at most 63',
-    )
-  }
+  validateId(options.id, at)
   if (options.type === 'tap') validateTap(options, at)
   else if (options.type === 'pcap') validatePcap(options, at)
   else if (options.type === 'vhost-user') validateVhostUser(options, at)
 }
 
 type At = (key: string) => string
+
+function validateId(id: string | undefined, at: At): void {
+  if (id === undefined) return fail(at('id'), `Parameter 'id' is missing`, 'every port needs one')
+  if (ID_SYNTAX.test(id)) return
+  const hint = 'letters, digits, "-", "." and "_", a letter first, at most 63'
+  fail(at('id'), `"${id}" is no id`, hint)
+}
 
 function validatePcap(options: PcapOptions, at: At): void {
   const { replay, record } = options
@@ -163,12 +176,17 @@ function validatePcap(options: PcapOptions, at: At): void {
   }
 }
 
+const noPath = (at: At): void => fail(at('path'), `Parameter 'path' is missing`)
+
 function validateVhostUser(options: VhostUserOptions, at: At): void {
   const { path } = options
-  if (path === undefined || path === '') fail(at('path'), `Parameter 'path' is missing`)
+  if (path === undefined || path === '') noPath(at)
   const bytes = Buffer.byteLength(path)
   if (bytes > SOCKET_PATH_MAX) {
-    fail(at('path'), `the path is ${bytes} bytes long, a socket's has at most ${SOCKET_PATH_MAX}`)
+    fail(
+      at('path'),
+      `the path is ${counted(bytes, 'byte')} long, a socket's has at most ${SOCKET_PATH_MAX}`,
+    )
   }
 }
 
@@ -232,7 +250,7 @@ function validateIfname(ifname: string | undefined, at: At): void {
   if (bytes > IFNAME_LENGTH_MAX) {
     fail(
       at('ifname'),
-      `ifname "${ifname}" is ${bytes} bytes long, the kernel takes ${IFNAME_LENGTH_MAX}`,
+      `ifname "${ifname}" is ${counted(bytes, 'byte')} long, the kernel takes ${IFNAME_LENGTH_MAX}`,
     )
   }
   const rest = ifname.replace('%d', '')

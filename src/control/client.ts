@@ -10,10 +10,19 @@ const SOCK_STREAM = 1
 /** The largest table that limits allow, a million addresses, is a tenth of it. */
 const ANSWER_LENGTH_MAX: number = 512 * 1024 * 1024
 
+/** Members beyond QEMU's may be missing: it may be one. */
+interface RemoteError {
+  readonly class: string
+  readonly desc: string
+  readonly code?: string
+  readonly hint?: string
+  readonly port?: string
+}
+
 interface Message {
   readonly QMP?: unknown
   readonly return?: unknown
-  readonly error?: { readonly class: string; readonly desc: string; readonly hint?: string }
+  readonly error?: RemoteError
   readonly event?: string
   readonly data?: Record<string, unknown>
   readonly id?: number
@@ -70,7 +79,7 @@ export class ControlClient {
     return client
   }
 
-  /** One command; `fd` travels with it. Throws code CONTROL_ERROR with the daemon's text. */
+  /** One command; `fd` travels with it. Throws the daemon's error; code CONTROL_ERROR when it gives none. */
   execute(
     command: string,
     args: Readonly<Record<string, unknown>> = {},
@@ -102,9 +111,7 @@ export class ControlClient {
       this.#waiting.delete(message.id)
       const { error } = message
       if (error === undefined) waiting?.resolve(message.return)
-      else {
-        waiting?.reject(new FramepumpError('CONTROL_ERROR', error.desc, { hint: error.hint }))
-      }
+      else waiting?.reject(asThrown(error))
     }
   }
 
@@ -129,6 +136,12 @@ export class ControlClient {
     this.#socket.end()
     this.#socket.unref()
   }
+}
+
+function asThrown({ desc, code = 'CONTROL_ERROR', hint, port }: RemoteError): FramepumpError {
+  const error = new FramepumpError(code, desc, { hint })
+  error.port = port
+  return error
 }
 
 /** A daemon's JSON has nothing special, and may be long. */

@@ -1,6 +1,6 @@
 /** The commands of the control socket, by name: QEMU's where QEMU has them, then ours. */
 import { portOptionsFromObject } from '../config/port-options.ts'
-import { StateError } from '../errors.ts'
+import { ConfigErrors, FramepumpError, StateError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import type {
   Capture,
@@ -90,7 +90,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     'netdev_add',
     { type: 'string', id: 'string', 'peer?': 'string', '*': 'any' },
     async ({ peer, ...args }: Record<string, unknown>, session) => {
-      const options = portOptionsFromObject(args)
+      const options = readPort(args)
       await target.addPort(options, session.fds.byName, peer as string | undefined)
       // The port owns them now.
       if (options.type === 'tap') {
@@ -172,8 +172,27 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
     if (capture === undefined) throw new StateError('NO_CAPTURE', `there is no capture ${id}`)
     return capture.stop()
   })
-  add('query-captures', {}, () => sw.captures())
+  add('query-captures', {}, () =>
+    sw.captures().map(({ snapLength, count, frames, dropped, ...rest }) => ({
+      ...rest,
+      'snaplen-bytes': snapLength,
+      ...(count === undefined ? {} : { 'count-frames': count }),
+      frames,
+      'dropped-frames': dropped,
+    })),
+  )
   return commands
+}
+
+/** The first error, as QEMU. */
+function readPort(args: Readonly<Record<string, unknown>>): PortOptions {
+  try {
+    return portOptionsFromObject(args)
+  } catch (error) {
+    const first = error instanceof ConfigErrors ? error.errors[0] : error
+    if (first instanceof FramepumpError) first.port = String(args['id'])
+    throw first
+  }
 }
 
 interface CaptureArguments {

@@ -2,7 +2,6 @@
  * The control socket: QMP as QEMU speaks it. Sessions negotiate with qmp_capabilities, commands of
  * one session run in order, events go to all of them. The bytes are the I/O thread's.
  */
-import { dirname } from 'node:path'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
@@ -11,8 +10,8 @@ import type { JsonItem } from '../sockets/json-stream.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { isAnswered } from '../sockets/listen.ts'
 import { ListeningSocket } from '../sockets/listening-socket.ts'
-import { makeDirectory, removeDirectories } from '../sockets/socket-file.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
+import { nearest, systemReason } from '../text.ts'
 import { GivenFds } from './given-fds.ts'
 
 const BACKLOG = 64
@@ -91,7 +90,7 @@ export class ControlServer {
     this.#commands = commands
     this.#version = version
     const first = isIncoming && isAnswered(path) ? `${path}.incoming` : path
-    this.#socket = bindControlSocket(first)
+    this.#socket = new ListeningSocket(first, BACKLOG, 'the control socket', listenErrors(first))
     try {
       this.#sockets = SocketThread.acquire()
     } catch (error) {
@@ -211,11 +210,7 @@ export class ControlServer {
       const request = checkRequest(item.value)
       answer = { return: (await this.#dispatch(session, request)) ?? {} }
     } catch (error) {
-      const isOurs = error instanceof FramepumpError
-      answer = { error: { class: errorClass(error), desc: (error as Error).message } }
-      if (isOurs && error.hint !== undefined) {
-        answer['error'] = { ...(answer['error'] as object), hint: error.hint }
-      }
+      answer = { error: describeError(error) }
     } finally {
       // Descriptors that the command did not take, or that nobody asked for.
       for (const fd of session.received) shim.close(fd)
@@ -273,7 +268,9 @@ export class ControlServer {
     }
     const command = this.#commands.get(request.execute)
     if (command === undefined) {
-      throw new NotFound(`The command ${request.execute} has not been found`)
+      const near = nearest(request.execute, [...this.#commands.keys()])
+      const hint = near === undefined ? undefined : `did you mean "${near}"?`
+      throw new NotFound(`The command ${request.execute} has not been found`, hint)
     }
     checkArguments(command.arguments, request.args)
     return command.run(request.args, session)
@@ -281,8 +278,22 @@ export class ControlServer {
 }
 
 class NotFound extends StateError {
-  constructor(message: string) {
-    super('QMP_COMMAND', message)
+  constructor(message: string, hint?: string) {
+    super('QMP_COMMAND', message, { hint })
+  }
+}
+
+/** QEMU's members first, then ours. */
+function describeError(error: unknown): Record<string, string> {
+  const name = errorClass(error)
+  if (!(error instanceof FramepumpError)) return { class: name, desc: systemReason(error) }
+  const { message, code, hint, port } = error
+  return {
+    class: name,
+    desc: message,
+    code,
+    ...(hint === undefined ? {} : { hint }),
+    ...(port === undefined ? {} : { port }),
   }
 }
 
@@ -363,11 +374,12 @@ function checkKind(name: string, value: unknown, kind: ArgumentKind): void {
   ;(value as unknown[]).forEach((one, at) => checkKind(`${name}[${at}]`, one, 'string'))
 }
 
-/** A listening socket on the path, mode 0600. */
-function bindControlSocket(path: string): ListeningSocket {
-  const made = makeDirectory(dirname(path))
-  const errors: ListenErrors = {
-    notSocket: () => new StateError('CONTROL_IN_USE', `${path} exists and is no socket`),
+function listenErrors(path: string): ListenErrors {
+  return {
+    notSocket: () =>
+      new StateError('CONTROL_IN_USE', `${path} exists and is no socket`, {
+        hint: 'give another --control path',
+      }),
     busy: (pid) => {
       const who = pid === null ? '' : ` (pid ${pid})`
       return new StateError(
@@ -376,17 +388,14 @@ function bindControlSocket(path: string): ListeningSocket {
         { hint: 'stop it, or give another --control path' },
       )
     },
-    failed: (syscall, errno) =>
-      new SysError('CONTROL_SOCKET', `control socket ${path}: ${strerror(errno)}`, {
+    failed: (what, syscall, errno, hint) => {
+      const reason = [what, strerror(errno)].filter((text) => text !== '').join(': ')
+      return new SysError('CONTROL_SOCKET', `control socket ${path}: ${reason}`, {
         syscall,
         errno,
         path,
-      }),
-  }
-  try {
-    return new ListeningSocket(path, BACKLOG, errors, made)
-  } catch (error) {
-    removeDirectories(dirname(path), made)
-    throw error
+        hint,
+      })
+    },
   }
 }

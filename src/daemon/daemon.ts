@@ -7,10 +7,11 @@ import { makeCommands } from '../control/commands.ts'
 import { EventPace } from '../control/event-pace.ts'
 import type { ServerVersion } from '../control/server.ts'
 import { ControlServer } from '../control/server.ts'
-import { StateError } from '../errors.ts'
+import { FramepumpError, StateError } from '../errors.ts'
 import type { AddPortSettings, PortInfo, Switch } from '../switch/api.ts'
 import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
+import { explain } from '../text.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Privileges } from './privileges.ts'
 import type { Reloaded } from './running-config.ts'
@@ -122,11 +123,11 @@ export class Daemon {
     settings?: AddPortSettings,
   ): Promise<void> {
     const { privileges } = this.#options
-    privileges.check(options)
     try {
+      privileges.check(options)
       await this.switch.addPort(options, given, settings)
     } catch (error) {
-      throw privileges.explain(error)
+      throw this.#explain(error, options)
     }
   }
 
@@ -137,8 +138,15 @@ export class Daemon {
     try {
       await this.switch.changePort(options)
     } catch (error) {
-      throw privileges.explain(error)
+      throw this.#explain(error, options)
     }
+  }
+
+  /** What went wrong with a port, which its text may not name. */
+  #explain(error: unknown, { id }: PortOptions): unknown {
+    const explained = this.#options.privileges.explain(error)
+    if (explained instanceof FramepumpError) explained.port = id
+    return explained
   }
 
   async #migrateIncoming(): Promise<void> {
@@ -168,9 +176,7 @@ export class Daemon {
       this.#server.takePath()
     } catch (error) {
       // It runs, and can still be reached where it was.
-      this.#options.log(
-        `control: stays at ${this.#server.path} error="${(error as Error).message}"`,
-      )
+      this.#options.log(`control: stays at ${this.#server.path} error="${explain(error)}"`)
     }
   }
 
@@ -206,7 +212,7 @@ export class Daemon {
   }
 
   #failed(error: Error): void {
-    this.#options.log(`switch: failed error="${error.message}"`)
+    this.#options.log(`switch: failed error="${explain(error)}"`)
     this.#options.failing?.(error)
     this.#end(false)
   }

@@ -18,7 +18,9 @@ import {
   SECCOMP_FILTER_FLAG_TSYNC,
   SECCOMP_SET_MODE_FILTER,
 } from '../abi/seccomp.ts'
-import { errnoName, SysError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { SysError } from '../errors.ts'
+import { systemReason } from '../text.ts'
 import { capabilityWords, permittedCapabilities } from '../native/capabilities.ts'
 import { shim } from '../native/shim.ts'
 import type { FilterPolicy } from './seccomp-filter.ts'
@@ -49,9 +51,9 @@ export function becomeUser(identity: Identity): void {
     process.setgid!(gid)
     process.setuid!(uid)
   } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException
+    const { code } = cause as NodeJS.ErrnoException
     const who = `${name ?? uid}`
-    throw new SysError('PRIVILEGES', `cannot become user ${who}: ${code ?? message}`, {
+    throw new SysError('PRIVILEGES', `cannot become user ${who}: ${systemReason(cause)}`, {
       syscall: 'setuid',
       hint: code === 'EPERM' ? 'only root can: start the daemon as root' : undefined,
       cause,
@@ -96,9 +98,9 @@ export async function holdCapabilities(
     }
   }
   const noNewPrivs = shim.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-  if (others < 0) return `capabilities of threads: ${errnoName(others)}`
-  if (own < 0) return `capset: ${errnoName(own)}`
-  return noNewPrivs < 0 ? `no_new_privs: ${errnoName(noNewPrivs)}` : undefined
+  if (others < 0) return `capabilities of threads: ${strerror(-others)}`
+  if (own < 0) return `capset: ${strerror(-own)}`
+  return noNewPrivs < 0 ? `no_new_privs: ${strerror(-noNewPrivs)}` : undefined
 }
 
 /** Filters the system calls of all threads from now on; undefined, or why it cannot be had. */
@@ -113,7 +115,7 @@ export function installFilter(policy: FilterPolicy): string | undefined {
   )
   if (result === 0) return undefined
   if (result > 0) return `seccomp: thread ${result} has a filter of its own`
-  const why = result === -EINVAL ? 'this kernel has no filters' : errnoName(result)
+  const why = result === -EINVAL ? 'this kernel has no filters' : strerror(-result)
   return `seccomp: ${result === -EPERM ? 'forbidden here' : why}`
 }
 
@@ -134,5 +136,5 @@ function inOtherThreads(rows: readonly number[]): number {
 
 function check(what: string, result: number): void {
   if (result >= 0) return
-  throw new SysError('PRIVILEGES', `the user cannot be changed: ${what}: ${errnoName(result)}`)
+  throw new SysError('PRIVILEGES', `the user cannot be changed: ${what}: ${strerror(-result)}`)
 }

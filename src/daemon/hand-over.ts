@@ -3,6 +3,7 @@ import { lchownSync, lstatSync, readdirSync } from 'node:fs'
 import type { Stats } from 'node:fs'
 import { join } from 'node:path'
 import { SysError } from '../errors.ts'
+import { systemReason } from '../text.ts'
 import type { Identity } from './users.ts'
 
 const OTHERS_MASK = 0o077
@@ -40,11 +41,8 @@ export function handOver(
     for (const { path } of entries) lchownSync(path, identity.uid, identity.gid)
     lchownSync(directory, identity.uid, identity.gid)
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException
-    if (code === 'ENOENT') return
-    throw new SysError('PRIVILEGES', `${directory} cannot be given to the user: ${code}`, {
-      path: directory,
-      cause,
-    })
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return
+    const text = `${directory} cannot be given to the user: ${systemReason(cause)}`
+    throw new SysError('PRIVILEGES', text, { path: directory, cause })
   }
 }

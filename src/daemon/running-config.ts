@@ -11,6 +11,7 @@ import { planChanges } from '../config/diff.ts'
 import type { Config } from '../config/load.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Switch, SwitchSettings } from '../switch/api.ts'
+import { explain } from '../text.ts'
 
 /** Settings that only a restart changes, with their names in the file. */
 const FIXED_SETTINGS = {
@@ -190,7 +191,7 @@ export class RunningConfig {
       const waiting = held.length === 0 ? '' : ` held=${held.join(',')}`
       log(`config: stopped at="${describeAction(step)}"${waiting}`)
     } catch (error) {
-      log(`config: stopped at="${describeAction(step)}" error="${(error as Error).message}"`)
+      log(`config: stopped at="${describeAction(step)}" error="${explain(error)}"`)
     }
   }
 }

@@ -15,7 +15,8 @@ import {
   IORING_REGISTER_PBUF_RING,
   IORING_UNREGISTER_PBUF_RING,
 } from '../abi/io-uring.ts'
-import { errnoName, SysError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { SysError } from '../errors.ts'
 import { FramePool, SLOT_CAPACITY, SLOT_HEADROOM, SLOT_STRIDE } from '../mem/frame-pool.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
@@ -57,7 +58,7 @@ export class BufferRing {
     const result = registerBufferRing(uringFd, this.#window.address, pool.slots)
     if (result < 0) {
       this.#window.unmap()
-      throw new SysError('IO_URING_UNAVAILABLE', `PBUF_RING: ${errnoName(result)}`, {
+      throw new SysError('IO_URING_UNAVAILABLE', `PBUF_RING: ${strerror(-result)}`, {
         syscall: 'io_uring_register',
         errno: -result,
       })

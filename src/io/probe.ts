@@ -11,7 +11,8 @@ import {
   PROBE_OP_LENGTH,
 } from '../abi/io-uring.ts'
 import { EINVAL, ENOMEM, ENOSYS, EPERM } from '../abi/errno.ts'
-import { errnoName, FramepumpError, SysError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { FramepumpError, SysError } from '../errors.ts'
 import { FramePool } from '../mem/frame-pool.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
@@ -121,7 +122,7 @@ const OUT_OF_MEMORY = 'io_uring finds no memory (ulimit -l, or LimitMEMLOCK= in 
 
 function refusal(what: string, result: number): string {
   if (result === -EPERM) return FORBIDDEN
-  return result === -ENOMEM ? OUT_OF_MEMORY : `${what}: ${errnoName(result)}`
+  return result === -ENOMEM ? OUT_OF_MEMORY : `${what}: ${strerror(-result)}`
 }
 
 /** Or why nobody says. */

@@ -42,7 +42,8 @@ import {
   URING_PARAMS_SQ_OFF_HEAD,
   URING_PARAMS_SQ_OFF_TAIL,
 } from '../abi/io-uring.ts'
-import { errnoName, SysError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { SysError } from '../errors.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import { limitRing } from './uring-limits.ts'
@@ -87,7 +88,7 @@ export class Uring {
     )
     const fd = shim.uringSetup(sqEntries, params)
     if (fd < 0) {
-      throw new SysError('IO_URING_UNAVAILABLE', `io_uring_setup: ${errnoName(fd)}`, {
+      throw new SysError('IO_URING_UNAVAILABLE', `io_uring_setup: ${strerror(-fd)}`, {
         syscall: 'io_uring_setup',
         errno: -fd,
       })
@@ -104,7 +105,7 @@ export class Uring {
       shim.close(fd)
       throw new SysError(
         'IO_URING_UNAVAILABLE',
-        `io_uring cannot be limited to what is needed: ${errnoName(limited)}`,
+        `io_uring cannot be limited to what is needed: ${strerror(-limited)}`,
         { syscall: 'io_uring_register', errno: -limited },
       )
     }

@@ -13,7 +13,8 @@
  * bytes, because V8 would count whole windows as memory of its own and collect garbage over them
  * (measured: 13 ms for each GiB of each memory table).
  */
-import { errnoName, SysError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { Window } from './window.ts'
 import { forgetWindow, knowWindow } from './window.ts'
@@ -107,7 +108,7 @@ export class GuestMemory {
   view(window: number, offset: number, length: number): ArrayBuffer {
     const buffer = shim.windowPart(window, offset, length)
     if (typeof buffer === 'number') {
-      throw new SysError('OUT_OF_MEMORY', `cannot view window ${window}: ${errnoName(buffer)}`, {
+      throw new SysError('OUT_OF_MEMORY', `cannot view window ${window}: ${strerror(-buffer)}`, {
         errno: -buffer,
       })
     }

@@ -4,8 +4,9 @@
  * The mapping belongs to the process: one thread creates it (`Window.map`), others look at it
  * (`Window.view`) and detach when told; the creator unmaps it at once when every view is gone.
  */
+import { strerror } from '../abi/strerror.ts'
 import { shim, WINDOW_MIRRORED, WINDOW_READ_ONLY } from '../native/shim.ts'
-import { errnoName, SysError } from '../errors.ts'
+import { SysError } from '../errors.ts'
 
 /** Windows stay below 2 GiB, so that every offset is an int32. */
 export const WINDOW_LENGTH_MAX = 0x7fff_f000
@@ -64,7 +65,7 @@ export class Window {
       (options.readOnly === true ? WINDOW_READ_ONLY : 0)
     const id = shim.windowMap(options.fd ?? -1, length, options.fileOffset ?? 0, flags)
     if (id < 0) {
-      throw new SysError('OUT_OF_MEMORY', `cannot map ${length} bytes: ${errnoName(id)}`, {
+      throw new SysError('OUT_OF_MEMORY', `cannot map ${length} bytes: ${strerror(-id)}`, {
         syscall: 'mmap',
         errno: -id,
       })
@@ -94,7 +95,7 @@ export class Window {
   static view(id: number): Window {
     const buffer = shim.windowBuffer(id)
     if (typeof buffer === 'number') {
-      throw new SysError('OUT_OF_MEMORY', `cannot view window ${id}: ${errnoName(buffer)}`, {
+      throw new SysError('OUT_OF_MEMORY', `cannot view window ${id}: ${strerror(-buffer)}`, {
         errno: -buffer,
       })
     }
@@ -157,4 +158,4 @@ export class HiddenWindow {
 }
 
 const outOfMemory = (syscall: string, result: number): SysError =>
-  new SysError('OUT_OF_MEMORY', `${syscall}: ${errnoName(result)}`, { syscall, errno: -result })
+  new SysError('OUT_OF_MEMORY', `${syscall}: ${strerror(-result)}`, { syscall, errno: -result })

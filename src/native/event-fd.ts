@@ -1,5 +1,6 @@
 /** Eventfds of our own, by which threads wake each other. eventfd(2). */
-import { errnoName, SysError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { SysError } from '../errors.ts'
 import { shim } from './shim.ts'
 
 const EFD_NONBLOCK_CLOEXEC = 0o2004000
@@ -28,7 +29,7 @@ export function makeEpoll(): number {
 
 function made(syscall: string, result: number): number {
   if (result >= 0) return result
-  throw new SysError('OUT_OF_RESOURCES', `${syscall}: ${errnoName(result)}`, {
+  throw new SysError('OUT_OF_RESOURCES', `${syscall}: ${strerror(-result)}`, {
     syscall,
     errno: -result,
   })

@@ -1,25 +1,33 @@
 /** A listening socket with its file: both are there, or neither is. */
+import { dirname } from 'node:path'
 import type { FdClaim } from '../native/owned-fds.ts'
 import { claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
 import type { ListenErrors } from './listen.ts'
-import { listenOn } from './listen.ts'
-import { SocketFile } from './socket-file.ts'
+import { listenOn, makeDirectoryOf } from './listen.ts'
+import { removeDirectories, SocketFile } from './socket-file.ts'
 
 export class ListeningSocket {
   readonly fd: number
   readonly file: SocketFile
   readonly #claim: FdClaim
 
-  /** `made`: the outermost directory that was made for it. Throws what `errors` has, and what lstat(2) says. */
-  constructor(path: string, backlog: number, errors: ListenErrors, made?: string) {
-    this.fd = listenOn(path, backlog, errors)
+  /**
+   * For `owner`, as people say. Its directory is made if it is missing, and goes with the file. Throws
+   * what `errors` has, and what lstat(2) says.
+   */
+  constructor(path: string, backlog: number, owner: string, errors: ListenErrors) {
+    const made = makeDirectoryOf(path, errors)
+    let fd = -1
     try {
-      this.file = new SocketFile(path, made)
+      fd = listenOn(path, backlog, errors)
+      this.file = new SocketFile(path, owner, made)
     } catch (error) {
-      shim.close(this.fd)
+      if (fd >= 0) shim.close(fd)
+      removeDirectories(dirname(path), made)
       throw error
     }
+    this.fd = fd
     this.#claim = claimFd(this.fd, `clients come by it to ${path}`)
   }
 

@@ -1,22 +1,38 @@
 /**
- * The file of a listening socket: it goes with the socket, and with the process however that ends
+ * The file of a listening socket, by which it is known whose of ours it is. It goes with the socket, and with the process however that ends
  * (but for SIGKILL), if it is still ours. So do directories that were made for it and are empty.
  */
-import { lstatSync, mkdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { atExit } from '../native/worker-exit.ts'
 
+const files = new Set<SocketFile>()
+
+/** Whose the socket is that has this name, when it is one of this process. */
+export function ownerOf(path: string): string | undefined {
+  const found = lstatSync(path, { throwIfNoEntry: false })
+  if (found === undefined) return undefined
+  return [...files].find(({ inode, device }) => inode === found.ino && device === found.dev)?.owner
+}
+
 export class SocketFile {
+  /** Whom it belongs to, as people say: `port "vm1"`. */
+  readonly owner: string
+  readonly inode: number
+  readonly device: number
   #path: string
-  readonly #inode: number
   /** The outermost directory that was made for it. */
   readonly #made: string | undefined
   readonly #forget: () => void
 
   /** Of a socket that has just been bound to the path. */
-  constructor(path: string, made?: string) {
+  constructor(path: string, owner: string, made?: string) {
     this.#path = path
-    this.#inode = lstatSync(path).ino
+    this.owner = owner
+    const { ino, dev } = lstatSync(path)
+    this.inode = ino
+    this.device = dev
+    files.add(this)
     this.#made = made
     this.#forget = atExit(() => this.remove())
   }
@@ -33,8 +49,9 @@ export class SocketFile {
 
   remove(): void {
     this.#forget()
+    files.delete(this)
     try {
-      if (lstatSync(this.#path).ino === this.#inode) unlinkSync(this.#path)
+      if (lstatSync(this.#path).ino === this.inode) unlinkSync(this.#path)
     } catch {
       // Somebody removed it before.
     }
@@ -42,9 +59,23 @@ export class SocketFile {
   }
 }
 
-/** Makes a socket's directory; returns the outermost one that was not there before. */
+/**
+ * Makes a directory, and those around it; returns the outermost one that was not there before. Throws
+ * what mkdir(2) refuses, and has made nothing then. Node's own `recursive` tries for ever where a file
+ * system (/proc) says that what is to be made does not exist.
+ */
 export function makeDirectory(path: string): string | undefined {
-  return mkdirSync(path, { recursive: true, mode: 0o700 })
+  const missing: string[] = []
+  for (let at = resolve(path); !existsSync(at); at = dirname(at)) missing.unshift(at)
+  for (const [at, directory] of missing.entries()) {
+    try {
+      mkdirSync(directory, { mode: 0o700 })
+    } catch (error) {
+      if (at > 0) removeDirectories(missing[at - 1], missing[0])
+      throw error
+    }
+  }
+  return missing[0]
 }
 
 /** Removes `path` and its parents up to `made`, as long as they are empty. */

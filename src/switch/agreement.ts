@@ -2,6 +2,7 @@
  * What ports owe to one another: which offloads a TAP may use, whose segments are merged, and which
  * TAPs follow a guest. All of it is looked at again after each change.
  */
+import { explain } from '../text.ts'
 import type { EngineClient } from './engine-client.ts'
 import { agreeOffloads } from './offload-agreement.ts'
 import type { PortEntry } from './port-entry.ts'
@@ -31,7 +32,7 @@ export class Agreement {
       // The header of a TAP may have room for more now.
       agreeOffloads(this.#ports.all)
     } catch (error) {
-      this.#log((error as Error).message)
+      this.#log(explain(error))
     }
   }
 
@@ -41,7 +42,7 @@ export class Agreement {
     entry.wasMerging = isMerging
     this.#engine
       .request({ op: 'set-merging', port, isMerging })
-      .catch((error: Error) => this.#log(error.message))
+      .catch((error) => this.#log(explain(error)))
   }
 
   close(): void {

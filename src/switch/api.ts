@@ -203,6 +203,25 @@ export interface CaptureSummary {
   readonly error?: string
 }
 
+/** A capture that runs. */
+export interface CaptureInfo {
+  readonly id: number
+  /** The path, `the given descriptor` or `the stream`. */
+  readonly to: string
+  readonly format: CaptureFormat
+  readonly direction: CaptureDirection
+  /** Absent: all. */
+  readonly ports?: readonly string[]
+  /** Bytes kept of each frame. */
+  readonly snapLength: number
+  /** Frames after which it ends; absent: when it is stopped. */
+  readonly count?: number
+  /** Frames recorded so far. */
+  readonly frames: number
+  /** Frames that did not fit the ring so far. */
+  readonly dropped: number
+}
+
 export interface Capture {
   readonly id: number
   /** Settles when the last byte is written and the descriptor is closed; never rejects. */
@@ -306,6 +325,7 @@ export interface Switch extends AsyncDisposable {
    */
   migrateIncoming(): Promise<void>
   startCapture(options: CaptureOptions): Promise<Capture>
-  captures(): { readonly id: number }[]
+  /** Those that run, as they are now. */
+  captures(): CaptureInfo[]
   close(): Promise<void>
 }

@@ -1,7 +1,7 @@
 /** The captures of a switch: which ports each of them is of, and the engine's end of them. */
 import { CaptureSession } from '../capture/capture.ts'
 import { StateError } from '../errors.ts'
-import type { Capture, CaptureOptions } from './api.ts'
+import type { Capture, CaptureInfo, CaptureOptions } from './api.ts'
 import type { EngineClient } from './engine-client.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { Undo } from './undo.ts'
@@ -18,8 +18,8 @@ export class CaptureSet {
     this.#engine = engine
   }
 
-  get ids(): number[] {
-    return [...this.#sessions.keys()]
+  get infos(): CaptureInfo[] {
+    return [...this.#sessions.values()].map((capture) => capture.info())
   }
 
   /** `ports`: all of the switch; those that the options do not name are left out. */

@@ -4,6 +4,7 @@
  */
 import type { FramepumpError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
+import { explain } from '../text.ts'
 import type { PortDescription } from './engine-messages.ts'
 import type { OpenPort, PortFacts } from './switch-port.ts'
 
@@ -20,7 +21,7 @@ export class FailedSwitchPort implements OpenPort {
 
   constructor(options: PortOptions, error: FramepumpError) {
     this.queues = 'queues' in options ? (options.queues ?? 1) : 1
-    this.failure = error.hint === undefined ? error.message : `${error.message} (${error.hint})`
+    this.failure = explain(error)
     this.#facts = 'path' in options ? { path: options.path } : {}
   }
 

@@ -3,7 +3,8 @@
  * the engine views the windows (mem/guest-memory.ts) and detaches them before they are unmapped.
  */
 import { fstatSync, statfsSync } from 'node:fs'
-import { errnoName, ProtocolError } from '../errors.ts'
+import { strerror } from '../abi/strerror.ts'
+import { ProtocolError } from '../errors.ts'
 import type { GuestRegion, GuestWindow } from '../mem/guest-memory.ts'
 import { WINDOW_LENGTH_MAX } from '../mem/window.ts'
 import { shim, WINDOW_DONT_DUMP } from '../native/shim.ts'
@@ -90,7 +91,7 @@ function mapWindow(fd: number, length: number, offset: number, budget: WindowBud
   const window = shim.windowMap(fd, length, offset, WINDOW_DONT_DUMP)
   if (window >= 0) return window
   budget.giveBack(1)
-  throw refused(`mmap of ${length} bytes: ${errnoName(window)}`)
+  throw refused(`mmap of ${length} bytes: ${strerror(-window)}`)
 }
 
 function mapPart(

@@ -16,6 +16,7 @@ import { shim } from '../native/shim.ts'
 import type { LinkInfo } from '../port/tap/link.ts'
 import { changedLinks, indexRequest, parseAnswer } from '../port/tap/link.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
+import { explain } from '../text.ts'
 import type { KernelCounters, SwitchEvents } from './api.ts'
 import type { EngineClient } from './engine-client.ts'
 import type { PortEntry } from './port-entry.ts'
@@ -171,7 +172,7 @@ export class LinkWatcher {
     if (wentDown) {
       this.#engine
         .request({ op: 'forget-macs', port: entry.index })
-        .catch((error: Error) => this.#log(error.message))
+        .catch((error) => this.#log(explain(error)))
     }
     if (isSame || isNew || isQuiet) return
     this.#events.emit('port-changed', entry.info(this.#engine.counters))

@@ -4,6 +4,7 @@
  */
 import type { EventEmitter } from 'node:events'
 import { EFAULT } from '../abi/errno.ts'
+import { explain } from '../text.ts'
 import type { SwitchEvents } from './api.ts'
 import type { EngineClient } from './engine-client.ts'
 import type { PortEntry } from './port-entry.ts'
@@ -73,7 +74,7 @@ export class PortStates {
 
   /** The engine has set the link down itself, but what was said before may have set it up again. */
   #tellLater(entry: PortEntry): void {
-    this.tell(entry).catch((error: Error) => this.#log(error.message))
+    this.tell(entry).catch((error) => this.#log(explain(error)))
   }
 
   /**

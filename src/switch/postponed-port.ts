@@ -6,6 +6,7 @@ import { FramepumpError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { postponedInfo, whyNotPostponed } from '../port/tap/postpone.ts'
 import { isAnswered } from '../sockets/listen.ts'
+import { explain } from '../text.ts'
 import { OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
 import type { PortDescription } from './engine-messages.ts'
 import type { OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
@@ -87,8 +88,8 @@ export class PostponedSwitchPort implements OpenPort {
     } catch (error) {
       const failure = error instanceof Error ? error : new FramepumpError('ENGINE', String(error))
       failure.message = `${type} ${id}${at}: ${failure.message}`
-      this.error = failure.message
-      context.log(`${failure.message}: postponed again`)
+      this.error = explain(failure)
+      context.log(`${this.error}: postponed again`)
       throw failure
     }
   }

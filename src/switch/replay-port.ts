@@ -4,13 +4,14 @@
  * is copied into memory first.
  */
 import * as fs from 'node:fs'
-import { getSystemErrorMap, promisify } from 'node:util'
+import { promisify } from 'node:util'
 import { claimFile } from '../capture/files-in-use.ts'
 import { isGzip } from '../capture/formats.ts'
 import { inflateFile } from '../capture/inflate.ts'
 import type { CaptureIndex } from '../capture/read-file.ts'
 import { indexCapture } from '../capture/read-file.ts'
 import { ConfigError, SysError } from '../errors.ts'
+import { systemReason } from '../text.ts'
 import { WINDOW_LENGTH_MAX, Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import type { PcapOptions } from '../port/options.ts'
@@ -52,7 +53,7 @@ export class ReplaySwitchPort implements OpenPort {
   static async open(options: PcapOptions, log: (message: string) => void): Promise<OpenPort> {
     const path = options.replay!
     const opened = await openFile(path)
-    const release = claimOrClose(opened.fd, path)
+    const release = claimOrClose(opened.fd, path, options.id)
     const { fd, size } = await unpacked(opened, path, log).catch((error: unknown) => {
       release()
       throw error
@@ -98,9 +99,9 @@ export function replaySettings({ pace, loop }: PcapOptions): ReplaySettings {
   return { isPaced: pace !== 'full', loop: loop ?? 1 }
 }
 
-function claimOrClose(fd: number, path: string): () => void {
+function claimOrClose(fd: number, path: string, id: string): () => void {
   try {
-    return claimFile(fd, path, false)
+    return claimFile(fd, path, false, `port "${id}"`)
   } catch (error) {
     shim.close(fd)
     throw error
@@ -116,11 +117,9 @@ interface OpenFile {
 async function openFile(path: string): Promise<OpenFile> {
   const fd = await open(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK).catch(
     (error: NodeJS.ErrnoException) => {
-      const errno = -(error.errno ?? 0)
-      const reason = getSystemErrorMap().get(-errno)?.[1] ?? error.message
-      throw new SysError('CAPTURE_FILE', `cannot open ${path}: ${reason}`, {
+      throw new SysError('CAPTURE_FILE', `cannot open ${path}: ${systemReason(error)}`, {
         syscall: 'open',
-        errno,
+        errno: -(error.errno ?? 0),
         path,
       })
     },

@@ -286,10 +286,11 @@ class RecordSwitchPort implements OpenPort {
     // before, also when the disk is full.
     const removed = new Promise<void>((resolve) => (this.#letGo = resolve))
     const captured = { to: { path: this.#path }, direction: 'out' } as const
-    this.#capture = new CaptureSession(0, captured, (error) => {
+    const detach = (error?: string): Promise<void> => {
       if (error !== undefined) context.failed(error)
       return removed
-    })
+    }
+    this.#capture = new CaptureSession(0, captured, detach, `port "${options.id}"`)
     const { block } = this.#capture.describe(options.id, 'record')
     this.description = { kind: 'record', ring: this.#capture.ring, block }
   }

@@ -11,6 +11,7 @@ import { chooseTier } from '../io/probe.ts'
 import { shimFailure } from '../native/shim.ts'
 import type { PortOptions } from '../port/options.ts'
 import { clearCounters } from '../stats/port-counters.ts'
+import { explain } from '../text.ts'
 import { prepareStateDirectory } from '../vhost-user/state-directory.ts'
 import type {
   AddPortSettings,
@@ -408,8 +409,8 @@ class UserspaceSwitch implements Switch {
     })
   }
 
-  captures(): { readonly id: number }[] {
-    return this.#captures.ids.map((id) => ({ id }))
+  captures(): ReturnType<Switch['captures']> {
+    return this.#captures.infos
   }
 
   close(): Promise<void> {
@@ -464,8 +465,8 @@ class UserspaceSwitch implements Switch {
 
   /** The control plane's end of a port found that it cannot go on. */
   #portStopped(id: string, reason: string): void {
-    void this.#change(() => this.#states.stopped(id, reason)).catch((error: Error) =>
-      this.#log(error.message),
+    void this.#change(() => this.#states.stopped(id, reason)).catch((error) =>
+      this.#log(explain(error)),
     )
   }
 

@@ -7,6 +7,7 @@
  * front-end enables its pairs one after another, and the frames that wait in a queue are lost.
  */
 import type { TapShape } from '../port/tap/queues.ts'
+import { explain } from '../text.ts'
 import type { EngineClient } from './engine-client.ts'
 import type { OpenPort } from './switch-port.ts'
 import type { ShapedTap } from './tap-shape.ts'
@@ -140,7 +141,7 @@ export class TapFollower {
       if (tap.asked === shape) tap.asked = shaped
       this.#tell(tap, failures.join(', '))
     } catch (error) {
-      this.#tell(tap, (error as Error).message)
+      this.#tell(tap, explain(error))
     } finally {
       tap.ended(shape)
     }

@@ -4,6 +4,7 @@
  */
 
 import type { FramepumpError } from '../errors.ts'
+import { explain } from '../text.ts'
 
 type Step = () => unknown
 
@@ -34,7 +35,7 @@ export async function doAll(steps: readonly Step[], log: (message: string) => vo
       await step()
     } catch (error) {
       // That the engine has failed is known.
-      if ((error as FramepumpError).code !== 'ENGINE_FAILED') log((error as Error).message)
+      if ((error as FramepumpError).code !== 'ENGINE_FAILED') log(explain(error))
     }
   }
 }

@@ -11,6 +11,7 @@ import {
 import { ConfigError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { VhostUserOptions } from '../port/options.ts'
+import { explain } from '../text.ts'
 import type { AckedState } from '../vhost-user/acked-store.ts'
 import { AckedStore, offeredFeatures } from '../vhost-user/acked-store.ts'
 import { MEMORY_SLOTS_MAX } from '../vhost-user/device.ts'
@@ -76,6 +77,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       )
     }
     this.#listener = new VhostUserListener({
+      id: options.id,
       path: options.path,
       isServer: options.server ?? true,
       makeSession: () => this.#makeSession(),
@@ -171,7 +173,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       } catch (error) {
         // It is not the fault of the one that hands over.
         this.#context.log(
-          `vhost-user ${this.#options.id}: the waiting front-end: ${(error as Error).message}`,
+          `vhost-user ${this.#options.id}: the waiting front-end: ${explain(error)}`,
         )
       }
       if (next.isRunning) return

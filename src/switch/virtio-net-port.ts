@@ -24,6 +24,7 @@ import { StateError, SysError } from '../errors.ts'
 import { Window } from '../mem/window.ts'
 import type { VirtioNetOptions } from '../port/options.ts'
 import { wholeWindow } from '../mem/guest-memory.ts'
+import { explain } from '../text.ts'
 import { CALL_BY_EVENT } from '../virtio/device-queue.ts'
 import { negotiatedOf } from '../virtio/negotiated.ts'
 import { DeviceState } from '../virtio/device-state.ts'
@@ -96,7 +97,7 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
     const { driver } = this.#options
     if (driver === undefined) return
     this.#starting = this.#startThread(driver).catch((error: Error) => {
-      if (!this.#isClosed) this.#context.failed(error.message)
+      if (!this.#isClosed) this.#context.failed(explain(error))
     })
   }
 

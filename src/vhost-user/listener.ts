@@ -2,7 +2,6 @@
  * The socket of a vhost-user port: listens on a path, or connects to it again and again, and gives
  * every connection a session. The bytes and descriptors are the I/O thread's (sockets/).
  */
-import { ENOENT } from '../abi/errno.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ProtocolError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
@@ -11,6 +10,7 @@ import { SOCK_STREAM } from '../sockets/listen.ts'
 import { ListeningSocket } from '../sockets/listening-socket.ts'
 import type { MessageItem } from '../sockets/message-stream.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
+import { explain } from '../text.ts'
 import type { VhostUserSession } from './session.ts'
 
 const BACKLOG = 16
@@ -24,6 +24,8 @@ const RECONNECT_MS_MIN = 50
 const RECONNECT_MS_MAX = 2000
 
 export interface ListenerOptions {
+  /** Of its port. */
+  readonly id: string
   readonly path: string
   /** True: we listen on the path; false: the front-end does, and we connect. */
   readonly isServer: boolean
@@ -85,7 +87,8 @@ export class VhostUserListener {
   constructor(options: ListenerOptions) {
     this.#options = options
     if (!options.isServer) return
-    this.#socket = new ListeningSocket(options.path, BACKLOG, listenErrors(options.path))
+    const { id, path } = options
+    this.#socket = new ListeningSocket(path, BACKLOG, `port "${id}"`, listenErrors(path))
   }
 
   /** From now on there are sessions. */
@@ -98,7 +101,7 @@ export class VhostUserListener {
         opened: (connection) => this.#opened(connection),
         received: (connection, item, fds) => this.#received(connection, item as MessageItem, fds),
         closed: (connection, isCut) => this.#closed(connection, isCut),
-        failed: (error) => this.#options.failed(error.message),
+        failed: (error) => this.#options.failed(explain(error)),
       },
       CONNECTIONS_MAX,
     )
@@ -131,7 +134,7 @@ export class VhostUserListener {
       const session = this.#options.makeSession()
       this.#connections.set(number, { number, session, isBroken: false, ended, end })
     } catch (error) {
-      this.#options.log(`front-end hung up on: ${(error as Error).message}`)
+      this.#options.log(`front-end hung up on: ${explain(error)}`)
       this.#sockets!.hangUp(number)
     }
   }
@@ -192,7 +195,7 @@ export class VhostUserListener {
     } catch (error) {
       if (connection.isBroken) return
       // Whatever went wrong, it went wrong with this peer.
-      this.#options.log(`front-end hung up on: ${(error as Error).message}`)
+      this.#options.log(`front-end hung up on: ${explain(error)}`)
       this.#break(connection)
     }
   }
@@ -237,7 +240,7 @@ export class VhostUserListener {
     try {
       await session.close()
     } catch (error) {
-      this.#options.log((error as Error).message)
+      this.#options.log(explain(error))
     } finally {
       end()
     }
@@ -265,17 +268,24 @@ export class VhostUserListener {
 
 function listenErrors(path: string): ListenErrors {
   return {
-    notSocket: () => new StateError('VHOST_USER_SOCKET', `${path} exists and is no socket`),
-    busy: () =>
-      new StateError('VHOST_USER_SOCKET', `somebody else listens on ${path}`, {
-        hint: 'end it, or give another path=',
+    notSocket: () =>
+      new StateError('VHOST_USER_SOCKET', `${path} exists and is no socket`, {
+        hint: 'give another path=',
       }),
-    failed: (syscall, errno) =>
-      new SysError('VHOST_USER_SOCKET', `vhost-user socket ${path}: ${strerror(errno)}`, {
+    busy: (pid, owner) => {
+      const other = pid === null ? 'somebody else' : `another process (pid ${pid})`
+      return new StateError('VHOST_USER_SOCKET', `${owner ?? other} listens on ${path}`, {
+        hint: owner === undefined ? 'end it, or give another path=' : 'give another path=',
+      })
+    },
+    failed: (what, syscall, errno, hint) => {
+      const reason = [what, strerror(errno)].filter((text) => text !== '').join(': ')
+      return new SysError('VHOST_USER_SOCKET', `vhost-user socket ${path}: ${reason}`, {
         syscall,
         errno,
         path,
-        hint: errno === ENOENT ? 'make its directory first' : undefined,
-      }),
+        hint,
+      })
+    },
   }
 }

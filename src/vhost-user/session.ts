@@ -18,6 +18,7 @@ import { VIRTQ_SIZE_MAX } from '../abi/virtio-ring.ts'
 import * as vhost from '../abi/vhost-user.ts'
 import { ProtocolError } from '../errors.ts'
 import type { RawMessage } from '../sockets/message-stream.ts'
+import { explain } from '../text.ts'
 import * as codec from './codec.ts'
 import type { RegionRow } from './codec.ts'
 import type { VhostUserDevice } from './device.ts'
@@ -101,7 +102,7 @@ export class VhostUserSession {
     } catch (error) {
       const isRefusal = error instanceof ProtocolError && !error.isFatal
       if (!isRefusal || !needsReply) throw error
-      this.#options.log(`refused message ${request}: ${error.message}`)
+      this.#options.log(`refused message ${request}: ${explain(error)}`)
       return codec.replyU64(request, 1n)
     } finally {
       // What nobody took is not wanted.

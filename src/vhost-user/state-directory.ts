@@ -12,7 +12,6 @@ import {
   constants,
   fstatSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
@@ -22,6 +21,8 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { SysError } from '../errors.ts'
+import { makeDirectory } from '../sockets/socket-file.ts'
+import { systemReason } from '../text.ts'
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 const WRITABLE_BY_OTHERS = 0o022
@@ -34,7 +35,7 @@ const BLOCK = new Uint8Array(LENGTH_MAX)
 export function prepareStateDirectory(path: string): void {
   const test = join(path, `.test-${process.pid}`)
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeDirectory(path)
     const why = whyUnsafe(statSync(path))
     if (why !== undefined) throw new Error(why)
     // As the user that we are: capabilities that let us write now may be given up.
@@ -125,9 +126,5 @@ function whyUnsafe({ uid, mode }: Stats): string | undefined {
 
 /** Without the system's call and path, which the reader has. */
 export function reasonOf(cause: unknown): string {
-  const { code, message } = cause as NodeJS.ErrnoException
-  if (code === undefined) return message
-  return code === 'ELOOP'
-    ? 'it is a link'
-    : `${code} ${message.split(': ')[1]?.split(',')[0] ?? ''}`
+  return (cause as NodeJS.ErrnoException).code === 'ELOOP' ? 'it is a link' : systemReason(cause)
 }

@@ -168,7 +168,7 @@ test('a record port on a full disk fails, alone', () => {
     }
     const { state, error } = sw.port('rec')
     if (state !== 'failed') throw new Error('the port is ' + state)
-    if (!error.includes('no space left on device')) throw new Error(error)
+    if (!error.includes('No space left on device')) throw new Error(error)
     if (sw.port('other').counters.tx_frames !== 50) throw new Error('frames are missing')
     await sw.removePort('rec')
     await sw.close()`

@@ -192,7 +192,7 @@ describe('a file', () => {
       expect.objectContaining({
         code: 'CAPTURE_FILE',
         path: '/nowhere/a.pcapng',
-        message: 'cannot create /nowhere/a.pcapng: no such file or directory',
+        message: 'cannot create /nowhere/a.pcapng: No such file or directory',
       }) as Error,
     )
   })
@@ -200,7 +200,7 @@ describe('a file', () => {
   test('on a full disk ends the capture and detaches the engine', async () => {
     const rig = new Rig({ to: { path: '/dev/full' } })
     const { error } = await rig.session.done
-    expect(error).toBe('cannot write /dev/full: no space left on device')
+    expect(error).toBe('cannot write /dev/full: No space left on device')
     expect(await rig.session.stop()).toMatchObject({ error })
   })
 })

@@ -149,7 +149,7 @@ test('a full disk ends the capture with a clear message, and the switch goes on'
   const { daemon, netns } = await lab.star(2)
   const capture = await startCapture(lab, daemon.control, '-w', '/dev/full')
   expect(await capture.exited).toBe(1)
-  expect(capture.stderr).toContain('no space left on device')
+  expect(capture.stderr).toContain('No space left on device')
   expect(lab.ping(netns[0], '10.0.0.2', 2)).toBe(2)
 })
 

@@ -103,7 +103,7 @@ test('a full disk under standard output is a failure that is told', async () => 
   const err = join(lab.directory, 'err')
   const line = `"${process.execPath}" "${CLI}" doctor >/dev/full 2>"${err}"`
   expect(spawnSync('bash', ['-c', line], { timeout: END_MS }).status).toBe(1)
-  expect(readFileSync(err, 'utf8')).toBe('framepump: standard output: no space left on device\n')
+  expect(readFileSync(err, 'utf8')).toBe('framepump: standard output: No space left on device\n')
 })
 
 test('a capture that the daemon refuses ends, whatever is wrong with it', async () => {

@@ -200,7 +200,7 @@ test('a name that somebody holds is EBUSY after a second of trying', async () =>
   )
   expect(refused.code).toBe(1)
   expect(refused.stderr).toContain(
-    'framepump: could not configure /dev/net/tun (x0): Device or resource busy (another process holds x0)',
+    'framepump: port "p0": could not configure /dev/net/tun (x0): Device or resource busy (another process holds x0)',
   )
 })
 
@@ -272,12 +272,16 @@ test('bad arguments are exit 2, an unreachable daemon 3, each in one line that s
     [
       ['run', '--port', 'tap,id=a,ifnam=x'],
       2,
-      /^framepump: unknown key "ifnam" for a tap port \(did you mean "ifname"\?\)$/m,
+      /^framepump: --port a: unknown key "ifnam" for a tap port \(did you mean "ifname"\?\) \[BAD_OPTION\]$/m,
     ],
     [['run', '--port', 'tap,id=a,queues=257'], 2, /"queues" must be a number from 1 to 256/],
     [['run', '--port', 'tap,id=a', '--port', 'tap,id=a'], 2, /Duplicate ID 'a'/],
     [['run', '--link', 'a,b'], 2, /there is no port "a"/],
-    [['run', '--config', '/nonexistent'], 2, /\/nonexistent: cannot be read: ENOENT/],
+    [
+      ['run', '--config', '/nonexistent'],
+      2,
+      /\/nonexistent: cannot be read: No such file or directory/,
+    ],
     [
       ['run', '--port', 'tap,id=a,netns=no-such-ns', '--control', `${lab.directory}/c`],
       1,

@@ -215,7 +215,7 @@ test('--user: files are the user’s, ports come and go, and the directory is le
   ).rejects.toThrow('the daemon gave up CAP_DAC_OVERRIDE after its start')
   // As that user, and not as root: the config is not for everybody.
   sh('chmod', '600', config)
-  await expect(daemon.execute('config-reload')).rejects.toThrow('cannot be read: EACCES')
+  await expect(daemon.execute('config-reload')).rejects.toThrow('cannot be read: Permission denied')
   expect(await daemon.process.stop()).toBe(0)
   expect(sh('ls', run)).toBe('')
 })

@@ -267,7 +267,7 @@ test('a change that is refused leaves the port as it was, and what came before i
   expect((await daemon.port('p1'))['mtu']).toBeUndefined()
   await expect(
     config.reload([changed, { ...b, mtu: 1200, owner: 'no-such-user' }]),
-  ).rejects.toThrow('"no-such-user" is not in /etc/passwd')
+  ).rejects.toThrow('owner=no-such-user: not in /etc/passwd')
   expect(mtuOf(netns[1])).toBe(1500)
   // A port that cannot be added, behind a change, a removal and an addition.
   const r = { id: 'r', type: 'pcap', record: join(lab.directory, 'r') }

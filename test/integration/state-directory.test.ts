@@ -57,7 +57,7 @@ test('a directory that fills up: the guest is served, told once, and stored when
   expect(process.stderr).toContain('framepump: ready')
   inside('sh', '-c', `cat /dev/zero > ${state}/ballast 2>/dev/null || true`)
   const guest = await negotiate(socket)
-  expect(process.stderr.match(/cannot be stored: ENOSPC/g)).toHaveLength(1)
+  expect(process.stderr.match(/cannot be stored: No space left/g)).toHaveLength(1)
   guest.close()
   const again = await negotiate(socket)
   expect(process.stderr.match(/cannot be stored/g)).toHaveLength(1)
@@ -76,7 +76,7 @@ test('a directory that becomes read-only: the same, with its reason', async () =
   expect(process.stderr).toContain('framepump: ready')
   inside('mount', '-o', 'remount,bind,ro', state)
   const guest = await negotiate(socket)
-  expect(process.stderr).toMatch(/cannot be stored: EROFS/)
+  expect(process.stderr).toMatch(/cannot be stored: Read-only/)
   inside('mount', '-o', 'remount,bind,rw', state)
   await until('it is stored', () => process.stderr.includes('is stored now'), 40_000)
   expect(readFileSync(join(state, 'vhost-user-g.json'), 'utf8')).toContain('queuePairs')
@@ -87,9 +87,13 @@ test.each([
   [
     'full',
     'mount -t tmpfs -o size=4k,mode=700 tmpfs STATE && (cat /dev/zero > STATE/x 2>/dev/null || true)',
-    'ENOSPC',
+    'No space left on device',
   ],
-  ['read-only', 'mount --bind -o ro STATE STATE && mount -o remount,bind,ro STATE', 'EROFS'],
+  [
+    'read-only',
+    'mount --bind -o ro STATE STATE && mount -o remount,bind,ro STATE',
+    'Read-only file system',
+  ],
   ['writable by others', 'chmod 777 STATE', 'others can write to it'],
   ['another user’s', 'chown 12345 STATE', 'it belongs to user 12345'],
 ])('a directory that is %s at the start is an error then', async (_, mount, reason) => {

@@ -464,11 +464,23 @@ test('the socket: a stale file is replaced, a live one and a plain file are resp
   await addGuestPort()
   await expect(sw.addPort({ type: 'vhost-user', id: 'h', path })).rejects.toMatchObject({
     code: 'VHOST_USER_SOCKET',
+    message: `port "g" listens on ${path}`,
   })
   expect(sw.port('g').state).toBe('disconnected')
+  // Made with the socket, and gone with it.
+  const inNew = join(directory, 'new', 'er', 'x')
+  await sw.addPort({ type: 'vhost-user', id: 'h', path: inNew })
+  expect(existsSync(inNew)).toBe(true)
+  await sw.removePort('h')
+  expect(existsSync(join(directory, 'new'))).toBe(false)
   await expect(
-    sw.addPort({ type: 'vhost-user', id: 'h', path: join(directory, 'none', 'x') }),
-  ).rejects.toMatchObject({ code: 'VHOST_USER_SOCKET' })
+    sw.addPort({ type: 'vhost-user', id: 'h', path: '/proc/none/x' }),
+  ).rejects.toMatchObject({
+    code: 'VHOST_USER_SOCKET',
+    message:
+      'vhost-user socket /proc/none/x: its directory /proc/none cannot be made: No such file or directory',
+    hint: 'make it first, or give another path',
+  })
   await sw.removePort('g')
   expect(existsSync(path)).toBe(false)
 })

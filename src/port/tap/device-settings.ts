@@ -1,5 +1,5 @@
 /** What is set on the device of an open TAP, when it is opened and when its options change. */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { strerror } from '../../abi/strerror.ts'
 import { ConfigError, SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
@@ -39,8 +39,8 @@ export function changeDevice(
     persist: isNew('persist') ? after.persist : undefined,
   }
   // Names that nobody has are told before anything is set.
-  if (ownership.owner !== undefined) idOf(ownership.owner, PASSWD)
-  if (ownership.group !== undefined) idOf(ownership.group, GROUP)
+  if (ownership.owner !== undefined) idOf('owner', ownership.owner, PASSWD)
+  if (ownership.group !== undefined) idOf('group', ownership.group, GROUP)
   const up = isNew('up') ? after.up : undefined
   let mtu = isNew('mtu') ? after.mtu : undefined
   if (isOurs && before.mtu !== undefined && after.mtu === undefined) mtu = ETH_DATA_LEN
@@ -111,18 +111,20 @@ export function setOwnership(
     })
   }
   const { owner, group, persist } = options
-  if (owner !== undefined) check('TUNSETOWNER', shim.tunSetOwner(fd, idOf(owner, PASSWD)))
-  if (group !== undefined) check('TUNSETGROUP', shim.tunSetGroup(fd, idOf(group, GROUP)))
+  if (owner !== undefined) check('TUNSETOWNER', shim.tunSetOwner(fd, idOf('owner', owner, PASSWD)))
+  if (group !== undefined) check('TUNSETGROUP', shim.tunSetGroup(fd, idOf('group', group, GROUP)))
   // Absent never clears a flag that somebody else set.
   if (persist !== undefined) check('TUNSETPERSIST', shim.tunSetPersist(fd, persist ? 1 : 0))
 }
 
 /** uid or gid of a name or a number; both files have the number in their third field. */
-function idOf(name: string, file: string): number {
+function idOf(key: string, name: string, file: string): number {
   if (/^\d+$/.test(name)) return Number(name)
-  for (const line of readFileSync(file, 'utf8').split('\n')) {
+  // A container may have no such file.
+  const text = existsSync(file) ? readFileSync(file, 'utf8') : ''
+  for (const line of text.split('\n')) {
     const fields = line.split(':')
     if (fields[0] === name) return Number(fields[2])
   }
-  throw new ConfigError('BAD_OPTION', `"${name}" is not in ${file}`)
+  throw new ConfigError('BAD_OPTION', `${key}=${name}: not in ${file}`, { path: key })
 }

@@ -6,7 +6,7 @@
  * another queue is attached is silently ignored. So what TUNGETIFF reads back is believed.
  */
 import { constants, existsSync } from 'node:fs'
-import { EACCES, EBUSY, EINTR, EINVAL, ENOENT, EPERM } from '../../abi/errno.ts'
+import { EACCES, EBUSY, EINTR, ENOENT, EPERM } from '../../abi/errno.ts'
 import {
   IFF_MULTI_QUEUE,
   IFF_NO_PI,
@@ -23,11 +23,13 @@ import { ConfigError, SysError } from '../../errors.ts'
 import type { FdClaim } from '../../native/owned-fds.ts'
 import { claimFd } from '../../native/owned-fds.ts'
 import type { Shim } from '../../native/shim.ts'
+import { explain } from '../../text.ts'
 import { OFFLOADS_TUNNEL } from '../../wire/vnet-hdr.ts'
 import type { TapOptions } from '../options.ts'
 import { changeDevice, otherNetns, setOwnership, setSndbuf } from './device-settings.ts'
 import { cString, identity, isGiven, setNonblocking, takeGiven } from './descriptors.ts'
 import type { LinkInfo } from './link.ts'
+import { holderOf, noteHeld, noteReleased, setIffHint } from './held.ts'
 import { getLink, setLinkProperties } from './link.ts'
 import { netnsName, openNetns } from './netns.ts'
 import { isUsableVnetHdrLength } from '../tap-port.ts'
@@ -62,6 +64,8 @@ export interface TapIdentity {
 
 /** An open TAP: owns its descriptors until close(). */
 export class OpenTap {
+  /** Of its port. */
+  readonly id: string
   readonly fds: readonly number[]
   readonly vnetHdrLength: number
   readonly probed: ProbedOffloads
@@ -84,6 +88,7 @@ export class OpenTap {
   ) {
     this.#context = context
     this.#options = options
+    this.id = options.id
     this.fds = fds
     this.vnetHdrLength = vnetHdrLength
     this.probed = probed
@@ -196,6 +201,7 @@ export class OpenTap {
 
   async #leave(): Promise<void> {
     const { shim, log } = this.#context
+    noteReleased(shim, this)
     await runDownscript(this.#options, this.identify().ifname, log)
     // Whoever has the device next may set a header that is too short for tunnels.
     if ((this.#inForce & OFFLOADS_TUNNEL) !== 0) {
@@ -211,7 +217,7 @@ async function runDownscript(
   log: (message: string) => void,
 ): Promise<void> {
   if (!isScript(downscript)) return
-  await runScript(downscript, ifname).catch((error: Error) => log(error.message))
+  await runScript(downscript, ifname).catch((error) => log(explain(error)))
 }
 
 export async function openTap(options: TapOptions, context: OpenContext): Promise<OpenTap> {
@@ -234,6 +240,7 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
       const hasVnetHdr = (flags & IFF_VNET_HDR) !== 0
       const tap = configure(options, context, netnsFd, fds, ifname, hasVnetHdr)
       tap.claim()
+      noteHeld(shim, tap)
       return tap
     } catch (error) {
       // What the script set up is taken down again.
@@ -367,7 +374,8 @@ async function setIff(
     const fd = shim.tunOpen(netnsFd, node, name, flags, nameOut, stage)
     if (fd >= 0) return { fd, ifname: cString(nameOut) }
     if (fd === -EINTR) continue
-    if (fd === -EBUSY && Date.now() < deadline) {
+    const holder = holderOf(shim, name, netnsFd)
+    if (fd === -EBUSY && holder === undefined && Date.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, BUSY_WAIT_MS))
       continue
     }
@@ -385,18 +393,9 @@ async function setIff(
       syscall: 'ioctl',
       errno: -fd,
       ifname: name,
-      hint: setIffHint(-fd, name),
+      hint: setIffHint(-fd, name, holder),
     })
   }
-}
-
-function setIffHint(errno: number, name: string): string | undefined {
-  if (errno === EPERM || errno === EACCES) {
-    return 'needs CAP_NET_ADMIN, or a persistent TAP owned by this user'
-  }
-  if (errno === EBUSY) return `another process holds ${name}`
-  if (errno === EINVAL) return `${name} exists and is no TAP, or has another queues= mode`
-  return undefined
 }
 
 // --- set-up of the device ---------------------------------------------------------------------

@@ -4,8 +4,10 @@
  * So the queues that somebody holds are read over netlink, which does not touch the device.
  */
 import { SysError } from '../../errors.ts'
+import { counted } from '../../text.ts'
 import type { TapOptions } from '../options.ts'
 import type { LinkShim } from './link.ts'
+import { holderOf } from './held.ts'
 import { getLink } from './link.ts'
 
 /** An owner that has just been told to end needs a moment. */
@@ -37,10 +39,15 @@ export async function awaitRelease(
     const held = link.tunQueues
     if (held === 0) return
     if (Date.now() >= deadline) {
-      const queues = held === 1 ? '1 queue is' : `${held} queues are`
-      throw new SysError('TAP_HELD', `${ifname}: ${queues} still attached by another process`, {
+      const queues = `${counted(held, 'queue')} ${held === 1 ? 'is' : 'are'}`
+      const holder = holderOf(shim, ifname, netnsFd)
+      const who = holder === undefined ? 'another process' : `port "${holder}"`
+      throw new SysError('TAP_HELD', `${ifname}: ${queues} still attached by ${who}`, {
         ifname,
-        hint: 'stop its owner, then repeat the command',
+        hint:
+          holder === undefined
+            ? 'stop its owner, then repeat the command'
+            : 'give another ifname=, or remove that port',
       })
     }
     await new Promise((resolve) => setTimeout(resolve, RELEASE_WAIT_MS))

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { loadConfig, parseConfig } from '../../../src/config/load.ts'
-import { ConfigError } from '../../../src/errors.ts'
+import { ConfigError, ConfigErrors } from '../../../src/errors.ts'
 
 function failure(text: string): ConfigError {
   try {
@@ -14,6 +14,11 @@ function failure(text: string): ConfigError {
   }
   throw new Error('was accepted')
 }
+
+const explainAll = ({ errors }: ConfigErrors): string =>
+  errors
+    .map(({ message, hint }) => (hint === undefined ? message : `${message} (${hint})`))
+    .join('; ')
 
 const said = (text: string): string => failure(text).message
 
@@ -104,7 +109,7 @@ links:
   test('has at most as many ports as a switch', () => {
     const ports = Array.from({ length: 9999 }, (_, k) => `  - { id: p${k}, type: tap }`)
     expect(said(['ports:', ...ports].join('\n'))).toBe(
-      'x.yaml:1:1: ports: must NOT have more than 1024 items',
+      'x.yaml:1:1: ports: must have at most 1024 entries',
     )
   })
 })
@@ -130,9 +135,9 @@ describe('an error', () => {
     ],
     ['pace: quick', 'x.yaml:1:1: pace: must be one of adaptive, busy, interrupt', undefined],
     ['engines: 2', 'x.yaml:1:1: engines: only 1 engine is supported for now', undefined],
-    ['ports: 3', 'x.yaml:1:1: ports: must be array,null', undefined],
-    ['[1, 2]', 'x.yaml:1:1: must be object', undefined],
-    ['just text', 'x.yaml:1:1: must be object', undefined],
+    ['ports: 3', 'x.yaml:1:1: ports: must be a list', undefined],
+    ['[1, 2]', 'x.yaml:1:1: must be a map of keys', undefined],
+    ['just text', 'x.yaml:1:1: must be a map of keys', undefined],
     ['\u0000\u0001\u0002', 'x.yaml:1:1: ', undefined],
     [
       'ports:\n  - id: a\n    type: tap\n    ifnam: x',
@@ -165,6 +170,59 @@ describe('an error', () => {
     expect(error.hint).toBe(hint)
   })
 
+  test('does not hide the others: all are told, in the order of the file', () => {
+    const text = `
+pace: quick
+ports:
+  - { id: a, type: tap, queues: 0, ifnam: x0, mtu: big }
+  - { id: a, type: vhost-user, sever: off }
+  - { type: pcap, replay: /f, loop: -1 }
+  - { id: 9x, type: tun }
+  - nothing
+switch: { mac-aging-s: 0, mac-table-size: many }
+links: [[a, b], [c], [b, b], [a, a, a]]
+privileges: { user: '', keep: [all], mode: 3 }
+foo: 1
+`
+    const error = failure(text)
+    expect(error).toBeInstanceOf(ConfigErrors)
+    const texts = (error as ConfigErrors).errors.map(({ message }) => message)
+    expect(texts).toEqual([
+      'x.yaml:2:1: pace: must be one of adaptive, busy, interrupt',
+      'x.yaml:4:25: ports[0].queues: "queues" must be a number from 1 to 256',
+      'x.yaml:4:36: ports[0].ifnam: unknown key "ifnam" for a tap port',
+      'x.yaml:4:47: ports[0].mtu: "mtu" must be a number from 68 to 65535',
+      `x.yaml:5:5: ports[1].path: Parameter 'path' is missing`,
+      'x.yaml:5:7: ports[1].id: "a" is already the id of a port at x.yaml:4:7',
+      'x.yaml:5:32: ports[1].sever: unknown key "sever" for a vhost-user port',
+      `x.yaml:6:5: ports[2].id: Parameter 'id' is missing`,
+      'x.yaml:6:31: ports[2].loop: "loop" must be a number from 0 to 2147483647',
+      'x.yaml:7:15: ports[3].type: unknown port type "tun"',
+      'x.yaml:8:5: ports[4]: must be a map of keys',
+      'x.yaml:9:11: switch.mac-aging-s: must be 1 to 1000000',
+      'x.yaml:9:27: switch.mac-table-size: must be a whole number',
+      'x.yaml:10:13: links[0][1]: there is no port "b"',
+      'x.yaml:10:17: links[1]: must have 2 entries',
+      'x.yaml:10:22: links[2]: must not have the same entry twice',
+      'x.yaml:10:23: links[2][0]: there is no port "b"',
+      'x.yaml:10:26: links[2][1]: there is no port "b"',
+      'x.yaml:10:30: links[3]: must have at most 2 entries',
+      'x.yaml:10:30: links[3]: must not have the same entry twice',
+      'x.yaml:11:15: privileges.user: must not be empty',
+      'x.yaml:11:32: privileges.keep[0]: must be one of net-admin, net-raw, sys-admin, sys-ptrace, dac-override',
+      'x.yaml:11:38: privileges.mode: must be one of on, locked, off',
+      'x.yaml:12:1: foo: unknown key',
+    ])
+    expect(error.message).toBe(explainAll(error as ConfigErrors))
+  })
+
+  test('in YAML does not hide those in other lines', () => {
+    const error = failure('pace: busy\npace: busy\nio: auto\nio: auto\n')
+    expect(explainAll(error as ConfigErrors)).toBe(
+      'x.yaml:2:1: Map keys must be unique; x.yaml:4:1: Map keys must be unique',
+    )
+  })
+
   test('of a file that grows without end by its aliases is told at once', () => {
     const lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x]']
     for (let k = 1; k < 12; k++) {
@@ -176,8 +234,10 @@ describe('an error', () => {
   test('of the file itself names it', () => {
     const directory = mkdtempSync('/tmp/framepump-config-')
     try {
-      expect(() => loadConfig(join(directory, 'none'))).toThrow(/none: cannot be read: ENOENT$/)
-      expect(() => loadConfig(directory)).toThrow(/cannot be read: EISDIR$/)
+      expect(() => loadConfig(join(directory, 'none'))).toThrow(
+        /none: cannot be read: No such file or directory$/,
+      )
+      expect(() => loadConfig(directory)).toThrow(/cannot be read: Is a directory$/)
       const binary = join(directory, 'binary')
       writeFileSync(binary, Buffer.from([0xff, 0xfe, 0, 0x80, 0x3a, 0x0a]))
       expect(() => loadConfig(binary)).toThrow(ConfigError)

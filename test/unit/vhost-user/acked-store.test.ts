@@ -114,7 +114,7 @@ test('what cannot be stored is told once, tried until it can, and told once', ()
   kept.store(STATE)
   vi.advanceTimersByTime(600_000)
   expect(log).toEqual([
-    expect.stringMatching(/cannot be stored: ENOENT .*tried again until it can/),
+    expect.stringMatching(/cannot be stored: No such file or directory: tried again until it can/),
   ])
   mkdirSync(place)
   vi.advanceTimersByTime(30_000)

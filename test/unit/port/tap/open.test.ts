@@ -459,7 +459,7 @@ describe('settings', () => {
   test('an owner that nobody knows is said so', async () => {
     expect(await failure({ ifname: 'x0', owner: 'no-such-user' })).toMatchObject({
       code: 'BAD_OPTION',
-      message: '"no-such-user" is not in /etc/passwd',
+      message: 'owner=no-such-user: not in /etc/passwd',
     })
   })
 
@@ -511,7 +511,7 @@ describe('scripts', () => {
     const path = script('bad', 'exit 9')
     const tap = await open({ ifname: 'x0', downscript: path })
     await tap.close()
-    expect(logged).toEqual([`network script ${path} failed with status 9`])
+    expect(logged).toEqual([`network script ${path} failed with status 9 [TAP_SCRIPT]`])
     expect([...kernel.open]).toEqual([])
   })
 })
