@@ -33,10 +33,14 @@ if (isMainThread) {
   if (!existsSync(at('worker'))) answer('worker')
 } else if (workerData?.engineCounters !== undefined) {
   // The engine never returns to its event loop: it is caught at a call that it makes every turn.
-  const shim = require(process.env['FRAMEPUMP_SHIM'])
-  const { clockGettime } = shim
-  shim.clockGettime = (window, offset) => {
-    if (existsSync(at('calls')) && !existsSync(at('engine'))) answer('engine')
-    return clockGettime(window, offset)
+  const { dlopen } = process
+  process.dlopen = (module, path, ...flags) => {
+    dlopen.call(process, module, path, ...flags)
+    if (path !== process.env['FRAMEPUMP_SHIM']) return
+    const { clockGettime } = module.exports
+    module.exports.clockGettime = (window, offset) => {
+      if (existsSync(at('calls')) && !existsSync(at('engine'))) answer('engine')
+      return clockGettime(window, offset)
+    }
   }
 }
