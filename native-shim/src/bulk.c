@@ -10,6 +10,11 @@
 /* Rows that are prefetched before their copy: hides the cache misses of frames in guest memory. */
 enum { PREFETCH_ROWS = 8, HEAD_LENGTH = 16 };
 
+/* In the length of a copy row: see copyRows in shim.ts. */
+enum { BEHIND_HEADER = 1 << 30, VNET_HDR_LENGTH = 12 };
+/* A struct virtio_net_hdr_v1 without offloads, num_buffers 1 (little-endian). */
+static const uint8_t plain_header[VNET_HDR_LENGTH] = { [10] = 1 };
+
 static void prefetch_row(const int32_t *row)
 {
 	uint8_t *source = window_range(row[0], row[1], 0);
@@ -39,11 +44,15 @@ static napi_value copy_rows(napi_env env, napi_callback_info info)
 			prefetch_row(table + 5 * (k + PREFETCH_ROWS));
 		int32_t row[5];
 		memcpy(row, table + 5 * k, sizeof row);
-		const uint8_t *source = window_range(row[0], row[1], row[4]);
-		uint8_t *destination = window_range_writable(row[2], row[3], row[4]);
+		int32_t header = row[4] > 0 && row[4] & BEHIND_HEADER ? VNET_HDR_LENGTH : 0;
+		int32_t length = header > 0 ? row[4] - BEHIND_HEADER : row[4];
+		const uint8_t *source = window_range(row[0], row[1], length);
+		uint8_t *destination = window_range_writable(row[2], row[3], header + length);
 		if (source == NULL || destination == NULL)
 			return result_int(env, k);
-		memmove(destination, source, (size_t)row[4]);
+		if (header > 0)
+			memcpy(destination, plain_header, VNET_HDR_LENGTH);
+		memmove(destination + header, source, (size_t)length);
 	}
 	return result_int(env, count);
 }

@@ -9,9 +9,11 @@
 
 #include <errno.h>
 #include <node_api.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 
 /*
  * Arguments of a call. A wrong type leaves a pending TypeError and clears `ok`; a string that no
@@ -56,12 +58,67 @@ napi_value result_errno(napi_env env, int64_t value);
 #define WINDOW_LENGTH_MAX 0x7ffff000
 #define WINDOWS_MAX 32768
 
+enum { FREE, CLAIMED, USED };
+
+/* A cache line each: what a row is checked against is loaded at once. */
+struct window {
+	_Alignas(64) _Atomic int state;
+	/* Counts how often the entry was claimed. */
+	_Atomic unsigned claims;
+	uint8_t *_Atomic base;
+	_Atomic size_t length;
+	/* `length` in whole pages of its file, which may be huge ones. */
+	_Atomic size_t mapped;
+	_Atomic int protection;
+	_Atomic bool is_dumped;
+	_Atomic int faults;
+	_Atomic int replaced;
+};
+
+/* The table is window.c's; here stands what is done for each row of a program, so that it is inlined. */
+extern struct window windows[WINDOWS_MAX];
+
+static inline struct window *window_find(int32_t number)
+{
+	if (number < 0 || number >= WINDOWS_MAX)
+		return NULL;
+	struct window *window = &windows[number];
+	return atomic_load_explicit(&window->state, memory_order_acquire) == USED ? window : NULL;
+}
+
+static inline __attribute__((always_inline)) uint8_t *window_bytes(int32_t number, int32_t offset,
+	int32_t length, bool write)
+{
+	struct window *window = window_find(number);
+	if (window == NULL || offset < 0 || length < 0)
+		return NULL;
+	/* Nothing is ordered by these: `window_find` was. */
+	size_t whole = atomic_load_explicit(&window->length, memory_order_relaxed);
+	int protection = atomic_load_explicit(&window->protection, memory_order_relaxed);
+	if ((uint64_t)offset + (uint64_t)length > whole || (write && !(protection & PROT_WRITE)))
+		return NULL;
+	return atomic_load_explicit(&window->base, memory_order_relaxed) + offset;
+}
+
 /* The bytes [offset, offset + length) of a window, or NULL when they are not all inside it. */
-uint8_t *window_range(int32_t window, int32_t offset, int32_t length);
+static inline uint8_t *window_range(int32_t window, int32_t offset, int32_t length)
+{
+	return window_bytes(window, offset, length, false);
+}
+
 /* The same for memory that is written. */
-uint8_t *window_range_writable(int32_t window, int32_t offset, int32_t length);
+static inline uint8_t *window_range_writable(int32_t window, int32_t offset, int32_t length)
+{
+	return window_bytes(window, offset, length, true);
+}
+
 /* A table of int32 rows, 4-byte aligned, or NULL. */
-int32_t *window_table(int32_t window, int32_t offset, int32_t rows, int32_t ints_per_row);
+static inline int32_t *window_table(int32_t window, int32_t offset, int32_t rows, int32_t ints_per_row)
+{
+	if (rows < 0 || rows > WINDOW_LENGTH_MAX / 64 || offset % 4 != 0)
+		return NULL;
+	return (int32_t *)(void *)window_bytes(window, offset, rows * ints_per_row * 4, true);
+}
 
 /* Segments of one frame that is written. */
 #define SEGMENTS_MAX 72

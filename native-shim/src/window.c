@@ -17,7 +17,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-enum { FREE, CLAIMED, USED };
 enum { MIRRORED = 1, READ_ONLY = 2, DONT_DUMP = 4 };
 /*
  * A window is replaced once, and again for each thread that faulted in it at the same time. More
@@ -25,65 +24,13 @@ enum { MIRRORED = 1, READ_ONLY = 2, DONT_DUMP = 4 };
  */
 enum { REPLACED_MAX = 64 };
 
-struct window {
-	_Atomic int state;
-	/* Counts how often the entry was claimed. */
-	_Atomic unsigned claims;
-	uint8_t *_Atomic base;
-	_Atomic size_t length;
-	/* `length` in whole pages of its file, which may be huge ones. */
-	_Atomic size_t mapped;
-	_Atomic int protection;
-	_Atomic bool is_dumped;
-	_Atomic int faults;
-	_Atomic int replaced;
-};
-
-static struct window windows[WINDOWS_MAX];
+struct window windows[WINDOWS_MAX];
 /* Part of the table: faults of all windows together, so that a glance tells whether there were any. */
 static _Atomic int32_t all_faults;
 /* And where the search for a free entry begins: those before it were taken, when it was last seen. */
 static _Atomic int lowest_free;
 static struct sigaction previous_sigbus;
 static _Atomic int sigbus_once;
-
-static struct window *find(int32_t number)
-{
-	if (number < 0 || number >= WINDOWS_MAX)
-		return NULL;
-	struct window *window = &windows[number];
-	return atomic_load_explicit(&window->state, memory_order_acquire) == USED ? window : NULL;
-}
-
-static uint8_t *range(int32_t number, int32_t offset, int32_t length, bool write)
-{
-	struct window *window = find(number);
-	if (window == NULL || offset < 0 || length < 0)
-		return NULL;
-	/* Nothing is ordered by these: `find` was. */
-	size_t whole = atomic_load_explicit(&window->length, memory_order_relaxed);
-	int protection = atomic_load_explicit(&window->protection, memory_order_relaxed);
-	if ((uint64_t)offset + (uint64_t)length > whole || (write && !(protection & PROT_WRITE)))
-		return NULL;
-	return atomic_load_explicit(&window->base, memory_order_relaxed) + offset;
-}
-
-uint8_t *window_range(int32_t window, int32_t offset, int32_t length)
-{
-	return range(window, offset, length, false);
-}
-
-uint8_t *window_range_writable(int32_t window, int32_t offset, int32_t length)
-{
-	return range(window, offset, length, true);
-}
-
-int32_t *window_table(int32_t window, int32_t offset, int32_t rows, int32_t ints_per_row)
-{
-	if (rows < 0 || rows > WINDOW_LENGTH_MAX / 64 || offset % 4 != 0)
-		return NULL;
-	return (int32_t *)(void *)range(window, offset, rows * ints_per_row * 4, true);
-}
 
 /* Claims an entry of the table that is in `state`. */
 static bool claim(struct window *window, int state)
@@ -322,7 +269,7 @@ static napi_value window_buffer(napi_env env, napi_callback_info info)
 {
 	struct call call;
 	call_begin(&call, env, info, 1);
-	struct window *window = find(arg_int(&call, 0));
+	struct window *window = window_find(arg_int(&call, 0));
 	if (!call.ok)
 		return NULL;
 	if (window == NULL)
@@ -339,7 +286,7 @@ static napi_value window_part(napi_env env, napi_callback_info info)
 	int32_t length = arg_int(&call, 2);
 	if (!call.ok)
 		return NULL;
-	uint8_t *bytes = length < 1 ? NULL : range(number, offset, length, false);
+	uint8_t *bytes = length < 1 ? NULL : window_range(number, offset, length);
 	return bytes == NULL ? result_int(env, -EFAULT) : buffer_over(env, bytes, (size_t)length);
 }
 
@@ -362,7 +309,7 @@ static napi_value window_unmap(napi_env env, napi_callback_info info)
 	struct call call;
 	call_begin(&call, env, info, 1);
 	int32_t number = arg_int(&call, 0);
-	struct window *window = find(number);
+	struct window *window = window_find(number);
 	if (!call.ok)
 		return NULL;
 	if (window == NULL || !claim(window, USED))
@@ -376,7 +323,7 @@ static napi_value window_address(napi_env env, napi_callback_info info)
 {
 	struct call call;
 	call_begin(&call, env, info, 1);
-	struct window *window = find(arg_int(&call, 0));
+	struct window *window = window_find(arg_int(&call, 0));
 	if (!call.ok)
 		return NULL;
 	return window == NULL ? result_int(env, -EBADF)
@@ -387,7 +334,7 @@ static napi_value window_length(napi_env env, napi_callback_info info)
 {
 	struct call call;
 	call_begin(&call, env, info, 1);
-	struct window *window = find(arg_int(&call, 0));
+	struct window *window = window_find(arg_int(&call, 0));
 	if (!call.ok)
 		return NULL;
 	return window == NULL ? result_int(env, -EBADF) : result_number(env, (double)window->length);
@@ -397,7 +344,7 @@ static napi_value window_faults(napi_env env, napi_callback_info info)
 {
 	struct call call;
 	call_begin(&call, env, info, 1);
-	struct window *window = find(arg_int(&call, 0));
+	struct window *window = window_find(arg_int(&call, 0));
 	if (!call.ok)
 		return NULL;
 	return result_int(env, window == NULL ? -EBADF : atomic_exchange(&window->faults, 0));

@@ -23,6 +23,7 @@ export const WINDOW_DONT_DUMP = 4
 
 /** Bytes of one row in the tables that a shim call executes; every field is an int32. */
 export const COPY_ROW_INTS = 5
+export const COPY_BEHIND_HEADER: number = 1 << 30
 export const CHECKSUM_ROW_INTS = 5
 export const READ_ROW_INTS = 4
 export const WRITE_ROW_INTS = 4
@@ -67,7 +68,9 @@ export interface Shim {
   // --- bulk memory: tables in a window, filled in TypeScript --------------------------------
   /** Rows (source window, source offset, destination window, destination offset, length).
    *  Returns the rows done; fewer than asked: the row at that index left its windows. Rows run in
-   *  order; source and destination of a row may overlap (memmove). Prefetches rows ahead. */
+   *  order; source and destination of a row may overlap (memmove). Prefetches rows ahead. A length
+   *  with COPY_BEHIND_HEADER added (it is below that) goes behind 12 bytes, written first at the
+   *  destination: a struct virtio_net_hdr_v1 without offloads, num_buffers 1. VIRTIO 1.3 §5.1.6. */
   copyRows(tableWindow: number, tableOffset: number, rowCount: number): number
   /** Two columns of int32 in a window, one of windows and one of offsets: writes the first 16 bytes
    *  at each of these places into the destination, packed at 16 bytes a place (zero-filled past the

@@ -17,7 +17,7 @@ import { COPY_ROWS_MAX } from '../mem/copy-program.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import { ownAll } from '../mem/own-all.ts'
 import { Window } from '../mem/window.ts'
-import { COPY_ROW_INTS } from '../native/shim.ts'
+import { COPY_BEHIND_HEADER, COPY_ROW_INTS } from '../native/shim.ts'
 import { isTunnelled } from '../wire/vnet-hdr.ts'
 import { BROKEN_EMPTY, Chain } from './chain.ts'
 import type { DeviceQueue } from './device-queue.ts'
@@ -54,12 +54,11 @@ const TARGETS_MAX = 1024
 const HEADERS: number = COPY_ROWS_MAX
 const HEADER_STRIDE = 32
 const HEADER_WORDS: number = HEADER_STRIDE / 4
-/** Behind them: that of a frame without offloads, in one buffer. */
-const PLAIN_HEADER: number = HEADERS
 const TUNNEL_WORD: number = VNET_HDR_OUTER_TH_OFFSET >> 2
 /** A constant of this module is part of the machine code, an imported one is loaded at each use. */
 const HEADER_LENGTH: number = VNET_HDR_MRG_LENGTH
 const ROW_INTS: number = COPY_ROW_INTS
+const BEHIND_HEADER: number = COPY_BEHIND_HEADER
 /** num_buffers 1, behind csum_offset. */
 const ONE_BUFFER: number = 1 << 16
 
@@ -108,7 +107,6 @@ export class FrameSink {
     this.#chain = made.chain
     this.#headers = made.headers
     this.#headerWords = new Int32Array(this.#headers.buffer)
-    this.#headerWords[PLAIN_HEADER * HEADER_WORDS + 2] = ONE_BUFFER
   }
 
   /**
@@ -179,41 +177,45 @@ export class FrameSink {
     const copies = this.#copies
     const { table } = copies
     let row = copies.reserve(2 * chains)
+    const start = row
     const headers = this.#headers.id
     const words = this.#headerWords
-    let header: number = PLAIN_HEADER
     let bytes = 0
     let n = 0
     // No call in this loop but the put: what does not change is then checked and loaded once.
     for (; n < chains; n++) {
       const k = list[first + n]
       const length = lengths[k]
-      const offset = toOffsets[n]
+      let offset = toOffsets[n]
       if (rooms[n] < HEADER_LENGTH + length) break
       const toWindow = toWindows[n]
+      let flag = BEHIND_HEADER
       if (hasOffloads) {
-        header = this.#header
+        const header = this.#header
         this.#header = (header + 1) & (HEADERS - 1)
         const at = header * HEADER_WORDS
         words[at] = gso[k]
         words[at + 1] = gsoSize[k]
         words[at + 2] = csumOffset[k] | ONE_BUFFER
+        table[row] = headers
+        table[row + 1] = header * HEADER_STRIDE
+        table[row + 2] = toWindow
+        table[row + 3] = offset
+        table[row + 4] = HEADER_LENGTH
+        row += ROW_INTS
+        offset += HEADER_LENGTH
+        flag = 0
       }
-      table[row] = headers
-      table[row + 1] = header * HEADER_STRIDE
+      table[row] = windows[k]
+      table[row + 1] = offsets[k]
       table[row + 2] = toWindow
       table[row + 3] = offset
-      table[row + 4] = HEADER_LENGTH
-      table[row + 5] = windows[k]
-      table[row + 6] = offsets[k]
-      table[row + 7] = toWindow
-      table[row + 8] = offset + HEADER_LENGTH
-      table[row + 9] = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length
-      row += 2 * ROW_INTS
+      table[row + 4] = (hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length) | flag
+      row += ROW_INTS
       queue.put(id[n], 1, HEADER_LENGTH + length)
       bytes += length
     }
-    copies.append(2 * n)
+    copies.append(((row - start) / ROW_INTS) | 0)
     if (hasFurther) this.#addFurther(burst, list, first, n)
     if (this.log !== null) this.#noteAll(memory, burst, list, first, n)
     if (n < chains) queue.untake(chains - n)

@@ -2,7 +2,12 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { EFAULT } from '../../src/abi/errno.ts'
-import { CHECKSUM_ROW_INTS, COPY_ROW_INTS, shim } from '../../src/native/shim.ts'
+import {
+  CHECKSUM_ROW_INTS,
+  COPY_BEHIND_HEADER,
+  COPY_ROW_INTS,
+  shim,
+} from '../../src/native/shim.ts'
 import { GUARD, mapWindow } from '../unit/native/windows.ts'
 import type { Mapped } from '../unit/native/windows.ts'
 
@@ -43,23 +48,29 @@ test('copy tables do what a model does, row by row, up to the first row that lea
   const windows = pair()
   const table = mapWindow(PAGE)
   const numbers = [windows[0].id, windows[1].id, 4000]
-  const row = fc.tuple(choice, place, choice, place, extent)
+  const row = fc.tuple(choice, place, choice, place, extent, fc.boolean())
+  // A header without offloads, num_buffers 1.
+  const header = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
   fc.assert(
     fc.property(fc.array(row, { maxLength: ROWS_MAX }), (rows) => {
       const model = windows.map(({ bytes }) => bytes.slice())
       let expected = 0
-      for (const [from, source, to, destination, length] of rows) {
+      for (const [from, source, to, destination, length, isBehindHeader] of rows) {
         const isWrong = from === 2 || to === 2
-        if (isWrong || !isInside(source, length) || !isInside(destination, length)) break
-        model[to].set(model[from].slice(source, source + length), destination)
+        const head = isBehindHeader && length >= 0 ? header : []
+        const end = head.length + length
+        if (isWrong || !isInside(source, length) || !isInside(destination, end)) break
+        model[to].set(head, destination)
+        model[to].set(model[from].slice(source, source + length), destination + head.length)
         expected++
       }
-      rows.forEach(([from, source, to, destination, length], k) =>
+      rows.forEach(([from, source, to, destination, length, isBehindHeader], k) => {
+        const flagged = isBehindHeader && length >= 0 ? length + COPY_BEHIND_HEADER : length
         table.ints.set(
-          [numbers[from], source, numbers[to], destination, length],
+          [numbers[from], source, numbers[to], destination, flagged],
           k * COPY_ROW_INTS,
-        ),
-      )
+        )
+      })
       expect(shim.copyRows(table.id, 0, rows.length)).toBe(expected)
       windows.forEach(({ bytes }, k) => expect(Buffer.compare(bytes, model[k])).toBe(0))
     }),

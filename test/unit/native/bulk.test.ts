@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { EFAULT } from '../../../src/abi/errno.ts'
 import {
   CHECKSUM_ROW_INTS,
+  COPY_BEHIND_HEADER,
   COPY_ROW_INTS,
   shim,
   WINDOW_MIRRORED,
@@ -46,6 +47,22 @@ describe('copyRows', () => {
       GUARD,
     ])
     expect(touched(destination)).toEqual([16, 17, 18, 19, 20, 21, PAGE - 1])
+  })
+
+  test('copies behind a vnet_hdr that it writes, which has to be in the window as well', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    const length = 4 + COPY_BEHIND_HEADER
+    table.ints.set([source.id, 7, destination.id, PAGE - 16, length])
+    table.ints.set([source.id, 7, destination.id, PAGE - 15, length], COPY_ROW_INTS)
+    expect(shim.copyRows(table.id, 0, 2)).toBe(1)
+    expect([...destination.bytes.subarray(PAGE - 17)]).toEqual([
+      GUARD,
+      ...[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+      ...source.bytes.subarray(7, 11),
+    ])
+    expect(touched(destination)).toHaveLength(16)
   })
 
   test('copies a full burst of rows, more than it prefetches', () => {
