@@ -141,9 +141,11 @@ test.each(PATHS)('frames pass with %s', async (device) => {
   await statesAre(r.daemon, 'disconnected')
 })
 
-test.each(PATHS.filter((device) => !device.includes('vectorized')))(
-  'frames of four segments pass with %s',
-  async (device) => {
+const SCATTERED = PATHS.filter((device) => !device.includes('vectorized'))
+
+test.each(SCATTERED.flatMap((device) => [300, 2000].map((length) => [length, device] as const)))(
+  'frames of four segments of %i bytes pass with %s',
+  async (length, device) => {
     await using lab = new Lab()
     const r = await rig(lab)
     const testpmd = await startTestpmd(lab, {
@@ -154,7 +156,7 @@ test.each(PATHS.filter((device) => !device.includes('vectorized')))(
     await testpmd.command('set portlist 0')
     await testpmd.command(`set eth-peer 0 ${lab.mac(r.netns)}`)
     await testpmd.command('set fwd txonly')
-    await testpmd.command('set txpkts 300,300,300,300')
+    await testpmd.command(`set txpkts ${[length, length, length, length].join(',')}`)
     await testpmd.command('start')
     await until(
       'frames have come',
@@ -165,7 +167,7 @@ test.each(PATHS.filter((device) => !device.includes('vectorized')))(
     const { txPackets } = await testpmd.stats(0)
     await until('all of them', async () => (await r.daemon.stats('g0')).rx_frames === txPackets)
     const { rx_bytes, rx_drop_malformed } = await r.daemon.stats('g0')
-    expect([rx_bytes, rx_drop_malformed]).toEqual([1200 * txPackets, 0])
+    expect([rx_bytes, rx_drop_malformed]).toEqual([4 * length * txPackets, 0])
     expect((await r.daemon.port('g0'))['state']).toBe('connected')
     await testpmd.quit()
   },
