@@ -341,57 +341,64 @@ const TX_OFFLOADS = 0x4 | 0x8 | 0x20 | 0x8000
 const [RX_CHECKSUMS, RX_LRO, RX_SCATTER] = [0x4 | 0x8, 0x10, 0x2000]
 
 test.each([
-  ['TSO', RX_CHECKSUMS | RX_LRO],
-  ['checksums', RX_CHECKSUMS],
-  ['no offload', 0],
-])('TCP through a testpmd that takes %s, and leaves checksums and TSO to us', async (_, takes) => {
-  await using lab = new Lab()
-  // ns 0 -- p0 [daemon] g0 -- testpmd -- g1 [daemon] p1 -- ns 1, where the TAP has no vnet_hdr. Not on
-  // links: there a TAP's kernel is told what the guest takes.
-  const netns = [lab.netns(), lab.netns()]
-  const sockets = [0, 1].map((k) => join(lab.directory, `vhost-${k}.sock`))
-  const daemons: Daemon[] = []
-  for (const k of [0, 1]) {
-    const tap = tapSpec(k, netns[k], k === 1 ? 'vnet_hdr=off' : '')
-    const guest = `vhost-user,id=g${k},path=${sockets[k]}`
-    daemons.push(await lab.daemon('--port', tap, '--port', guest))
-  }
-  const ends = netns.map((name, k) => {
-    lab.address(name, `10.0.0.${k + 1}`)
-    return { netns: name, address: `10.0.0.${k + 1}` }
-  })
-  const testpmd = await startTestpmd(lab, {
-    devices: sockets.map((socket) => `path=${socket},mrg_rxbuf=1`),
-    args: [
-      `--tx-offloads=0x${TX_OFFLOADS.toString(16)}`,
-      `--rx-offloads=0x${(takes | RX_SCATTER).toString(16)}`,
-    ],
-  })
-  for (const command of ['port stop all', 'set fwd csum']) await testpmd.command(command)
-  for (const port of [0, 1]) {
-    await testpmd.command(`csum set tcp hw ${port}`)
-    await testpmd.command(`csum set udp hw ${port}`)
-    await testpmd.command(`tso set 1448 ${port}`)
-    await testpmd.command(`csum mac-swap off ${port}`)
-  }
-  await testpmd.command('port start all')
-  await testpmd.command('start')
-  const wrong = await watchChecksums(lab, netns[1])
-  await transferTcp(lab, ends[0], ends[1], BLOCKS)
-  await transferTcp(lab, ends[1], ends[0], BLOCKS)
-  await transferUdpGso(lab, ends[0], ends[1], 1200, GSO_SENDS)
-  await transferUdpGso(lab, ends[1], ends[0], 1200, GSO_SENDS)
-  expect(await wrong()).toBe('')
-  const all = daemons.flatMap((daemon, k) => [daemon.stats(`p${k}`), daemon.stats(`g${k}`)])
-  const stats = await Promise.all(all)
-  for (const one of stats) {
-    expect(one).toMatchObject({ tx_drop_offload: 0, rx_drop_malformed: 0, rx_drop_gso_type: 0 })
-  }
-  // testpmd takes no USO, and TSO and checksums as told; its own are done for the far TAP.
-  const [, g0, p1] = stats
-  expect(g0['tx_segmented'] > GSO_SENDS).toBe((takes & RX_LRO) === 0)
-  expect(g0['tx_checksummed'] > 0).toBe((takes & RX_CHECKSUMS) === 0)
-  expect(p1['tx_checksummed']).toBeGreaterThan(0)
-  expect(p1['tx_segmented'] > 0).toBe((takes & RX_LRO) !== 0)
-  await testpmd.quit()
-})
+  ['TSO', 'split', RX_CHECKSUMS | RX_LRO],
+  ['TSO', 'packed', RX_CHECKSUMS | RX_LRO],
+  ['checksums', 'split', RX_CHECKSUMS],
+  ['no offload', 'split', 0],
+  ['no offload', 'packed', 0],
+])(
+  'TCP through a testpmd that takes %s, %s rings; checksums and TSO are ours',
+  async (_, rings, takes) => {
+    await using lab = new Lab()
+    // ns 0 -- p0 [daemon] g0 -- testpmd -- g1 [daemon] p1 -- ns 1, where the TAP has no vnet_hdr. Not on
+    // links: there a TAP's kernel is told what the guest takes.
+    const netns = [lab.netns(), lab.netns()]
+    const sockets = [0, 1].map((k) => join(lab.directory, `vhost-${k}.sock`))
+    const daemons: Daemon[] = []
+    for (const k of [0, 1]) {
+      const tap = tapSpec(k, netns[k], k === 1 ? 'vnet_hdr=off' : '')
+      const guest = `vhost-user,id=g${k},path=${sockets[k]}`
+      daemons.push(await lab.daemon('--port', tap, '--port', guest))
+    }
+    const ends = netns.map((name, k) => {
+      lab.address(name, `10.0.0.${k + 1}`)
+      return { netns: name, address: `10.0.0.${k + 1}` }
+    })
+    const testpmd = await startTestpmd(lab, {
+      devices: sockets.map(
+        (socket) => `path=${socket},mrg_rxbuf=1,packed_vq=${rings === 'packed' ? 1 : 0}`,
+      ),
+      args: [
+        `--tx-offloads=0x${TX_OFFLOADS.toString(16)}`,
+        `--rx-offloads=0x${(takes | RX_SCATTER).toString(16)}`,
+      ],
+    })
+    for (const command of ['port stop all', 'set fwd csum']) await testpmd.command(command)
+    for (const port of [0, 1]) {
+      await testpmd.command(`csum set tcp hw ${port}`)
+      await testpmd.command(`csum set udp hw ${port}`)
+      await testpmd.command(`tso set 1448 ${port}`)
+      await testpmd.command(`csum mac-swap off ${port}`)
+    }
+    await testpmd.command('port start all')
+    await testpmd.command('start')
+    const wrong = await watchChecksums(lab, netns[1])
+    await transferTcp(lab, ends[0], ends[1], BLOCKS)
+    await transferTcp(lab, ends[1], ends[0], BLOCKS)
+    await transferUdpGso(lab, ends[0], ends[1], 1200, GSO_SENDS)
+    await transferUdpGso(lab, ends[1], ends[0], 1200, GSO_SENDS)
+    expect(await wrong()).toBe('')
+    const all = daemons.flatMap((daemon, k) => [daemon.stats(`p${k}`), daemon.stats(`g${k}`)])
+    const stats = await Promise.all(all)
+    for (const one of stats) {
+      expect(one).toMatchObject({ tx_drop_offload: 0, rx_drop_malformed: 0, rx_drop_gso_type: 0 })
+    }
+    // testpmd takes no USO, and TSO and checksums as told; its own are done for the far TAP.
+    const [, g0, p1] = stats
+    expect(g0['tx_segmented'] > GSO_SENDS).toBe((takes & RX_LRO) === 0)
+    expect(g0['tx_checksummed'] > 0).toBe((takes & RX_CHECKSUMS) === 0)
+    expect(p1['tx_checksummed']).toBeGreaterThan(0)
+    expect(p1['tx_segmented'] > 0).toBe((takes & RX_LRO) !== 0)
+    await testpmd.quit()
+  },
+)
