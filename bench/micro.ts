@@ -79,7 +79,10 @@ export async function offloadSpeed(seconds: number): Promise<OffloadSpeed> {
       given += frames
     },
   }
-  const segment = (): void => offloads.transmit(count, 0, 0, whole, list, 0, FRAMES, 0)
+  const segment = (): void => {
+    offloads.beginBurst()
+    offloads.transmit(count, 0, 0, whole, list, 0, FRAMES, 0)
+  }
   const coalesce = (): void =>
     offloads.transmitMerged(count, 0, OFFLOADS, cut, list, 0, cut.count, 0)
   offloads.transmit(keep, 0, 0, whole, list, 0, FRAMES, 0)

@@ -35,6 +35,11 @@ export class EgressOffloads {
     this.#coalescer = new Coalescer(this.#builder, this.#reader)
   }
 
+  /** Frames of another burst come: before the first port is given some. @hot */
+  beginBurst(): void {
+    this.segments = 0
+  }
+
   /**
    * Hands the frames list[first .. first + count) to a port that takes `txOffloads`.
    * @hot

@@ -30,6 +30,8 @@ export interface TapPortOptions {
   readonly fds: readonly number[]
   readonly vnetHdrLength: number
   readonly txOffloads: number
+  /** All are attached; else the kernel is asked of each. */
+  readonly areAttached?: boolean
 }
 
 export class TapPort implements EnginePort {
@@ -66,6 +68,7 @@ export class TapPort implements EnginePort {
     this.queues = options.fds.map(
       (fd, index) => new TapQueue(fd, options.index, index, options.vnetHdrLength),
     )
+    if (options.areAttached === true) return
     // Whoever gave the descriptors may have detached some.
     for (const queue of this.queues) queue.isAttached = isAttached(shim, queue.fd)
     this.#attachAll()

@@ -303,7 +303,7 @@ export class Forwarder {
     const count = this.egressCount
     let deliveries = 0
     let cost = 0
-    this.#offloads.segments = 0
+    this.#offloads.beginBurst()
     for (let at = 0; at < count; at++) {
       const port = this.egress[at]
       const listed = this.listLength[port]

@@ -88,8 +88,8 @@ export class PostponedSwitchPort implements OpenPort {
     } catch (error) {
       const failure = error instanceof Error ? error : new FramepumpError('ENGINE', String(error))
       failure.message = `${type} ${id}${at}: ${failure.message}`
-      this.error = explain(failure)
-      context.log(`${this.error}: postponed again`)
+      this.error = failure.message
+      context.log(`${explain(failure)}: postponed again`)
       throw failure
     }
   }

@@ -211,7 +211,9 @@ class TapEnd implements FarEnd {
     this.#near = fds[0]
     this.#far = fds[1]
     this.#headerLength = headerLength
-    const options = { index, fds: [fds[0]], vnetHdrLength: headerLength, txOffloads: 0 }
+    const queue = { fds: [fds[0]], vnetHdrLength: headerLength, txOffloads: 0 }
+    // They are no TAP's: nothing is asked of them, which an instance that waits must not either.
+    const options = { index, ...queue, areAttached: true }
     try {
       this.port = new TapPort(options, surroundings.tier, surroundings.counters)
     } catch (error) {

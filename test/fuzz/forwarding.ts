@@ -71,7 +71,12 @@ function makeForwarder(dropsReserved: boolean): Forwarder {
       ...[list, first, count]: [Int32Array, number, number, number]
     ): void =>
       take(port.index, how, list, first, count)
-  const offloads = { transmit: to('offloads'), transmitMerged: to('merged') }
+  const offloads = {
+    segments: 0,
+    beginBurst: () => undefined,
+    transmit: to('offloads'),
+    transmitMerged: to('merged'),
+  }
   const table = new MacTable(64, 7)
   return new Forwarder(table, counters, dropsReserved, offloads as unknown as EgressOffloads)
 }

@@ -57,7 +57,7 @@ test('a vhost-user path on which another daemon listens is postponed, and bound 
     await guest.start()
     expect(await owner.port('g')).toMatchObject({ state: 'connected' })
     await expect(daemon.execute('migrate-incoming')).rejects.toThrow(
-      `vhost-user g: somebody else listens on ${owned}`,
+      `vhost-user g: another process (pid ${owner.process.child.pid}) listens on ${owned}`,
     )
     expect(await statesOf(daemon)).toEqual(['g postponed', 'f disconnected', 'c postponed'])
     expect(await owner.port('g')).toMatchObject({ state: 'connected' })

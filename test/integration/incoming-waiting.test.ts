@@ -156,7 +156,7 @@ test('E5, 1.7: a TAP that is not postponed is opened at once, but never beside i
     const spec = tapSpec(0, netns[0], 'queues=4,persist=on')
     const trace = join(lab.directory, 'trace')
     await expect(lab.incoming(lab.controlPath(), trace, '--port', spec)).rejects.toThrow(
-      'framepump: x0: 4 queues are still attached by another process',
+      'framepump: port "p0": x0: 4 queues are still attached by another process',
     )
     expect(tunCalls(trace)).toEqual([])
   })

@@ -74,6 +74,7 @@ export class OffloadBench {
   run(frames: readonly OffloadFrame[], txOffloads: number, isMerging = false): GivenFrame[] {
     this.given.length = 0
     this.#fill(frames)
+    this.#offloads.beginBurst()
     const { length } = frames
     if (isMerging) {
       this.#offloads.transmitMerged(
