@@ -128,8 +128,9 @@ export class RunningConfig {
     const rewired = plan.flatMap((step) => ('a' in step ? [step.a, step.b] : []))
     await sw.hold([...new Set(rewired)].filter((id) => before.has(id)))
     for (const step of plan) {
+      // It ends: what is held stays so.
+      signal?.throwIfAborted()
       try {
-        signal?.throwIfAborted()
         await this.#do(step)
       } catch (error) {
         await this.#stopAt(step, before, wanted)

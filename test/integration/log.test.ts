@@ -125,7 +125,7 @@ test('a log that nobody reads takes no memory, and the daemon ends all the same'
 test('a daemon that cannot start ends, also when nobody reads why', async () => {
   await using lab = new Lab()
   const pipe = fullPipe(lab)
-  using daemon = startStuck(lab, pipe, '--port', 'vhost-user,id=a,path=/nowhere/at/all')
+  using daemon = startStuck(lab, pipe, '--port', 'vhost-user,id=a,path=/proc/nowhere/at/all')
   expect(await daemon.exited).toBe(1)
   closeSync(pipe)
 })
