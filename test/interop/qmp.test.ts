@@ -191,15 +191,15 @@ async function said(path: string, ...inputs: (string | Uint8Array)[]): Promise<u
   return text.split('\r\n').slice(1, -1).map(normalized)
 }
 
-/** With an integer of 64 bits as text, so that no digit of it is lost; without the times of events. */
+/** An integer of 64 bits as text, so that no digit of it is lost; no times, nor what only our errors say. */
 function normalized(line: string): unknown {
   const value = JSON.parse(line.replace(/"id": (-?\d{1,20})(?=[,}])/, '"id": "number $1"')) as {
     readonly timestamp?: unknown
-    readonly error?: { readonly hint?: string }
+    readonly error?: { readonly code?: string; readonly hint?: string; readonly port?: string }
   }
   const { timestamp: _time, ...rest } = value
   if (rest.error === undefined) return rest
-  const { hint: _hint, ...error } = rest.error
+  const { code: _code, hint: _hint, port: _port, ...error } = rest.error
   return { ...rest, error }
 }
 
