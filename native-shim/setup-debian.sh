@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what prebuild.sh needs, on Debian 12 on x64 or arm64. As root, or with sudo. Running it
-# again does no harm.
+# Installs what prebuild.sh needs, and the packages that are named, on Debian 12 on x64 or arm64. As
+# root, or with sudo. Running it again does no harm.
 set -euo pipefail
 
 musl=${FRAMEPUMP_MUSL_DIR:-/opt/framepump-musl}
-packages=(gcc libc6-dev)
+packages=(gcc libc6-dev "$@")
 case $(dpkg --print-architecture) in
   amd64) packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
   arm64) packages+=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;

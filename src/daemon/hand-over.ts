@@ -17,7 +17,7 @@ export const isState: IsOurs = (name, entry) =>
 
 /**
  * A directory of root's that nobody else may enter becomes the user's, with what is in it: only when
- * nothing but ours is, so that `--control /root/x` gives nothing away. Else it stays as it is.
+ * nothing but ours is, so that a control socket in somebody's home gives nothing away. Else it stays as it is.
  */
 export function handOver(
   directory: string,

@@ -120,8 +120,8 @@ export class MacTable {
   }
 
   /**
-   * The oldest of the next few entries of the busiest port, which is the learning one if that has as
-   * many as any; -1: there was none among the cells that were looked at. @hot
+   * The oldest of the next few entries of the busiest port, which is the learning one if no port has
+   * more; -1: there was none among the cells that were looked at. @hot
    */
   #findOld(learning: number): number {
     const shares = this.#shares

@@ -210,8 +210,10 @@ test('--user: files are the user’s, ports come and go, and the directory is le
   await daemon.execute('netdev_add', { type: 'tap', id: 'b', ifname: 'x0', netns: second })
   lab.address(second, '10.0.0.2')
   expect(lab.ping(first, '10.0.0.2')).toBe(3)
+  const hidden = join(lab.directory, 'hidden')
+  mkdirSync(hidden, { mode: 0o700 })
   await expect(
-    daemon.execute('netdev_add', { type: 'pcap', id: 'r', record: '/root/framepump.pcap' }),
+    daemon.execute('netdev_add', { type: 'pcap', id: 'r', record: join(hidden, 'a.pcap') }),
   ).rejects.toThrow('the daemon gave up CAP_DAC_OVERRIDE after its start')
   // As that user, and not as root: the config is not for everybody.
   sh('chmod', '600', config)

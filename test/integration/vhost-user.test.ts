@@ -250,13 +250,19 @@ test('memory regions come and go one by one', async () => {
   expect(await sw.memoryPort('m').next()).toEqual(frame(255, 1, 2))
 })
 
-test('a second front-end waits until the first one stops, and takes over', async () => {
+/** A front-end that has the port, and one that waits, with a frame sent. */
+async function startTwo(): Promise<[ReturnType<typeof connect>, ReturnType<typeof connect>]> {
   await addGuestPort()
   const first = connect()
   await first.start()
   const second = connect()
   await second.start()
   second.transmit(frame(255, 3, 1))
+  return [first, second]
+}
+
+test('a second front-end waits until the first one stops, and takes over', async () => {
+  const [first, second] = await startTwo()
   first.transmit(frame(255, 1, 2))
   expect(await sw.memoryPort('m').next()).toEqual(frame(255, 1, 2))
   expect(second.usedIndex(1)).toBe(0)
@@ -270,12 +276,7 @@ test('a second front-end waits until the first one stops, and takes over', async
 })
 
 test('the front-end that waits does not answer for the broken queue of the one before it', async () => {
-  await addGuestPort()
-  const first = connect()
-  await first.start()
-  const second = connect()
-  await second.start()
-  second.transmit(frame(255, 3, 1))
+  const [first, second] = await startTwo()
   const states: string[] = []
   sw.events.on('port-changed', ({ state }) => states.push(state))
   first.descriptor(1, 0, 0x7fff_0000_0000, 100, 0)
@@ -294,12 +295,7 @@ test('the front-end that waits does not answer for the broken queue of the one b
 })
 
 test('the front-end that waits stays when the one before it takes its memory away', async () => {
-  await addGuestPort()
-  const first = connect()
-  await first.start()
-  const second = connect()
-  await second.start()
-  second.transmit(frame(255, 3, 1))
+  const [first] = await startTwo()
   shim.ftruncate(first.memfd, 0)
   shim.eventfdWrite(first.kicks[1])
   await first.hungUp()

@@ -124,7 +124,7 @@ class Model {
     for (const port of others) this.#give(port, frame, number)
   }
 
-  /** Stations of the port that has most of them, which is the sender's if that has as many as any. */
+  /** Stations of the port that has most of them, which is the sender's if none has more. */
   #victims(inPort: number): number[] {
     const all = [...this.table]
     const count = (port: number): number => all.filter(([, entry]) => entry.port === port).length
