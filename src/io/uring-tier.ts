@@ -79,6 +79,8 @@ export class UringTier implements IoTier {
   /** Slots taken by frames of this turn. */
   readonly #taken: Int32Array = new Int32Array(POOL_SLOTS)
   #takenCount = 0
+  /** Bytes of those frames. */
+  #takenBytes = 0
   /** Numbers of queues whose read has to be started again. */
   readonly #rearm: Int32Array = new Int32Array(QUEUES_MAX)
   #rearmCount = 0
@@ -181,6 +183,7 @@ export class UringTier implements IoTier {
           }
           const slot = flags >>> IORING_CQE_BUFFER_SHIFT
           this.#taken[this.#takenCount++] = slot
+          this.#takenBytes += result
           reader.add(slot * SLOT_STRIDE + SLOT_HEADROOM, result)
           count++
         }
@@ -324,8 +327,9 @@ export class UringTier implements IoTier {
   /** The writes from them are done: the slots of this turn are free. @hot */
   #offerTaken(): void {
     if (this.#takenCount === 0) return
-    this.#free.giveBack(this.#taken, this.#takenCount)
+    this.#free.giveBack(this.#taken, this.#takenCount, this.#takenBytes)
     this.#takenCount = 0
+    this.#takenBytes = 0
   }
 
   /** Reads the rings' memory; enters the kernel only when it has something for us. @hot */

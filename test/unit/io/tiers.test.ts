@@ -206,6 +206,38 @@ describe.each(tiers)('%s, %s', (name, _, make) => {
       expect(got).toEqual(Array.from({ length: FRAMES }, (_, n) => n))
     })
 
+    test('queues that are never empty, more than there are slots, leave the others their frames', () => {
+      const { tier } = start()
+      const queues: TapQueue[] = []
+      try {
+        for (let n = 0; n < 12; n++) {
+          // Each read fills a slot.
+          const fd = shim.open('/dev/random', O_NONBLOCK)
+          queues.push(new TapQueue(fd, 1, n, 0))
+          tier.addQueue(queues[n])
+        }
+        const { queue, far } = bench.queue()
+        const got: number[] = []
+        for (let n = 0; n < 20; n++) {
+          bench.send(far, n)
+          bench.turns(
+            () => got.length > n,
+            (from) => {
+              if (from === queue) got.push(...bench.numbers())
+            },
+          )
+        }
+        expect(got).toEqual(Array.from({ length: 20 }, (_, n) => n))
+        // What fills a slot was cut off.
+        for (const [port, , , oversize] of bench.drops) expect(port * oversize).toBeGreaterThan(0)
+        expect(bench.drops.length).toBeGreaterThan(20)
+        for (const one of queues) tier.removeQueue(one)
+        bench.turns(() => queues.every((one) => !one.isReading))
+      } finally {
+        for (const { fd } of queues) shim.close(fd)
+      }
+    })
+
     test('frames are whole, up to the longest', () => {
       const { burst } = start()
       const { far } = bench.queue()
