@@ -91,6 +91,24 @@ static napi_value netlink_join(napi_env env, napi_callback_info info)
 		setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
 }
 
+/* Protocol 0: it receives nothing until it is bound. */
+static napi_value socket_packet(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	int netns_fd = arg_int(&call, 0);
+	if (!call.ok)
+		return NULL;
+	int home;
+	int entered = enter(netns_fd, &home);
+	if (entered < 0)
+		return result_int(env, entered);
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int failed = errno;
+	go_back(home);
+	return result_int(env, fd == -1 ? -failed : fd);
+}
+
 static int open_and_set(const char *path, const char *name, int flags, struct ifreq *request,
 	int32_t *stage)
 {
@@ -148,5 +166,6 @@ void register_netns(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "netlinkRoute", netlink_route);
 	export_function(env, exports, "netlinkJoin", netlink_join);
+	export_function(env, exports, "socketPacket", socket_packet);
 	export_function(env, exports, "tunOpen", tun_open);
 }

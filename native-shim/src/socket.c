@@ -1,6 +1,8 @@
-/* Unix sockets and messages with descriptors. */
+/* Unix sockets, messages with descriptors; packet sockets and their options. */
 #include "shim.h"
 
+#include <arpa/inet.h>
+#include <linux/if_packet.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -196,6 +198,74 @@ static napi_value send_msg(napi_env env, napi_callback_info info)
 	return result_errno(env, RETRY(sendmsg(fd, &message, flags | MSG_NOSIGNAL)));
 }
 
+static napi_value bind_packet(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 3);
+	int fd = arg_int(&call, 0);
+	int protocol = arg_int(&call, 1);
+	int ifindex = arg_int(&call, 2);
+	if (!call.ok)
+		return NULL;
+	struct sockaddr_ll address = { .sll_family = AF_PACKET,
+		.sll_protocol = htons((uint16_t)protocol), .sll_ifindex = ifindex };
+	return result_errno(env, bind(fd, (struct sockaddr *)&address, sizeof address));
+}
+
+static napi_value packet_name(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	size_t count;
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	int32_t *out = arg_ints(&call, 1, &count, false);
+	if (!call.ok)
+		return NULL;
+	if (count < 3)
+		return result_int(env, -EINVAL);
+	struct sockaddr_ll address = { 0 };
+	socklen_t size = sizeof address;
+	if (getsockname(fd, (struct sockaddr *)&address, &size) == -1)
+		return result_int(env, -errno);
+	if (address.sll_family != AF_PACKET)
+		return result_int(env, -EAFNOSUPPORT);
+	out[0] = ntohs(address.sll_protocol);
+	out[1] = address.sll_ifindex;
+	out[2] = address.sll_hatype;
+	return result_int(env, 0);
+}
+
+static napi_value get_socket_option(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	size_t length;
+	call_begin(&call, env, info, 4);
+	int fd = arg_int(&call, 0);
+	int level = arg_int(&call, 1);
+	int name = arg_int(&call, 2);
+	uint8_t *value = arg_bytes(&call, 3, &length);
+	if (!call.ok)
+		return NULL;
+	socklen_t size = (socklen_t)length;
+	if (getsockopt(fd, level, name, value, &size) == -1)
+		return result_int(env, -errno);
+	return result_int(env, (int32_t)size);
+}
+
+static napi_value set_socket_option(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	size_t length;
+	call_begin(&call, env, info, 4);
+	int fd = arg_int(&call, 0);
+	int level = arg_int(&call, 1);
+	int name = arg_int(&call, 2);
+	uint8_t *value = arg_bytes(&call, 3, &length);
+	if (!call.ok)
+		return NULL;
+	return result_errno(env, setsockopt(fd, level, name, value, (socklen_t)length));
+}
+
 void register_socket(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "socketUnix", socket_unix);
@@ -208,4 +278,8 @@ void register_socket(napi_env env, napi_value exports)
 	export_function(env, exports, "shutdown", shutdown_fd);
 	export_function(env, exports, "recvMsg", recv_msg);
 	export_function(env, exports, "sendMsg", send_msg);
+	export_function(env, exports, "bindPacket", bind_packet);
+	export_function(env, exports, "packetName", packet_name);
+	export_function(env, exports, "getSocketOption", get_socket_option);
+	export_function(env, exports, "setSocketOption", set_socket_option);
 }

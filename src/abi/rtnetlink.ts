@@ -25,6 +25,7 @@ export const IFF_LOWER_UP = 0x1_0000
 
 export const IFLA_IFNAME = 3
 export const IFLA_MTU = 4
+export const IFLA_MASTER = 10
 export const IFLA_LINKINFO = 18
 /** struct rtnl_link_stats64: u64 each. */
 export const IFLA_STATS64 = 23

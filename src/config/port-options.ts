@@ -4,7 +4,13 @@
  */
 import { IFNAME_LENGTH_MAX } from '../abi/if-tun.ts'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
-import type { PcapOptions, PortOptions, TapOptions, VhostUserOptions } from '../port/options.ts'
+import type {
+  PcapOptions,
+  PortOptions,
+  RawSocketOptions,
+  TapOptions,
+  VhostUserOptions,
+} from '../port/options.ts'
 import { counted, nearest } from '../text.ts'
 import type { OptionRule } from './option-table.ts'
 import { OPTION_TABLE } from './option-table.ts'
@@ -153,6 +159,7 @@ export function validatePortOptions(options: PortOptions, path: string = ''): vo
   const at = (key: string): string => (path === '' ? key : `${path}.${key}`)
   validateId(options.id, at)
   if (options.type === 'tap') validateTap(options, at)
+  else if (options.type === 'raw-socket') validateRawSocket(options, at)
   else if (options.type === 'pcap') validatePcap(options, at)
   else if (options.type === 'vhost-user') validateVhostUser(options, at)
 }
@@ -233,6 +240,24 @@ function validateTap(options: TapOptions, at: At): void {
     fail(at('netns'), 'netns= is invalid with fd=, fds= and helper=')
   }
   validateIfname(options.ifname, at)
+}
+
+function validateRawSocket(options: RawSocketOptions, at: At): void {
+  const { ifname, fd } = options
+  if (fd !== undefined) {
+    const others = (['ifname', 'netns', 'queues'] as const).filter(
+      (key) => options[key] !== undefined,
+    )
+    if (others.length > 0) {
+      fail(at('fd'), `${others.join('=, ')}= cannot be given with fd=, which says all of it`)
+    }
+    return
+  }
+  if (ifname === undefined || ifname === '') {
+    return fail(at('ifname'), `Parameter 'ifname' is missing`, 'the interface, as ifname=eth1')
+  }
+  if (ifname.includes('%')) fail(at('ifname'), `ifname "${ifname}" is no interface name`)
+  validateIfname(ifname, at)
 }
 
 function validateFds(options: TapOptions, at: At): void {

@@ -93,11 +93,9 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
       const options = readPort(args)
       await target.addPort(options, session.fds.byName, peer as string | undefined)
       // The port owns them now.
-      if (options.type === 'tap') {
-        for (const name of [options.fd ?? [], options.fds?.split(':') ?? []].flat()) {
-          session.fds.take(name)
-        }
-      }
+      if (options.type !== 'tap' && options.type !== 'raw-socket') return
+      const several = options.type === 'tap' ? (options.fds?.split(':') ?? []) : []
+      for (const name of [options.fd ?? [], several].flat()) session.fds.take(name)
     },
   )
   add('netdev_del', { id: 'string' }, ({ id }: { id: string }) => sw.removePort(id))
@@ -114,13 +112,15 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
   )
 
   add('query-ports', {}, () => pagesOf(sw.ports(), describePort))
-  add('query-port-stats', { 'id?': 'string' }, ({ id }: { id?: string }) =>
-    pagesOf(id === undefined ? sw.ports() : [sw.port(id)], (port) => ({
+  add('query-port-stats', { 'id?': 'string' }, async ({ id }: { id?: string }) => {
+    // The kernel's own are taken in now.
+    await sw.currentCounters()
+    return pagesOf(id === undefined ? sw.ports() : [sw.port(id)], (port) => ({
       id: port.id,
       ...port.counters,
       ...sw.kernelCounters(port.id),
-    })),
-  )
+    }))
+  })
   add('query-links', {}, () => sw.links().map(([a, b]) => ({ a, b })))
   add('query-mac-table', {}, () => new Pages(describeMacs(sw)))
   add('query-switch-stats', {}, () => sw.currentCounters())

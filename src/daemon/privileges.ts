@@ -131,9 +131,15 @@ export class Privileges {
   #wanted(ports: readonly PortOptions[]): bigint {
     const { keep } = this.#settings
     if (keep !== undefined) return capabilitySet(keep)
-    const netns = ports.some((port) => port.type === 'tap' && port.netns !== undefined)
-    const needsNetns = !this.#isAsked || netns
-    return capabilitySet(needsNetns ? ['net-admin', 'sys-admin'] : ['net-admin'])
+    const hasAny = !this.#isAsked
+    const needsNetns = hasAny || ports.some((port) => 'netns' in port && port.netns !== undefined)
+    // Also to open one anew whose interface comes back.
+    const needsPackets = hasAny || ports.some(({ type }) => type === 'raw-socket')
+    return capabilitySet([
+      'net-admin',
+      ...(needsNetns ? ['sys-admin'] : []),
+      ...(needsPackets ? ['net-raw'] : []),
+    ])
   }
 
   async #restrict(wanted: bigint): Promise<void> {
@@ -144,6 +150,7 @@ export class Privileges {
       pid: process.pid,
       allowsPrograms: this.#allowsPrograms,
       allowsNetns: (keep & capabilitySet(['sys-admin'])) !== 0n,
+      allowsPackets: (keep & capabilitySet(['net-raw'])) !== 0n,
       allowsUring: hasRings(),
     })
     this.#reason = failure ?? reason ?? this.#lack(keep)
@@ -262,6 +269,7 @@ const CAPABILITY_OF: Readonly<Record<string, (error: SysError) => string>> = {
   NETNS: ({ syscall }) => (syscall === 'setns' ? 'sys-admin' : 'sys-ptrace'),
   LINK: () => 'net-admin',
   TAP_SETIFF: () => 'net-admin',
+  RAW_SOCKET: () => 'net-raw',
   TAP_IOCTL: () => 'net-admin',
   TAP_NODE: () => 'dac-override',
   VHOST_USER_SOCKET: () => 'dac-override',

@@ -36,6 +36,8 @@ export interface FilterPolicy {
   readonly allowsPrograms: boolean
   /** Network namespaces of others are entered. */
   readonly allowsNetns: boolean
+  /** Packet sockets are opened. */
+  readonly allowsPackets: boolean
   /**
    * There are rings of io_uring, made before: the engine's, whose operations are limited, or those of
    * Node's event loops (from Node 22 on, unless UV_USE_IO_URING=0), which cannot be and abort without.
@@ -83,6 +85,7 @@ const AF_UNIX = 1
 const AF_INET = 2
 const AF_INET6 = 10
 const AF_NETLINK = 16
+const AF_PACKET = 17
 const NETLINK_ROUTE = 0
 const CLONE_NEWNET = 0x40000000
 /** NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. */
@@ -119,9 +122,10 @@ export function makeFilter(policy: FilterPolicy, architecture: string): Uint8Arr
 
 /** Those of which the arguments or the policy decide. */
 function inspected(policy: FilterPolicy): Readonly<Record<string, readonly Instruction[]>> {
-  const { pid, allowsPrograms, allowsNetns, allowsUring } = policy
+  const { pid, allowsPrograms, allowsNetns, allowsPackets, allowsUring } = policy
   const toSelf = allowsPrograms ? ALLOW : argumentIn(0, [pid], ALLOW, REFUSE)
   const families = allowsPrograms ? [AF_UNIX, AF_INET, AF_INET6, AF_NETLINK] : [AF_UNIX]
+  if (allowsPackets) families.push(AF_PACKET)
   const netlink = allowsPrograms ? ALLOW : argumentIn(2, [NETLINK_ROUTE], ALLOW, REFUSE)
   return {
     ...Object.fromEntries(FOR_PROGRAMS.map((name) => [name, allowsPrograms ? ALLOW : REFUSE])),

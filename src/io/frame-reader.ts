@@ -1,6 +1,7 @@
 /**
- * Turns what a TAP read delivered into frames of a burst: strips and reads the vnet_hdr, gathers
- * the first 16 bytes, and leaves out what is no frame, with a reason. Both tiers use it.
+ * Turns what the kernel delivered, each frame behind its vnet_hdr, into frames of a burst: strips and
+ * reads the header, gathers the first 16 bytes, and leaves out what is no frame, with a reason. Both
+ * tiers use it for what was read from TAPs, and packet sockets for what stands in their rings.
  */
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -11,7 +12,7 @@ import {
 } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import { HEAD_WORDS, ZEROS_BEFORE } from '../mem/burst.ts'
-import type { FramePool } from '../mem/frame-pool.ts'
+import type { Window } from '../mem/window.ts'
 import { SLOT_CAPACITY } from '../mem/frame-pool.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import { IPV6_HEADER_LENGTH, TCP_OFFSET, UDP_HEADER_LENGTH } from '../wire/headers.ts'
@@ -31,20 +32,31 @@ const TYPE_IPV4 = 0x0008
 /** IEEE 802.1ad: one of the customer, one of the provider. */
 const TAGS_MAX = 2
 
+/** Where the frames lie. */
+export interface FrameMemory {
+  readonly window: Window
+  /** All of it as 16- and 32-bit words. */
+  readonly words: Int32Array
+  readonly halfWords: Uint16Array
+}
+
 export class FrameReader {
   readonly #window: number
   readonly #words: Int32Array
   readonly #halfWords: Uint16Array
+  readonly #headWithout: number
   #burst: Burst | null = null
   #vnetHdrLength = 0
   #malformed = 0
   #unknownType = 0
   #oversize = 0
 
-  constructor(pool: FramePool) {
-    this.#window = pool.window.id
-    this.#words = pool.words
-    this.#halfWords = pool.halfWords
+  /** `headWithout` is the `headLength` of frames that are read without a vnet_hdr. */
+  constructor(memory: FrameMemory, headWithout: number = ZEROS_BEFORE) {
+    this.#window = memory.window.id
+    this.#words = memory.words
+    this.#halfWords = memory.halfWords
+    this.#headWithout = headWithout
   }
 
   /** Starts a burst of frames that were read with so many bytes of vnet_hdr. @hot */
@@ -57,7 +69,7 @@ export class FrameReader {
   }
 
   /**
-   * Adds the `result` bytes that a read put at `offset` (a multiple of 4) of the pool; negative: the
+   * Adds the `result` bytes that a read put at `offset` (a multiple of 4) of the memory; negative: the
    * kernel lost the frame.
    * @hot
    */
@@ -81,7 +93,7 @@ export class FrameReader {
     let csumOffset = 0
     let needs = 0
     let tunnel = 0
-    let head = headLength === 0 ? ZEROS_BEFORE : headLength
+    let head = headLength === 0 ? this.#headWithout : headLength
     if (headLength >= VNET_HDR_LENGTH) {
       gso = words[offset >> 2]!
       // flags and gso_type both zero: a plain frame, the rest of the header means nothing.
@@ -179,7 +191,7 @@ export class FrameReader {
   }
 
   /** Ends the burst and tells what was left out. @hot */
-  end(events: TierEvents, port: number): void {
+  end(events: Pick<TierEvents, 'dropped'>, port: number): void {
     if ((this.#malformed | this.#unknownType | this.#oversize) === 0) return
     events.dropped(port, this.#malformed, this.#unknownType, this.#oversize)
     this.#malformed = 0

@@ -24,7 +24,8 @@ import type { IoTierName } from '../switch/api.ts'
 import type { Aio } from './aio.ts'
 import { FrameReader } from './frame-reader.ts'
 import { cheaperAio } from './measure.ts'
-import type { IoTier, TapQueue, TierEvents } from './tier.ts'
+import type { IoTier, TapQueue, TierEvents, WatchedSocket } from './tier.ts'
+import { WatchedSockets } from './watched-sockets.ts'
 
 /** Frames per read call. */
 const BURST_SIZE = 64
@@ -46,6 +47,8 @@ const TABLES_LENGTH: number = SEGMENT_TABLE + SEGMENTS_MAX * SEGMENT_INTS * 4
 /** epoll data of the control eventfd, and of those that only wake; queues use their number. */
 const EVENT_FD_DATA = -1
 const WAKE_DATA = -2
+/** Sockets: this less their number. */
+const SOCKET_DATA = -3
 
 const RETRY_MS = 20
 
@@ -61,6 +64,7 @@ export class ReadWriteTier implements IoTier {
   readonly #tables: Window
   readonly #rows: Int32Array
   readonly #queues: (TapQueue | null)[] = []
+  readonly #sockets: WatchedSockets = new WatchedSockets()
   /** Numbers of the queues that may have frames, in the order in which they are read. */
   readonly #ready: Int32Array = new Int32Array(EVENTS_MAX)
   #readyCount = 0
@@ -134,6 +138,23 @@ export class ReadWriteTier implements IoTier {
 
   unwatch(eventFd: number): void {
     shim.epollCtl(this.#epoll, EPOLL_CTL_DEL, eventFd, 0, 0)
+  }
+
+  watchSocket(fd: number): WatchedSocket {
+    const socket = this.#sockets.add(fd)
+    // Edge-triggered: told once, and nothing is asked of it while the engine is busy.
+    shim.epollCtl(this.#epoll, EPOLL_CTL_ADD, fd, POLLIN | EPOLLET, SOCKET_DATA - socket.id)
+    return socket
+  }
+
+  unwatchSocket(socket: WatchedSocket): void {
+    this.#sockets.remove(socket)
+    shim.epollCtl(this.#epoll, EPOLL_CTL_DEL, socket.fd, 0, 0)
+  }
+
+  /** @hot */
+  arm(): void {
+    // It is watched all the time.
   }
 
   /** @hot */
@@ -320,9 +341,11 @@ export class ReadWriteTier implements IoTier {
     const rows = shim.epollWait(this.#epoll, this.#tables.id, EVENT_TABLE, EVENTS_MAX, timeoutMs)
     let count = 0
     for (let k = 0; k < rows; k++) {
-      const data = this.#rows[EVENT_TABLE / 4 + k * EPOLL_ROW_INTS + 1]
-      if (data === EVENT_FD_DATA) shim.eventfdRead(this.#eventFd)
-      else if (data !== WAKE_DATA) this.#ready[count++] = data
+      const row = EVENT_TABLE / 4 + k * EPOLL_ROW_INTS
+      const data = this.#rows[row + 1]
+      if (data >= 0) this.#ready[count++] = data
+      else if (data === EVENT_FD_DATA) shim.eventfdRead(this.#eventFd)
+      else if (data <= SOCKET_DATA) this.#sockets.woke(SOCKET_DATA - data, this.#rows[row])
     }
     this.#readyCount = count
     this.#readyAt = 0

@@ -39,6 +39,15 @@ export class TapQueue {
   }
 }
 
+/** A socket whose frames wake the engine; see {@link IoTier.watchSocket}. */
+export interface WatchedSocket {
+  readonly fd: number
+  /** Number under which the tier knows it. */
+  readonly id: number
+  /** The next frame, or error, wakes the engine. */
+  isArmed: boolean
+}
+
 /** What ends up in the counters of a port, told by the tier. */
 export interface TierEvents {
   /** A write of `length` bytes (vnet_hdr included) by the port failed with a positive errno. */
@@ -64,6 +73,15 @@ export interface IoTier {
    */
   watch(eventFd: number): void
   unwatch(eventFd: number): void
+  /**
+   * A socket that may wake the engine out of its sleep when it has something to be read, after each
+   * `arm` once at least. Its error (SO_ERROR) is taken off it, which would wake for ever. Until
+   * `unwatchSocket`, before which it is not closed.
+   */
+  watchSocket(fd: number): WatchedSocket
+  unwatchSocket(socket: WatchedSocket): void
+  /** For the sleep that follows. @hot */
+  arm(socket: WatchedSocket): void
   /** A read of any queue may still complete. */
   readonly isReading: boolean
   /** Fills the burst with the next frames of one queue; null: nothing more in this turn. */

@@ -31,8 +31,9 @@ import { shim } from '../native/shim.ts'
 import type { IoTierName } from '../switch/api.ts'
 import { BUFFER_GROUP, BufferRing } from './buffer-ring.ts'
 import { FrameReader } from './frame-reader.ts'
-import type { IoTier, TapQueue, TierEvents } from './tier.ts'
+import type { IoTier, TapQueue, TierEvents, WatchedSocket } from './tier.ts'
 import { Uring } from './uring.ts'
+import { WatchedSockets } from './watched-sockets.ts'
 
 /** Free slots that the kernel can fill before it must wait for us; a power of two. */
 export const POOL_SLOTS = 512
@@ -44,13 +45,14 @@ const QUEUES_MAX = 4096
 const IOVECS = 2048
 const IOVEC_WORDS = 4
 
-/** Kinds of completion, in the low bits of user_data; the rest is a queue, a port, or an eventfd. */
+/** Kinds of completion, in the low bits of user_data; the rest is a queue, a port, an eventfd, or a socket. */
 const KIND_READ = 0
 const KIND_WRITE = 1
 const KIND_EVENT = 2
 const KIND_CANCEL = 3
-const KIND_BITS = 2
-const KIND_MASK = 3
+const KIND_SOCKET = 4
+const KIND_BITS = 3
+const KIND_MASK = 7
 
 const WRITE_FRAME = IORING_OP_WRITE | (IOSQE_CQE_SKIP_SUCCESS << 8)
 const WRITE_GATHERED = IORING_OP_WRITEV | (IOSQE_CQE_SKIP_SUCCESS << 8)
@@ -85,6 +87,7 @@ export class UringTier implements IoTier {
   readonly #rearm: Int32Array = new Int32Array(QUEUES_MAX)
   #rearmCount = 0
   readonly #watched = new Set<number>()
+  readonly #sockets: WatchedSockets = new WatchedSockets()
   #mustRetry = false
   /** Since the last retry. */
   #lost = 0
@@ -154,6 +157,26 @@ export class UringTier implements IoTier {
     this.#uring.push(IORING_OP_ASYNC_CANCEL, -1, userData, 0, 0, 0, KIND_CANCEL, 0, 0)
     // The kernel has to see it before the descriptor's number can be another's.
     this.#uring.submit()
+  }
+
+  watchSocket(fd: number): WatchedSocket {
+    return this.#sockets.add(fd)
+  }
+
+  unwatchSocket(socket: WatchedSocket): void {
+    this.#sockets.remove(socket)
+    const userData = KIND_SOCKET | (socket.id << KIND_BITS)
+    this.#uring.push(IORING_OP_ASYNC_CANCEL, -1, userData, 0, 0, 0, KIND_CANCEL, 0, 0)
+    // Before the descriptor's number can be another's.
+    this.#uring.submit()
+  }
+
+  /** One request for each sleep: a poll that stays would cost something with every frame. @hot */
+  arm(socket: WatchedSocket): void {
+    if (socket.isArmed) return
+    socket.isArmed = true
+    const userData = KIND_SOCKET | (socket.id << KIND_BITS)
+    this.#uring.push(IORING_OP_POLL_ADD, socket.fd, 0, 0, 0, POLLIN, userData, 0, 0)
   }
 
   /** @hot */
@@ -413,6 +436,8 @@ export class UringTier implements IoTier {
       if (eventFd === this.#eventFd) shim.eventfdRead(eventFd)
       const hasEnded = (flags & IORING_CQE_F_MORE) === 0
       if (hasEnded && result !== -ECANCELED && this.#watched.has(eventFd)) this.#poll(eventFd)
+    } else if (kind === KIND_SOCKET && result !== -ECANCELED) {
+      this.#sockets.woke(userData >>> KIND_BITS, result)
     }
   }
 

@@ -223,12 +223,25 @@ export interface Shim {
     flags: number,
   ): number
 
+  /** bind(2) of a packet socket: frames of the EtherType (host byte order) at that interface. */
+  bindPacket(fd: number, protocol: number, ifindex: number): number
+  /** getsockname(2) of a packet socket into protocol (host byte order), ifindex (0: any, -1: it is
+   *  gone), ARPHRD_* type. -EAFNOSUPPORT: a socket of another family. packet(7) */
+  packetName(fd: number, out: Int32Array): number
+  /** getsockopt(2): up to value.length bytes, in host byte order; returns how many. */
+  getSocketOption(fd: number, level: number, name: number, value: Uint8Array): number
+  /** setsockopt(2). */
+  setSocketOption(fd: number, level: number, name: number, value: Uint8Array): number
+
   // --- network namespaces and netlink ---------------------------------------------------------
   /** NETLINK_ROUTE socket of the namespace behind netnsFd (-1: the caller's): setns, socket,
    *  setns back in one call. CLOEXEC, bound, SO_RCVTIMEO 2 s. Used with sendMsg and recvMsg. */
   netlinkRoute(netnsFd: number): number
   /** The socket is told of what happens in this multicast group, RTNLGRP_*. */
   netlinkJoin(fd: number, group: number): number
+  /** AF_PACKET, SOCK_RAW socket of the namespace behind netnsFd (-1: the caller's), as one call.
+   *  Protocol 0: it receives nothing until it is bound. CLOEXEC | NONBLOCK. packet(7) */
+  socketPacket(netnsFd: number): number
   /** setns to netnsFd (-1: stay), open(path), TUNSETIFF(name, flags), setns back, as one call.
    *  The kernel's name goes to nameOut (16 bytes). Returns the fd; O_CLOEXEC | O_NONBLOCK.
    *  stageOut[0]: 0 setns, 1 open, 2 TUNSETIFF, 3 done: where a failure happened. */

@@ -5,6 +5,8 @@ import type { PortOptions, PortType } from './options.ts'
 const IN_PLACE: Readonly<Record<PortType, readonly string[]>> = {
   // Set on the open device; the down-script is looked for at its end.
   tap: ['mtu', 'gro', 'up', 'sndbuf', 'persist', 'owner', 'group', 'downscript'],
+  // The interface is not ours; these are the socket's.
+  'raw-socket': ['mtu', 'gro', 'promisc', 'bypass'],
   'vhost-user': ['mtu', 'gro'],
   // VIRTIO 1.3 §5.1.4.1: the device must not modify its mtu.
   'virtio-net': ['gro'],

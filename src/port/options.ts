@@ -65,6 +65,26 @@ export interface PcapOptions extends CommonOptions {
   readonly loop?: number
 }
 
+export interface RawSocketOptions extends CommonOptions, GroOption {
+  readonly type: 'raw-socket'
+  /** The interface: a network card, a veth, a macvlan, a bridge. Its own settings are left alone. */
+  readonly ifname?: string
+  /** Network namespace of the interface: a name of `ip netns`, a path, or a pid. */
+  readonly netns?: string
+  /** A packet socket (SOCK_RAW) that is bound to an interface: name given with getfd, or a number. */
+  readonly fd?: string
+  /** Queue pairs, 1..64, between which the kernel divides flows (PACKET_FANOUT_HASH); default 1. */
+  readonly queues?: number
+  /** Also frames to stations other than the interface itself (PACKET_MR_PROMISC); default on. */
+  readonly promisc?: boolean
+  /** Checksums and segmentation are left to the other side (PACKET_VNET_HDR); default on. */
+  readonly vnet_hdr?: boolean
+  /** Frames leave past the queueing discipline (PACKET_QDISC_BYPASS); default off. */
+  readonly bypass?: boolean
+  /** KiB of kernel memory for frames that wait, for each queue, 256..1048576; default 16384. */
+  readonly 'ring-kb'?: number
+}
+
 export interface VhostUserOptions extends CommonOptions, GroOption {
   readonly type: 'vhost-user'
   /** Unix socket of the front-end's and ours. */
@@ -88,5 +108,5 @@ export interface MemoryOptions extends CommonOptions {
 }
 
 export type PortOptions =
-  TapOptions | PcapOptions | VhostUserOptions | VirtioNetOptions | MemoryOptions
+  TapOptions | RawSocketOptions | PcapOptions | VhostUserOptions | VirtioNetOptions | MemoryOptions
 export type PortType = PortOptions['type']

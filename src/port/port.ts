@@ -63,6 +63,11 @@ export interface PolledPort extends EnginePort {
   waitUs(): number
   /** The engine is awake again: senders need not wake it. @hot */
   wake?(): void
+  /**
+   * Counts what the kernel has dropped of what it was to receive; `mustAsk`: also where nothing says that
+   * it has. Called now and then.
+   */
+  countDrops?(mustAsk: boolean): void
 }
 
 export function isPolled(port: EnginePort): port is PolledPort {

@@ -50,6 +50,8 @@ export const COUNTERS = {
   rx_drop_source: 22,
   /** The guest's receive buffers take more descriptors than a turn's frames may cost. */
   tx_drop_descriptors: 23,
+  /** A raw socket's ring was full when the frame came, or the kernel could not say its offloads. */
+  rx_drop_kernel: 24,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

@@ -43,6 +43,9 @@ export function portFds(options: PortOptions): number {
     case 'tap':
       // And a socket by which its interface is watched; those of a namespace share one.
       return 1 + (options.fds?.split(':').length ?? options.queues ?? 1)
+    case 'raw-socket':
+      // And the namespace, and a socket by which its interface is watched.
+      return 2 + (options.queues ?? 1)
     case 'vhost-user':
       return 1 + frontEndFds(options.queues ?? 1)
     case 'virtio-net':

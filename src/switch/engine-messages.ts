@@ -2,6 +2,7 @@
 import type { CaptureRingHandle } from '../capture/ring.ts'
 import type { MemoryRingHandle } from '../port/memory-ring.ts'
 import type { ReplayFile, ReplaySettings } from '../port/pcap-port.ts'
+import type { RawSocketPortOptions } from '../port/raw-socket-port.ts'
 import type { TapShape } from '../port/tap/queues.ts'
 import type { GuestRegion } from '../mem/guest-memory.ts'
 import type { VirtioNegotiated } from '../virtio/negotiated.ts'
@@ -37,6 +38,7 @@ export type PortDescription =
       readonly inward: MemoryRingHandle
       readonly outward: MemoryRingHandle
     }
+  | ({ readonly kind: 'raw-socket' } & Omit<RawSocketPortOptions, 'index' | 'txOffloads'>)
   | { readonly kind: 'replay'; readonly file: ReplayFile }
   | { readonly kind: 'record'; readonly ring: CaptureRingHandle; readonly block: Uint8Array }
   | { readonly kind: 'virtio' }

@@ -149,7 +149,7 @@ function handle(request: EngineRequest): unknown {
       return recorder === undefined ? undefined : engine.removeRecorder(recorder)
     }
     case 'publish-counters':
-      return engine.publishCounters()
+      return engine.publishCounters(true)
     case 'close':
       return undefined
   }

@@ -303,10 +303,12 @@ export class Engine {
     }
     const beforeS = ((nowUs / 1e6) | 0) - this.#macAgingS
     if (this.#isSweeping) this.#isSweeping = !this.#macTable.sweep(beforeS)
-    this.publishCounters()
+    this.publishCounters(false)
   }
 
-  publishCounters(): void {
+  /** `mustAsk`: the kernel as well, of drops that it gives no sign of. */
+  publishCounters(mustAsk: boolean): void {
+    for (const port of this.#polled) port.countDrops?.(mustAsk)
     this.#engineCounters[ENGINE_MAC_ENTRIES] = this.#macTable.entries
     this.#engineCounters[ENGINE_MAC_MOVES] = this.#macTable.moves
     this.#engineCounters[ENGINE_MAC_FULL] = this.#macTable.full

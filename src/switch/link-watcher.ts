@@ -13,8 +13,8 @@ import { ENOBUFS } from '../abi/errno.ts'
 import { MSG_DONTWAIT, RTNLGRP_LINK } from '../abi/rtnetlink.ts'
 import { strerror } from '../abi/strerror.ts'
 import { shim } from '../native/shim.ts'
-import type { LinkInfo } from '../port/tap/link.ts'
-import { changedLinks, indexRequest, parseAnswer } from '../port/tap/link.ts'
+import type { LinkInfo } from '../port/interface/link.ts'
+import { changedLinks, indexRequest, parseAnswer } from '../port/interface/link.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 import { explain } from '../text.ts'
 import type { KernelCounters, SwitchEvents } from './api.ts'
@@ -44,6 +44,8 @@ interface Watched {
   namespace: Namespace | undefined
   ifindex: number
   ifname: string | undefined
+  /** The port is not what its interface is: any change may be the one that it waits for. */
+  isAstray: boolean
 }
 
 export class LinkWatcher {
@@ -60,12 +62,16 @@ export class LinkWatcher {
   /** Sockets that the I/O thread may still look at. */
   readonly #closing = new Set<Promise<void>>()
   #hasToldFailure = false
+  readonly #astray: (entry: PortEntry) => void
 
+  /** `astray` is told of ports that are to follow their interface; see OpenPort.judge. */
   constructor(
     engine: Pick<EngineClient, 'request' | 'counters'>,
     events: EventEmitter<SwitchEvents>,
     log: (message: string) => void,
+    astray: (entry: PortEntry) => void,
   ) {
+    this.#astray = astray
     this.#engine = engine
     this.#events = events
     this.#log = log
@@ -75,7 +81,12 @@ export class LinkWatcher {
   add(entry: PortEntry): void {
     this.remove(entry)
     if (entry.open.lookUp === undefined) return
-    const watched: Watched = { namespace: undefined, ifindex: -1, ifname: undefined }
+    const watched: Watched = {
+      namespace: undefined,
+      ifindex: -1,
+      ifname: undefined,
+      isAstray: false,
+    }
     this.#ports.set(entry, watched)
     // First the socket, then the look: no change between them is missed.
     this.#join(entry, watched)
@@ -159,6 +170,8 @@ export class LinkWatcher {
 
   /** An interface that is gone stays as it was: that the port has failed is found out elsewhere. */
   #note(entry: PortEntry, watched: Watched, link: LinkInfo | null, isQuiet = false): void {
+    watched.isAstray = (entry.open.judge?.(link) ?? 'fine') !== 'fine'
+    if (watched.isAstray) this.#astray(entry)
     if (link === null) return
     const { ifname } = entry.open.facts()
     const state = !link.isUp ? 'down' : link.hasCarrier ? 'up' : 'no-carrier'
@@ -245,7 +258,8 @@ export class LinkWatcher {
     for (const entry of namespace.ports) {
       const watched = this.#ports.get(entry)
       if (watched === undefined) continue
-      if (isLossy || indexes.has(watched.ifindex)) this.#look(entry, watched)
+      const isMeant = isLossy || watched.isAstray || indexes.has(watched.ifindex)
+      if (isMeant) this.#look(entry, watched)
     }
   }
 

@@ -12,6 +12,7 @@ import { RecordPort, ReplayPort } from '../port/pcap-port.ts'
 import type { EnginePort } from '../port/port.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { PostponedPort } from '../port/postponed-port.ts'
+import { RawSocketPort } from '../port/raw-socket-port.ts'
 import { TapPort } from '../port/tap-port.ts'
 import type { VirtioPortEvents } from '../port/virtio-port.ts'
 import { VirtioPort } from '../port/virtio-port.ts'
@@ -49,6 +50,8 @@ export function makePort(request: PortRequest, surroundings: PortSurroundings): 
       const outward = MemoryRing.view(description.outward)
       return new MemoryEnginePort(index, inward, outward, copies, counters)
     }
+    case 'raw-socket':
+      return new RawSocketPort({ ...description, index, txOffloads }, tier, counters)
     case 'replay':
       return new ReplayPort(index, description.file, clock, portFailed)
     case 'virtio':

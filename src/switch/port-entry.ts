@@ -5,7 +5,7 @@ import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/port.ts'
-import type { LinkInfo } from '../port/tap/link.ts'
+import type { LinkInfo } from '../port/interface/link.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
 import type { DeviceState, KernelCounters, MacEntry, PortInfo, PortState } from './api.ts'
@@ -92,11 +92,14 @@ export class PortEntry {
 
   /** What the kernel dropped at its interface, in the switch's directions. */
   kernelCounters(link: LinkInfo): KernelCounters {
-    const { rx, tx } = this.droppedBefore
+    const { droppedBefore: before } = this
     // An interface that was moved to another namespace may have begun anew.
+    const rx = Math.max(0, link.rxDropped - before.rx)
+    const tx = Math.max(0, link.txDropped - before.tx)
+    const isOutward = this.open.facesOutward === true
     return {
-      rx_kernel_dropped: Math.max(0, link.txDropped - tx),
-      tx_kernel_dropped: Math.max(0, link.rxDropped - rx),
+      rx_kernel_dropped: isOutward ? rx : tx,
+      tx_kernel_dropped: isOutward ? tx : rx,
     }
   }
 

@@ -29,6 +29,15 @@ export function postponePort(
       const txOffloads = vnet_hdr ? OFFLOADS_PLAIN : 0
       return new PostponedSwitchPort(options, postponedInfo(options), queues, txOffloads, facts)
     }
+    case 'raw-socket': {
+      const { ifname, netns, fd, queues = 1, vnet_hdr = true } = options
+      if (!isIncoming) return 'not started with --incoming'
+      if (fd !== undefined) return 'fd= is given: a given descriptor is used'
+      // Its owner reads it as well: every frame would be there twice.
+      const facts = { ifname: ifname!, ...(netns === undefined ? {} : { netns }) }
+      const txOffloads = vnet_hdr ? OFFLOADS_PLAIN : 0
+      return new PostponedSwitchPort(options, `ifname=${ifname}`, queues, txOffloads, facts)
+    }
     case 'vhost-user': {
       const { path, server = true, queues = 1 } = options
       if (!isIncoming) return 'not started with --incoming'

@@ -9,12 +9,13 @@ import { shim } from '../native/shim.ts'
 import { MemoryEndpoint } from '../port/memory-port.ts'
 import { MemoryRing } from '../port/memory-ring.ts'
 import type { MemoryOptions, PcapOptions, PortOptions, TapOptions } from '../port/options.ts'
-import type { LinkInfo } from '../port/tap/link.ts'
+import type { LinkInfo } from '../port/interface/link.ts'
 import { OpenTap, openTap } from '../port/tap/open.ts'
 import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
 import type { DescriptorShare } from './descriptor-budget.ts'
 import { DescriptorBudget } from './descriptor-budget.ts'
 import type { PortDescription, VirtioCall } from './engine-messages.ts'
+import { RawSocketSwitchPort } from './raw-socket-port.ts'
 import { ReplaySwitchPort } from './replay-port.ts'
 import { FollowingTap } from './tap-follower.ts'
 import { VhostUserSwitchPort } from './vhost-user-port.ts'
@@ -26,6 +27,9 @@ export interface PortFacts {
   readonly netns?: string
   readonly path?: string
 }
+
+/** `gone`: what is open is of no use any more. `anew`: the port is to be opened anew. */
+export type InterfaceVerdict = 'fine' | 'gone' | 'anew'
 
 export interface OpenPort {
   /**
@@ -53,6 +57,10 @@ export interface OpenPort {
   lookUp?(): LinkInfo | null
   /** A descriptor of that one's network namespace, for the caller to close; -1: ours, or not told. */
   openNetns?(): number
+  /** What comes in at that interface enters the switch; absent: what the host sends out by it does. */
+  readonly facesOutward?: boolean
+  /** What the state of that interface means for the port; absent: nothing. */
+  judge?(link: LinkInfo | null): InterfaceVerdict
   /** Looks again whether the device is what it was; throws when not. */
   probe?(): void
   /** It is there and cannot work: why. */
@@ -141,6 +149,8 @@ async function openKind(
   switch (options.type) {
     case 'tap':
       return openTapPort(options, context)
+    case 'raw-socket':
+      return RawSocketSwitchPort.open(options, context)
     case 'memory':
       return new MemorySwitchPort(options, context.wake)
     case 'vhost-user':

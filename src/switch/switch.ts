@@ -42,9 +42,11 @@ import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
 import { openOrPostpone } from './opening.ts'
 import { PostponedSwitchPort } from './postponed-port.ts'
+import type { ReopeningParts } from './reopening.ts'
+import { followInterface } from './reopening.ts'
 import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
 import type { EngineAccess, OpenPortContext } from './switch-port.ts'
-import { MemorySwitchPort } from './switch-port.ts'
+import { MemorySwitchPort, openPort } from './switch-port.ts'
 import type { Undo } from './undo.ts'
 import { allOrNothing, doAll } from './undo.ts'
 import { VirtioNetSwitchPort } from './virtio-net-port.ts'
@@ -106,7 +108,9 @@ class UserspaceSwitch implements Switch {
     this.#states = new PortStates(this.#ports, this.#engine, this.events, this.#log)
     this.#captures = new CaptureSet(this.#engine)
     this.#agreement = new Agreement(this.#engine, this.#ports, this.#log)
-    this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log)
+    this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log, (entry) =>
+      this.#interfaceChanged(entry),
+    )
     // Before the first port is there. When it fails the engine is gone, and says so itself.
     if (this.#isIncoming) this.#engine.request({ op: 'pause' }).catch(() => undefined)
   }
@@ -392,6 +396,20 @@ class UserspaceSwitch implements Switch {
     this.#watcher.add(entry)
     open.start?.(this.#engineAccess(entry))
     this.#states.show(entry)
+  }
+
+  /** The port is not what its interface is any more. */
+  #interfaceChanged(entry: PortEntry): void {
+    const parts: ReopeningParts = {
+      log: this.#log,
+      open: ({ options }) => openPort(options, this.#openContext(options.id)),
+      replace: () => this.#replaceInEngine(entry),
+      watch: () => this.#watcher.add(entry),
+      show: () => this.#states.show(entry),
+    }
+    void this.#change(async () => {
+      if (this.#ports.has(entry)) await followInterface(entry, parts)
+    }).catch((error) => this.#log(explain(error)))
   }
 
   async #replaceInEngine(entry: PortEntry): Promise<void> {

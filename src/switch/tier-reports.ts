@@ -1,5 +1,15 @@
 /** What the I/O tier tells of single frames and queues, in the counters of their ports. */
-import { EAGAIN, EBADF, EBADFD, EINVAL, EIO, ENOBUFS } from '../abi/errno.ts'
+import {
+  EAGAIN,
+  EBADF,
+  EBADFD,
+  EINVAL,
+  EIO,
+  EMSGSIZE,
+  ENETDOWN,
+  ENOBUFS,
+  ENXIO,
+} from '../abi/errno.ts'
 import type { TapQueue, TierEvents } from '../io/tier.ts'
 import type { EnginePort } from '../port/port.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
@@ -27,11 +37,14 @@ export class TierReports implements TierEvents {
     counters[base + COUNTERS.tx_frames]--
     counters[base + COUNTERS.tx_bytes] -= length - this.#vnetHdrLength(port)
     if (errno === EAGAIN || errno === ENOBUFS) counters[base + COUNTERS.tx_drop_full]++
-    else if (errno === EIO) counters[base + COUNTERS.tx_drop_link_down]++
+    else if (errno === EIO || errno === ENETDOWN) counters[base + COUNTERS.tx_drop_link_down]++
+    else if (errno === EMSGSIZE) counters[base + COUNTERS.tx_drop_mtu]++
     else if (errno === EINVAL) counters[base + COUNTERS.tx_drop_malformed]++
     else {
       counters[base + COUNTERS.tx_drop_error]++
-      if (errno === EBADFD || errno === EBADF) this.#target.portFailed(port, errno)
+      // A packet socket says ENXIO when its interface is gone.
+      const isGone = errno === EBADFD || errno === EBADF || errno === ENXIO
+      if (isGone) this.#target.portFailed(port, errno)
     }
   }
 

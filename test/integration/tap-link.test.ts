@@ -17,7 +17,7 @@ import {
 import type { createSwitch as CreateSwitch, Switch, VirtioNetPort } from '../../src/index.ts'
 import type { VirtioNetFrame } from '../../src/switch/api.ts'
 import { shim } from '../../src/native/shim.ts'
-import { openNetns } from '../../src/port/tap/netns.ts'
+import { openNetns } from '../../src/port/interface/netns.ts'
 import { ipv4Address, ipv4Frame, bytesOf, u16, UDP } from '../support/flow-frames.ts'
 import { FrontEnd, u32s } from '../support/front-end.ts'
 import { IFNAME, IO, Lab } from '../support/lab.ts'

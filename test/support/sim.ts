@@ -3,7 +3,7 @@
  * threads, no time. The engine is the real one; the tier has no queues.
  */
 import type { Burst } from '../../src/mem/burst.ts'
-import type { IoTier, TapQueue } from '../../src/io/tier.ts'
+import type { IoTier, TapQueue, WatchedSocket } from '../../src/io/tier.ts'
 import { MemoryEndpoint, MemoryEnginePort } from '../../src/port/memory-port.ts'
 import { MemoryRing } from '../../src/port/memory-ring.ts'
 import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts'
@@ -24,6 +24,11 @@ class NoTier implements IoTier {
   }
   watch(): void {}
   unwatch(): void {}
+  watchSocket(fd: number): WatchedSocket {
+    return { fd, id: 0, isArmed: false }
+  }
+  unwatchSocket(): void {}
+  arm(): void {}
   pause(): void {}
   resume(): void {}
   nextBurst(_burst: Burst): TapQueue | null {

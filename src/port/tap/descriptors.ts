@@ -1,15 +1,12 @@
 /** Descriptors of a TAP: what the kernel says of one, and those that were given to us. */
-import { constants } from 'node:fs'
 import { IFF_VNET_HDR, IFNAMSIZ } from '../../abi/if-tun.ts'
 import { strerror } from '../../abi/strerror.ts'
 import { ConfigError, SysError } from '../../errors.ts'
 import { checkFdFree } from '../../native/owned-fds.ts'
 import type { Shim } from '../../native/shim.ts'
+import { findDescriptor, setNonblocking } from '../interface/given.ts'
 import type { TapOptions } from '../options.ts'
 import type { OpenContext } from './open.ts'
-
-/** Descriptors are a C int. */
-const FD_MAX = 0x7fff_ffff
 
 /** It uses descriptors from elsewhere, which become ours only with success: their giver knows them by name. */
 export function isGiven(options: TapOptions): boolean {
@@ -45,31 +42,8 @@ export function takeGiven(options: TapOptions, context: OpenContext, fds: number
       throw new ConfigError('BAD_OPTION', 'vnet_hdr not consistent across given tap fds')
     }
     hasVnetHdr = own
-    setNonblocking(shim, fd)
+    setNonblocking(shim, fd, 'TAP_FD')
     fds.push(fd)
-  }
-}
-
-function findDescriptor(name: string, given: ReadonlyMap<string, number>): number {
-  const named = given.get(name)
-  if (named !== undefined) return named
-  if (!/^\d+$/.test(name) || Number(name) > FD_MAX) {
-    throw /^\d/.test(name)
-      ? new ConfigError('BAD_OPTION', `Invalid file descriptor number '${name}'`)
-      : new ConfigError('BAD_OPTION', `File descriptor named '${name}' has not been found`)
-  }
-  return Number(name)
-}
-
-export function setNonblocking(shim: Shim, fd: number): void {
-  const flags = shim.getStatusFlags(fd)
-  const result = flags < 0 ? flags : shim.setStatusFlags(fd, flags | constants.O_NONBLOCK)
-  if (result < 0) {
-    throw new SysError(
-      'TAP_FD',
-      `Can't set file descriptor ${fd} non-blocking: fcntl: ${strerror(-result)}`,
-      { syscall: 'fcntl', errno: -result },
-    )
   }
 }
 

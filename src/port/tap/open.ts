@@ -27,11 +27,12 @@ import { explain } from '../../text.ts'
 import { OFFLOADS_TUNNEL } from '../../wire/vnet-hdr.ts'
 import type { TapOptions } from '../options.ts'
 import { changeDevice, otherNetns, setOwnership, setSndbuf } from './device-settings.ts'
-import { cString, identity, isGiven, setNonblocking, takeGiven } from './descriptors.ts'
-import type { LinkInfo } from './link.ts'
-import { holderOf, noteHeld, noteReleased, setIffHint } from './held.ts'
-import { getLink, setLinkProperties } from './link.ts'
-import { netnsName, openNetns } from './netns.ts'
+import { cString, identity, isGiven, takeGiven } from './descriptors.ts'
+import type { LinkInfo } from '../interface/link.ts'
+import { setNonblocking } from '../interface/given.ts'
+import { checkNoLoop, holderOf, noteHeld, noteReleased, setIffHint } from '../interface/held.ts'
+import { getLink, setLinkProperties } from '../interface/link.ts'
+import { netnsName, openNetns } from '../interface/netns.ts'
 import { isUsableVnetHdrLength } from '../tap-port.ts'
 import { awaitRelease } from './release.ts'
 import type { ProbedOffloads } from './offloads.ts'
@@ -66,6 +67,7 @@ export interface TapIdentity {
 export class OpenTap {
   /** Of its port. */
   readonly id: string
+  readonly kind = 'tap'
   readonly fds: readonly number[]
   readonly vnetHdrLength: number
   readonly probed: ProbedOffloads
@@ -231,7 +233,7 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
     if (isGiven(options)) takeGiven(options, context, fds)
     else if (options.helper !== undefined) {
       fds.push(await runHelper(shim, options.helper, options.br ?? 'br0'))
-      setNonblocking(shim, fds[0])
+      setNonblocking(shim, fds[0], 'TAP_FD')
     } else await openByName(options, context, netnsFd, fds)
 
     const { ifname, flags } = identity(shim, fds[0])
@@ -271,6 +273,7 @@ async function openByName(
       `ifname "${name}" is ${Buffer.byteLength(name)} bytes long, the kernel takes ${IFNAME_LENGTH_MAX}`,
     )
   }
+  checkNoLoop(shim, 'raw-socket', name, netnsFd)
   const queues = options.queues ?? 1
   context.reached?.(0)
   if (context.takesOver === true && !name.includes('%d')) {

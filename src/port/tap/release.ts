@@ -6,9 +6,9 @@
 import { SysError } from '../../errors.ts'
 import { counted } from '../../text.ts'
 import type { TapOptions } from '../options.ts'
-import type { LinkShim } from './link.ts'
-import { holderOf } from './held.ts'
-import { getLink } from './link.ts'
+import type { LinkShim } from '../interface/link.ts'
+import { holderOf } from '../interface/held.ts'
+import { getLink } from '../interface/link.ts'
 
 /** An owner that has just been told to end needs a moment. */
 const RELEASE_MS = 1000

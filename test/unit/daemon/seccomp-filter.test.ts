@@ -37,6 +37,7 @@ const STRICT: FilterPolicy = {
   pid: PID,
   allowsPrograms: false,
   allowsNetns: false,
+  allowsPackets: false,
   allowsUring: false,
 }
 
@@ -119,7 +120,7 @@ describe.each(['x64', 'arm64'])('the filter for %s', (architecture) => {
     expect(ask({ allowsNetns: true }, 'setns', 5, 0x10000000)).toBe(EPERM)
   })
 
-  test('sockets are of AF_UNIX and NETLINK_ROUTE; scripts may have those of IP', () => {
+  test('sockets are of AF_UNIX and NETLINK_ROUTE; scripts may have those of IP, raw sockets theirs', () => {
     expect(ask({}, 'socket', 1, 1, 0)).toBe(ALLOW)
     expect(ask({}, 'socket', 16, 3, 0)).toBe(ALLOW)
     expect(ask({}, 'socket', 16, 3, 12)).toBe(EPERM)
@@ -132,6 +133,7 @@ describe.each(['x64', 'arm64'])('the filter for %s', (architecture) => {
       const answer = ask({ allowsPrograms: true }, 'socket', family, 1, 0)
       expect([family, answer]).toEqual([family, isForScripts ? ALLOW : EPERM])
     }
+    expect(ask({ allowsPackets: true }, 'socket', 17, 3, 0)).toBe(ALLOW)
     expect(ask({}, 'socketpair', 1)).toBe(ALLOW)
     expect(ask({}, 'socketpair', 2)).toBe(EPERM)
   })

@@ -1,6 +1,6 @@
 /** What a TAP port gives to its tier: which bytes, with which vnet_hdr, by which queue. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import type { IoTier, TapQueue } from '../../../src/io/tier.ts'
+import type { IoTier, TapQueue, WatchedSocket } from '../../../src/io/tier.ts'
 import { Burst, ZEROS_BEFORE } from '../../../src/mem/burst.ts'
 import { windowAddresses } from '../../../src/mem/window.ts'
 import { shim } from '../../../src/native/shim.ts'
@@ -30,6 +30,11 @@ class RecordingTier implements IoTier {
   removeQueue(): void {}
   watch(): void {}
   unwatch(): void {}
+  watchSocket(fd: number): WatchedSocket {
+    return { fd, id: 0, isArmed: false }
+  }
+  unwatchSocket(): void {}
+  arm(): void {}
   pause(): void {}
   resume(): void {}
   nextBurst(): null {

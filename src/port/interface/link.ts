@@ -10,6 +10,7 @@ import {
   IFLA_INFO_DATA,
   IFLA_INFO_KIND,
   IFLA_LINKINFO,
+  IFLA_MASTER,
   IFLA_MTU,
   IFLA_STATS64,
   IFLA_TUN_NUM_DISABLED_QUEUES,
@@ -35,6 +36,11 @@ import type { Shim } from '../../native/shim.ts'
 
 export interface LinkInfo {
   readonly ifindex: number
+  readonly ifname: string
+  /** ARPHRD_* */
+  readonly hardware: number
+  /** Index of the bridge or bond that it is a part of; 0: of none. */
+  readonly master: number
   readonly isUp: boolean
   readonly hasCarrier: boolean
   readonly mtu: number
@@ -58,10 +64,18 @@ export function getLink(shim: LinkShim, netnsFd: number, ifname: string): LinkIn
   return answer.link
 }
 
+/** The link with that index, whatever its name is by now. */
+export function getLinkByIndex(shim: LinkShim, netnsFd: number, ifindex: number): LinkInfo | null {
+  const answer = exchange(shim, netnsFd, indexRequest(ifindex, 1))
+  if (answer.errno === ENODEV) return null
+  if (answer.errno !== 0) throw failed('RTM_GETLINK', `index ${ifindex}`, answer)
+  return answer.link
+}
+
 /** All links of the namespace. */
-export function listLinks(shim: LinkShim, netnsFd: number): (LinkInfo & { ifname: string })[] {
+export function listLinks(shim: LinkShim, netnsFd: number): LinkInfo[] {
   const fd = openSocket(shim, netnsFd)
-  const links: (LinkInfo & { ifname: string })[] = []
+  const links: LinkInfo[] = []
   try {
     const request = linkRequest(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, undefined, [])
     const sent = shim.sendMsg(fd, request, 0, request.length, null, 0, 0)
@@ -77,9 +91,8 @@ export function listLinks(shim: LinkShim, netnsFd: number): (LinkInfo & { ifname
         const message = new DataView(data.buffer, at, Math.min(length, got - at))
         const type = message.getUint16(4, true)
         if (type !== RTM_NEWLINK) return links
-        const name = readAttributes(message, NLMSG_HEADER_LENGTH + IFINFO_LENGTH).get(IFLA_IFNAME)
         const { link } = parseAnswer(message)
-        if (link !== null && name !== undefined) links.push({ ifname: readString(name), ...link })
+        if (link !== null) links.push(link)
         at += align4(length)
       }
     }
@@ -221,14 +234,18 @@ export function parseAnswer(view: DataView): Answer {
   const info = attributes.get(IFLA_LINKINFO)
   const infos = info === undefined ? undefined : readAttributes(info, 0)
   const kind = infos?.get(IFLA_INFO_KIND)
-  const name = kind === undefined ? '' : readString(kind)
+  const kindName = kind === undefined ? '' : readString(kind)
+  const ifname = attributes.get(IFLA_IFNAME)
   const link: LinkInfo = {
     ifindex: view.getInt32(NLMSG_HEADER_LENGTH + 4, true),
+    ifname: ifname === undefined ? '' : readString(ifname),
+    hardware: view.getUint16(NLMSG_HEADER_LENGTH + 2, true),
+    master: attributes.get(IFLA_MASTER)?.getUint32(0, true) ?? 0,
     isUp: (view.getUint32(NLMSG_HEADER_LENGTH + 8, true) & IFF_UP) !== 0,
     hasCarrier: (view.getUint32(NLMSG_HEADER_LENGTH + 8, true) & IFF_LOWER_UP) !== 0,
     mtu: mtu === undefined ? 0 : mtu.getUint32(0, true),
-    kind: name,
-    tunQueues: name === 'tun' ? countTunQueues(infos!.get(IFLA_INFO_DATA)) : 0,
+    kind: kindName,
+    tunQueues: kindName === 'tun' ? countTunQueues(infos!.get(IFLA_INFO_DATA)) : 0,
     rxDropped: readStatistic(attributes.get(IFLA_STATS64), LINK_STATS_RX_DROPPED),
     txDropped: readStatistic(attributes.get(IFLA_STATS64), LINK_STATS_TX_DROPPED),
   }

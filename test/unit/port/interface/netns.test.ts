@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { EACCES, ENOENT } from '../../../../src/abi/errno.ts'
 import { SysError } from '../../../../src/errors.ts'
 import { shim } from '../../../../src/native/shim.ts'
-import { netnsName, openNetns } from '../../../../src/port/tap/netns.ts'
+import { netnsName, openNetns } from '../../../../src/port/interface/netns.ts'
 
 const OURS = '/proc/self/ns/net'
 /** A file of the namespace file system that is not our network namespace. */

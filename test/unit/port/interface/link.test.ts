@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { EINTR, EINVAL, ENODEV, EPERM } from '../../../../src/abi/errno.ts'
 import { SysError } from '../../../../src/errors.ts'
 import { shim } from '../../../../src/native/shim.ts'
-import type { LinkShim } from '../../../../src/port/tap/link.ts'
+import type { LinkShim } from '../../../../src/port/interface/link.ts'
 import {
   changedLinks,
   getLink,
@@ -12,7 +12,7 @@ import {
   listLinks,
   parseAnswer,
   setLinkProperties,
-} from '../../../../src/port/tap/link.ts'
+} from '../../../../src/port/interface/link.ts'
 
 const RTM_NEWLINK = 16
 const RTM_GETLINK = 18
@@ -23,6 +23,7 @@ const NLM_F_CAPPED = 0x100
 const NLM_F_ACK_TLVS = 0x200
 const [IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_INFO_KIND] = [3, 4, 18, 1]
 const IFLA_STATS64 = 23
+const IFLA_MASTER = 10
 const NLA_F_NESTED = 0x8000
 const FD = 9
 
@@ -190,12 +191,18 @@ describe('parseAnswer', () => {
     // u64 each: rx_dropped is the seventh, tx_dropped the eighth.
     const statistics = new BigUint64Array([0n, 0n, 0n, 0n, 0n, 0n, 11n, 2n ** 33n, 99n])
     const dropped = attribute(IFLA_STATS64, new Uint8Array(statistics.buffer))
-    const bytes = link(7, 0x1_1003, 'm0', attribute(IFLA_MTU, u32(9000)), info, dropped)
+    const master = attribute(IFLA_MASTER, u32(3))
+    const bytes = link(7, 0x1_1003, 'm0', attribute(IFLA_MTU, u32(9000)), info, dropped, master)
+    // ifi_type, behind the family.
+    bytes[16 + 2] = 1
     expect(parse(bytes)).toEqual({
       errno: 0,
       message: '',
       link: {
         ifindex: 7,
+        ifname: 'm0',
+        hardware: 1,
+        master: 3,
         isUp: true,
         hasCarrier: true,
         mtu: 9000,
@@ -211,6 +218,9 @@ describe('parseAnswer', () => {
     const bytes = message(RTM_NEWLINK, 0, ifinfo(1, 0x1002))
     expect(parse(bytes).link).toEqual({
       ifindex: 1,
+      ifname: '',
+      hardware: 0,
+      master: 0,
       isUp: false,
       hasCarrier: false,
       mtu: 0,
