@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -113,6 +114,74 @@ static napi_value write_frames(napi_env env, napi_callback_info info)
 	return result_int(env, written);
 }
 
+/* Messages of one sendmmsg(2), and their parts together. */
+enum { MESSAGES_MAX = 64, MESSAGE_PARTS_MAX = 256 };
+
+/* Sends them all, whatever becomes of one; returns how many were sent whole. */
+static int32_t send_batch(int fd, struct mmsghdr *messages, const int64_t *lengths,
+	const int32_t *rows, int32_t count, int32_t *table)
+{
+	int32_t sent = 0;
+	for (int32_t at = 0; at < count;) {
+		int done = RETRY(sendmmsg(fd, messages + at, (unsigned)(count - at),
+			MSG_DONTWAIT | MSG_NOSIGNAL));
+		/* Which of several failed is told when it is the first. */
+		if (done <= 0) {
+			table[4 * rows[at++] + 3] = done == 0 ? -EIO : -errno;
+			continue;
+		}
+		for (; done > 0; done--, at++) {
+			table[4 * rows[at] + 3] = (int32_t)messages[at].msg_len;
+			sent += messages[at].msg_len == lengths[at];
+		}
+	}
+	return sent;
+}
+
+static napi_value send_frames(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 4);
+	int32_t window = arg_int(&call, 0);
+	int32_t offset = arg_int(&call, 1);
+	int32_t count = arg_int(&call, 2);
+	int32_t segment_offset = arg_int(&call, 3);
+	if (!call.ok)
+		return NULL;
+	int32_t *table = window_table(window, offset, count, 4);
+	if (table == NULL || segment_offset < 0)
+		return result_int(env, -EFAULT);
+	struct mmsghdr messages[MESSAGES_MAX];
+	struct iovec parts[MESSAGE_PARTS_MAX];
+	int64_t lengths[MESSAGES_MAX];
+	int32_t rows[MESSAGES_MAX];
+	int32_t sent = 0;
+	for (int32_t k = 0; k < count;) {
+		int fd = table[4 * k];
+		int32_t begun = 0;
+		int32_t used = 0;
+		for (; k < count && table[4 * k] == fd && begun < MESSAGES_MAX &&
+			used + SEGMENTS_MAX <= MESSAGE_PARTS_MAX;
+			k++) {
+			int32_t row[3];
+			memcpy(row, table + 4 * k, sizeof row);
+			struct iovec *own = parts + used;
+			int64_t length = frame_parts(window, segment_offset, row[1], row[2], own);
+			if (length < 0) {
+				table[4 * k + 3] = (int32_t)length;
+				continue;
+			}
+			messages[begun] = (struct mmsghdr){
+				.msg_hdr = { .msg_iov = own, .msg_iovlen = (size_t)row[2] } };
+			lengths[begun] = length;
+			rows[begun++] = k;
+			used += row[2];
+		}
+		sent += send_batch(fd, messages, lengths, rows, begun, table);
+	}
+	return result_int(env, sent);
+}
+
 static napi_value read_into(napi_env env, napi_callback_info info)
 {
 	struct call call;
@@ -180,6 +249,7 @@ void register_frames(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "readFrames", read_frames);
 	export_function(env, exports, "writeFrames", write_frames);
+	export_function(env, exports, "sendFrames", send_frames);
 	export_function(env, exports, "readInto", read_into);
 	export_function(env, exports, "preadInto", pread_into);
 	export_function(env, exports, "writeFrom", write_from);

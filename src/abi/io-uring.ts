@@ -38,6 +38,7 @@ export const IORING_OP_WRITEV = 2
 export const IORING_OP_POLL_ADD = 6
 export const IORING_OP_ASYNC_CANCEL = 14
 export const IORING_OP_WRITE = 23
+export const IORING_OP_SEND = 26
 /** Linux 6.7 */
 export const IORING_OP_READ_MULTISHOT = 49
 

@@ -41,7 +41,8 @@ const SEGMENTS_MAX = 2048
 const READ_TABLE = 0
 const EVENT_TABLE: number = READ_TABLE + BURST_SIZE * READ_ROW_INTS * 4
 const WRITE_TABLE: number = EVENT_TABLE + EVENTS_MAX * EPOLL_ROW_INTS * 4
-const SEGMENT_TABLE: number = WRITE_TABLE + WRITES_MAX * WRITE_ROW_INTS * 4
+const SEND_TABLE: number = WRITE_TABLE + WRITES_MAX * WRITE_ROW_INTS * 4
+const SEGMENT_TABLE: number = SEND_TABLE + WRITES_MAX * WRITE_ROW_INTS * 4
 const TABLES_LENGTH: number = SEGMENT_TABLE + SEGMENTS_MAX * SEGMENT_INTS * 4
 
 /** epoll data of the control eventfd, and of those that only wake; queues use their number. */
@@ -70,10 +71,12 @@ export class ReadWriteTier implements IoTier {
   #readyCount = 0
   #readyAt = 0
   #writes = 0
+  /** To sockets. */
+  #sends = 0
   #segments = 0
-  /** Port and bytes of each waiting write, for its counters. */
-  readonly #writePort: Int32Array = new Int32Array(WRITES_MAX)
-  readonly #writeLength: Int32Array = new Int32Array(WRITES_MAX)
+  /** Port and bytes of each waiting write, for its counters; those to sockets from WRITES_MAX on. */
+  readonly #writePort: Int32Array = new Int32Array(2 * WRITES_MAX)
+  readonly #writeLength: Int32Array = new Int32Array(2 * WRITES_MAX)
   #stalled = 0
   #reading = 0
   #isPaused = false
@@ -214,7 +217,7 @@ export class ReadWriteTier implements IoTier {
 
   /** @hot */
   write(fd: number, port: number, window: number, offset: number, length: number): void {
-    if (this.#writes === WRITES_MAX || this.#segments === SEGMENTS_MAX) this.flush()
+    this.#makeRoom(1)
     this.#addWrite(fd, port, length, 1)
     this.#addSegment(window, offset, length)
   }
@@ -230,7 +233,7 @@ export class ReadWriteTier implements IoTier {
     offset: number,
     length: number,
   ): void {
-    if (this.#writes === WRITES_MAX || this.#segments + 2 > SEGMENTS_MAX) this.flush()
+    this.#makeRoom(2)
     this.#addWrite(fd, port, headLength + length, 2)
     this.#addSegment(headWindow, headOffset, headLength)
     this.#addSegment(window, offset, length)
@@ -248,8 +251,7 @@ export class ReadWriteTier implements IoTier {
   ): void {
     const count = burst.furtherCount[k]
     const heads = headLength === 0 ? 0 : 1
-    if (this.#writes === WRITES_MAX || this.#segments + heads + 1 + count > SEGMENTS_MAX)
-      this.flush()
+    this.#makeRoom(heads + 1 + count)
     this.#addWrite(fd, port, headLength + burst.length[k], heads + 1 + count)
     if (heads !== 0) this.#addSegment(headWindow, headOffset, headLength)
     this.#addSegment(burst.window[k], burst.offset[k], burst.firstLength[k])
@@ -259,16 +261,23 @@ export class ReadWriteTier implements IoTier {
     }
   }
 
+  /** For one more write of so many segments. @hot */
+  #makeRoom(segments: number): void {
+    const isFull = this.#writes === WRITES_MAX || this.#sends === WRITES_MAX
+    if (isFull || this.#segments + segments > SEGMENTS_MAX) this.flush()
+  }
+
   /** @hot */
   #addWrite(fd: number, port: number, length: number, segmentCount: number): void {
-    const row = WRITE_TABLE / 4 + this.#writes * WRITE_ROW_INTS
+    // The table of sockets' writes stands behind the other.
+    const number = fd < 0 ? WRITES_MAX + this.#sends++ : this.#writes++
+    const row = WRITE_TABLE / 4 + number * WRITE_ROW_INTS
     const rows = this.#rows
-    rows[row] = fd
+    rows[row] = fd < 0 ? ~fd : fd
     rows[row + 1] = this.#segments
     rows[row + 2] = segmentCount
-    this.#writePort[this.#writes] = port
-    this.#writeLength[this.#writes] = length
-    this.#writes++
+    this.#writePort[number] = port
+    this.#writeLength[number] = length
   }
 
   /** @hot */
@@ -284,18 +293,29 @@ export class ReadWriteTier implements IoTier {
   /** @hot */
   flush(): void {
     const writes = this.#writes
-    if (writes === 0) return
+    const sends = this.#sends
+    if (writes + sends === 0) return
     this.#writes = 0
+    this.#sends = 0
     this.#segments = 0
-    const aio = this.#aio
     const tables = this.#tables.id
+    if (sends > 0 && shim.sendFrames(tables, SEND_TABLE, sends, SEGMENT_TABLE) !== sends) {
+      this.#tellFailed(WRITES_MAX, sends)
+    }
+    if (writes === 0) return
+    const aio = this.#aio
     const whole =
       aio === null || writes < BATCH_MIN
         ? shim.writeFrames(tables, WRITE_TABLE, writes, SEGMENT_TABLE)
         : shim.aioWriteFrames(aio.low, aio.high, tables, WRITE_TABLE, writes, SEGMENT_TABLE)
     if (whole === writes) return
     if (whole < 0) this.#giveUpAio()
-    for (let k = 0; k < writes; k++) {
+    this.#tellFailed(0, writes)
+  }
+
+  /** Of the writes [first, first + count). */
+  #tellFailed(first: number, count: number): void {
+    for (let k = first; k < first + count; k++) {
       const result = this.#rows[WRITE_TABLE / 4 + k * WRITE_ROW_INTS + 3]
       if (result < 0) {
         this.#events.writeFailed(this.#writePort[k], this.#writeLength[k], -result)

@@ -87,7 +87,8 @@ export interface IoTier {
   /** Fills the burst with the next frames of one queue; null: nothing more in this turn. */
   nextBurst(burst: Burst): TapQueue | null
   /**
-   * Queues one frame for writing: `length` bytes at `offset`, its vnet_hdr included.
+   * Queues one frame for writing: `length` bytes at `offset`, its vnet_hdr included. `fd` of a socket is
+   * given as its complement, `~fd`, here and in the next two.
    * @hot
    */
   write(fd: number, port: number, window: number, offset: number, length: number): void

@@ -106,6 +106,13 @@ export interface Shim {
     rowCount: number,
     segmentOffset: number,
   ): number
+  /** As writeFrames, for sockets: rows of one that follow each other are one sendmmsg(2), MSG_DONTWAIT. */
+  sendFrames(
+    tableWindow: number,
+    tableOffset: number,
+    rowCount: number,
+    segmentOffset: number,
+  ): number
   /**
    * The same by Linux AIO: one io_submit(2) and one io_getevents(2) for up to 256 rows of a non-blocking
    * descriptor whose reads end at once. The context's number comes in halves, as one number it would

@@ -52,6 +52,7 @@ export class RawSocketPort implements PolledPort {
   readonly #counters: Float64Array
   readonly #counterBase: number
   readonly #rings: PacketRing[] = []
+  /** Complements, as the tier takes sockets. */
   readonly #fds: Int32Array
   readonly #writer: FrameWriter
   readonly #statistics: Uint8Array = new Uint8Array(STATISTICS_LENGTH)
@@ -66,7 +67,7 @@ export class RawSocketPort implements PolledPort {
     this.#tier = tier
     this.#counters = counters
     this.#counterBase = index * COUNTERS_STRIDE
-    this.#fds = Int32Array.from(queues, ({ fd }) => fd)
+    this.#fds = Int32Array.from(queues, ({ fd }) => ~fd)
     this.#writer = new FrameWriter(index, vnetHdrLength, tier, counters)
     const guess = new OffloadGuess(options.mtu)
     try {

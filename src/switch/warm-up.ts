@@ -29,6 +29,7 @@ import { ENGINE_BURSTS, SHARED_PENDING } from './engine-cells.ts'
 import type { PortDescription } from './engine-messages.ts'
 import type { Engine } from './engine.ts'
 import type { PortSurroundings } from './make-port.ts'
+import { RawSocketEnd } from './warm-up-raw.ts'
 
 /** Rounds in which every pair exchanges frames; enough for V8 to compile all that they run through. */
 const ROUNDS = 1500
@@ -68,6 +69,8 @@ export class WarmUp {
   readonly #surroundings: WarmUpSurroundings
   /** Of TAPs that are to come, bytes of vnet_hdr. */
   readonly #headerLengths = new Set<number>()
+  /** The same of raw sockets. */
+  readonly #rawLengths = new Set<number>()
   #hasGuests = false
   readonly #done = new Set<string>()
 
@@ -79,6 +82,7 @@ export class WarmUp {
   expect(description: PortDescription): void {
     const { kind } = description
     if (kind === 'tap') this.#headerLengths.add(description.vnetHdrLength)
+    if (kind === 'raw-socket') this.#rawLengths.add(description.vnetHdrLength)
     // What it will be is known when frames wait already.
     if (kind === 'postponed') this.#headerLengths.add(VNET_HDR_MRG_LENGTH)
     if (kind === 'postponed' || kind === 'virtio') this.#hasGuests = true
@@ -115,6 +119,10 @@ export class WarmUp {
     for (const length of this.#headerLengths) {
       if (!this.#begins(`tap ${length}`)) continue
       makers.push((index, surroundings) => new TapEnd(index, length, surroundings))
+    }
+    for (const length of this.#rawLengths) {
+      if (!this.#begins(`raw-socket ${length}`)) continue
+      makers.push((index, surroundings) => new RawSocketEnd(index, length, surroundings))
     }
     if (this.#hasGuests && this.#begins('guest')) {
       makers.push((index, surroundings) => new GuestEnd(index, surroundings))

@@ -29,6 +29,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   markDirty: [number, number, number, number],
   readFrames: [number, number, number, number],
   writeFrames: [number, number, number, number],
+  sendFrames: [number, number, number, number],
   readInto: [number, number, number, number],
   preadInto: [number, number, number, number, number],
   writeFrom: [number, number, number, number, number],

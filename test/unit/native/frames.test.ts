@@ -61,6 +61,12 @@ interface Way {
   readonly write: (...rest: Parameters<typeof shim.writeFrames>) => number
 }
 
+/** Of sockets. */
+const bySendmmsg: [string, Pick<Way, 'write'>] = [
+  'by sendmmsg',
+  { write: (...rest) => shim.sendFrames(...rest) },
+]
+
 /** Both keep the same promises. */
 const ways: [string, Way][] = [
   [
@@ -179,7 +185,7 @@ describe.each(ways)('reading frames, %s', (_, { read }) => {
   })
 })
 
-describe.each(ways)('writing frames, %s', (_, { write }) => {
+describe.each([...ways, bySendmmsg])('writing frames, %s', (_, { write }) => {
   const SEGMENTS = 1024
 
   test('writes one frame per row from one or more segments', () => {
@@ -224,6 +230,24 @@ describe.each(ways)('writing frames, %s', (_, { write }) => {
     expect([3, 7, 11, 15].map((k) => table.ints[k])).toEqual([-EBADF, 10, -EPIPE, 10])
     expect(receive(far).length).toBe(10)
     expect(receive(far).length).toBe(10)
+  })
+
+  test('more frames than fit one call arrive in their order, those to another socket between them too', () => {
+    const [near, far] = pair(SOCK_SEQPACKET)
+    const [otherNear, otherFar] = pair(SOCK_SEQPACKET)
+    const source = mapWindow(PAGE)
+    for (let k = 0; k < 150; k++) source.bytes[k] = k
+    const table = mapWindow(8 * PAGE)
+    for (let k = 0; k < 150; k++) {
+      table.ints.set([source.id, k, 1], PAGE + k * SEGMENT_INTS)
+      table.ints.set([k % 75 === 70 ? otherNear : near, k, 1, -7], k * WRITE_ROW_INTS)
+    }
+    expect(write(table.id, 0, 150, 4 * PAGE)).toBe(150)
+    const others = [70, 145]
+    for (let k = 0; k < 150; k++) {
+      if (!others.includes(k)) expect([...receive(far)]).toEqual([k])
+    }
+    expect(others.map(() => receive(otherFar)[0])).toEqual(others)
   })
 
   test('a full socket answers -EAGAIN and a frame that was cut is not written whole', () => {

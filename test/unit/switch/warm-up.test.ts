@@ -27,6 +27,10 @@ import { Engine } from '../../../src/switch/engine.ts'
 import { WarmUp } from '../../../src/switch/warm-up.ts'
 
 const tap = (vnetHdrLength: number): PortDescription => ({ kind: 'tap', fds: [], vnetHdrLength })
+const raw = (vnetHdrLength: number): PortDescription => {
+  const geometry = { blockLength: 4096, blocks: 1, slotsPerBlock: 1 }
+  return { kind: 'raw-socket', queues: [], geometry, vnetHdrLength, mtu: 1500 }
+}
 const GUEST: PortDescription = { kind: 'virtio' }
 const POSTPONED: PortDescription = { kind: 'postponed' }
 
@@ -115,7 +119,8 @@ describe.each([
       ['TAPs', [tap(12)]],
       ['TAPs of two kinds', [tap(12), tap(0), tap(12)]],
       ['guests', [GUEST]],
-      ['all kinds', [tap(12), GUEST]],
+      ['raw sockets', [raw(10), raw(0)]],
+      ['all kinds', [tap(12), raw(10), GUEST]],
       ['ports that are to come', [POSTPONED]],
     ])('passes frames between %s, and leaves nothing', (_, kinds) => {
       const { warmUp, engine, engineCounters, counters, shared } = bench
