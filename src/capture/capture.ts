@@ -13,7 +13,7 @@ import type {
   CaptureInfo,
   CaptureOptions,
   CaptureSummary,
-} from '../switch/api.ts'
+} from './options.ts'
 import { pcapHeader } from '../wire/pcap.ts'
 import { interfaceDescription, sectionHeader } from '../wire/pcapng.ts'
 import type { Destination } from './destination.ts'

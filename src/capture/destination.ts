@@ -11,7 +11,7 @@ import { strerror } from '../abi/strerror.ts'
 import { SysError } from '../errors.ts'
 import { checkFdFree, claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
-import type { CaptureOptions } from '../switch/api.ts'
+import type { CaptureOptions } from './options.ts'
 import { systemReason } from '../text.ts'
 import { claimFile } from './files-in-use.ts'
 

@@ -8,7 +8,7 @@
  * does not fit is counted and lost. The writer stores tail.
  */
 import { Window } from '../mem/window.ts'
-import type { CaptureDirection, CaptureFormat } from '../switch/api.ts'
+import type { CaptureDirection, CaptureFormat } from './options.ts'
 
 export const RING_HEAD = 0
 export const RING_TAIL = 1

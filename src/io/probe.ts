@@ -16,7 +16,6 @@ import { FramepumpError, SysError } from '../errors.ts'
 import { FramePool } from '../mem/frame-pool.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
-import type { IoTierName } from '../switch/api.ts'
 import { Aio } from './aio.ts'
 import { BufferRing } from './buffer-ring.ts'
 import type { WriteCosts } from './measure.ts'
@@ -24,6 +23,7 @@ import { measureWrites, readWriteNs } from './measure.ts'
 import { OPERATIONS } from './uring-limits.ts'
 import { Uring } from './uring.ts'
 import { CQ_ENTRIES, POOL_SLOTS, SQ_ENTRIES } from './uring-tier.ts'
+import type { IoTierName } from './tier.ts'
 
 export interface TierProbe {
   readonly name: IoTierName

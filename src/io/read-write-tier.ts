@@ -20,11 +20,10 @@ import {
   shim,
   WRITE_ROW_INTS,
 } from '../native/shim.ts'
-import type { IoTierName } from '../switch/api.ts'
 import type { Aio } from './aio.ts'
 import { FrameReader } from './frame-reader.ts'
 import { cheaperAio } from './measure.ts'
-import type { IoTier, TapQueue, TierEvents, WatchedSocket } from './tier.ts'
+import type { IoTier, IoTierName, TapQueue, TierEvents, WatchedSocket } from './tier.ts'
 import { WatchedSockets } from './watched-sockets.ts'
 
 /** Frames per read call. */

@@ -7,7 +7,9 @@
  * untouched until `flush` or `endTurn` returns.
  */
 import type { Burst } from '../mem/burst.ts'
-import type { IoTierName } from '../switch/api.ts'
+
+/** Named tiers of TAP input and output. */
+export type IoTierName = 'io_uring-multishot' | 'read-write'
 
 /** One queue of a TAP port, as the tier serves it. */
 export class TapQueue {

@@ -9,7 +9,6 @@ import { SLOT_CAPACITY } from '../mem/frame-pool.ts'
 import { Window } from '../mem/window.ts'
 import { COPY_ROW_INTS, shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import type { MemoryPort } from '../switch/api.ts'
 import { ETHER_HEADER_LENGTH } from '../wire/ethernet.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import { MemoryRing, RING_SLOTS } from './memory-ring.ts'
@@ -117,6 +116,17 @@ export class MemoryEnginePort implements PolledPort {
     this.#inward.window.detach()
     this.#outward.window.detach()
   }
+}
+
+/** The outside of a `memory` port. */
+export interface MemoryPort {
+  readonly id: string
+  /** Hands a frame (L2 bytes without FCS, 14..65549) to the switch. False: ring full, not taken. */
+  send(frame: Uint8Array): boolean
+  /** The oldest frame that the switch gave to this port, as a copy; null when there is none. */
+  receive(): Uint8Array | null
+  /** Resolves with the next frame. */
+  next(options?: { readonly signal?: AbortSignal }): Promise<Uint8Array>
 }
 
 export class MemoryEndpoint implements MemoryPort {

@@ -10,7 +10,7 @@ import type { CopyProgram } from '../mem/copy-program.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import type { Clock } from '../switch/clock.ts'
+import type { Clock } from '../mem/clock.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { EnginePort, PolledPort } from './port.ts'
 

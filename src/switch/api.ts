@@ -3,16 +3,27 @@
  * socket and the CLI use the switch through these only.
  */
 import type { EventEmitter } from 'node:events'
-import type { Writable } from 'node:stream'
+import type { Capture, CaptureInfo, CaptureOptions } from '../capture/options.ts'
+import type { IoTierName } from '../io/tier.ts'
+import type { MemoryPort } from '../port/memory-port.ts'
 import type { CounterName } from '../stats/counters.ts'
 import type { SavedState } from '../virtio/saved-state.ts'
 import type { PortOptions, PortType } from '../port/options.ts'
 
+export type {
+  Capture,
+  CaptureDirection,
+  CaptureFormat,
+  CaptureInfo,
+  CaptureOptions,
+  CaptureSummary,
+} from '../capture/options.ts'
+export type { IoTierName } from '../io/tier.ts'
+export type { MemoryPort } from '../port/memory-port.ts'
+
 /** QEMU's RunState words. */
 export type RunState = 'inmigrate' | 'running' | 'paused' | 'shutdown'
 export type Pace = 'adaptive' | 'busy' | 'interrupt'
-/** Named tiers of TAP input and output. */
-export type IoTierName = 'io_uring-multishot' | 'read-write'
 /** 802.1D group addresses 01-80-C2-00-00-00..0F: forward them like any multicast, or drop them. */
 export type GroupAddresses = 'transparent' | '802.1D'
 
@@ -38,7 +49,7 @@ export interface SwitchOptions extends SwitchSettings {
   readonly incoming?: boolean
 }
 
-/** Of the interface of a TAP: `down` as `ip link set ... down` has it; `no-carrier`: up, without one. */
+/** Of the interface of a TAP or a raw socket: `down` as `ip link set ... down` has it; `no-carrier`: up, without one. */
 export type DeviceState = 'up' | 'down' | 'no-carrier'
 
 /**
@@ -78,7 +89,7 @@ export interface PortInfo {
   readonly netns?: string
   /** File of a pcap port, socket of a vhost-user port. */
   readonly path?: string
-  /** Of a TAP: state of the interface. */
+  /** Of a TAP or a raw socket: state of the interface. */
   readonly device?: DeviceState
   readonly queues: number
   /** How many of a TAP's queues are attached, when its guest does not use all of them. */
@@ -168,79 +179,6 @@ export interface SwitchCounters {
   readonly sleeps: number
 }
 
-export type CaptureFormat = 'pcapng' | 'pcap'
-export type CaptureDirection = 'in' | 'out' | 'both'
-
-export interface CaptureOptions {
-  /** Port ids; absent: all, those added later included. */
-  readonly ports?: readonly string[]
-  /**
-   * `in` (default): each frame once, where it enters the switch; `out`: where it leaves, once for each
-   * port that it is given to; `both`: a forwarded frame is there twice or more.
-   */
-  readonly direction?: CaptureDirection
-  /** Bytes kept of each frame, 1..262144; default 262144 (whole). */
-  readonly snapLength?: number
-  /** Stop after so many frames. */
-  readonly count?: number
-  readonly format?: CaptureFormat
-  /**
-   * A path that is created or truncated; a descriptor, which is closed at the end (`truncate`: what its
-   * file holds goes when the capture has been accepted); or a stream.
-   */
-  readonly to:
-    { readonly path: string } | { readonly fd: number; readonly truncate?: boolean } | Writable
-}
-
-export interface CaptureSummary {
-  /** Frames written. */
-  readonly frames: number
-  /** Frames that did not fit the ring because the writer was slower. */
-  readonly dropped: number
-  /** Bytes written. */
-  readonly bytes: number
-  /** Why it ended by itself: `full disk: ...`, `reader closed`; absent: it was stopped or complete. */
-  readonly error?: string
-}
-
-/** A capture that runs. */
-export interface CaptureInfo {
-  readonly id: number
-  /** The path, `the given descriptor` or `the stream`. */
-  readonly to: string
-  readonly format: CaptureFormat
-  readonly direction: CaptureDirection
-  /** Absent: all. */
-  readonly ports?: readonly string[]
-  /** Bytes kept of each frame. */
-  readonly snapLength: number
-  /** Frames after which it ends; absent: when it is stopped. */
-  readonly count?: number
-  /** Frames recorded so far. */
-  readonly frames: number
-  /** Frames that did not fit the ring so far. */
-  readonly dropped: number
-}
-
-export interface Capture {
-  readonly id: number
-  /** Settles when the last byte is written and the descriptor is closed; never rejects. */
-  readonly done: Promise<CaptureSummary>
-  /** Ends it, completes the file, and gives the same summary as `done`. */
-  stop(): Promise<CaptureSummary>
-}
-
-/** The outside of a `memory` port. */
-export interface MemoryPort {
-  readonly id: string
-  /** Hands a frame (L2 bytes without FCS, 14..65549) to the switch. False: ring full, not taken. */
-  send(frame: Uint8Array): boolean
-  /** The oldest frame that the switch gave to this port, as a copy; null when there is none. */
-  receive(): Uint8Array | null
-  /** Resolves with the next frame. */
-  next(options?: { readonly signal?: AbortSignal }): Promise<Uint8Array>
-}
-
 export interface SwitchEvents {
   'port-added': [info: PortInfo]
   'port-removed': [id: string]
@@ -279,7 +217,8 @@ export interface Switch extends AsyncDisposable {
   /**
    * Other options for a port that goes on: guests, addresses, queues and descriptors stay. Throws
    * BAD_OPTION when one differs that the port is made with; those that do not are mtu (but of
-   * virtio-net), gro, a TAP's up, sndbuf, persist, owner, group and downscript, a replay's pace and loop.
+   * virtio-net), gro, a TAP's up, sndbuf, persist, owner, group and downscript, a raw socket's promisc and
+   * bypass, a replay's pace and loop.
    */
   changePort(options: PortOptions): Promise<void>
   /** From now on; what is absent has its default. */

@@ -17,7 +17,7 @@ import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, PolledPort } from '../port/port.ts'
 import { polledWaitUs, PORTS_MAX, queuesOf } from '../port/port.ts'
 import { EFAULT } from '../abi/errno.ts'
-import type { Clock } from './clock.ts'
+import type { Clock } from '../mem/clock.ts'
 import {
   ENGINE_BURSTS,
   ENGINE_MAC_ENTRIES,

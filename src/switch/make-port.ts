@@ -17,7 +17,7 @@ import { TapPort } from '../port/tap-port.ts'
 import type { VirtioPortEvents } from '../port/virtio-port.ts'
 import { VirtioPort } from '../port/virtio-port.ts'
 import type { VirtioScratch } from '../port/virtio-scratch.ts'
-import type { Clock } from './clock.ts'
+import type { Clock } from '../mem/clock.ts'
 import type { EngineRequest } from './engine-messages.ts'
 
 /** What ports of an engine share. */

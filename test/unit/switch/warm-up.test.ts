@@ -15,7 +15,7 @@ import { MemoryRing } from '../../../src/port/memory-ring.ts'
 import { PORTS_MAX } from '../../../src/port/port.ts'
 import { VirtioScratch } from '../../../src/port/virtio-scratch.ts'
 import { allocateCounters } from '../../../src/stats/port-counters.ts'
-import { KernelClock } from '../../../src/switch/clock.ts'
+import { KernelClock } from '../../../src/mem/clock.ts'
 import {
   ENGINE_BURSTS,
   ENGINE_COUNTERS,

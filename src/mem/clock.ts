@@ -1,8 +1,8 @@
 /**
  * The engine's clock: read at most once per turn, into memory, so that reading it allocates nothing.
  */
-import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
+import { Window } from './window.ts'
 
 export interface Clock {
   /** [0]: monotonic microseconds of the last read. */
