@@ -37,7 +37,7 @@ export class Burst {
   /** Frames in use: 0..BURST_SIZE_MAX. */
   count = 0
   /**
-   * What a polled port may put into it (switch/turn-budget.ts): frames, and chains that become none;
+   * What a polled port may put into it (engine/turn-budget.ts): frames, and chains that become none;
    * L2 bytes and descriptors, of which the chain that exceeds them is the last.
    */
   framesMax: number = BURST_SIZE_MAX

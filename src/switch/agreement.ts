@@ -3,7 +3,7 @@
  * TAPs follow a guest. All of it is looked at again after each change.
  */
 import { explain } from '../text.ts'
-import type { EngineClient } from './engine-client.ts'
+import type { EngineClient } from '../engine/client.ts'
 import { agreeOffloads } from './offload-agreement.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { PortTable } from './port-table.ts'

@@ -4,6 +4,8 @@
  */
 import type { EventEmitter } from 'node:events'
 import type { Capture, CaptureInfo, CaptureOptions } from '../capture/options.ts'
+import type { SwitchCounters } from '../engine/client.ts'
+import type { Pace } from '../engine/messages.ts'
 import type { IoTierName } from '../io/tier.ts'
 import type { MemoryPort } from '../port/memory-port.ts'
 import type { CounterName } from '../stats/counters.ts'
@@ -18,12 +20,13 @@ export type {
   CaptureOptions,
   CaptureSummary,
 } from '../capture/options.ts'
+export type { SwitchCounters } from '../engine/client.ts'
+export type { Pace } from '../engine/messages.ts'
 export type { IoTierName } from '../io/tier.ts'
 export type { MemoryPort } from '../port/memory-port.ts'
 
 /** QEMU's RunState words. */
 export type RunState = 'inmigrate' | 'running' | 'paused' | 'shutdown'
-export type Pace = 'adaptive' | 'busy' | 'interrupt'
 /** 802.1D group addresses 01-80-C2-00-00-00..0F: forward them like any multicast, or drop them. */
 export type GroupAddresses = 'transparent' | '802.1D'
 
@@ -169,14 +172,6 @@ export interface MacEntry {
   readonly port: string
   /** Seconds since a frame with this source was seen. */
   readonly ageS: number
-}
-
-export interface SwitchCounters {
-  readonly mac_entries: number
-  readonly mac_moves: number
-  readonly mac_table_full: number
-  readonly bursts: number
-  readonly sleeps: number
 }
 
 export interface SwitchEvents {

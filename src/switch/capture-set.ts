@@ -2,7 +2,7 @@
 import { CaptureSession } from '../capture/capture.ts'
 import { StateError } from '../errors.ts'
 import type { Capture, CaptureInfo, CaptureOptions } from './api.ts'
-import type { EngineClient } from './engine-client.ts'
+import type { EngineClient } from '../engine/client.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { Undo } from './undo.ts'
 

@@ -2,7 +2,7 @@
 import { ConfigError } from '../errors.ts'
 import { changedInPlace } from '../port/in-place.ts'
 import type { PortOptions } from '../port/options.ts'
-import type { EngineClient } from './engine-client.ts'
+import type { EngineClient } from '../engine/client.ts'
 import type { PortEntry } from './port-entry.ts'
 import { replaySettings } from './replay-port.ts'
 import type { Undo } from './undo.ts'

@@ -5,7 +5,7 @@
 import type { FramepumpError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { explain } from '../text.ts'
-import type { PortDescription } from './engine-messages.ts'
+import type { PortDescription } from '../engine/messages.ts'
 import type { OpenPort, PortFacts } from './switch-port.ts'
 
 export class FailedSwitchPort implements OpenPort {

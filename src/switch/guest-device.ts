@@ -13,7 +13,7 @@ import type { DirtyLogFile, MemoryRegion, VhostUserDevice } from '../vhost-user/
 import type { QueueSetup } from '../virtio/device-queue.ts'
 import { has } from '../virtio/features.ts'
 import { negotiatedOf } from '../virtio/negotiated.ts'
-import type { VirtioCall } from './engine-messages.ts'
+import type { VirtioCall } from '../engine/messages.ts'
 import { mapLog, mapRegion, unmapLog, unmapRegions } from './guest-mapping.ts'
 import type { MemoryPace } from './memory-pace.ts'
 import type { WindowBudget } from './window-shares.ts'

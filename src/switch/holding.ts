@@ -1,6 +1,6 @@
 /** Ports that are held: nothing enters or leaves by them, and what is sent to them waits. */
 import { StateError } from '../errors.ts'
-import type { EngineClient } from './engine-client.ts'
+import type { EngineClient } from '../engine/client.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { Undo } from './undo.ts'
 

@@ -18,7 +18,7 @@ import { changedLinks, indexRequest, parseAnswer } from '../port/interface/link.
 import { SocketThread } from '../sockets/socket-thread.ts'
 import { explain } from '../text.ts'
 import type { KernelCounters, SwitchEvents } from './api.ts'
-import type { EngineClient } from './engine-client.ts'
+import type { EngineClient } from '../engine/client.ts'
 import type { PortEntry } from './port-entry.ts'
 
 /** Messages that are read at once; the rest comes with the next look. */

@@ -9,7 +9,7 @@ import type { LinkInfo } from '../port/interface/link.ts'
 import { getLink } from '../port/interface/link.ts'
 import { openNetns } from '../port/interface/netns.ts'
 import type { PortOptions, RawSocketOptions } from '../port/options.ts'
-import type { PortDescription } from './engine-messages.ts'
+import type { PortDescription } from '../engine/messages.ts'
 import type { InterfaceVerdict, OpenPort, PortFacts } from './switch-port.ts'
 
 export class LostSwitchPort implements OpenPort {

@@ -8,7 +8,7 @@ import { postponedInfo, whyNotPostponed } from '../port/tap/postpone.ts'
 import { isAnswered } from '../sockets/listen.ts'
 import { explain } from '../text.ts'
 import { OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
-import type { PortDescription } from './engine-messages.ts'
+import type { PortDescription } from '../engine/messages.ts'
 import type { OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 import { openPort } from './switch-port.ts'
 

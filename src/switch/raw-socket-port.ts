@@ -6,7 +6,7 @@ import type { PortOptions, RawSocketOptions } from '../port/options.ts'
 import type { OpenRawSocket } from '../port/raw-socket/open.ts'
 import { openRawSocket } from '../port/raw-socket/open.ts'
 import { OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
-import type { PortDescription } from './engine-messages.ts'
+import type { PortDescription } from '../engine/messages.ts'
 import type { InterfaceVerdict, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 
 const USO: number = TUN_F_USO4 | TUN_F_USO6

@@ -18,7 +18,7 @@ import type { PcapOptions } from '../port/options.ts'
 import type { ReplaySettings } from '../port/pcap-port.ts'
 import { strerror } from '../abi/strerror.ts'
 import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
-import type { PortDescription } from './engine-messages.ts'
+import type { PortDescription } from '../engine/messages.ts'
 import { fileRefusal } from './guest-mapping.ts'
 import type { OpenPort, PortFacts } from './switch-port.ts'
 

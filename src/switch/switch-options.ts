@@ -12,8 +12,8 @@ import {
 } from '../abi/if-tun.ts'
 import { ConfigError } from '../errors.ts'
 import type { IoTierName, OffloadName, SwitchOptions, SwitchSettings } from './api.ts'
-import type { EngineSettings } from './engine-client.ts'
-import type { EngineSettingsInPlace } from './engine-messages.ts'
+import type { EngineSettings } from '../engine/client.ts'
+import type { EngineSettingsInPlace } from '../engine/messages.ts'
 
 const OFFLOAD_NAMES: readonly (readonly [number, OffloadName])[] = [
   [TUN_F_CSUM, 'csum'],

@@ -33,7 +33,7 @@ import type {
 import { Agreement } from './agreement.ts'
 import { CaptureSet } from './capture-set.ts'
 import { changeOptions } from './changing.ts'
-import { EngineClient } from './engine-client.ts'
+import { EngineClient } from '../engine/client.ts'
 import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
 import { LinkWatcher } from './link-watcher.ts'

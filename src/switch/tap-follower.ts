@@ -8,9 +8,9 @@
  */
 import type { TapShape } from '../port/tap/queues.ts'
 import { explain } from '../text.ts'
-import type { EngineClient } from './engine-client.ts'
+import type { EngineClient } from '../engine/client.ts'
 import type { OpenPort } from './switch-port.ts'
-import type { ShapedTap } from './tap-shape.ts'
+import type { ShapedTap } from '../engine/tap-shape.ts'
 
 const SETTLE_MS = 100
 

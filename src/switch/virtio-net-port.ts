@@ -37,7 +37,7 @@ import { OFFLOADS_ALL } from '../wire/vnet-hdr.ts'
 import type { VirtioNetConfig, VirtioNetFrame, VirtioNetPort } from './api.ts'
 import { ControlPath } from './control-path.ts'
 import { DriverThread } from './driver-thread.ts'
-import type { PortDescription } from './engine-messages.ts'
+import type { PortDescription } from '../engine/messages.ts'
 import { DEVICE_FEATURES } from './guest-features.ts'
 import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from './switch-port.ts'
 

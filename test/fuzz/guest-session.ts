@@ -14,7 +14,7 @@ import { shim } from '../../src/native/shim.ts'
 import { VirtioPort } from '../../src/port/virtio-port.ts'
 import { VirtioScratch } from '../../src/port/virtio-scratch.ts'
 import { COUNTERS_STRIDE } from '../../src/stats/counters.ts'
-import type { VirtioCall } from '../../src/switch/engine-messages.ts'
+import type { VirtioCall } from '../../src/engine/messages.ts'
 import { GuestDevice } from '../../src/switch/guest-device.ts'
 import { MemoryPace } from '../../src/switch/memory-pace.ts'
 import {

@@ -2,7 +2,7 @@
  * Byte strings as a history of the learning table: addresses of few bytes, so that they meet again and
  * share cells, ports, seconds. What it knows is what a Map knows.
  */
-import { MacTable } from '../../src/switch/mac-table.ts'
+import { MacTable } from '../../src/engine/mac-table.ts'
 import type { Features } from './features.ts'
 import { check, checkEqual, Operands } from './features.ts'
 

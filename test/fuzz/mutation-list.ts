@@ -232,14 +232,14 @@ export const MUTATIONS: readonly Mutation[] = [
   // --- switching, files, requests
   fuzz(
     'mac-table',
-    'src/switch/mac-table.ts',
+    'src/engine/mac-table.ts',
     'an entry is not shifted into its own cell',
     '((next - home) & mask) >= ((next - hole) & mask)',
     '((next - home) & mask) > ((next - hole) & mask)',
   ),
   fuzz(
     'forwarding',
-    'src/switch/forward.ts',
+    'src/engine/forward.ts',
     'a flood comes back to its sender',
     'if (port !== inPort) this.#give(burst, first, end, port)\n    }\n',
     'this.#give(burst, first, end, port)\n    }\n',

@@ -19,7 +19,7 @@ import { PassThrough } from 'node:stream'
 import { afterAll, afterEach, beforeEach, expect, test } from 'vitest'
 import type { createSwitch as CreateSwitch, PortOptions, Switch } from '../../src/index.ts'
 import type { Shim } from '../../src/native/shim.ts'
-import type { EngineClient as Client } from '../../src/switch/engine-client.ts'
+import type { EngineClient as Client } from '../../src/engine/client.ts'
 import { Faults } from '../support/faults.ts'
 import { FrontEnd } from '../support/front-end.ts'
 import { IO, Lab } from '../support/lab.ts'
@@ -31,7 +31,7 @@ import { makeTap } from '../support/tun.ts'
 const dist = new URL('../../dist/', import.meta.url).href
 const { createSwitch } = (await import(`${dist}index.js`)) as { createSwitch: typeof CreateSwitch }
 const { shim } = (await import(`${dist}native/shim.js`)) as { shim: Shim }
-const { EngineClient } = (await import(`${dist}switch/engine-client.js`)) as {
+const { EngineClient } = (await import(`${dist}engine/client.js`)) as {
   EngineClient: typeof Client
 }
 

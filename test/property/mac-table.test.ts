@@ -1,8 +1,8 @@
 /** The learning table against a Map, on a clock that the test turns. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { MacTable } from '../../src/switch/mac-table.ts'
-import { PortShares } from '../../src/switch/port-shares.ts'
+import { MacTable } from '../../src/engine/mac-table.ts'
+import { PortShares } from '../../src/engine/port-shares.ts'
 
 const SIZE = 16
 const UNKNOWN = -1

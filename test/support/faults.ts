@@ -7,7 +7,7 @@ import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import threads from 'node:worker_threads'
 import type { Shim } from '../../src/native/shim.ts'
-import type { EngineClient } from '../../src/switch/engine-client.ts'
+import type { EngineClient } from '../../src/engine/client.ts'
 
 const ENOMEM = 12
 

@@ -8,8 +8,8 @@ import { MemoryEndpoint, MemoryEnginePort } from '../../src/port/memory-port.ts'
 import { MemoryRing } from '../../src/port/memory-ring.ts'
 import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts'
 import type { Clock } from '../../src/mem/clock.ts'
-import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/switch/engine-cells.ts'
-import { Engine } from '../../src/switch/engine.ts'
+import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/engine/cells.ts'
+import { Engine } from '../../src/engine/engine.ts'
 import { whileTrue } from './bounded.ts'
 
 const PORTS = 32

@@ -42,6 +42,20 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'capture',
     'virtio',
   ],
+  engine: [
+    'errors.ts',
+    'text.ts',
+    'abi',
+    'wire',
+    'mem',
+    'native',
+    'stats',
+    'virtio',
+    'io',
+    'capture',
+    'offload',
+    'port',
+  ],
   switch: [
     'errors.ts',
     'text.ts',
@@ -55,8 +69,8 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'vhost-user',
     'io',
     'capture',
-    'offload',
     'port',
+    'engine',
   ],
   config: ['errors.ts', 'text.ts', 'abi', 'port', 'switch'],
   control: ['errors.ts', 'text.ts', 'abi', 'mem', 'native', 'sockets', 'port', 'switch', 'config'],
@@ -102,12 +116,34 @@ test('every file is reached from an entry', () => {
   const isEntry = (name: string): boolean =>
     ['index.ts', 'cli/main.ts', 'cli/program.ts', 'cli/inspector.ts', 'cli/demo-peer.ts'].includes(
       name,
-    ) || name.endsWith('-worker.ts')
+    ) || /(^|[-/])worker\.ts$/.test(name)
   const reached = new Set(files.map(({ name }) => name).filter(isEntry))
   for (const name of reached) {
     for (const { from, to } of imports) if (from === name) reached.add(to)
   }
   expect(files.map(({ name }) => name).filter((name) => !reached.has(name))).toEqual([])
+})
+
+/** What a file runs besides itself, types left out. */
+function reachedFrom(...entries: string[]): Set<string> {
+  const reached = new Set(entries)
+  for (const name of reached) {
+    for (const { from, to, isType } of imports) if (from === name && !isType) reached.add(to)
+  }
+  return reached
+}
+
+test('the engine thread runs no control plane, and the main thread no data plane', () => {
+  const controlRooms = ['sockets', 'vhost-user', 'switch', 'config', 'control', 'daemon', 'cli']
+  const onEngine = [...reachedFrom('engine/worker.ts')]
+  expect(onEngine.length).toBeGreaterThan(50)
+  expect(onEngine.filter((name) => controlRooms.includes(roomOf(name)))).toEqual([])
+  const onMain = [...reachedFrom('index.ts', 'cli/main.ts')]
+  expect(onMain.length).toBeGreaterThan(100)
+  const asks = ['engine/client.ts', 'engine/cells.ts', 'engine/messages.ts']
+  const isDataPlane = (name: string): boolean =>
+    ['engine', 'offload'].includes(roomOf(name)) && !asks.includes(name)
+  expect(onMain.filter(isDataPlane)).toEqual([])
 })
 
 test('every file says at its head what it is, and stays short', () => {

@@ -1,6 +1,6 @@
 /** What a TAP is to be, by who is at the other end of its link; and when the engine is asked for it. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import type { EngineRequest } from '../../../src/switch/engine-messages.ts'
+import type { EngineRequest } from '../../../src/engine/messages.ts'
 import type { OpenPort } from '../../../src/switch/switch-port.ts'
 import type { FollowParty } from '../../../src/switch/tap-follower.ts'
 import { FollowingTap, TapFollower, wantedShape } from '../../../src/switch/tap-follower.ts'

@@ -1,7 +1,7 @@
 /** The learning table one step at a time; test/property/mac-table.test.ts has the model. */
 import { whileTrue } from '../../support/bounded.ts'
 import { describe, expect, test } from 'vitest'
-import { MacTable } from '../../../src/switch/mac-table.ts'
+import { MacTable } from '../../../src/engine/mac-table.ts'
 
 const UNKNOWN = -1
 /** Cells that a lookup looks at; as in the table. */

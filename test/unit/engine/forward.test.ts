@@ -8,8 +8,8 @@ import { PORTS_MAX } from '../../../src/port/port.ts'
 import { COUNTERS_STRIDE } from '../../../src/stats/counters.ts'
 import type { CounterName } from '../../../src/stats/counters.ts'
 import { readCounters } from '../../../src/stats/port-counters.ts'
-import { Forwarder } from '../../../src/switch/forward.ts'
-import { MacTable } from '../../../src/switch/mac-table.ts'
+import { Forwarder } from '../../../src/engine/forward.ts'
+import { MacTable } from '../../../src/engine/mac-table.ts'
 
 const [CSUM, TSO4] = [0x01, 0x02]
 /** A vnet_hdr that says TCPv4. */

@@ -9,7 +9,7 @@ import { shim } from '../native/shim.ts'
 import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
-import type { EngineReply, EngineRequest, EngineWorkerData, MacRows } from './engine-messages.ts'
+import type { EngineReply, EngineRequest, EngineWorkerData, MacRows } from './messages.ts'
 import {
   ENGINE_BURSTS,
   ENGINE_COUNTERS,
@@ -21,13 +21,21 @@ import {
   SHARED_PENDING,
   SHARED_SLEEPING,
   SHARED_WORDS,
-} from './engine-cells.ts'
-import type { SwitchCounters } from './api.ts'
+} from './cells.ts'
 
 export type EngineSettings = Pick<
   EngineWorkerData,
   'io' | 'pace' | 'macAgingS' | 'macTableSize' | 'dropsReservedGroups'
 >
+
+/** Of the engine, since its start; `mac_entries` is how many there are now. */
+export interface SwitchCounters {
+  readonly mac_entries: number
+  readonly mac_moves: number
+  readonly mac_table_full: number
+  readonly bursts: number
+  readonly sleeps: number
+}
 
 export interface EngineEvents {
   portFailed(port: number, errno: number): void
@@ -75,7 +83,7 @@ export class EngineClient {
       aioContext: this.signals.context,
     }
     try {
-      const entry = new URL('./engine-worker.js', import.meta.url)
+      const entry = new URL('./worker.js', import.meta.url)
       this.#worker = new Worker(entry, { workerData: data })
     } catch (error) {
       this.signals.close()

@@ -9,7 +9,10 @@ import type { VirtioNegotiated } from '../virtio/negotiated.ts'
 import type { QueueSetup } from '../virtio/device-queue.ts'
 import type { RssConfig } from '../virtio/rss.ts'
 import type { RxFilterSettings } from '../virtio/rx-filter.ts'
-import type { IoTierName, Pace } from './api.ts'
+import type { IoTierName } from '../io/tier.ts'
+
+/** How the engine waits for frames: awake for a while, always awake, asleep at once. */
+export type Pace = 'adaptive' | 'busy' | 'interrupt'
 
 /** What can change while the engine runs. */
 export interface EngineSettingsInPlace {

@@ -6,7 +6,7 @@
  *
  * It never throws on what frames, guests or peers do, never logs, and talks to the control plane
  * between turns only. A frame's way in files: io/*-tier.ts -> io/frame-reader.ts -> this file ->
- * switch/forward.ts -> port/tap-port.ts -> io/*-tier.ts.
+ * engine/forward.ts -> port/tap-port.ts -> io/*-tier.ts.
  */
 import type { Recorder } from '../capture/recorder.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
@@ -26,8 +26,8 @@ import {
   ENGINE_SLEEPS,
   SHARED_PENDING,
   SHARED_SLEEPING,
-} from './engine-cells.ts'
-import type { EngineSettingsInPlace, MacRows } from './engine-messages.ts'
+} from './cells.ts'
+import type { EngineSettingsInPlace, MacRows } from './messages.ts'
 import { Forwarder } from './forward.ts'
 import { Intake } from './intake.ts'
 import { fillWithFrame } from './lone-frame.ts'

@@ -18,7 +18,7 @@ import type { VirtioPortEvents } from '../port/virtio-port.ts'
 import { VirtioPort } from '../port/virtio-port.ts'
 import type { VirtioScratch } from '../port/virtio-scratch.ts'
 import type { Clock } from '../mem/clock.ts'
-import type { EngineRequest } from './engine-messages.ts'
+import type { EngineRequest } from './messages.ts'
 
 /** What ports of an engine share. */
 export interface PortSurroundings {

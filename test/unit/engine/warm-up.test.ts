@@ -21,10 +21,10 @@ import {
   ENGINE_COUNTERS,
   SHARED_PENDING,
   SHARED_WORDS,
-} from '../../../src/switch/engine-cells.ts'
-import type { PortDescription } from '../../../src/switch/engine-messages.ts'
-import { Engine } from '../../../src/switch/engine.ts'
-import { WarmUp } from '../../../src/switch/warm-up.ts'
+} from '../../../src/engine/cells.ts'
+import type { PortDescription } from '../../../src/engine/messages.ts'
+import { Engine } from '../../../src/engine/engine.ts'
+import { WarmUp } from '../../../src/engine/warm-up.ts'
 
 const tap = (vnetHdrLength: number): PortDescription => ({ kind: 'tap', fds: [], vnetHdrLength })
 const raw = (vnetHdrLength: number): PortDescription => {

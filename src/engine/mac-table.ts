@@ -10,7 +10,7 @@
  * sender that picks colliding addresses fills the cells around one: there an old entry of the port
  * that has most of these cells gives way.
  */
-import type { MacRows } from './engine-messages.ts'
+import type { MacRows } from './messages.ts'
 import { PortShares } from './port-shares.ts'
 
 const PROBE_MAX = 32

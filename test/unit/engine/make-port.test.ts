@@ -8,9 +8,9 @@ import { shim } from '../../../src/native/shim.ts'
 import { VirtioScratch } from '../../../src/port/virtio-scratch.ts'
 import { MemoryRing } from '../../../src/port/memory-ring.ts'
 import type { EnginePort } from '../../../src/port/port.ts'
-import { makePort } from '../../../src/switch/make-port.ts'
-import type { PortSurroundings } from '../../../src/switch/make-port.ts'
-import type { PortDescription } from '../../../src/switch/engine-messages.ts'
+import { makePort } from '../../../src/engine/make-port.ts'
+import type { PortSurroundings } from '../../../src/engine/make-port.ts'
+import type { PortDescription } from '../../../src/engine/messages.ts'
 import { Sim } from '../../support/sim.ts'
 
 const ENOMEM = 12

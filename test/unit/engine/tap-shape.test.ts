@@ -3,7 +3,7 @@ import { beforeEach, expect, test } from 'vitest'
 import { EINVAL } from '../../../src/abi/errno.ts'
 import { TapQueue } from '../../../src/io/tier.ts'
 import type { TapPort } from '../../../src/port/tap-port.ts'
-import { shapeTap } from '../../../src/switch/tap-shape.ts'
+import { shapeTap } from '../../../src/engine/tap-shape.ts'
 
 let steps: string[]
 let isPaused: boolean

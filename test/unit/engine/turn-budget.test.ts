@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { Burst, BURST_SIZE_MAX } from '../../../src/mem/burst.ts'
 import type { PolledPort } from '../../../src/port/port.ts'
 import type { Clock } from '../../../src/mem/clock.ts'
-import { BYTES_MAX, DESCRIPTORS_MAX, TurnBudget } from '../../../src/switch/turn-budget.ts'
+import { BYTES_MAX, DESCRIPTORS_MAX, TurnBudget } from '../../../src/engine/turn-budget.ts'
 import { Sim } from '../../support/sim.ts'
 
 const burst = new Burst()
