@@ -10,6 +10,7 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ovs, OVS_DPDK } from './ovs.ts'
+import { Testpmd } from './testpmd.ts'
 import { CLI, end, sleep } from './topology.ts'
 
 export type GuestPeer = 'framepump' | 'testpmd' | 'ovs-dpdk'
@@ -17,52 +18,8 @@ export type GuestPeer = 'framepump' | 'testpmd' | 'ovs-dpdk'
 const HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
 /** 256 MB for the guests, and as much for a switch that is DPDK itself, with room for its rounding. */
 const HUGE_PAGES_NEEDED = 600
+const HUGE_MEMORY = ['--in-memory', '-m', '256', '--single-file-segments']
 const MACS = ['00:01:02:03:04:05', '00:01:02:03:04:06']
-const TESTPMD_RINGS = ['--txd=1024', '--rxd=1024', '--total-num-mbufs=16384', '--nb-cores=1']
-
-/** A testpmd at its prompt. */
-class Testpmd {
-  readonly child: ChildProcess
-  output = ''
-
-  constructor(cpu: number, name: string, devices: readonly string[], args: readonly string[]) {
-    const eal = ['--lcores', `0@${cpu},1@${cpu}`, '--no-pci', '--in-memory', '-m', '256']
-    const vdevs = devices.map((device) => `--vdev=${device}`)
-    const all = [...eal, '--single-file-segments', `--file-prefix=fpb${process.pid}${name}`]
-    // What it prints would stay in its buffer: we are no terminal.
-    const command = ['-oL', 'dpdk-testpmd', ...all, ...vdevs, '--', '-i', ...TESTPMD_RINGS, ...args]
-    this.child = spawn('stdbuf', command, { stdio: ['pipe', 'pipe', 'pipe'] })
-    const collect = (text: string): void => {
-      this.output += text
-    }
-    this.child.stdout!.setEncoding('utf8').on('data', collect)
-    this.child.stderr!.setEncoding('utf8').on('data', collect)
-  }
-
-  /** Waits until something stands in the output, which is forgotten then. */
-  async expect(pattern: RegExp): Promise<RegExpExecArray> {
-    for (let tries = 0; ; tries++) {
-      const match = pattern.exec(this.output)
-      if (match !== null) {
-        this.output = ''
-        return match
-      }
-      if (tries > 1500 || this.child.exitCode !== null) throw new Error(`testpmd: ${this.output}`)
-      await sleep(10)
-    }
-  }
-
-  /** Gives a command and waits for what it prints. */
-  async command(line: string, pattern: RegExp): Promise<RegExpExecArray> {
-    this.output = ''
-    this.child.stdin!.write(`${line}\n`)
-    return this.expect(pattern)
-  }
-
-  async close(): Promise<void> {
-    await end(this.child, () => this.child.stdin!.write('stop\nquit\n'))
-  }
-}
 
 /** A framepump on CPU 0 with a vhost-user port for each path, all with these options. */
 export async function startFramepump(
@@ -129,7 +86,7 @@ export class GuestBed {
   async #startTestpmd(): Promise<void> {
     const devices = [0, 1].map((k) => `net_vhost${k},iface=${this.#path(`s${k}`)},queues=1`)
     const args = ['--forward-mode=io', '--auto-start']
-    this.#testpmdSwitch = new Testpmd(0, 'switch', devices, args)
+    this.#testpmdSwitch = new Testpmd(0, 'switch', HUGE_MEMORY, devices, args)
     await this.#testpmdSwitch.expect(/testpmd> /)
   }
 
@@ -149,7 +106,7 @@ export class GuestBed {
       const path = this.#path(`s${k}`)
       return `net_virtio_user${k},mac=${mac},path=${path},mrg_rxbuf=1,server=${isServer ? 1 : 0}`
     })
-    this.#guests = new Testpmd(1, 'guests', devices, [])
+    this.#guests = new Testpmd(1, 'guests', HUGE_MEMORY, devices, [])
     await this.#guests.expect(/testpmd> /)
   }
 

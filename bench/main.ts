@@ -16,6 +16,8 @@ import type { LoadChoice } from './load-bed.ts'
 import { measureLoad } from './load-bed.ts'
 import { offloadSpeed } from './micro.ts'
 import { ovsMixedTcp } from './ovs.ts'
+import type { RawPeer } from './raw.ts'
+import { RawBed } from './raw.ts'
 import type { MixedPeer, TapPeer } from './topology.ts'
 import { Bed, compile, end, ROOT, sleep, TAP_PEERS } from './topology.ts'
 
@@ -43,6 +45,10 @@ interface Row<P extends string = string> {
   readonly peers: readonly P[]
   run(scale: Scale, peers: readonly P[], report: Report): Promise<void>
 }
+
+const RAW_PEERS: readonly RawPeer[] = ['framepump', 'testpmd', 'ovs', 'c-reference']
+/** testpmd's driver has no offloads, and forgets what is longer than its slots. */
+const RAW_TCP_PEERS: readonly RawPeer[] = ['framepump', 'ovs', 'c-reference']
 
 const tapRow = (run: Row<TapPeer>['run']): Row<TapPeer> => ({ peers: TAP_PEERS, run })
 
@@ -95,6 +101,21 @@ const ROWS: Readonly<Record<string, Row>> = {
     '32-ports': { ports: 32, addresses: 1, ringSize: 256 },
     '8-ports': { ports: 8, addresses: 1, ringSize: 1024 },
     '2-ports': { ports: 2, addresses: 1, ringSize: 4096 },
+  }),
+  'raw-60': rawRow('raw-60', RAW_PEERS, false, (scale, bed, add) => {
+    const { mpps, cpuNs } = bed.frames(60, scale.seconds)
+    add('Mpps', mpps)
+    add('ns CPU/frame', cpuNs)
+  }),
+  'raw-tcp': rawRow('raw-tcp', RAW_TCP_PEERS, true, async (scale, bed, add) => {
+    const { gbitPerSecond, cpuUs } = await bed.tcp(scale.seconds)
+    add('Gbit/s', gbitPerSecond)
+    add('us CPU/64 KiB', cpuUs)
+  }),
+  'raw-rtt': rawRow('raw-rtt', RAW_PEERS, true, (scale, bed, add) => {
+    const all = sorted(bed.roundTrips(scale.seconds * 200))
+    add('us rtt median', median(all))
+    add('us rtt p99', all[Math.floor((all.length - 1) * 0.99)])
   }),
   hostile: hostileRow('hostile', {
     tables: { attack: 'tables', guests: 1, queues: 64 },
@@ -238,6 +259,31 @@ function deviceRow(row: string, length: number): Row<TapPeer> {
           if (length < 1000) report.add(row, peer, 'Mpps', mpps)
           else report.add(row, peer, 'Gbit/s', mpps * length * 8e-3)
           report.add(row, peer, 'ns CPU/frame', cpuNs)
+        } finally {
+          await bed.close()
+        }
+      }),
+  }
+}
+
+/** Between two veths that a switch has by packet sockets. */
+function rawRow(
+  row: string,
+  peers: readonly RawPeer[],
+  hasVnetHdr: boolean,
+  use: (
+    scale: Scale,
+    bed: RawBed,
+    add: (unit: string, value: number) => void,
+  ) => Promise<void> | void,
+): Row<RawPeer> {
+  return {
+    peers,
+    run: (scale, chosen, report) =>
+      inTurn(scale, chosen, async (peer) => {
+        const bed = await RawBed.make(peer, hasVnetHdr)
+        try {
+          await use(scale, bed, (unit, value) => report.add(row, peer, unit, value))
         } finally {
           await bed.close()
         }

@@ -66,6 +66,11 @@ export class Ovs {
     this.#processes.push(spawn(command[0], command.slice(1), { env, stdio: 'ignore' }))
   }
 
+  /** Of the switch itself, not of its database. */
+  get pid(): number {
+    return this.#processes.at(-1)!.pid!
+  }
+
   vsctl(...args: string[]): string {
     return sh('ovs-vsctl', `--db=${this.#socket}`, ...args)
   }

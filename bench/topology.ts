@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url'
 
 /** The checkout; this file runs from bench/results/js/bench. */
 export const ROOT: string = fileURLToPath(new URL('../../../..', import.meta.url))
-const BIN: string = join(ROOT, 'bench/results/bin')
+export const BIN: string = join(ROOT, 'bench/results/bin')
 export const CLI: string = join(ROOT, 'dist/cli/main.js')
 
 export type TapPeer = 'io_uring-multishot' | 'read-write' | 'c-reference'
@@ -30,7 +30,7 @@ export function sh(program: string, ...args: string[]): string {
 /** Compiles the C programs of bench/c. */
 export function compile(): void {
   mkdirSync(BIN, { recursive: true })
-  for (const name of ['tap-reference', 'generator']) {
+  for (const name of ['tap-reference', 'raw-reference', 'generator']) {
     const source = join(ROOT, `bench/c/${name}.c`)
     sh(
       'cc',
@@ -57,9 +57,80 @@ export interface CaptureChoice {
   readonly snapLength: number
 }
 
-/** A running switch of one peer between two namespaces. */
-export class Bed {
+/**
+ * Two namespaces with an interface `x0` each, 10.0.0.1 and 10.0.0.2, and what is measured between them.
+ * What a switch between them is, and where it is, is up to the subclass.
+ */
+export abstract class Ends {
   readonly netns: readonly [string, string]
+
+  protected constructor(netns: readonly [string, string]) {
+    this.netns = netns
+  }
+
+  /** Of the switch. */
+  abstract get pid(): number
+
+  exec(side: 0 | 1, ...command: string[]): string {
+    return sh('ip', 'netns', 'exec', this.netns[side], ...command)
+  }
+
+  /** Gives both interfaces their addresses and waits until the first frames have passed. */
+  protected up(): void {
+    this.netns.forEach((name, k) => {
+      sh('ip', '-n', name, 'addr', 'add', `10.0.0.${k + 1}/24`, 'dev', 'x0')
+      sh('ip', '-n', name, 'link', 'set', 'x0', 'up')
+    })
+    this.exec(0, 'ping', '-c', '2', '-i', '0.1', '-W', '2', '10.0.0.2')
+  }
+
+  /** Frames that reached the far interface. */
+  received(): number {
+    return Number(this.exec(1, 'cat', '/sys/class/net/x0/statistics/rx_packets'))
+  }
+
+  /** Bytes that reached the far interface. */
+  receivedBytes(): number {
+    return Number(this.exec(1, 'cat', '/sys/class/net/x0/statistics/rx_bytes'))
+  }
+
+  protected destination(): string {
+    return this.exec(1, 'cat', '/sys/class/net/x0/address').trim()
+  }
+
+  /** Seconds of CPU that the switch process has used, all threads. */
+  cpuSeconds(): number {
+    const fields = readFileSync(`/proc/${this.pid}/stat`, 'utf8').split(') ')[1].split(' ')
+    return (Number(fields[11]) + Number(fields[12])) / 100
+  }
+
+  /** Round trips of that many pings, one after another, in microseconds; as they came. */
+  roundTrips(count: number): number[] {
+    const told = this.exec(0, 'ping', '-i', '0.005', '-c', String(count), '-W', '2', '10.0.0.2')
+    return [...told.matchAll(/time=([\d.]+) ms/g)].map(([, ms]) => Number(ms) * 1000)
+  }
+
+  /** Offers frames of a length for some seconds; what arrived per second, and its price. */
+  frames(length: number, seconds: number): { mpps: number; cpuNs: number } {
+    const generator = ['taskset', '-c', '1', join(BIN, 'generator'), 'x0', String(length)]
+    const mac = this.destination()
+    const run = (duration: number): void => {
+      this.exec(0, ...generator, String(duration), mac)
+    }
+    run(0.3)
+    const [before, cpuBefore, start] = [this.received(), this.cpuSeconds(), performance.now()]
+    run(seconds)
+    const elapsed = (performance.now() - start) / 1000
+    const count = this.received() - before
+    return {
+      mpps: count / Math.min(elapsed, seconds + 0.1) / 1e6,
+      cpuNs: ((this.cpuSeconds() - cpuBefore) * 1e9) / Math.max(count, 1),
+    }
+  }
+}
+
+/** A running switch of one peer between two namespaces. */
+export class Bed extends Ends {
   readonly control: string
   readonly #switch: ChildProcess
   #output = ''
@@ -67,7 +138,7 @@ export class Bed {
   #farMac: string | undefined
 
   private constructor(netns: readonly [string, string], control: string, child: ChildProcess) {
-    this.netns = netns
+    super(netns)
     this.control = control
     this.#switch = child
     const collect = (text: string): void => {
@@ -109,11 +180,7 @@ export class Bed {
       bed.#farMac = UNKNOWN_MAC
       return bed
     }
-    netns.forEach((name, k) => {
-      sh('ip', '-n', name, 'addr', 'add', `10.0.0.${k + 1}/24`, 'dev', 'x0')
-      sh('ip', '-n', name, 'link', 'set', 'x0', 'up')
-    })
-    bed.exec(0, 'ping', '-c', '2', '-i', '0.1', '-W', '2', '10.0.0.2')
+    bed.up()
     return bed
   }
 
@@ -124,12 +191,12 @@ export class Bed {
     }
   }
 
-  get pid(): number {
+  override get pid(): number {
     return this.#switch.pid!
   }
 
-  exec(side: 0 | 1, ...command: string[]): string {
-    return sh('ip', 'netns', 'exec', this.netns[side], ...command)
+  protected override destination(): string {
+    return this.#farMac ?? super.destination()
   }
 
   /** One CLI command against the daemon, parsed. */
@@ -156,35 +223,15 @@ export class Bed {
     )
   }
 
-  /** Frames that reached the far interface. */
-  received(): number {
-    if (this.#farMac === undefined) {
-      return Number(this.exec(1, 'cat', '/sys/class/net/x0/statistics/rx_packets'))
-    }
+  override received(): number {
+    if (this.#farMac === undefined) return super.received()
     const [far] = this.ctl('query-port-stats', 'id=p1') as { tx_frames: number }[]
     return far.tx_frames
-  }
-
-  /** Bytes that reached the far interface, a TAP. */
-  receivedBytes(): number {
-    return Number(this.exec(1, 'cat', '/sys/class/net/x0/statistics/rx_bytes'))
-  }
-
-  /** Seconds of CPU that the switch process has used, all threads. */
-  cpuSeconds(): number {
-    const fields = readFileSync(`/proc/${this.pid}/stat`, 'utf8').split(') ')[1].split(' ')
-    return (Number(fields[11]) + Number(fields[12])) / 100
   }
 
   residentMb(): number {
     const status = readFileSync(`/proc/${this.pid}/status`, 'utf8')
     return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024
-  }
-
-  /** Round trips of that many pings, one after another, in microseconds; as they came. */
-  roundTrips(count: number): number[] {
-    const told = this.exec(0, 'ping', '-i', '0.005', '-c', String(count), '-W', '2', '10.0.0.2')
-    return [...told.matchAll(/time=([\d.]+) ms/g)].map(([, ms]) => Number(ms) * 1000)
   }
 
   /** Sends so many short frames a second to nobody in particular, from the far side, until it is ended. */
@@ -193,33 +240,6 @@ export class Bed {
     const load = [join(BIN, 'generator'), 'x0', '60', '1000000', mac, String(perSecond)]
     const command = ['netns', 'exec', this.netns[1], 'taskset', '-c', '1', ...load]
     return spawn('ip', command, { stdio: 'ignore' })
-  }
-
-  /** Offers frames of a length for some seconds; what arrived per second, and its price. */
-  frames(length: number, seconds: number): { mpps: number; cpuNs: number } {
-    const mac = this.#farMac ?? this.exec(1, 'cat', '/sys/class/net/x0/address').trim()
-    const run = (duration: number): void => {
-      this.exec(
-        0,
-        'taskset',
-        '-c',
-        '1',
-        join(BIN, 'generator'),
-        'x0',
-        String(length),
-        String(duration),
-        mac,
-      )
-    }
-    run(0.3)
-    const [before, cpuBefore, start] = [this.received(), this.cpuSeconds(), performance.now()]
-    run(seconds)
-    const elapsed = (performance.now() - start) / 1000
-    const count = this.received() - before
-    return {
-      mpps: count / Math.min(elapsed, seconds + 0.1) / 1e6,
-      cpuNs: ((this.cpuSeconds() - cpuBefore) * 1e9) / Math.max(count, 1),
-    }
   }
 
   /** One TCP stream by iperf3, its first second left out; Gbit/s at the receiver. */
