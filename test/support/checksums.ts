@@ -4,10 +4,17 @@ import { expect } from 'vitest'
 import type { Lab } from './lab.ts'
 import { sh, until } from './processes.ts'
 
-/** Captures on an interface; the function that is returned ends it and tells the wrong frames. */
-export async function watchChecksums(lab: Lab, netns: string): Promise<() => Promise<string>> {
+/**
+ * Captures on an interface; the function that is returned ends it and tells the wrong frames. `filter`:
+ * of these frames only, as libpcap says it.
+ */
+export async function watchChecksums(
+  lab: Lab,
+  netns: string,
+  filter = '',
+): Promise<() => Promise<string>> {
   const file = join(lab.directory, `${netns}.pcapng`)
-  const dumpcap = lab.start(netns, 'dumpcap', '-q', '-i', 'x0', '-w', file)
+  const dumpcap = lab.start(netns, 'dumpcap', '-q', '-i', 'x0', '-f', filter, '-w', file)
   await until('dumpcap captures', () => dumpcap.stderr.includes('File:'))
   return async () => {
     await dumpcap.stop('SIGINT')

@@ -174,6 +174,11 @@ export class Lab implements AsyncDisposable {
     return this.#receive(netns, ifname, frames, silenceMs, 'all')
   }
 
+  /** The same, with the VLAN tags that the kernel has taken out of them. */
+  receiveTagged(netns: string, frames: number, silenceMs = 3000): Promise<Receiver> {
+    return this.#receive(netns, IFNAME, frames, silenceMs, 'tags')
+  }
+
   async #receive(
     netns: string,
     ifname: string,
@@ -188,9 +193,9 @@ export class Lab implements AsyncDisposable {
     return new Receiver(process)
   }
 
-  /** Sends frames (hex) in order. */
-  async send(netns: string, frames: readonly string[]): Promise<void> {
-    const process = this.start(netns, packetTool(), 'send', IFNAME)
+  /** Sends frames (hex) in order, each behind a vnet_hdr of 10 bytes when they have one. */
+  async send(netns: string, frames: readonly string[], hasHeader = false): Promise<void> {
+    const process = this.start(netns, packetTool(), 'send', IFNAME, ...(hasHeader ? ['vnet'] : []))
     process.child.stdin!.end(`${frames.join('\n')}\n`)
     const code = await process.exited
     if (code !== 0) throw new Error(`packet-tool send: ${process.stderr}`)

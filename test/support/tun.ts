@@ -142,6 +142,10 @@ export function flowFrames(flows: readonly number[], count: number, first = 0): 
   return numbers(count).flatMap((number) => flows.map((flow) => flowFrame(flow, first + number)))
 }
 
+/** What a frame of flowFrame (hex) says. */
+export const flowOf = (hex: string): { flow: number; number: number } =>
+  parseFlowFrame(new Uint8Array(Buffer.from(hex, 'hex')))
+
 function parseFlowFrame(frame: Uint8Array): { flow: number; number: number } {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.length)
   return { flow: view.getUint16(UDP_OFFSET) - PORT_BASE, number: view.getUint32(NUMBER_OFFSET) }

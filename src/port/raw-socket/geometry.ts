@@ -20,8 +20,8 @@ const FRAME_AT_MAX: number = ((TPACKET2_HDRLEN + 16 + 15) & ~15) + RESERVE + 10
 const align64 = (length: number): number => (length + 63) & ~63
 /** Bytes of a slot, a multiple of TPACKET_ALIGNMENT (16). */
 export const SLOT_LENGTH: number = align64(FRAME_AT_MAX + FRAME_LENGTH_MAX)
-/** Slots of a block, at most. */
-const SLOTS_PER_BLOCK = 16
+/** Slots of a block, at most: 241 pages, of which the kernel allocates 256 in one piece when it can. */
+const SLOTS_PER_BLOCK = 15
 const PAGE = 4096
 /** Least and most KiB of a ring, for each queue. */
 export const RING_KB_MIN = 256
@@ -35,12 +35,13 @@ export interface RingGeometry {
   readonly slotsPerBlock: number
 }
 
-/** The ring of at most so many KiB, but of two slots at least. */
+/** The ring of so many KiB, without what its blocks leave unused, but of two slots at least. */
 export function ringGeometry(kb: number): RingGeometry {
   const slots = Math.max(2, Math.floor((kb * 1024) / SLOT_LENGTH))
-  const slotsPerBlock = Math.min(slots, SLOTS_PER_BLOCK)
+  const blocks = Math.ceil(slots / SLOTS_PER_BLOCK)
+  const slotsPerBlock = Math.floor(slots / blocks)
   const blockLength = Math.ceil((slotsPerBlock * SLOT_LENGTH) / PAGE) * PAGE
-  return { slotsPerBlock, blockLength, blocks: Math.floor(slots / slotsPerBlock) }
+  return { slotsPerBlock, blockLength, blocks }
 }
 
 export function ringLength({ blockLength, blocks }: RingGeometry): number {

@@ -1,11 +1,14 @@
 /*
  * Sends and receives raw Ethernet frames on an interface, for tests.
  *
- *   packet-tool send IFNAME            frames as hex lines on standard input, paced
- *   packet-tool recv IFNAME COUNT MS [all]   prints hex lines: frames with ethertype 0x88b5, or all
+ *   packet-tool send IFNAME [vnet]     frames as hex lines on standard input, paced; vnet: each behind a
+ *                                      vnet_hdr of 10 bytes
+ *   packet-tool recv IFNAME COUNT MS [all|tags]   prints hex lines: frames with ethertype 0x88b5, or all;
+ *                                      tags: all, with the VLAN tag that the kernel has taken out
  *   packet-tool flood IFNAME COUNT LENGTH DSTMAC   numbered frames, 64 per call, prints the count
  *
- * recv prints "ready" first, then ends after COUNT frames or MS milliseconds without one.
+ * recv prints "ready" first, then ends after COUNT frames or MS milliseconds without one. A frame that
+ * the interface refuses is told on standard error by send, which goes on and fails in the end.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -40,11 +43,16 @@ static int open_socket(const char *ifname, int protocol)
 	return fd;
 }
 
-static int send_lines(const char *ifname)
+static int send_lines(const char *ifname, int has_header)
 {
 	static char line[2 * FRAME_MAX + 2];
 	static unsigned char frame[FRAME_MAX];
 	int fd = open_socket(ifname, 0);
+	int status = 0;
+	if (has_header && setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &has_header, sizeof has_header) != 0) {
+		perror("PACKET_VNET_HDR");
+		return 1;
+	}
 	/* Slow enough that a TAP queue of 1000 frames never overflows while its reader is busy. */
 	const struct timespec pause = { .tv_nsec = 300000 };
 	int sent = 0;
@@ -57,18 +65,35 @@ static int send_lines(const char *ifname)
 		}
 		if (length > 0 && send(fd, frame, length, 0) < 0) {
 			perror("send");
-			return 1;
+			status = 1;
 		}
 		if (++sent % 16 == 0)
 			nanosleep(&pause, NULL);
 	}
-	return 0;
+	return status;
 }
 
-static int receive(const char *ifname, long count, int patience, int protocol)
+/* Prints the tag that the kernel took out behind the addresses; returns how many bytes it has printed. */
+static ssize_t print_tagged(struct msghdr *message, const unsigned char *frame)
+{
+	const struct cmsghdr *control = CMSG_FIRSTHDR(message);
+	struct tpacket_auxdata data;
+	if (control == NULL || control->cmsg_type != PACKET_AUXDATA)
+		return 0;
+	memcpy(&data, CMSG_DATA(control), sizeof data);
+	if ((data.tp_status & TP_STATUS_VLAN_VALID) == 0)
+		return 0;
+	for (int k = 0; k < 12; k++)
+		printf("%02x", frame[k]);
+	printf("%04x%04x", data.tp_vlan_tpid, data.tp_vlan_tci);
+	return 12;
+}
+
+static int receive(const char *ifname, long count, int patience, int protocol, int with_tags)
 {
 	static unsigned char frame[FRAME_MAX];
 	int fd = open_socket(ifname, protocol);
+	setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &with_tags, sizeof with_tags);
 	puts("ready");
 	fflush(stdout);
 	while (count > 0) {
@@ -76,11 +101,14 @@ static int receive(const char *ifname, long count, int patience, int protocol)
 		if (poll(&item, 1, patience) <= 0)
 			break;
 		struct sockaddr_ll from;
-		socklen_t size = sizeof from;
-		ssize_t got = recvfrom(fd, frame, sizeof frame, 0, (struct sockaddr *)&from, &size);
+		struct iovec part = { frame, sizeof frame };
+		char control[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
+		struct msghdr message = { .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &part,
+			.msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+		ssize_t got = recvmsg(fd, &message, 0);
 		if (got <= 0 || from.sll_pkttype == PACKET_OUTGOING)
 			continue;
-		for (ssize_t k = 0; k < got; k++)
+		for (ssize_t k = print_tagged(&message, frame); k < got; k++)
 			printf("%02x", frame[k]);
 		putchar('\n');
 		count--;
@@ -124,10 +152,11 @@ static int flood(const char *ifname, long count, size_t length, const char *mac)
 
 int main(int argc, char **argv)
 {
-	if (argc == 3 && strcmp(argv[1], "send") == 0)
-		return send_lines(argv[2]);
+	if ((argc == 3 || argc == 4) && strcmp(argv[1], "send") == 0)
+		return send_lines(argv[2], argc == 4);
 	if ((argc == 5 || argc == 6) && strcmp(argv[1], "recv") == 0)
-		return receive(argv[2], atol(argv[3]), atoi(argv[4]), argc == 6 ? ETH_P_ALL : ETHERTYPE);
+		return receive(argv[2], atol(argv[3]), atoi(argv[4]), argc == 6 ? ETH_P_ALL : ETHERTYPE,
+			argc == 6 && strcmp(argv[5], "tags") == 0);
 	if (argc == 6 && strcmp(argv[1], "flood") == 0)
 		return flood(argv[2], atol(argv[3]), (size_t)atol(argv[4]), argv[5]);
 	fprintf(stderr, "usage: packet-tool send|recv|flood IFNAME ...\n");
