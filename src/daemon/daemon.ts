@@ -8,7 +8,7 @@ import { EventPace } from '../control/event-pace.ts'
 import type { ServerVersion } from '../control/server.ts'
 import { ControlServer } from '../control/server.ts'
 import { FramepumpError, StateError } from '../errors.ts'
-import type { AddPortSettings, PortInfo, Switch } from '../switch/api.ts'
+import type { AddPortSettings, LoopInfo, PortInfo, Switch } from '../switch/api.ts'
 import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
 import { explain } from '../text.ts'
@@ -207,6 +207,9 @@ export class Daemon {
         state: info.state,
         up: info.state === 'open' || info.state === 'connected',
       })
+    })
+    events.on('loop-detected', (loop: LoopInfo) => {
+      this.#server.sendEvent('LOOP_DETECTED', { ...loop })
     })
     events.on('engine-failed', (error: Error) => this.#failed(error))
   }

@@ -13,4 +13,6 @@ export const ENGINE_SLEEPS = 1
 export const ENGINE_MAC_ENTRIES = 2
 export const ENGINE_MAC_MOVES = 3
 export const ENGINE_MAC_FULL = 4
+/** Seconds in which addresses kept moving between ports. */
+export const ENGINE_LOOP_SECONDS = 5
 export const ENGINE_COUNTERS = 8

@@ -9,10 +9,17 @@ import { shim } from '../native/shim.ts'
 import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import { PORTS_MAX } from '../port/port.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
-import type { EngineReply, EngineRequest, EngineWorkerData, MacRows } from './messages.ts'
+import type {
+  EngineReply,
+  EngineRequest,
+  EngineWorkerData,
+  MacRows,
+  MovingAddress,
+} from './messages.ts'
 import {
   ENGINE_BURSTS,
   ENGINE_COUNTERS,
+  ENGINE_LOOP_SECONDS,
   ENGINE_MAC_ENTRIES,
   ENGINE_MAC_FULL,
   ENGINE_MAC_MOVES,
@@ -32,6 +39,8 @@ export type EngineSettings = Pick<
 export interface SwitchCounters {
   readonly mac_entries: number
   readonly mac_moves: number
+  /** Seconds in which addresses kept moving between ports, as they do in a loop. */
+  readonly loop_seconds: number
   readonly mac_table_full: number
   readonly bursts: number
   readonly sleeps: number
@@ -41,6 +50,7 @@ export interface EngineEvents {
   portFailed(port: number, errno: number): void
   queueBroken(port: number, queue: number, reason: string): void
   driverCalled(port: number): void
+  loops(moving: readonly MovingAddress[]): void
   /** The engine is gone. */
   failed(error: Error): void
 }
@@ -96,6 +106,7 @@ export class EngineClient {
       else if (message.type === 'queue-broken') {
         events.queueBroken(message.port, message.queue, message.reason)
       } else if (message.type === 'driver-called') events.driverCalled(message.port)
+      else if (message.type === 'loops') events.loops(message.loops)
       else this.#settle(message)
     })
     const failed = (reason: string, cause?: unknown): void => {
@@ -151,6 +162,7 @@ export class EngineClient {
     return {
       mac_entries: cells[ENGINE_MAC_ENTRIES],
       mac_moves: cells[ENGINE_MAC_MOVES],
+      loop_seconds: cells[ENGINE_LOOP_SECONDS],
       mac_table_full: cells[ENGINE_MAC_FULL],
       bursts: cells[ENGINE_BURSTS],
       sleeps: cells[ENGINE_SLEEPS],

@@ -18,17 +18,11 @@ import type { EnginePort, PolledPort } from '../port/port.ts'
 import { polledWaitUs, PORTS_MAX, queuesOf } from '../port/port.ts'
 import { EFAULT } from '../abi/errno.ts'
 import type { Clock } from '../mem/clock.ts'
-import {
-  ENGINE_BURSTS,
-  ENGINE_MAC_ENTRIES,
-  ENGINE_MAC_FULL,
-  ENGINE_MAC_MOVES,
-  ENGINE_SLEEPS,
-  SHARED_PENDING,
-  SHARED_SLEEPING,
-} from './cells.ts'
+import { ENGINE_BURSTS, ENGINE_SLEEPS, SHARED_PENDING, SHARED_SLEEPING } from './cells.ts'
 import type { EngineSettingsInPlace, MacRows } from './messages.ts'
 import { Forwarder } from './forward.ts'
+import type { OnLoops } from './housekeeping.ts'
+import { Housekeeping } from './housekeeping.ts'
 import { Intake } from './intake.ts'
 import { fillWithFrame } from './lone-frame.ts'
 import { MacTable } from './mac-table.ts'
@@ -37,8 +31,6 @@ import { TurnBudget } from './turn-budget.ts'
 
 /** Frames of our own that wait for the end of a pause, or for their port; the oldest goes. */
 const OWN_MAX = 256
-const TICK_US = 20_000
-const SWEEP_INTERVAL_US = 1_000_000
 /** Cells of the MAC table that are read between two turns. */
 const MAC_PAGE_CELLS = 4096
 /**
@@ -66,6 +58,7 @@ export interface EngineOptions extends EngineSettingsInPlace {
   readonly clock: Clock
   /** A port cannot go on: its device is gone. */
   readonly onPortFailed: (port: number, errno: number) => void
+  readonly onLoops: OnLoops
 }
 
 export class Engine {
@@ -78,6 +71,7 @@ export class Engine {
   readonly #shared: Int32Array
   readonly #clock: Clock
   readonly #macTable: MacTable
+  readonly #housekeeping: Housekeeping
   readonly #offloads: EgressOffloads
   readonly #recorders: Recorder[] = []
   readonly #intake: Intake = new Intake(
@@ -88,7 +82,6 @@ export class Engine {
   readonly #faults: FaultWatch = new FaultWatch()
   readonly #budget: TurnBudget = new TurnBudget()
   readonly #hasFailed: Uint8Array = new Uint8Array(PORTS_MAX)
-  #macAgingS: number
   /** Of `pace`: whether the engine ever sleeps, and after how many turns without a frame. */
   #maySleep = true
   #spinsMax = 0
@@ -96,9 +89,6 @@ export class Engine {
   #own: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
   #spins = 0
-  #nextTickUs = 0
-  #nextSweepUs = 0
-  #isSweeping = false
 
   /** `makeTier` is given the receiver of the tier's events. */
   constructor(options: EngineOptions, makeTier: (events: TierEvents) => IoTier) {
@@ -117,13 +107,20 @@ export class Engine {
       options.dropsReservedGroups,
       this.#offloads,
     )
-    this.#macAgingS = options.macAgingS
     const reports = new TierReports({
       counters: options.counters,
       port: (index) => this.forwarder.port(index),
       portFailed: (index, errno) => this.portFailed(index, errno),
     })
     this.#tier = makeTier(reports)
+    this.#housekeeping = new Housekeeping(
+      this.#tier,
+      this.#budget,
+      this.#macTable,
+      this.#polled,
+      options.engineCounters,
+      options.onLoops,
+    )
     this.configure(options)
     this.#clock.read()
   }
@@ -132,7 +129,7 @@ export class Engine {
   configure({ pace, macAgingS, dropsReservedGroups }: EngineSettingsInPlace): void {
     this.#maySleep = pace !== 'busy'
     this.#spinsMax = pace === 'interrupt' ? 0 : this.#tier.spins
-    this.#macAgingS = macAgingS
+    this.#housekeeping.macAgingS = macAgingS
     this.forwarder.dropsReservedGroups = dropsReservedGroups
   }
 
@@ -174,7 +171,7 @@ export class Engine {
     if (waitUs !== 0) for (let at = 0; at < this.#polled.length; at++) this.#polled[at].wake?.()
     this.#spins = 0
     this.#clock.read()
-    this.#tick()
+    this.#housekeeping.tick(this.#clock.time[0])
   }
 
   /**
@@ -195,7 +192,7 @@ export class Engine {
     if (this.#polled.length > 0 && !this.#isPaused) frames += this.#poll(frames)
     if (frames > 0) {
       this.forwarder.endTurn()
-      this.#tick()
+      this.#housekeeping.tick(this.#clock.time[0])
     }
     if (this.#faults.hasNew()) this.#stopFaulted()
     const isQuiet = frames === 0 ? this.#spins >= spinsMax : frames <= FEW_FRAMES
@@ -290,28 +287,9 @@ export class Engine {
     }
   }
 
-  /** Housekeeping now and then: the clock has just been read. @hot */
-  #tick(): void {
-    const nowUs = this.#clock.time[0]
-    if (nowUs < this.#nextTickUs) return
-    this.#nextTickUs = nowUs + TICK_US
-    this.#tier.retry()
-    this.#budget.recover(nowUs)
-    if (nowUs >= this.#nextSweepUs) {
-      this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
-      this.#isSweeping = true
-    }
-    const beforeS = ((nowUs / 1e6) | 0) - this.#macAgingS
-    if (this.#isSweeping) this.#isSweeping = !this.#macTable.sweep(beforeS)
-    this.publishCounters(false)
-  }
-
   /** `mustAsk`: the kernel as well, of drops that it gives no sign of. */
   publishCounters(mustAsk: boolean): void {
-    for (const port of this.#polled) port.countDrops?.(mustAsk)
-    this.#engineCounters[ENGINE_MAC_ENTRIES] = this.#macTable.entries
-    this.#engineCounters[ENGINE_MAC_MOVES] = this.#macTable.moves
-    this.#engineCounters[ENGINE_MAC_FULL] = this.#macTable.full
+    this.#housekeeping.publishCounters(mustAsk)
   }
 
   /** It cannot go on: frames for it and from it are dropped. Told once, also while its link is down. */
@@ -472,7 +450,7 @@ export class Engine {
   macTable(cell: number): MacRows {
     this.#clock.read()
     const nowS = (this.#clock.time[0] / 1e6) | 0
-    return this.#macTable.page(cell, MAC_PAGE_CELLS, nowS, this.#macAgingS)
+    return this.#macTable.page(cell, MAC_PAGE_CELLS, nowS, this.#housekeeping.macAgingS)
   }
 
   close(): void {

@@ -11,6 +11,7 @@
  * that has most of these cells gives way.
  */
 import type { MacRows } from './messages.ts'
+import { FEW_MOVES, MoveWatch } from './move-watch.ts'
 import { PortShares } from './port-shares.ts'
 
 const PROBE_MAX = 32
@@ -21,6 +22,9 @@ const EVICTION_CELLS = 128
 const EVICTION_ENTRIES = 8
 /** Cells that one step of the ageing sweep looks at, so that a huge table never stalls the engine. */
 const SWEEP_CELLS = 16384
+/** Bits of `#moved` that count; the second is in the others. */
+const MOVED_BITS = 3
+const MOVED_MASK = 7
 
 export class MacTable {
   /** Entries in use. */
@@ -29,6 +33,8 @@ export class MacTable {
   moves = 0
   /** Times that the table, or the neighbourhood of an address, was full: another one had to give way. */
   full = 0
+  /** Told of addresses that move more than a few times in a second. */
+  readonly watch: MoveWatch = new MoveWatch()
 
   readonly #size: number
   readonly #mask: number
@@ -38,6 +44,8 @@ export class MacTable {
   readonly #lo: Int32Array
   readonly #port: Int32Array
   readonly #seen: Int32Array
+  /** By cell: the second in which its address moved last, and how often in that second, FEW_MOVES at most. */
+  readonly #moved: Int32Array
   readonly #shares: PortShares
   #sweepAt = 0
   #evictAt = 0
@@ -55,6 +63,7 @@ export class MacTable {
     this.#lo = new Int32Array(cells)
     this.#port = new Int32Array(cells).fill(FREE)
     this.#seen = new Int32Array(cells)
+    this.#moved = new Int32Array(cells)
   }
 
   #cell(hi: number, lo: number): number {
@@ -79,12 +88,7 @@ export class MacTable {
         return
       }
       if (this.#hi[cell] === hi && this.#lo[cell] === lo) {
-        if (known !== port) {
-          ports[cell] = port
-          this.#shares.remove(known)
-          this.#shares.add(port)
-          this.moves++
-        }
+        if (known !== port) this.#move(cell, port, nowS)
         this.#seen[cell] = nowS
         return
       }
@@ -95,6 +99,20 @@ export class MacTable {
   }
 
   /** @hot */
+  #move(cell: number, port: number, nowS: number): void {
+    const from = this.#port[cell]
+    this.#port[cell] = port
+    this.#shares.remove(from)
+    this.#shares.add(port)
+    this.moves++
+    const moved = this.#moved[cell]
+    const second = nowS << MOVED_BITS
+    if ((moved & ~MOVED_MASK) !== second) this.#moved[cell] = second + 1
+    else if ((moved & MOVED_MASK) < FEW_MOVES) this.#moved[cell] = moved + 1
+    else this.watch.note(this.#hi[cell], this.#lo[cell], from, port)
+  }
+
+  /** The moves of the address before it in the cell are zeros already. @hot */
   #put(cell: number, hi: number, lo: number, port: number, nowS: number): void {
     this.#hi[cell] = hi
     this.#lo[cell] = lo
@@ -163,6 +181,7 @@ export class MacTable {
       if (oldest < 0 || this.#seen[cell] < this.#seen[oldest]) oldest = cell
     }
     this.#shares.remove(ports[oldest])
+    this.#moved[oldest] = 0
     this.#put(oldest, hi, lo, port, nowS)
   }
 
@@ -201,6 +220,7 @@ export class MacTable {
 
   /** Forgets every address of a port. */
   forgetPort(port: number): void {
+    this.watch.forgetPort(port)
     for (let cell = 0; cell <= this.#mask && this.#shares.count(port) > 0;) {
       if (this.#port[cell] === port) this.#remove(cell)
       else cell++
@@ -250,11 +270,13 @@ export class MacTable {
         this.#lo[hole] = this.#lo[next]!
         this.#port[hole] = this.#port[next]!
         this.#seen[hole] = this.#seen[next]!
+        this.#moved[hole] = this.#moved[next]!
         hole = next
       }
       next = (next + 1) & mask
     }
     this.#port[hole] = FREE
+    this.#moved[hole] = 0
     this.entries--
   }
 }

@@ -68,6 +68,14 @@ export interface MacRows {
   readonly next: number
 }
 
+/** An address that kept moving between two ports, and how often it and others did so in a second. */
+export interface MovingAddress {
+  readonly hi: number
+  readonly lo: number
+  readonly ports: readonly [number, number]
+  readonly moves: number
+}
+
 export interface CaptureInterface {
   readonly port: number
   readonly id: number
@@ -122,6 +130,7 @@ export type EngineReply =
     }
   | { readonly type: 'port-failed'; readonly port: number; readonly errno: number }
   | { readonly type: 'driver-called'; readonly port: number }
+  | { readonly type: 'loops'; readonly loops: readonly MovingAddress[] }
   | {
       readonly type: 'queue-broken'
       readonly port: number

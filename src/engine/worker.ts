@@ -50,6 +50,7 @@ const engine = new Engine(
     sleepMaxUs: data.sleepMaxUs,
     clock,
     onPortFailed: (port, errno) => send({ type: 'port-failed', port, errno }),
+    onLoops: (loops) => send({ type: 'loops', loops }),
   },
   makeTier,
 )

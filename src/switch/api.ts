@@ -174,10 +174,22 @@ export interface MacEntry {
   readonly ageS: number
 }
 
+/** Ports that seem to be connected outside the switch as well. */
+export interface LoopInfo {
+  /** An address that keeps moving between them. */
+  readonly mac: string
+  /** Two or more. */
+  readonly ports: readonly string[]
+  /** How often it and others moved in the second before. */
+  readonly moves: number
+}
+
 export interface SwitchEvents {
   'port-added': [info: PortInfo]
   'port-removed': [id: string]
   'port-changed': [info: PortInfo]
+  /** Once, again when more ports turn out to be on it, or when it has been quiet for a minute. */
+  'loop-detected': [loop: LoopInfo]
   /** The data plane died; the switch is closed. */
   'engine-failed': [error: Error]
 }

@@ -37,6 +37,7 @@ import { EngineClient } from '../engine/client.ts'
 import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
 import { LinkWatcher } from './link-watcher.ts'
+import { Loops } from './loops.ts'
 import { checkFree, checkWirable, listLinks, PortEntry } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
@@ -99,6 +100,7 @@ class UserspaceSwitch implements Switch {
       portFailed: (index, errno) => this.#states.portFailed(index, errno),
       queueBroken: (index, queue, reason) => this.#states.queueBroken(index, queue, reason),
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
+      loops: (moving) => loops.seen(moving),
       failed: (error) => {
         this.runState = 'shutdown'
         this.events.emit('engine-failed', error)
@@ -106,6 +108,7 @@ class UserspaceSwitch implements Switch {
       },
     })
     this.#states = new PortStates(this.#ports, this.#engine, this.events, this.#log)
+    const loops = new Loops(this.#ports, this.events, this.#log)
     this.#captures = new CaptureSet(this.#engine)
     this.#agreement = new Agreement(this.#engine, this.#ports, this.#log)
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log, (entry) =>

@@ -261,6 +261,7 @@ class EngineBench implements AsyncDisposable {
         sleepMaxUs: -1,
         clock: new KernelClock(),
         onPortFailed: (port) => this.failed.push(port),
+        onLoops: () => undefined,
       },
       (events) =>
         tier === 'read-write'

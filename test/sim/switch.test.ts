@@ -2,6 +2,8 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { MemoryEnginePort } from '../../src/port/memory-port.ts'
+import { ENGINE_LOOP_SECONDS } from '../../src/engine/cells.ts'
+import type { MovingAddress } from '../../src/engine/messages.ts'
 import { frame, Sim } from '../support/sim.ts'
 
 const BROADCAST = 255
@@ -79,6 +81,32 @@ test('a moved address is followed and counted', () => {
   expect(sim.receive(0)).toEqual([])
   expect(sim.receive(2)).toHaveLength(1)
   expect(sim.engine.forwarder.macTable.moves).toBe(1)
+})
+
+test('an address that keeps moving is told once a second; many that move once are not', () => {
+  const told: (readonly MovingAddress[])[] = []
+  using sim = new Sim(3, { onLoops: (loops) => void told.push(loops) })
+  const look = (): void => {
+    sim.wait(1)
+    sim.send(0, frame(BROADCAST, 250))
+    for (const port of [0, 1, 2]) sim.receive(port)
+  }
+  for (const port of [1, 2]) {
+    for (let source = 1; source <= 200; source++) sim.send(port, frame(BROADCAST, source))
+    for (const other of [0, 1, 2]) sim.receive(other)
+  }
+  look()
+  expect(sim.engine.forwarder.macTable.moves).toBe(200)
+  expect([told, sim.engineCounters[ENGINE_LOOP_SECONDS]]).toEqual([[], 0])
+  for (let second = 1; second <= 3; second++) {
+    for (let k = 0; k < 100; k++) sim.send(1 + (k & 1), frame(1, 7))
+    look()
+    expect(told).toHaveLength(second)
+    expect(sim.engineCounters[ENGINE_LOOP_SECONDS]).toBe(second)
+  }
+  expect(told[1]).toMatchObject([{ hi: 2, lo: 7 << 8, ports: [1, 2], moves: 95 }])
+  look()
+  expect(told).toHaveLength(3)
 })
 
 test('an address ages out: its frames flood again', () => {

@@ -10,6 +10,7 @@ import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts
 import type { Clock } from '../../src/mem/clock.ts'
 import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/engine/cells.ts'
 import { Engine } from '../../src/engine/engine.ts'
+import type { OnLoops } from '../../src/engine/housekeeping.ts'
 import { whileTrue } from './bounded.ts'
 
 const PORTS = 32
@@ -61,12 +62,14 @@ export interface SimOptions {
   readonly macTableSize?: number
   readonly dropsReservedGroups?: boolean
   readonly onPortFailed?: (port: number, errno: number) => void
+  readonly onLoops?: OnLoops
 }
 
 export class Sim implements Disposable {
   readonly clock: SimClock = new SimClock()
   readonly engine: Engine
   readonly ports: MemoryEndpoint[] = []
+  readonly engineCounters: Float64Array = new Float64Array(ENGINE_COUNTERS)
   readonly counters: Float64Array = new Float64Array(allocateCounters(PORTS))
 
   constructor(ports: number, options: SimOptions = {}) {
@@ -78,11 +81,12 @@ export class Sim implements Disposable {
         macSeed: 1,
         dropsReservedGroups: options.dropsReservedGroups ?? false,
         counters: this.counters,
-        engineCounters: new Float64Array(ENGINE_COUNTERS),
+        engineCounters: this.engineCounters,
         shared: new Int32Array(SHARED_WORDS),
         sleepMaxUs: -1,
         clock: this.clock,
         onPortFailed: options.onPortFailed ?? (() => undefined),
+        onLoops: options.onLoops ?? (() => undefined),
       },
       () => new NoTier(),
     )

@@ -63,6 +63,7 @@ class Bench implements Disposable {
         sleepMaxUs: -1,
         clock,
         onPortFailed: (port) => this.failed.push(port),
+        onLoops: () => undefined,
       },
       (events) => makeTier(this.eventFd, events),
     )

@@ -1,0 +1,83 @@
+/**
+ * What the engine does now and then between two bursts: reads that failed are tried again, old addresses
+ * go, counters are published, and addresses that keep moving are told of.
+ */
+import type { IoTier } from '../io/tier.ts'
+import type { PolledPort } from '../port/port.ts'
+import {
+  ENGINE_LOOP_SECONDS,
+  ENGINE_MAC_ENTRIES,
+  ENGINE_MAC_FULL,
+  ENGINE_MAC_MOVES,
+} from './cells.ts'
+import type { MovingAddress } from './messages.ts'
+import type { MacTable } from './mac-table.ts'
+import type { TurnBudget } from './turn-budget.ts'
+
+const TICK_US = 20_000
+const SWEEP_INTERVAL_US = 1_000_000
+
+/** Addresses that moved all the time in the last second. */
+export type OnLoops = (loops: readonly MovingAddress[]) => void
+
+export class Housekeeping {
+  /** Seconds without a frame after which an address goes. */
+  macAgingS = 0
+  readonly #tier: IoTier
+  readonly #budget: TurnBudget
+  readonly #macTable: MacTable
+  readonly #polled: readonly PolledPort[]
+  readonly #counters: Float64Array
+  readonly #onLoops: OnLoops
+  #nextTickUs = 0
+  #nextSweepUs = 0
+  #isSweeping = false
+
+  /** `counters` are the engine's. */
+  constructor(
+    tier: IoTier,
+    budget: TurnBudget,
+    macTable: MacTable,
+    polled: readonly PolledPort[],
+    counters: Float64Array,
+    onLoops: OnLoops,
+  ) {
+    this.#tier = tier
+    this.#budget = budget
+    this.#macTable = macTable
+    this.#polled = polled
+    this.#counters = counters
+    this.#onLoops = onLoops
+  }
+
+  /** The clock has just been read. @hot */
+  tick(nowUs: number): void {
+    if (nowUs < this.#nextTickUs) return
+    this.#nextTickUs = nowUs + TICK_US
+    this.#tier.retry()
+    this.#budget.recover(nowUs)
+    if (nowUs >= this.#nextSweepUs) {
+      this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
+      this.#isSweeping = true
+      this.#lookForLoops()
+    }
+    const beforeS = ((nowUs / 1e6) | 0) - this.macAgingS
+    if (this.#isSweeping) this.#isSweeping = !this.#macTable.sweep(beforeS)
+    this.publishCounters(false)
+  }
+
+  #lookForLoops(): void {
+    const loops = this.#macTable.watch.take()
+    if (loops.length === 0) return
+    this.#counters[ENGINE_LOOP_SECONDS]++
+    this.#onLoops(loops)
+  }
+
+  /** `mustAsk`: the kernel as well, of drops that it gives no sign of. */
+  publishCounters(mustAsk: boolean): void {
+    for (const port of this.#polled) port.countDrops?.(mustAsk)
+    this.#counters[ENGINE_MAC_ENTRIES] = this.#macTable.entries
+    this.#counters[ENGINE_MAC_MOVES] = this.#macTable.moves
+    this.#counters[ENGINE_MAC_FULL] = this.#macTable.full
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * Two TAPs of the daemon on one bridge of the kernel: whatever is sent to everybody goes round for ever,
+ * in both directions.
+ *
+ *     [daemon]--x1 (TAP)--[bridge x0]--x2 (TAP)--[daemon]
+ */
+import { expect, test } from 'vitest'
+import type { Daemon } from '../support/lab.ts'
+import { CLI, frameHex, IFNAME, Lab } from '../support/lab.ts'
+import { sh, until } from '../support/processes.ts'
+
+const BROADCAST = 'ff:ff:ff:ff:ff:ff'
+const SENDER = '02:00:00:00:00:01'
+/** What the control socket answers within, with the machine's other work beside the storm. */
+const ANSWER_MS = 2000
+
+interface Storm {
+  readonly daemon: Daemon
+  readonly netns: string
+  readonly events: unknown[]
+}
+
+/** A daemon with ports `a` and `b`, between which one frame goes round. */
+async function raiseStorm(lab: Lab): Promise<Storm> {
+  const netns = lab.netns()
+  const port = (id: string, ifname: string): string[] => [
+    '--port',
+    `tap,id=${id},ifname=${ifname},netns=${netns},up=on`,
+  ]
+  const daemon = await lab.daemon(...port('a', 'x1'), ...port('b', 'x2'))
+  const events: unknown[] = []
+  daemon.client.events.on('event', (event, data) => {
+    if (event === 'LOOP_DETECTED') events.push(data)
+  })
+  const ip = (...args: string[]): string => sh('ip', '-n', netns, 'link', ...args)
+  ip('add', IFNAME, 'type', 'bridge', 'mcast_snooping', '0')
+  for (const ifname of ['x1', 'x2']) ip('set', ifname, 'master', IFNAME)
+  ip('set', IFNAME, 'up')
+  await until('the bridge forwards', () => {
+    const states = sh('bridge', '-n', netns, 'link').match(/state \w+/g) ?? []
+    return states.length === 2 && states.every((state) => state === 'state forwarding')
+  })
+  await lab.send(netns, [frameHex(BROADCAST, SENDER, 1)])
+  return { daemon, netns, events }
+}
+
+const loopSeconds = async (daemon: Daemon): Promise<number> =>
+  (await daemon.execute<{ loop_seconds: number }>('query-switch-stats')).loop_seconds
+
+/** Frames that have come in by these ports so far. */
+async function received(daemon: Daemon): Promise<number> {
+  const ports = await daemon.execute<{ rx_frames: number }[]>('query-port-stats')
+  return ports.reduce((sum, { rx_frames: frames }) => sum + frames, 0)
+}
+
+async function stormsOn(daemon: Daemon): Promise<void> {
+  const before = await received(daemon)
+  await until('a thousand frames more', async () => (await received(daemon)) > before + 1000)
+}
+
+async function answer(daemon: Daemon, command: string, args = {}): Promise<unknown> {
+  const start = performance.now()
+  const answered = await daemon.execute(command, args)
+  const tookMs = performance.now() - start
+  expect([command, tookMs < ANSWER_MS]).toEqual([command, true])
+  return answered
+}
+
+const linesOf = (daemon: Daemon): string[] =>
+  daemon.process.stderr.split('\n').filter((line) => line.includes('keeps moving'))
+
+test('a loop is told once and counted, and the daemon answers; without a port the storm is over', async () => {
+  await using lab = new Lab()
+  const { daemon, netns, events } = await raiseStorm(lab)
+  await until('it is seen for some seconds', async () => (await loopSeconds(daemon)) >= 3)
+  expect(linesOf(daemon)).toEqual([
+    expect.stringMatching(
+      `switch: ${SENDER} keeps moving between ports "a" and "b" \\(\\d+ times in a second\\): .*\\(a loop\\)`,
+    ),
+  ])
+  expect(events).toEqual([{ mac: SENDER, ports: ['a', 'b'], moves: expect.any(Number) }])
+  const shown = sh(process.execPath, CLI, 'show', 'stats', '--control', daemon.control)
+  expect(shown).toMatch(/^switch +mac_moves +\d{3,}$/m)
+  expect(shown).toMatch(/^switch +loop_seconds +\d+$/m)
+
+  await stormsOn(daemon)
+  for (let round = 0; round < 20; round++) {
+    expect(await answer(daemon, 'query-status')).toMatchObject({ running: true })
+    expect(await answer(daemon, 'query-ports')).toHaveLength(2)
+    await answer(daemon, 'query-switch-stats')
+    expect(await answer(daemon, 'query-mac-table')).toMatchObject([{ mac: SENDER }])
+  }
+  await answer(daemon, 'netdev_add', { type: 'tap', id: 'c', ifname: 'x3', netns })
+  await answer(daemon, 'netdev_del', { id: 'c' })
+  await stormsOn(daemon)
+  expect([linesOf(daemon).length, events.length]).toEqual([1, 1])
+
+  await answer(daemon, 'netdev_del', { id: 'b' })
+  let last = -1
+  await until('no frame goes round', async () => {
+    const before = last
+    last = await received(daemon)
+    return last === before
+  })
+  expect(await daemon.port('a')).toMatchObject({ state: 'open' })
+})
+
+test('a port that is set down ends the storm, and one that goes on is told again', async () => {
+  await using lab = new Lab()
+  const { daemon, netns, events } = await raiseStorm(lab)
+  await until('it is told', () => events.length === 1)
+  await answer(daemon, 'set_link', { name: 'b', up: false })
+  await until('the link is down', async () => (await daemon.port('b'))['state'] === 'down')
+  const before = await loopSeconds(daemon)
+  await answer(daemon, 'netdev_del', { id: 'b' })
+  await answer(daemon, 'netdev_add', { type: 'tap', id: 'd', ifname: 'x2', netns, up: 'on' })
+  sh('ip', '-n', netns, 'link', 'set', 'x2', 'master', IFNAME)
+  await until('the storm is back', async () => {
+    await lab.send(netns, [frameHex(BROADCAST, SENDER, 2)])
+    return (await loopSeconds(daemon)) > before
+  })
+  await until('it is told as another one', () => events.length === 2)
+  expect(events[1]).toMatchObject({ mac: SENDER, ports: ['a', 'd'] })
+  expect(linesOf(daemon)).toHaveLength(2)
+})
+
+test('a daemon in the midst of a storm ends when it is told to', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await raiseStorm(lab)
+  await stormsOn(daemon)
+  expect(await daemon.process.stop('SIGTERM')).toBe(0)
+  expect(daemon.process.stderr).toContain('stopping reason=SIGTERM')
+  expect(lab.exec(netns, 'ls', '/sys/class/net').split('\n')).not.toContain('x1')
+})
