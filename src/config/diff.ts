@@ -1,6 +1,6 @@
 /** From what runs to what is wanted: a list of actions, as data. */
 import { isDeepStrictEqual } from 'node:util'
-import { changedInPlace } from '../port/in-place.ts'
+import { changedInPlace } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 
 export interface Topology {

@@ -1,5 +1,6 @@
 /** What the daemon may do after its start: the config's `privileges`, --user and --privileges. */
 import { ConfigError } from '../errors.ts'
+import { needsOf } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 
 /** See daemon/privileges.ts. */
@@ -74,12 +75,7 @@ export function privilegeConflict(
     return { key: 'keep', message: 'mode: locked keeps nothing' }
   }
   if (scripts === true) return { key: 'scripts', message: 'mode: locked runs none' }
-  const port = ports.find((options) => options.type === 'tap' && hasDownscript(options))
+  const port = ports.find((options) => needsOf(options).programs === 'end')
   if (port === undefined) return undefined
   return { key: 'mode', message: `locked runs no scripts, and port "${port.id}" has a downscript` }
-}
-
-function hasDownscript(options: { readonly downscript?: string }): boolean {
-  const { downscript } = options
-  return downscript !== undefined && downscript !== '' && downscript !== 'no'
 }

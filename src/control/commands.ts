@@ -1,6 +1,7 @@
 /** The commands of the control socket, by name: QEMU's where QEMU has them, then ours. */
 import { portOptionsFromObject } from '../config/port-options.ts'
 import { ConfigErrors, FramepumpError, StateError } from '../errors.ts'
+import { givenDescriptors } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 import type {
   Capture,
@@ -93,9 +94,7 @@ export function makeCommands(target: ControlTarget): ReadonlyMap<string, Command
       const options = readPort(args)
       await target.addPort(options, session.fds.byName, peer as string | undefined)
       // The port owns them now.
-      if (options.type !== 'tap' && options.type !== 'raw-socket') return
-      const several = options.type === 'tap' ? (options.fds?.split(':') ?? []) : []
-      for (const name of [options.fd ?? [], several].flat()) session.fds.take(name)
+      for (const name of givenDescriptors(options)) session.fds.take(name)
     },
   )
   add('netdev_del', { id: 'string' }, ({ id }: { id: string }) => sw.removePort(id))

@@ -20,6 +20,7 @@ import {
   permittedCapabilities,
   readThreads,
 } from '../native/capabilities.ts'
+import { needsOf } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 import { becomeUser, holdCapabilities, installFilter } from './give-up.ts'
 import { handOver, isSocket, isState } from './hand-over.ts'
@@ -112,7 +113,8 @@ export class Privileges {
     }
     const { ports, isIncoming } = options
     const mustLock = this.#mode === 'locked' && !isIncoming
-    const programs = ports.some(runsPrograms) || this.#settings.scripts === true
+    const programs =
+      ports.some((port) => needsOf(port).programs !== undefined) || this.#settings.scripts === true
     this.#allowsPrograms = this.#mode === 'on' && programs
     await this.#restrict(mustLock ? 0n : this.#wanted(ports))
     this.#isLocked = mustLock
@@ -132,9 +134,10 @@ export class Privileges {
     const { keep } = this.#settings
     if (keep !== undefined) return capabilitySet(keep)
     const hasAny = !this.#isAsked
-    const needsNetns = hasAny || ports.some((port) => 'netns' in port && port.netns !== undefined)
+    const needs = ports.map(needsOf)
+    const needsNetns = hasAny || needs.some(({ netns }) => netns === true)
     // Also to open one anew whose interface comes back.
-    const needsPackets = hasAny || ports.some(({ type }) => type === 'raw-socket')
+    const needsPackets = hasAny || needs.some(({ packets }) => packets === true)
     return capabilitySet([
       'net-admin',
       ...(needsNetns ? ['sys-admin'] : []),
@@ -209,8 +212,9 @@ export class Privileges {
 
   /** Refuses what certainly cannot work any more: programs that are not to be started. */
   check(options: PortOptions): void {
-    if (!this.#isHeld || options.type !== 'tap' || !runsPrograms(options)) return
-    const { id, helper } = options
+    const { programs, helper } = needsOf(options)
+    if (!this.#isHeld || programs === undefined) return
+    const { id } = options
     if (!this.#allowsPrograms) {
       const name = helper === undefined ? 'its script' : 'its helper'
       const hint =
@@ -274,13 +278,6 @@ const CAPABILITY_OF: Readonly<Record<string, (error: SysError) => string>> = {
   TAP_NODE: () => 'dac-override',
   VHOST_USER_SOCKET: () => 'dac-override',
   CAPTURE_FILE: () => 'dac-override',
-}
-
-function runsPrograms(options: PortOptions): boolean {
-  if (options.type !== 'tap') return false
-  const isGiven = (path: string | undefined): boolean =>
-    path !== undefined && path !== '' && path !== 'no'
-  return isGiven(options.script) || isGiven(options.downscript) || options.helper !== undefined
 }
 
 /** Somebody in the process has an io_uring. */

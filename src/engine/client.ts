@@ -7,7 +7,7 @@ import type { FdClaim } from '../native/owned-fds.ts'
 import { claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
 import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
-import { PORTS_MAX } from '../port/port.ts'
+import { PORTS_MAX } from '../port/contract.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
 import type {
   EngineReply,

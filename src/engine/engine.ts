@@ -6,7 +6,7 @@
  *
  * It never throws on what frames, guests or peers do, never logs, and talks to the control plane
  * between turns only. A frame's way in files: io/*-tier.ts -> io/frame-reader.ts -> this file ->
- * engine/forward.ts -> port/tap-port.ts -> io/*-tier.ts.
+ * engine/forward.ts -> port/tap/engine.ts -> io/*-tier.ts.
  */
 import type { Recorder } from '../capture/recorder.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
@@ -14,8 +14,8 @@ import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
 import { FaultWatch } from '../mem/fault-watch.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import { EgressOffloads } from '../offload/egress.ts'
-import type { EnginePort, PolledPort } from '../port/port.ts'
-import { polledWaitUs, PORTS_MAX, queuesOf } from '../port/port.ts'
+import type { EnginePort, EngineServices, PolledPort } from '../port/contract.ts'
+import { polledWaitUs, PORTS_MAX, queuesOf } from '../port/contract.ts'
 import { EFAULT } from '../abi/errno.ts'
 import type { Clock } from '../mem/clock.ts'
 import { ENGINE_BURSTS, ENGINE_SLEEPS, SHARED_PENDING, SHARED_SLEEPING } from './cells.ts'
@@ -61,7 +61,7 @@ export interface EngineOptions extends EngineSettingsInPlace {
   readonly onLoops: OnLoops
 }
 
-export class Engine {
+export class Engine implements EngineServices {
   readonly forwarder: Forwarder
   readonly copies: CopyProgram = new CopyProgram()
   readonly #tier: IoTier
@@ -378,6 +378,10 @@ export class Engine {
   readOut(): void {
     let turns = 0
     while (turns++ < READ_OUT_TURNS_MAX && (this.turn(false, 0) > 0 || this.#tier.spin()));
+  }
+
+  txOffloadsChanged({ index, txOffloads }: EnginePort): void {
+    this.forwarder.setTxOffloads(index, txOffloads)
   }
 
   /** Frames of the port wait: it is held, or all are. */

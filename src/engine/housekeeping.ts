@@ -3,7 +3,7 @@
  * go, counters are published, and addresses that keep moving are told of.
  */
 import type { IoTier } from '../io/tier.ts'
-import type { PolledPort } from '../port/port.ts'
+import type { PolledPort } from '../port/contract.ts'
 import {
   ENGINE_LOOP_SECONDS,
   ENGINE_MAC_ENTRIES,

@@ -5,8 +5,8 @@
  * kernel, a guest's in its rings), until the ports that it is to meet are there.
  */
 import type { IoTier, TapQueue } from '../io/tier.ts'
-import type { EnginePort, PolledPort } from '../port/port.ts'
-import { isPolled, queuesOf } from '../port/port.ts'
+import type { EnginePort, PolledPort } from '../port/contract.ts'
+import { isPolled, queuesOf } from '../port/contract.ts'
 
 export class Intake {
   /** In the order in which they are asked. */

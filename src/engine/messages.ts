@@ -1,15 +1,7 @@
 /** What the control plane and the engine thread tell each other. All of it is structured-cloned. */
 import type { CaptureRingHandle } from '../capture/ring.ts'
-import type { MemoryRingHandle } from '../port/memory-ring.ts'
-import type { ReplayFile, ReplaySettings } from '../port/pcap-port.ts'
-import type { RawSocketPortOptions } from '../port/raw-socket-port.ts'
-import type { TapShape } from '../port/tap/queues.ts'
-import type { GuestRegion } from '../mem/guest-memory.ts'
-import type { VirtioNegotiated } from '../virtio/negotiated.ts'
-import type { QueueSetup } from '../virtio/device-queue.ts'
-import type { RssConfig } from '../virtio/rss.ts'
-import type { RxFilterSettings } from '../virtio/rx-filter.ts'
 import type { IoTierName } from '../io/tier.ts'
+import type { PortCall, PortDescription } from '../port/messages.ts'
 
 /** How the engine waits for frames: awake for a while, always awake, asleep at once. */
 export type Pace = 'adaptive' | 'busy' | 'interrupt'
@@ -33,34 +25,6 @@ export interface EngineWorkerData extends EngineSettingsInPlace {
   /** Of the EventSignals, which the engine closes at its end. */
   readonly aioContext: number
 }
-
-export type PortDescription =
-  | { readonly kind: 'tap'; readonly fds: number[]; readonly vnetHdrLength: number }
-  | {
-      readonly kind: 'memory'
-      readonly inward: MemoryRingHandle
-      readonly outward: MemoryRingHandle
-    }
-  | ({ readonly kind: 'raw-socket' } & Omit<RawSocketPortOptions, 'index' | 'txOffloads'>)
-  | { readonly kind: 'replay'; readonly file: ReplayFile }
-  | { readonly kind: 'record'; readonly ring: CaptureRingHandle; readonly block: Uint8Array }
-  | { readonly kind: 'virtio' }
-  /** Not open yet: its place on the switch or on a link. */
-  | { readonly kind: 'postponed' }
-
-/** What the engine's port of a guest is asked between two turns; see port/virtio-port.ts. */
-export type VirtioCall =
-  | { readonly do: 'negotiate'; readonly negotiated: VirtioNegotiated }
-  | { readonly do: 'memory'; readonly regions: readonly GuestRegion[] }
-  | { readonly do: 'start'; readonly queue: number; readonly setup: QueueSetup }
-  | { readonly do: 'stop'; readonly queue: number }
-  | { readonly do: 'enable'; readonly queue: number; readonly isEnabled: boolean }
-  | { readonly do: 'call' | 'kick'; readonly queue: number; readonly fd: number }
-  | { readonly do: 'queue-log'; readonly queue: number; readonly logAddress: number }
-  | { readonly do: 'log'; readonly window: number }
-  | { readonly do: 'filter'; readonly filter: RxFilterSettings | null }
-  | { readonly do: 'rss'; readonly rss: RssConfig | null }
-  | { readonly do: 'reset' }
 
 /** A part of the MAC table: [hi, lo, port, age in seconds], and the cell to go on at; -1: none. */
 export interface MacRows {
@@ -93,7 +57,7 @@ export type EngineRequest =
     }
   /** Another port in the place of this one, which is let go: wiring and MACs stay. */
   | { op: 'replace-port'; port: number; txOffloads: number; description: PortDescription }
-  | { op: 'change-port'; port: number; mtu: number; replay: ReplaySettings | null }
+  | { op: 'set-mtu'; port: number; mtu: number }
   | { op: 'remove-port'; port: number }
   /** Frames from and for these ports wait. */
   | { op: 'hold'; ports: readonly number[] }
@@ -103,9 +67,8 @@ export type EngineRequest =
   /** The addresses that were learnt at the port. */
   | { op: 'forget-macs'; port: number }
   | { op: 'set-merging'; port: number; isMerging: boolean }
-  /** Answered with a ShapedTap. */
-  | { op: 'shape-tap'; port: number; shape: TapShape }
-  | { op: 'virtio'; port: number; call: VirtioCall }
+  /** Answered as the port's kind says. */
+  | { op: 'call'; port: number; call: PortCall }
   /** A frame enters the switch as if the port had sent it. */
   | { op: 'inject'; port: number; frame: Uint8Array }
   | { op: 'wire'; a: number; b: number }

@@ -4,7 +4,7 @@
  *
  *     heads[count] -> port <-> port <-> ...          busiest: the head of the highest one
  */
-import { PORTS_MAX } from '../port/port.ts'
+import { PORTS_MAX } from '../port/contract.ts'
 
 const NONE = -1
 

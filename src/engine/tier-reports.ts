@@ -11,7 +11,7 @@ import {
   ENXIO,
 } from '../abi/errno.ts'
 import type { TapQueue, TierEvents } from '../io/tier.ts'
-import type { EnginePort } from '../port/port.ts'
+import type { EnginePort } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 
 export interface TierReportsTarget {

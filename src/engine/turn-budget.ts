@@ -25,7 +25,7 @@
  */
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, SEGMENTS_MAX } from '../mem/burst.ts'
-import { PORTS_MAX } from '../port/port.ts'
+import { PORTS_MAX } from '../port/contract.ts'
 import type { Clock } from '../mem/clock.ts'
 
 /** Microseconds of all polled ports in a turn; and of one of them, at most. */

@@ -7,18 +7,13 @@ import { UringTier } from '../io/uring-tier.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
-import { ReplayPort } from '../port/pcap-port.ts'
-import { PORTS_MAX } from '../port/port.ts'
-import { TapPort } from '../port/tap-port.ts'
-import { VirtioPort } from '../port/virtio-port.ts'
-import { VirtioScratch } from '../port/virtio-scratch.ts'
+import type { EnginePort, PortSurroundings } from '../port/contract.ts'
+import { PORTS_MAX } from '../port/contract.ts'
+import { makePort } from '../port/kinds.engine.ts'
 import { KernelClock } from '../mem/clock.ts'
-import type { EngineReply, EngineRequest, EngineWorkerData, VirtioCall } from './messages.ts'
+import type { EngineReply, EngineRequest, EngineWorkerData } from './messages.ts'
 import { SHARED_EXIT } from './cells.ts'
 import { Engine } from './engine.ts'
-import { makePort } from './make-port.ts'
-import type { PortSurroundings } from './make-port.ts'
-import { shapeTap } from './tap-shape.ts'
 import { WarmUp } from './warm-up.ts'
 
 dropThreadCapabilities()
@@ -55,12 +50,12 @@ const engine = new Engine(
   makeTier,
 )
 
-const scratch = new VirtioScratch(engine.copies)
+/** What ports of a kind share. */
+const shares = new Map<string, { close(): void }>()
 
 const surroundings: PortSurroundings = {
   tier: engine.tier,
   copies: engine.copies,
-  scratch,
   signals,
   counters,
   clock,
@@ -72,6 +67,11 @@ const surroundings: PortSurroundings = {
       send({ type: 'queue-broken', port, queue, reason })
     },
     driverCalled: (port) => send({ type: 'driver-called', port }),
+  },
+  share<T extends { close(): void }>(kind: string, make: () => T): T {
+    const shared = (shares.get(kind) as T | undefined) ?? make()
+    shares.set(kind, shared)
+    return shared
   },
 }
 
@@ -88,17 +88,13 @@ function handle(request: EngineRequest): unknown {
     case 'add-port':
       warmUp.expect(request.description)
       if (!request.isHeld) warmUp.run()
-      return engine.addPort(makePort(request, surroundings), request.mtu, request.isHeld)
+      return engine.addPort(make(request), request.mtu, request.isHeld)
     case 'replace-port':
-      return engine.replacePort(makePort(request, surroundings))
+      return engine.replacePort(make(request))
     case 'remove-port':
       return engine.removePort(request.port)
-    case 'change-port': {
-      const { port: index, mtu, replay } = request
-      engine.forwarder.setMtu(index, mtu)
-      const port = engine.forwarder.port(index)
-      return replay !== null && port instanceof ReplayPort ? port.change(replay) : undefined
-    }
+    case 'set-mtu':
+      return engine.forwarder.setMtu(request.port, request.mtu)
     case 'hold':
       return engine.hold(request.ports)
     case 'release':
@@ -110,16 +106,8 @@ function handle(request: EngineRequest): unknown {
       return engine.forwarder.macTable.forgetPort(request.port)
     case 'set-merging':
       return engine.forwarder.setMerging(request.port, request.isMerging)
-    case 'shape-tap': {
-      const port = engine.forwarder.port(request.port)
-      if (!(port instanceof TapPort)) throw new Error('not a TAP')
-      return shapeTap(engine, port, request.shape)
-    }
-    case 'virtio': {
-      const port = engine.forwarder.port(request.port)
-      if (!(port instanceof VirtioPort)) throw new Error('not a virtio port')
-      return callVirtio(port, request.call)
-    }
+    case 'call':
+      return engine.forwarder.port(request.port)?.call?.(request.call, engine)
     case 'inject':
       return engine.inject(request.port, request.frame)
     case 'wire':
@@ -156,34 +144,9 @@ function handle(request: EngineRequest): unknown {
   }
 }
 
-function callVirtio(port: VirtioPort, call: VirtioCall): unknown {
-  switch (call.do) {
-    case 'negotiate':
-      port.negotiate(call.negotiated)
-      return engine.forwarder.setTxOffloads(port.index, port.txOffloads)
-    case 'memory':
-      return port.setMemory(call.regions)
-    case 'start':
-      return port.startQueue(call.queue, call.setup)
-    case 'stop':
-      return port.stopQueue(call.queue)
-    case 'enable':
-      return port.enableQueue(call.queue, call.isEnabled)
-    case 'call':
-      return port.setCall(call.queue, call.fd)
-    case 'kick':
-      return port.setKick(call.queue, call.fd)
-    case 'queue-log':
-      return port.setQueueLog(call.queue, call.logAddress)
-    case 'log':
-      return port.setLog(call.window)
-    case 'filter':
-      return port.setFilter(call.filter)
-    case 'rss':
-      return port.setRss(call.rss)
-    case 'reset':
-      return port.reset()
-  }
+function make(request: EngineRequest & { op: 'add-port' | 'replace-port' }): EnginePort {
+  const { port: index, description, txOffloads } = request
+  return makePort(description, { index, txOffloads }, surroundings)
 }
 
 function send(message: EngineReply): void {
@@ -224,7 +187,7 @@ try {
   for (let index = 0; index < PORTS_MAX; index++) {
     attempt(() => engine.forwarder.port(index)?.close())
   }
-  attempt(() => scratch.close())
+  for (const shared of shares.values()) attempt(() => shared.close())
   attempt(() => engine.close())
   attempt(() => signals.close())
   controlPort.close()

@@ -16,7 +16,7 @@ import { Window } from '../mem/window.ts'
 import { HEADERS_MAX, write16 } from '../wire/headers.ts'
 import { CHECKSUM_ROWS_MAX, ChecksumProgram } from './checksum-program.ts'
 
-/** What takes the new frames: a port, see port/port.ts. */
+/** What takes the new frames: a port, see port/contract.ts. */
 export interface FrameTaker {
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void
 }

@@ -1,10 +1,9 @@
 /** Changes the options of a port that runs, as far as they change in place: see port/in-place.ts. */
 import { ConfigError } from '../errors.ts'
-import { changedInPlace } from '../port/in-place.ts'
+import { changedInPlace } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { EngineClient } from '../engine/client.ts'
 import type { PortEntry } from './port-entry.ts'
-import { replaySettings } from './replay-port.ts'
 import type { Undo } from './undo.ts'
 
 /** Nothing else of the port is touched. What other ports make of it is agreed on afterwards. */
@@ -23,14 +22,13 @@ export async function changeOptions(
   }
   if (keys.length === 0) return
   undo(() => open.change?.(options, before))
-  open.change?.(before, options)
+  await open.change?.(before, options)
   undo(() => tell(entry, before, engine))
   await tell(entry, options, engine)
   undo(() => void (entry.options = before))
   entry.options = options
 }
 
-function tell(entry: PortEntry, options: PortOptions, engine: EngineClient): Promise<unknown> {
-  const replay = options.type === 'pcap' ? replaySettings(options) : null
-  return engine.request({ op: 'change-port', port: entry.index, mtu: options.mtu ?? 0, replay })
+function tell(entry: PortEntry, { mtu }: PortOptions, engine: EngineClient): Promise<unknown> {
+  return engine.request({ op: 'set-mtu', port: entry.index, mtu: mtu ?? 0 })
 }

@@ -4,7 +4,7 @@
  * port slows another. On a link it is what the other end takes, as the kernel segments better.
  */
 import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
-import type { OpenPort } from './switch-port.ts'
+import type { OpenPort } from '../port/open-port.ts'
 
 export interface OffloadParty {
   readonly open: OpenPort

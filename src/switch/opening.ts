@@ -1,10 +1,9 @@
 /** How a new port is opened: at once, or postponed; or it is kept as one that failed. */
 import { ConfigError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
-import { FailedSwitchPort } from './failed-port.ts'
-import { postponePort } from './postponed-port.ts'
-import type { OpenPort, OpenPortContext } from './switch-port.ts'
-import { openPort } from './switch-port.ts'
+import { FailedSwitchPort } from '../port/failed.control.ts'
+import type { OpenPort, OpenPortContext } from '../port/open-port.ts'
+import { openPort, postponePort } from '../port/kinds.control.ts'
 
 export interface Opened {
   readonly open: OpenPort

@@ -4,14 +4,14 @@ import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
-import { PORTS_MAX } from '../port/port.ts'
+import { PORTS_MAX } from '../port/contract.ts'
 import type { LinkInfo } from '../port/interface/link.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
 import type { DeviceState, KernelCounters, MacEntry, PortInfo, PortState } from './api.ts'
-import { PostponedSwitchPort } from './postponed-port.ts'
+import { PostponedSwitchPort } from '../port/postponed.control.ts'
 import { offloadNames } from './switch-options.ts'
-import type { OpenPort, PortFacts } from './switch-port.ts'
+import type { OpenPort, PortFacts } from '../port/open-port.ts'
 
 const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 
@@ -78,8 +78,9 @@ export class PortEntry {
   /** Its TCP segments are merged for ports that take TSO: it has no TSO frames of its own. */
   get merges(): boolean {
     const { options, open } = this
-    if (options.type === 'memory' || options.type === 'pcap') return false
-    return options.gro !== false && (open.rxOffloads & TSO) === 0
+    // Where there is no such option there is nothing to merge.
+    if (open.hasNoMerging === true) return false
+    return (!('gro' in options) || options.gro !== false) && (open.rxOffloads & TSO) === 0
   }
 
   get #state(): PortState {

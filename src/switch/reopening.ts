@@ -1,12 +1,10 @@
 /**
- * Raw socket ports follow their interface by its name: when it is gone all that the port has is let go
- * of, and when there is one of that name the port is opened anew, in its place on the switch or on a link.
+ * Some ports follow their interface by its name: when it is gone all that the port has is let go of, and
+ * when there is one of that name the port is opened anew, in its place on the switch or on a link.
  */
-import type { RawSocketOptions } from '../port/options.ts'
 import { explain } from '../text.ts'
-import { LostSwitchPort } from './lost-port.ts'
 import type { PortEntry } from './port-entry.ts'
-import type { OpenPort } from './switch-port.ts'
+import type { OpenPort } from '../port/open-port.ts'
 
 export interface ReopeningParts {
   readonly log: (message: string) => void
@@ -21,46 +19,38 @@ export interface ReopeningParts {
 
 /** What is there was looked at, and is not what the port has open. As a step of the switch's changes. */
 export async function followInterface(entry: PortEntry, parts: ReopeningParts): Promise<void> {
-  const { open, options } = entry
+  const { open } = entry
   const verdict = open.judge?.(open.lookUp?.() ?? null) ?? 'fine'
-  if (verdict === 'fine' || options.type !== 'raw-socket') return
-  if (!(open instanceof LostSwitchPort)) await lose(entry, options, parts)
+  if (verdict === 'fine') return
+  if (open.isPlaceholder !== true) await lose(entry, parts)
   else if (verdict === 'gone') return
-  if (verdict === 'anew') await reopen(entry, options, parts)
+  if (verdict === 'anew') await reopen(entry, parts)
 }
 
-async function lose(
-  entry: PortEntry,
-  options: RawSocketOptions,
-  parts: ReopeningParts,
-): Promise<void> {
-  const { open } = entry
-  const lost = new LostSwitchPort(options, open)
+async function lose(entry: PortEntry, parts: ReopeningParts): Promise<void> {
+  const { open, options } = entry
+  const lost = open.placeholder!(options)
   await exchange(entry, lost, parts)
   await open.close()
   parts.watch(entry)
   // What was to be opened anew at once is not shown as lost.
   if (entry.open.judge?.(entry.open.lookUp?.() ?? null) === 'anew') return
-  parts.log(`raw-socket ${options.id}: failed error=${lost.failure}`)
+  parts.log(`${options.type} ${options.id}: failed error=${lost.failure}`)
   parts.show(entry)
 }
 
-async function reopen(
-  entry: PortEntry,
-  options: RawSocketOptions,
-  parts: ReopeningParts,
-): Promise<void> {
-  const lost = entry.open
+async function reopen(entry: PortEntry, parts: ReopeningParts): Promise<void> {
+  const { open: lost, options } = entry
   let open: OpenPort
   try {
     open = await parts.open(entry)
   } catch (error) {
     // As long as it is the same that is in the way it is said once.
-    const failed = new LostSwitchPort(options, lost, explain(error))
+    const failed = lost.placeholder!(options, explain(error))
     if (entry.failure === failed.failure) return
     entry.open = failed
     entry.failure = failed.failure
-    parts.log(`raw-socket ${options.id}: failed error=${failed.failure}`)
+    parts.log(`${options.type} ${options.id}: failed error=${failed.failure}`)
     parts.show(entry)
     return
   }
@@ -71,7 +61,7 @@ async function reopen(
     throw error
   }
   parts.watch(entry)
-  parts.log(`raw-socket ${options.id}: open again ifname=${open.facts().ifname}`)
+  parts.log(`${options.type} ${options.id}: open again ifname=${open.facts().ifname}`)
   parts.show(entry)
 }
 

@@ -42,15 +42,14 @@ import { checkFree, checkWirable, listLinks, PortEntry } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
 import { openOrPostpone } from './opening.ts'
-import { PostponedSwitchPort } from './postponed-port.ts'
+import { PostponedSwitchPort } from '../port/postponed.control.ts'
 import type { ReopeningParts } from './reopening.ts'
 import { followInterface } from './reopening.ts'
 import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
-import type { EngineAccess, OpenPortContext } from './switch-port.ts'
-import { MemorySwitchPort, openPort } from './switch-port.ts'
+import type { EngineAccess, OpenPortContext } from '../port/open-port.ts'
+import { openPort } from '../port/kinds.control.ts'
 import type { Undo } from './undo.ts'
 import { allOrNothing, doAll } from './undo.ts'
-import { VirtioNetSwitchPort } from './virtio-net-port.ts'
 
 export interface CreateSwitchOptions extends SwitchOptions {
   /** Told what happens that nobody asked for, one line each. Default: silent. */
@@ -300,14 +299,14 @@ class UserspaceSwitch implements Switch {
   }
 
   memoryPort(id: string): MemoryPort {
-    const { open } = this.#ports.entry(id)
-    if (open instanceof MemorySwitchPort) return open.endpoint
+    const { memoryPort } = this.#ports.entry(id).open
+    if (memoryPort !== undefined) return memoryPort
     throw new StateError('NOT_A_MEMORY_PORT', `port "${id}" is not a memory port`)
   }
 
   virtioNetPort(id: string): VirtioNetPort {
-    const { open } = this.#ports.entry(id)
-    if (open instanceof VirtioNetSwitchPort) return open
+    const { virtioNetPort } = this.#ports.entry(id).open
+    if (virtioNetPort !== undefined) return virtioNetPort
     throw new StateError('VIRTIO_NET', `port "${id}" is not a virtio-net port`)
   }
 
@@ -473,7 +472,7 @@ class UserspaceSwitch implements Switch {
   #engineAccess(entry: PortEntry): EngineAccess {
     const { index: port } = entry
     return {
-      call: (call) => this.#engine.request({ op: 'virtio', port, call }),
+      call: (call) => this.#engine.request({ op: 'call', port, call }),
       inject: (frame) => this.#engine.request({ op: 'inject', port, frame }),
       newGuest: () => this.#states.newGuest(entry),
       changed: () => this.#states.connectionChanged(entry, () => this.#agreement.reach()),

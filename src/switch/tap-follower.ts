@@ -6,46 +6,13 @@
  * A queue is attached at once. It is detached when the guest has not used it for a while, because a
  * front-end enables its pairs one after another, and the frames that wait in a queue are lost.
  */
-import type { TapShape } from '../port/tap/queues.ts'
 import { explain } from '../text.ts'
 import type { EngineClient } from '../engine/client.ts'
-import type { OpenPort } from './switch-port.ts'
-import type { ShapedTap } from '../engine/tap-shape.ts'
+import type { OpenPort } from '../port/open-port.ts'
+import type { FollowingTap } from '../port/shape.ts'
+import type { ShapedTap, TapShape } from '../port/shape.ts'
 
 const SETTLE_MS = 100
-
-/** An open TAP as far as it follows. */
-export class FollowingTap {
-  /** As it was opened. */
-  readonly preset: TapShape
-  /** What the engine was asked for last, and what it made of what it has answered. */
-  asked: TapShape
-  current: TapShape
-  /** Lengths of the vnet_hdr that the engine has been asked for and has not answered. */
-  readonly #coming: number[] = []
-  /** Told once. */
-  failure = ''
-
-  constructor(vnetHdrLength: number, queues: number) {
-    const attached = Array.from({ length: queues }, () => true)
-    this.preset = { vnetHdrLength, attached }
-    this.asked = this.preset
-    this.current = this.preset
-  }
-
-  /** The shortest that its vnet_hdr is, or is about to be. */
-  get leastVnetHdrLength(): number {
-    return Math.min(this.current.vnetHdrLength, ...this.#coming)
-  }
-
-  began({ vnetHdrLength }: TapShape): void {
-    this.#coming.push(vnetHdrLength)
-  }
-
-  ended({ vnetHdrLength }: TapShape): void {
-    this.#coming.splice(this.#coming.indexOf(vnetHdrLength), 1)
-  }
-}
 
 export interface FollowParty {
   readonly index: number
@@ -132,9 +99,9 @@ export class TapFollower {
     tap.began(shape)
     try {
       const { failures, ...shaped } = (await this.#engine.request({
-        op: 'shape-tap',
+        op: 'call',
         port,
-        shape,
+        call: { do: 'shape', shape },
       })) as ShapedTap
       tap.current = shaped
       // What was not done is asked for again with the next change.

@@ -1,6 +1,6 @@
 /**
  * The device side of a virtqueue, split or packed: takes descriptor chains that the driver made
- * available, and puts them back used. Both kinds have this face; the port (port/virtio-port.ts) does
+ * available, and puts them back used. Both kinds have this face; the port (port/virtio/engine.ts) does
  * not know which it has.
  *
  *     take -> take -> ...  put -> put -> ...  publish

@@ -5,7 +5,7 @@
  */
 import { Burst, HEAD_WORDS } from '../../src/mem/burst.ts'
 import type { EgressOffloads } from '../../src/offload/egress.ts'
-import type { EnginePort } from '../../src/port/port.ts'
+import type { EnginePort } from '../../src/port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import { Forwarder } from '../../src/engine/forward.ts'
 import { MacTable } from '../../src/engine/mac-table.ts'

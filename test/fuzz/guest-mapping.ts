@@ -6,14 +6,19 @@
 import { ProtocolError } from '../../src/errors.ts'
 import type { GuestRegion } from '../../src/mem/guest-memory.ts'
 import { shim } from '../../src/native/shim.ts'
-import { mapLog, mapRegion, unmapLog, unmapRegions } from '../../src/switch/guest-mapping.ts'
+import {
+  mapLog,
+  mapRegion,
+  unmapLog,
+  unmapRegions,
+} from '../../src/port/vhost-user/guest-mapping.ts'
 import {
   LOG_WINDOWS,
   PORT_WINDOWS_MAX,
   WindowBudget,
   WindowPool,
   windowShares,
-} from '../../src/switch/window-shares.ts'
+} from '../../src/port/vhost-user/window-shares.ts'
 import type { Features } from './features.ts'
 import { check, checkEqual, Operands } from './features.ts'
 

@@ -11,18 +11,18 @@ import { CopyProgram } from '../../src/mem/copy-program.ts'
 import { Window } from '../../src/mem/window.ts'
 import { EventSignals } from '../../src/native/event-signals.ts'
 import { shim } from '../../src/native/shim.ts'
-import { VirtioPort } from '../../src/port/virtio-port.ts'
-import { VirtioScratch } from '../../src/port/virtio-scratch.ts'
+import { VirtioPort } from '../../src/port/virtio/engine.ts'
+import { VirtioScratch } from '../../src/port/virtio/scratch.ts'
 import { COUNTERS_STRIDE } from '../../src/stats/counters.ts'
-import type { VirtioCall } from '../../src/engine/messages.ts'
-import { GuestDevice } from '../../src/switch/guest-device.ts'
-import { MemoryPace } from '../../src/switch/memory-pace.ts'
+import type { VirtioCall } from '../../src/port/virtio/messages.ts'
+import { GuestDevice } from '../../src/port/vhost-user/guest-device.ts'
+import { MemoryPace } from '../../src/port/vhost-user/memory-pace.ts'
 import {
   PORT_WINDOWS_MAX,
   WindowBudget,
   WindowPool,
   windowShares,
-} from '../../src/switch/window-shares.ts'
+} from '../../src/port/vhost-user/window-shares.ts'
 import { prepareEventFd } from '../../src/vhost-user/event-fd.ts'
 import { VhostUserSession } from '../../src/vhost-user/session.ts'
 import type { Features } from './features.ts'

@@ -145,7 +145,7 @@ export const MUTATIONS: readonly Mutation[] = [
   ),
   fuzz(
     'guest-session',
-    'src/switch/guest-device.ts',
+    'src/port/vhost-user/guest-device.ts',
     'a table that fails leaks the descriptors behind',
     'for (const { fd } of regions.slice(mapped.length + 1)) shim.close(fd)',
     '',

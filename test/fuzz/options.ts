@@ -6,7 +6,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { parseConfig } from '../../src/config/load.ts'
 import { formatNetdev, parseNetdev } from '../../src/config/netdev.ts'
-import { OPTION_TABLE } from '../../src/config/option-table.ts'
+import { OPTION_TABLE } from '../../src/port/kinds.control.ts'
 import { ConfigError } from '../../src/errors.ts'
 import type { PortOptions } from '../../src/port/options.ts'
 import type { Features } from './features.ts'

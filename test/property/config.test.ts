@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { parseConfig } from '../../src/config/load.ts'
 import { formatNetdev, parseNetdev } from '../../src/config/netdev.ts'
-import { OPTION_TABLE } from '../../src/config/option-table.ts'
+import { OPTION_TABLE } from '../../src/port/kinds.control.ts'
 import { ConfigError } from '../../src/errors.ts'
 import type { PortOptions } from '../../src/port/options.ts'
 

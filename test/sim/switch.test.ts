@@ -1,7 +1,7 @@
 /** The whole switch with memory ports and a clock of its own; see test/support/sim.ts. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import type { MemoryEnginePort } from '../../src/port/memory-port.ts'
+import type { MemoryEnginePort } from '../../src/port/memory/engine.ts'
 import { ENGINE_LOOP_SECONDS } from '../../src/engine/cells.ts'
 import type { MovingAddress } from '../../src/engine/messages.ts'
 import { frame, Sim } from '../support/sim.ts'

@@ -4,8 +4,9 @@
  */
 import type { Burst } from '../../src/mem/burst.ts'
 import type { IoTier, TapQueue, WatchedSocket } from '../../src/io/tier.ts'
-import { MemoryEndpoint, MemoryEnginePort } from '../../src/port/memory-port.ts'
-import { MemoryRing } from '../../src/port/memory-ring.ts'
+import { MemoryEndpoint } from '../../src/port/memory/control.ts'
+import { MemoryEnginePort } from '../../src/port/memory/engine.ts'
+import { MemoryRing } from '../../src/port/memory/ring.ts'
 import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts'
 import type { Clock } from '../../src/mem/clock.ts'
 import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/engine/cells.ts'

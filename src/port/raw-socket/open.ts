@@ -45,7 +45,7 @@ import type { LinkInfo } from '../interface/link.ts'
 import { getLink, getLinkByIndex } from '../interface/link.ts'
 import { netnsName, openNetns } from '../interface/netns.ts'
 import type { RawSocketOptions } from '../options.ts'
-import type { RawSocketQueue } from '../raw-socket-port.ts'
+import type { RawSocketQueue } from './messages.ts'
 import type { RingGeometry } from './geometry.ts'
 import {
   RESERVE,

@@ -1,20 +1,14 @@
 /**
  * What of an open TAP follows the guest at the other end of a link: the length of its vnet_hdr and
  * which of its queues are attached. The ioctls only; when, is decided in switch/tap-follower.ts, and
- * that nobody reads meanwhile, is seen to in engine/tap-shape.ts.
+ * that nobody reads meanwhile, is seen to in port/tap/shape.ts.
  *
  * A detached queue gets no frames, and a write to it is EIO. Detaching throws away the frames that
  * wait in the queue. Attaching an attached queue and detaching a detached one are EINVAL.
  */
 import { IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE, IFNAMSIZ } from '../../abi/if-tun.ts'
+import { VNET_HDR_LENGTH, VNET_HDR_TUNNEL_LENGTH } from '../../abi/virtio-net.ts'
 import type { Shim } from '../../native/shim.ts'
-
-export interface TapShape {
-  /** Bytes of vnet_hdr before each frame; 0: none, which never changes. */
-  readonly vnetHdrLength: number
-  /** By queue. */
-  readonly attached: readonly boolean[]
-}
 
 /** Also of a descriptor that came from another process; what cannot tell is attached. */
 export function isAttached(shim: Pick<Shim, 'tunGetIff'>, fd: number): boolean {
@@ -42,4 +36,12 @@ export function setVnetHdrLength(
     if (result < 0 && errno === 0) errno = -result
   }
   return errno
+}
+
+/** The vnet_hdr lengths that the data plane can read and write: even, and room for the header. */
+export function isUsableVnetHdrLength(length: number): boolean {
+  return (
+    length === 0 ||
+    (length >= VNET_HDR_LENGTH && length % 2 === 0 && length <= VNET_HDR_TUNNEL_LENGTH)
+  )
 }

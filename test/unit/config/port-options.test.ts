@@ -1,7 +1,7 @@
 /** Options of a port: kinds, ranges, and QEMU's conflict rules with their exact texts. */
 import { describe, expect, test } from 'vitest'
 import { parseNetdev } from '../../../src/config/netdev.ts'
-import { OPTION_TABLE } from '../../../src/config/option-table.ts'
+import { OPTION_TABLE } from '../../../src/port/kinds.control.ts'
 import { portOptionsFromObject } from '../../../src/config/port-options.ts'
 import { ConfigError } from '../../../src/errors.ts'
 

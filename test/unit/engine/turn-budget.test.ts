@@ -1,7 +1,7 @@
 /** What a polled port may cost the others: its bursts, and its time in a turn. */
 import { expect, test } from 'vitest'
 import { Burst, BURST_SIZE_MAX } from '../../../src/mem/burst.ts'
-import type { PolledPort } from '../../../src/port/port.ts'
+import type { PolledPort } from '../../../src/port/contract.ts'
 import type { Clock } from '../../../src/mem/clock.ts'
 import { BYTES_MAX, DESCRIPTORS_MAX, TurnBudget } from '../../../src/engine/turn-budget.ts'
 import { Sim } from '../../support/sim.ts'

@@ -10,10 +10,10 @@ import { UringTier } from '../../../src/io/uring-tier.ts'
 import { makeEventFd } from '../../../src/native/event-fd.ts'
 import { EventSignals } from '../../../src/native/event-signals.ts'
 import { shim } from '../../../src/native/shim.ts'
-import { MemoryEndpoint, MemoryEnginePort } from '../../../src/port/memory-port.ts'
-import { MemoryRing } from '../../../src/port/memory-ring.ts'
-import { PORTS_MAX } from '../../../src/port/port.ts'
-import { VirtioScratch } from '../../../src/port/virtio-scratch.ts'
+import { MemoryEndpoint } from '../../../src/port/memory/control.ts'
+import { MemoryEnginePort } from '../../../src/port/memory/engine.ts'
+import { MemoryRing } from '../../../src/port/memory/ring.ts'
+import { PORTS_MAX } from '../../../src/port/contract.ts'
 import { allocateCounters } from '../../../src/stats/port-counters.ts'
 import { KernelClock } from '../../../src/mem/clock.ts'
 import {
@@ -22,7 +22,7 @@ import {
   SHARED_PENDING,
   SHARED_WORDS,
 } from '../../../src/engine/cells.ts'
-import type { PortDescription } from '../../../src/engine/messages.ts'
+import type { PortDescription } from '../../../src/port/messages.ts'
 import { Engine } from '../../../src/engine/engine.ts'
 import { WarmUp } from '../../../src/engine/warm-up.ts'
 
@@ -41,7 +41,7 @@ class Bench implements Disposable {
   readonly engineCounters = new Float64Array(ENGINE_COUNTERS)
   readonly shared = new Int32Array(SHARED_WORDS)
   readonly engine: Engine
-  readonly scratch: VirtioScratch
+  readonly #shares: { close(): void }[] = []
   readonly warmUp: WarmUp
   /** A member of the switch, that every flood would reach. */
   readonly witness: MemoryEndpoint
@@ -67,17 +67,15 @@ class Bench implements Disposable {
       },
       (events) => makeTier(this.eventFd, events),
     )
-    this.scratch = new VirtioScratch(this.engine.copies)
     const inward = MemoryRing.create()
     const outward = MemoryRing.create()
-    const { engine, scratch } = this
+    const { engine } = this
     engine.addPort(new MemoryEnginePort(0, inward, outward, engine.copies, counters), 0)
     this.witness = new MemoryEndpoint('witness', inward, outward, () => undefined)
     this.warmUp = new WarmUp({
       engine,
       tier: engine.tier,
       copies: engine.copies,
-      scratch,
       signals,
       counters,
       engineCounters,
@@ -85,6 +83,11 @@ class Bench implements Disposable {
       clock,
       portFailed: (port) => this.failed.push(port),
       events: { queueBroken: (port) => this.failed.push(port), driverCalled: () => undefined },
+      share: <T extends { close(): void }>(_kind: string, make: () => T): T => {
+        const shared = make()
+        this.#shares.push(shared)
+        return shared
+      },
       wake: () => void shim.eventfdWrite(this.eventFd),
     })
   }
@@ -92,7 +95,7 @@ class Bench implements Disposable {
   [Symbol.dispose](): void {
     this.engine.removePort(0)
     this.witness.close()
-    this.scratch.close()
+    for (const shared of this.#shares) shared.close()
     this.engine.close()
     this.signals.close()
     shim.close(this.eventFd)

@@ -6,7 +6,7 @@ import {
   SLOT_HEADROOM,
   SLOT_STRIDE,
 } from '../../../src/mem/frame-pool.ts'
-import { MEMORY_FRAME_LENGTH_MAX } from '../../../src/port/memory-port.ts'
+import { MEMORY_FRAME_LENGTH_MAX } from '../../../src/port/memory/control.ts'
 
 const VNET_HDR_LENGTH_MAX = 24
 const pools: FramePool[] = []

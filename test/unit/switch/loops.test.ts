@@ -5,7 +5,7 @@ import type { LoopInfo, SwitchEvents } from '../../../src/switch/api.ts'
 import { Loops, QUIET_MS } from '../../../src/switch/loops.ts'
 import { PortEntry } from '../../../src/switch/port-entry.ts'
 import { PortTable } from '../../../src/switch/port-table.ts'
-import { MemorySwitchPort } from '../../../src/switch/switch-port.ts'
+import { MemorySwitchPort } from '../../../src/port/memory/control.ts'
 
 const SECOND_MS = 1000
 

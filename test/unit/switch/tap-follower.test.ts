@@ -1,9 +1,11 @@
 /** What a TAP is to be, by who is at the other end of its link; and when the engine is asked for it. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { EngineRequest } from '../../../src/engine/messages.ts'
-import type { OpenPort } from '../../../src/switch/switch-port.ts'
+import type { OpenPort } from '../../../src/port/open-port.ts'
 import type { FollowParty } from '../../../src/switch/tap-follower.ts'
-import { FollowingTap, TapFollower, wantedShape } from '../../../src/switch/tap-follower.ts'
+import { FollowingTap } from '../../../src/port/shape.ts'
+import type { TapShape } from '../../../src/port/shape.ts'
+import { TapFollower, wantedShape } from '../../../src/switch/tap-follower.ts'
 
 const [ON, OFF] = [true, false]
 const preset = { vnetHdrLength: 12, attached: [ON, ON, ON, ON] }
@@ -64,7 +66,7 @@ describe('TapFollower', () => {
   let asked: string[]
   let log: string[]
   /** Answers with what was asked for, unless a test says otherwise. */
-  let answer: (request: EngineRequest & { op: 'shape-tap' }) => Promise<unknown>
+  let answer: (shape: TapShape) => Promise<unknown>
   let follower: TapFollower
 
   beforeEach(() => {
@@ -74,12 +76,12 @@ describe('TapFollower', () => {
     failure = undefined
     asked = []
     log = []
-    answer = ({ shape }) => Promise.resolve({ ...shape, failures: [] })
+    answer = (shape) => Promise.resolve({ ...shape, failures: [] })
     const request = (one: EngineRequest): Promise<unknown> => {
-      if (one.op !== 'shape-tap') throw new Error(one.op)
-      const { vnetHdrLength, attached } = one.shape
+      if (one.op !== 'call' || one.call.do !== 'shape') throw new Error(one.op)
+      const { vnetHdrLength, attached } = one.call.shape
       asked.push(`${one.port}: ${vnetHdrLength} ${attached.map(Number).join('')}`)
-      return answer(one)
+      return answer(one.call.shape)
     }
     follower = new TapFollower({ request }, (message) => log.push(message))
   })
@@ -151,7 +153,7 @@ describe('TapFollower', () => {
     let answerFirst: (value: unknown) => void = () => undefined
     answer = () => new Promise((resolve) => (answerFirst = resolve))
     const first = follow([0, 1, 2, 3], 10)
-    answer = ({ shape }) => Promise.resolve({ ...shape, failures: [] })
+    answer = (shape) => Promise.resolve({ ...shape, failures: [] })
     const second = follow()
     answerFirst({ vnetHdrLength: 10, attached: preset.attached, failures: [] })
     await Promise.all([first, second])

@@ -7,7 +7,8 @@ import { describe, expect, test } from 'vitest'
 import { portOptionsFromObject } from '../../../../src/config/port-options.ts'
 import type { TapOptions } from '../../../../src/port/options.ts'
 import { postponedInfo, whyNotPostponed } from '../../../../src/port/tap/postpone.ts'
-import { postponePort, PostponedSwitchPort } from '../../../../src/switch/postponed-port.ts'
+import { postponePort } from '../../../../src/port/kinds.control.ts'
+import { PostponedSwitchPort } from '../../../../src/port/postponed.control.ts'
 
 const ELIGIBLE: TapOptions = {
   type: 'tap',

@@ -1,0 +1,110 @@
+/** The kinds of ports, as the control plane has them: a line each. */
+import { isDeepStrictEqual } from 'node:util'
+import type { DescriptorShare } from './descriptor-budget.ts'
+import { DescriptorBudget } from './descriptor-budget.ts'
+import { memoryKind } from './memory/kind.control.ts'
+import type { ControlKind, OpenPort, OpenPortContext, PortNeeds } from './open-port.ts'
+import type { At, OptionRules } from './option-rules.ts'
+import type { PortOptions, PortType } from './options.ts'
+import { pcapKind } from './pcap/kind.control.ts'
+import { PostponedSwitchPort } from './postponed.control.ts'
+import { rawSocketKind } from './raw-socket/kind.control.ts'
+import { tapKind } from './tap/kind.control.ts'
+import { vhostUserKind } from './vhost-user/kind.control.ts'
+import { virtioNetKind } from './virtio-net/kind.control.ts'
+
+type Kinds = {
+  readonly [T in PortType]: ControlKind<Extract<PortOptions, { type: T }>>
+}
+
+const KINDS: Kinds = {
+  tap: tapKind,
+  'raw-socket': rawSocketKind,
+  'vhost-user': vhostUserKind,
+  'virtio-net': virtioNetKind,
+  pcap: pcapKind,
+  memory: memoryKind,
+}
+
+/** The kind of these options takes them. */
+const kindOf = ({ type }: PortOptions): ControlKind<PortOptions> => KINDS[type]
+
+/** Of the kinds that option strings and config files can name. */
+export const OPTION_TABLE: Readonly<Record<string, OptionRules>> = Object.fromEntries(
+  Object.entries(KINDS).flatMap(([type, { rules }]) => (rules === null ? [] : [[type, rules]])),
+)
+
+/** Options without which there is no port of that type. */
+export function requiredOptions(type: PortType): readonly string[] {
+  return KINDS[type].required ?? []
+}
+
+/** Checks what one option says about another. Throws ConfigError. */
+export function checkOptions(options: PortOptions, at: At): void {
+  kindOf(options).check?.(options, at)
+}
+
+/** Its descriptors are set aside until it is closed. Throws, also SysError DESCRIPTOR_SHARE. */
+export async function openPort(options: PortOptions, context: OpenPortContext): Promise<OpenPort> {
+  const share = DescriptorBudget.ofProcess.take(options.id, descriptorsOf(options))
+  try {
+    return giveBackAtEnd(await kindOf(options).open(options, context, share), share)
+  } catch (error) {
+    share.giveBack()
+    throw error
+  }
+}
+
+/** However the port ends. */
+function giveBackAtEnd(open: OpenPort, share: DescriptorShare): OpenPort {
+  const ending: { close(): Promise<void>; abandon?(): Promise<void> } = open
+  for (const way of ['close', 'abandon'] as const) {
+    const end = ending[way]?.bind(open)
+    if (end !== undefined) ending[way] = () => end().finally(() => share.giveBack())
+  }
+  return open
+}
+
+/** How many it may need. */
+export function descriptorsOf(options: PortOptions): number {
+  return kindOf(options).descriptors(options)
+}
+
+/**
+ * The port in its postponed form, or the reason why it is opened at once. `isIncoming`: the instance
+ * was started to take over from another one.
+ */
+export function postponePort(
+  options: PortOptions,
+  isIncoming: boolean,
+): PostponedSwitchPort | string {
+  const kind = kindOf(options)
+  if (kind.postpone === undefined) {
+    return `a ${options.type} port has nothing that another process could own`
+  }
+  const form = isIncoming ? kind.postpone(options) : 'not started with --incoming'
+  return typeof form === 'string' ? form : new PostponedSwitchPort(options, form, openPort)
+}
+
+/**
+ * The names of the options that differ, of which all change while the port runs; null: it must be made
+ * anew for one of them.
+ */
+export function changedInPlace(before: PortOptions, after: PortOptions): string[] | null {
+  if (before.type !== after.type || before.id !== after.id) return null
+  const [old, wanted] = [before, after] as unknown as Record<string, unknown>[]
+  const keys = [...new Set([...Object.keys(old), ...Object.keys(wanted)])].filter(
+    (key) => !isDeepStrictEqual(old[key], wanted[key]),
+  )
+  return keys.every((key) => kindOf(before).inPlace.includes(key)) ? keys : null
+}
+
+/** Names or numbers of the descriptors that it is given. */
+export function givenDescriptors(options: PortOptions): readonly string[] {
+  return kindOf(options).given?.(options) ?? []
+}
+
+/** What the process must be allowed for it. */
+export function needsOf(options: PortOptions): PortNeeds {
+  return kindOf(options).needs?.(options) ?? {}
+}

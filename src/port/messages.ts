@@ -1,0 +1,20 @@
+/** What the control plane tells the engine thread about ports. All of it is structured-cloned. */
+import type { MemoryDescription } from './memory/messages.ts'
+import type { RecordDescription, ReplayCall, ReplayDescription } from './pcap/messages.ts'
+import type { RawSocketDescription } from './raw-socket/messages.ts'
+import type { TapCall, TapDescription } from './tap/messages.ts'
+import type { VirtioCall, VirtioDescription } from './virtio/messages.ts'
+
+/** What a port is to be made of. */
+export type PortDescription =
+  | TapDescription
+  | RawSocketDescription
+  | MemoryDescription
+  | ReplayDescription
+  | RecordDescription
+  | VirtioDescription
+  /** Not open: its place on the switch or on a link. */
+  | { readonly kind: 'postponed' }
+
+/** What the engine's port is asked between two turns. */
+export type PortCall = TapCall | ReplayCall | VirtioCall

@@ -1,0 +1,156 @@
+/**
+ * The Port contract, as the control plane keeps a port: what was opened, what the engine is told, how it
+ * is shown and closed. One class per kind of port.
+ */
+import type { EventSignals } from '../native/event-signals.ts'
+import type { DescriptorShare } from './descriptor-budget.ts'
+import type { LinkInfo } from './interface/link.ts'
+import type { PortCall, PortDescription } from './messages.ts'
+import type { At, OptionRules } from './option-rules.ts'
+import type { PortOptions } from './options.ts'
+import type { PostponedForm } from './postponed.control.ts'
+import type { FollowingTap } from './shape.ts'
+import type { MemoryPort, VirtioNetPort } from './api.ts'
+
+/** Facts for PortInfo that differ by kind. */
+export interface PortFacts {
+  readonly ifname?: string
+  readonly netns?: string
+  readonly path?: string
+}
+
+/** `gone`: what is open is of no use any more. `anew`: the port is to be opened anew. */
+export type InterfaceVerdict = 'fine' | 'gone' | 'anew'
+
+export interface OpenPort {
+  /**
+   * A TAP on a link to it may stay postponed. Without it, such a TAP is opened when it is wired. The
+   * switch itself accepts it, too.
+   */
+  readonly acceptsPostponedPeer: boolean
+  readonly queues: number
+  readonly vnetHdrLength: number
+  /** TUN_F_* bits that it can be given. */
+  readonly txOffloads: number
+  /** TUN_F_* bits that its frames may need. */
+  readonly rxOffloads: number
+  /** Its TCP segments are never merged: they are a program's, or a file's. */
+  readonly hasNoMerging?: boolean
+  readonly description: PortDescription
+  facts(): PortFacts
+  /** Lets the kernel leave at most these offloads to us; absent: the sender decides. */
+  setOffloads?(wish: number): void
+  setCarrier(isUp: boolean): void
+  /**
+   * Options that change in place are `after` from now on. When it throws, some may be: it is undone by
+   * the opposite call. Absent: none of them is the port's own business.
+   */
+  change?(before: PortOptions, after: PortOptions): void | Promise<void>
+  /** The interface behind it; null: it is gone, or the kernel does not tell. Absent: there is none. */
+  lookUp?(): LinkInfo | null
+  /** A descriptor of that one's network namespace, for the caller to close; -1: ours, or not told. */
+  openNetns?(): number
+  /** What comes in at that interface enters the switch; absent: what the host sends out by it does. */
+  readonly facesOutward?: boolean
+  /** What the state of that interface means for the port; absent: nothing. */
+  judge?(link: LinkInfo | null): InterfaceVerdict
+  /** Takes its place while there is no such interface, or it cannot be opened for that reason. */
+  placeholder?(options: PortOptions, reason?: string): OpenPort
+  /** It is such a one. */
+  readonly isPlaceholder?: boolean
+  /** The outside of it, for the program. */
+  readonly memoryPort?: MemoryPort
+  readonly virtioNetPort?: VirtioNetPort
+  /** Looks again whether the device is what it was; throws when not. */
+  probe?(): void
+  /** It is there and cannot work: why. */
+  readonly failure?: string
+  /** Somebody is at the other end; absent: there is no such thing. */
+  readonly isConnected?: boolean
+  /** The guest uses this queue pair; absent: there are none. */
+  isPairEnabled?(pair: number): boolean
+  /** It is a TAP whose queues and vnet_hdr follow the guest on its link. */
+  readonly tap?: FollowingTap
+  /** The engine has its port: whoever waits at the other end may come. */
+  start?(engine: EngineAccess): void
+  /** Nobody comes any more; the engine still has its port. */
+  stop?(): Promise<void>
+  /** It was found that the port cannot go on. */
+  failed?(): void
+  /** The guest broke one of its queues, which stands still. */
+  queueBroken?(queue: number): void
+  /** The device has something for a driver that asked to be told. */
+  driverCalled?(): void
+  /** The engine has let go of it. */
+  close(): Promise<void>
+  /**
+   * In the place of `close`, when the port was not added after all: what was given to it stays its
+   * giver's. Absent: nothing is ever given.
+   */
+  abandon?(): Promise<void>
+}
+
+/** What a port whose guest comes and goes does to its engine's end. */
+export interface EngineAccess {
+  call(call: PortCall): Promise<unknown>
+  /** A frame enters the switch as if the port had sent it. */
+  inject(frame: Uint8Array): Promise<unknown>
+  /** Another guest takes the port over, none of whose queues runs yet. */
+  newGuest(): Promise<void>
+  /** Connection, offloads or queues have changed; resolves when frames pass accordingly. */
+  changed(): Promise<void>
+  /** Looks again what its peer on a link is; throws when that is not what it was. */
+  probePeer(): void
+}
+
+export interface OpenPortContext {
+  readonly given: ReadonlyMap<string, number>
+  readonly log: (message: string) => void
+  readonly wake: () => void
+  /** For eventfds of a front-end. */
+  readonly signals: EventSignals
+  readonly stateDirectory: string | undefined
+  /** The port cannot go on; what is left of it waits to be closed. */
+  readonly failed: (reason: string) => void
+  /** It takes over from another process, and must not get at what that still has. */
+  readonly takesOver?: boolean
+  /** Its owner leaves a persistent device behind: it is not made anew. */
+  readonly isLeft?: boolean
+  /** Told which queue is opened or set up next. */
+  readonly reached?: (queue: number) => void
+}
+
+/** What a process must be allowed to do for a port. */
+export interface PortNeeds {
+  /** To enter network namespaces. */
+  readonly netns?: boolean
+  /** To open packet sockets. */
+  readonly packets?: boolean
+  /** To start programs: when it is opened, or at its end as well. */
+  readonly programs?: 'opening' | 'end'
+  /** The program is this one, which is setuid perhaps. */
+  readonly helper?: string
+}
+
+/** A kind of port, as the control plane has it. */
+export interface ControlKind<O extends PortOptions> {
+  open(options: O, context: OpenPortContext, share: DescriptorShare): OpenPort | Promise<OpenPort>
+  /** Descriptors that a port may need at most. */
+  descriptors(options: O): number
+  /** Its options; null: it exists in the library's API only. */
+  readonly rules: OptionRules | null
+  /** Options without which there is no such port. */
+  readonly required?: readonly string[]
+  /** What one option says about another. Throws ConfigError. */
+  check?(options: O, at: At): void
+  /** Options that change while it runs: all others are what it is made with. */
+  readonly inPlace: readonly string[]
+  /**
+   * In an instance that takes over from another one: what the port is going to be, or why it is opened at
+   * once. Absent: it has nothing that another process could own.
+   */
+  postpone?(options: O): PostponedForm | string
+  /** Names or numbers of descriptors that it is given. */
+  given?(options: O): readonly string[]
+  needs?(options: O): PortNeeds
+}

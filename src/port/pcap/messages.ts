@@ -1,0 +1,37 @@
+/** What crosses between the threads about files that are replayed and recorded. */
+import type { CaptureRingHandle } from '../../capture/ring.ts'
+
+export interface ReplaySettings {
+  /** At the file's own pace, else as fast as the switch takes them. */
+  readonly isPaced: boolean
+  /** Times it is replayed; 0: for ever. */
+  readonly loop: number
+}
+
+export interface ReplayFile extends ReplaySettings {
+  /** The control plane's, open as long as the port is there. */
+  readonly fd: number
+  /** When it was indexed; a file may grow, but not shrink. */
+  readonly size: number
+  /** In the file. */
+  readonly offset: Int32Array
+  readonly length: Int32Array
+  readonly dueUs: Float64Array
+}
+
+export interface ReplayDescription {
+  readonly kind: 'replay'
+  readonly file: ReplayFile
+}
+
+export interface RecordDescription {
+  readonly kind: 'record'
+  readonly ring: CaptureRingHandle
+  /** Of the one interface of its file. */
+  readonly block: Uint8Array
+}
+
+export interface ReplayCall {
+  readonly do: 'change-replay'
+  readonly settings: ReplaySettings
+}

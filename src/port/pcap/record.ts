@@ -1,0 +1,52 @@
+/** A port that records what it is given, as the control plane keeps it. */
+import { CaptureSession } from '../../capture/capture.ts'
+import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
+import type { OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+import type { PcapOptions } from '../options.ts'
+import type { RecordDescription } from './messages.ts'
+
+export class RecordSwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = false
+  readonly hasNoMerging = true
+  readonly queues = 1
+  readonly vnetHdrLength = 0
+  readonly txOffloads: number = OFFLOADS_ALL
+  readonly rxOffloads = 0
+  readonly description: RecordDescription
+  readonly #path: string
+  readonly #capture: CaptureSession
+  #letGo: () => void = () => undefined
+
+  constructor(options: PcapOptions, context: OpenPortContext) {
+    this.#path = options.record!
+    // The engine's recorder is the port itself: it is detached when the port is removed, and not
+    // before, also when the disk is full.
+    const removed = new Promise<void>((resolve) => (this.#letGo = resolve))
+    const captured = { to: { path: this.#path }, direction: 'out' } as const
+    const detach = (error?: string): Promise<void> => {
+      if (error !== undefined) context.failed(error)
+      return removed
+    }
+    this.#capture = new CaptureSession(0, captured, detach, `port "${options.id}"`)
+    const { block } = this.#capture.describe(options.id, 'record')
+    this.description = { kind: 'record', ring: this.#capture.ring, block }
+  }
+
+  facts(): PortFacts {
+    return { path: this.#path }
+  }
+
+  setCarrier(): void {
+    // Nobody looks.
+  }
+
+  /** From now on the file is this port's: what it held before is gone. */
+  start(): void {
+    this.#capture.begin()
+  }
+
+  async close(): Promise<void> {
+    this.#letGo()
+    await this.#capture.end()
+  }
+}

@@ -1,0 +1,82 @@
+/** A raw socket port as the control plane keeps it. */
+import { TUN_F_USO4, TUN_F_USO6 } from '../../abi/if-tun.ts'
+import { shim } from '../../native/shim.ts'
+import type { LinkInfo } from '../interface/link.ts'
+import type { PortOptions, RawSocketOptions } from '../options.ts'
+import type { OpenRawSocket } from './open.ts'
+import { LostSwitchPort } from './lost.ts'
+import { openRawSocket } from './open.ts'
+import { OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
+import type { PortDescription } from '../messages.ts'
+import type { InterfaceVerdict, OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+
+const USO: number = TUN_F_USO4 | TUN_F_USO6
+
+export class RawSocketSwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = true
+  readonly facesOutward = true
+  readonly queues: number
+  readonly vnetHdrLength: number
+  readonly txOffloads: number
+  readonly rxOffloads: number
+  readonly description: PortDescription
+  readonly lookUp?: () => LinkInfo | null
+  readonly openNetns?: () => number
+  readonly #socket: OpenRawSocket
+  readonly #ifname: string | undefined
+
+  constructor(socket: OpenRawSocket, options: RawSocketOptions) {
+    this.#socket = socket
+    this.#ifname = options.ifname
+    const { queues, geometry, vnetHdrLength, link, hasUso } = socket
+    this.queues = queues.length
+    this.vnetHdrLength = vnetHdrLength
+    // What the interface cannot do itself its kernel does as the frames leave.
+    const plain = hasUso ? OFFLOADS_PLAIN : OFFLOADS_PLAIN & ~USO
+    this.txOffloads = vnetHdrLength === 0 ? 0 : plain
+    // What comes in is as its sender left it: nobody can be told to do less.
+    this.rxOffloads = vnetHdrLength === 0 ? 0 : OFFLOADS_PLAIN
+    this.description = { kind: 'raw-socket', queues, geometry, vnetHdrLength, mtu: link.mtu }
+    if (!socket.isKnown) return
+    this.lookUp = () => socket.lookUp()
+    this.openNetns = () => socket.openNetns()
+  }
+
+  static open(options: RawSocketOptions, context: OpenPortContext): RawSocketSwitchPort {
+    return new RawSocketSwitchPort(openRawSocket(options, { ...context, shim }), options)
+  }
+
+  facts(): PortFacts {
+    return this.#socket.identify()
+  }
+
+  setCarrier(): void {
+    // The interface is the host's, and stays as it is.
+  }
+
+  change(before: PortOptions, after: PortOptions): void {
+    this.#socket.change(before as RawSocketOptions, after as RawSocketOptions)
+  }
+
+  judge(link: LinkInfo | null): InterfaceVerdict {
+    const isBack = this.#ifname !== undefined && this.#socket.isBack(this.#ifname)
+    if (this.#socket.isGone) return isBack ? 'anew' : 'gone'
+    // Without a vnet_hdr the mtu says how long the segments of a TCP frame are.
+    const hasChanged = link !== null && link.mtu !== this.#socket.link.mtu
+    return hasChanged && this.vnetHdrLength === 0 && isBack ? 'anew' : 'fine'
+  }
+
+  placeholder(options: PortOptions, reason?: string): OpenPort {
+    return new LostSwitchPort(options as RawSocketOptions, this, reason)
+  }
+
+  close(): Promise<void> {
+    this.#socket.close()
+    return Promise.resolve()
+  }
+
+  abandon(): Promise<void> {
+    this.#socket.abandon()
+    return Promise.resolve()
+  }
+}

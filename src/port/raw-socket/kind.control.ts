@@ -1,0 +1,33 @@
+/** Raw sockets, as the control plane has them. */
+import { OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
+import type { ControlKind } from '../open-port.ts'
+import type { RawSocketOptions } from '../options.ts'
+import type { PostponedForm } from '../postponed.control.ts'
+import { RawSocketSwitchPort } from './control.ts'
+import { checkRawSocket, rawSocketRules } from './options.ts'
+
+export const rawSocketKind: ControlKind<RawSocketOptions> = {
+  rules: rawSocketRules,
+  check: checkRawSocket,
+  open: (options, context) => RawSocketSwitchPort.open(options, context),
+  // And the namespace, and a socket by which its interface is watched.
+  descriptors: ({ queues = 1 }) => 2 + queues,
+  // The interface is not ours; these are the socket's.
+  inPlace: ['mtu', 'gro', 'promisc', 'bypass'],
+  postpone,
+  given: ({ fd }) => [fd ?? []].flat(),
+  needs: ({ netns, fd }) => ({ netns: netns !== undefined, packets: fd === undefined }),
+}
+
+/** Its owner reads the interface as well: every frame would be there twice. */
+function postpone({
+  ifname,
+  netns,
+  fd,
+  queues = 1,
+  vnet_hdr = true,
+}: RawSocketOptions): PostponedForm | string {
+  if (fd !== undefined) return 'fd= is given: a given descriptor is used'
+  const facts = { ifname: ifname!, ...(netns === undefined ? {} : { netns }) }
+  return { info: `ifname=${ifname}`, queues, txOffloads: vnet_hdr ? OFFLOADS_PLAIN : 0, facts }
+}

@@ -1,0 +1,90 @@
+/**
+ * The place of a raw socket port whose interface is gone: nothing of it is left, and nothing passes. It
+ * goes on when an interface of that name is there.
+ */
+import { ENODEV } from '../../abi/errno.ts'
+import { strerror } from '../../abi/strerror.ts'
+import { shim } from '../../native/shim.ts'
+import type { LinkInfo } from '../interface/link.ts'
+import { getLink } from '../interface/link.ts'
+import { openNetns } from '../interface/netns.ts'
+import type { PortOptions, RawSocketOptions } from '../options.ts'
+import type { PortDescription } from '../messages.ts'
+import type { InterfaceVerdict, OpenPort, PortFacts } from '../open-port.ts'
+
+export class LostSwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = true
+  readonly facesOutward = true
+  readonly isPlaceholder = true
+  readonly description: PortDescription = { kind: 'postponed' }
+  readonly vnetHdrLength = 0
+  readonly rxOffloads = 0
+  readonly queues: number
+  readonly txOffloads: number
+  readonly failure: string
+  #options: RawSocketOptions
+  readonly #facts: PortFacts
+
+  /** `reason` is why there is none. */
+  constructor(options: RawSocketOptions, open: OpenPort, reason?: string) {
+    this.#options = options
+    this.#facts = open.facts()
+    this.queues = open.queues
+    this.txOffloads = open.txOffloads
+    const { ifname } = options
+    const hope =
+      ifname === undefined
+        ? 'give the port another socket'
+        : `the port goes on when there is an interface ${ifname}`
+    const gone = `${strerror(ENODEV)}: the interface ${this.#facts.ifname} was deleted or moved away`
+    this.failure = `${reason ?? gone} (${hope})`
+  }
+
+  facts(): PortFacts {
+    return this.#facts
+  }
+
+  setCarrier(): void {
+    // The switch remembers that it is shut.
+  }
+
+  change(_before: PortOptions, after: PortOptions): void {
+    this.#options = after as RawSocketOptions
+  }
+
+  lookUp(): LinkInfo | null {
+    const { ifname } = this.#options
+    if (ifname === undefined) return null
+    const netnsFd = this.openNetns()
+    // The namespace may have gone with it.
+    if (netnsFd < 0 && this.#options.netns !== undefined) return null
+    try {
+      return getLink(shim, netnsFd, ifname)
+    } catch {
+      return null
+    } finally {
+      if (netnsFd >= 0) shim.close(netnsFd)
+    }
+  }
+
+  openNetns(): number {
+    const { netns } = this.#options
+    try {
+      return netns === undefined ? -1 : openNetns(shim, netns)
+    } catch {
+      return -1
+    }
+  }
+
+  placeholder(options: PortOptions, reason?: string): OpenPort {
+    return new LostSwitchPort(options as RawSocketOptions, this, reason)
+  }
+
+  judge(link: LinkInfo | null): InterfaceVerdict {
+    return link === null ? 'gone' : 'anew'
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve()
+  }
+}

@@ -1,0 +1,21 @@
+/** What crosses between the threads about a raw socket port. */
+import type { RingGeometry } from './geometry.ts'
+
+/** A queue pair, as the control plane has opened it. */
+export interface RawSocketQueue {
+  readonly fd: number
+  /** Number of the window that the ring is. */
+  readonly window: number
+  /** The slot that the kernel fills next. */
+  readonly first: number
+}
+
+export interface RawSocketDescription {
+  readonly kind: 'raw-socket'
+  readonly queues: readonly RawSocketQueue[]
+  readonly geometry: RingGeometry
+  /** Of PACKET_VNET_HDR: 10, or 0 for none. */
+  readonly vnetHdrLength: number
+  /** Of the interface, when it was opened. */
+  readonly mtu: number
+}

@@ -1,0 +1,94 @@
+/** A TAP as the control plane keeps it. */
+import { VNET_HDR_TUNNEL_LENGTH } from '../../abi/virtio-net.ts'
+import { shim } from '../../native/shim.ts'
+import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
+import type { LinkInfo } from '../interface/link.ts'
+import type { OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+import type { TapOptions } from '../options.ts'
+import { FollowingTap } from '../shape.ts'
+import type { TapDescription } from './messages.ts'
+import { OpenTap, openTap } from './open.ts'
+
+export async function openTapPort(
+  options: TapOptions,
+  context: OpenPortContext,
+): Promise<OpenPort> {
+  return new TapSwitchPort(await openTap(options, { ...context, shim }))
+}
+
+/** What a vnet_hdr of that length has room for. */
+function fittingOffloads(vnetHdrLength: number): number {
+  if (vnetHdrLength === 0) return 0
+  return vnetHdrLength >= VNET_HDR_TUNNEL_LENGTH ? OFFLOADS_ALL : OFFLOADS_PLAIN
+}
+
+class TapSwitchPort implements OpenPort {
+  readonly acceptsPostponedPeer = true
+  readonly queues: number
+  readonly txOffloads: number
+  rxOffloads = 0
+  readonly tap: FollowingTap
+  readonly #tap: OpenTap
+  /** What its kernel knows. */
+  readonly #known: number
+  /** What was asked for, of which the kernel may know less. */
+  #wish = 0
+
+  constructor(tap: OpenTap) {
+    this.#tap = tap
+    this.queues = tap.fds.length
+    this.tap = new FollowingTap(tap.vnetHdrLength, tap.fds.length)
+    // TUNSETOFFLOAD limits only what the kernel gives us: it takes every offload from us that fits
+    // into the header. On a link that may be shorter, as a guest without tunnels sends none.
+    this.txOffloads = fittingOffloads(tap.vnetHdrLength)
+    this.#known = tap.probed.hasTunnel ? OFFLOADS_ALL : OFFLOADS_PLAIN
+  }
+
+  get description(): TapDescription {
+    return { kind: 'tap', fds: [...this.#tap.fds], vnetHdrLength: this.#tap.vnetHdrLength }
+  }
+
+  get vnetHdrLength(): number {
+    return this.tap.current.vnetHdrLength
+  }
+
+  facts(): PortFacts {
+    const { ifname, netns } = this.#tap.identify()
+    return { ifname, ...(netns === undefined ? {} : { netns }) }
+  }
+
+  setOffloads(wish: number): void {
+    const fitting = wish & this.#known & fittingOffloads(this.tap.leastVnetHdrLength)
+    if (fitting === this.#wish) return
+    this.#wish = fitting
+    this.rxOffloads = this.#tap.setOffloads(fitting)
+  }
+
+  setCarrier(isUp: boolean): void {
+    this.#tap.setCarrier(isUp)
+  }
+
+  change(before: TapOptions, after: TapOptions): void {
+    this.#tap.change(before, after)
+  }
+
+  lookUp(): LinkInfo | null {
+    return this.#tap.lookUp()
+  }
+
+  openNetns(): number {
+    return this.#tap.openNetns()
+  }
+
+  probe(): void {
+    this.#tap.probe()
+  }
+
+  close(): Promise<void> {
+    return this.#tap.close()
+  }
+
+  abandon(): Promise<void> {
+    return this.#tap.abandon()
+  }
+}

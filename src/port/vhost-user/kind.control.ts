@@ -1,0 +1,25 @@
+/** vhost-user ports, as the control plane has them. */
+import { isAnswered } from '../../sockets/listen.ts'
+import { frontEndFds } from '../descriptor-budget.ts'
+import type { ControlKind } from '../open-port.ts'
+import type { VhostUserOptions } from '../options.ts'
+import type { PostponedForm } from '../postponed.control.ts'
+import { VhostUserSwitchPort } from './control.ts'
+import { checkVhostUser, vhostUserRules } from './options.ts'
+
+export const vhostUserKind: ControlKind<VhostUserOptions> = {
+  rules: vhostUserRules,
+  required: ['path'],
+  check: checkVhostUser,
+  open: (options, context, share) => new VhostUserSwitchPort(options, context, share),
+  descriptors: ({ queues = 1 }) => 1 + frontEndFds(queues),
+  inPlace: ['mtu', 'gro'],
+  postpone,
+}
+
+function postpone({ path, server = true, queues = 1 }: VhostUserOptions): PostponedForm | string {
+  // A front-end that listens has one connection, which the predecessor has.
+  if (server && !isAnswered(path)) return `nobody listens on ${path}`
+  const info = server ? `another process listens on ${path}` : `connects to ${path} later`
+  return { info, queues, txOffloads: 0, facts: { path } }
+}

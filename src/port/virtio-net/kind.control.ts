@@ -1,0 +1,14 @@
+/** In-process virtio-net devices, as the control plane has them. */
+import { FDS_PER_FILE } from '../descriptor-budget.ts'
+import type { ControlKind } from '../open-port.ts'
+import type { VirtioNetOptions } from '../options.ts'
+import { VirtioNetSwitchPort } from './control.ts'
+import { virtioNetRules } from './options.ts'
+
+export const virtioNetKind: ControlKind<VirtioNetOptions> = {
+  rules: virtioNetRules,
+  open: (options, context) => new VirtioNetSwitchPort(options, context),
+  descriptors: ({ queues = 1 }) => FDS_PER_FILE + queues,
+  // VIRTIO 1.3 §5.1.4.1: the device must not modify its mtu.
+  inPlace: ['gro'],
+}

@@ -1,0 +1,24 @@
+/** What crosses between the threads about a virtio-net device, a guest's or one in process. */
+import type { GuestRegion } from '../../mem/guest-memory.ts'
+import type { QueueSetup } from '../../virtio/device-queue.ts'
+import type { VirtioNegotiated } from '../../virtio/negotiated.ts'
+import type { RssConfig } from '../../virtio/rss.ts'
+import type { RxFilterSettings } from '../../virtio/rx-filter.ts'
+
+export interface VirtioDescription {
+  readonly kind: 'virtio'
+}
+
+/** What the engine's port of a guest is asked between two turns; see port/virtio/engine.ts. */
+export type VirtioCall =
+  | { readonly do: 'negotiate'; readonly negotiated: VirtioNegotiated }
+  | { readonly do: 'memory'; readonly regions: readonly GuestRegion[] }
+  | { readonly do: 'start'; readonly queue: number; readonly setup: QueueSetup }
+  | { readonly do: 'stop'; readonly queue: number }
+  | { readonly do: 'enable'; readonly queue: number; readonly isEnabled: boolean }
+  | { readonly do: 'call' | 'kick'; readonly queue: number; readonly fd: number }
+  | { readonly do: 'queue-log'; readonly queue: number; readonly logAddress: number }
+  | { readonly do: 'log'; readonly window: number }
+  | { readonly do: 'filter'; readonly filter: RxFilterSettings | null }
+  | { readonly do: 'rss'; readonly rss: RssConfig | null }
+  | { readonly do: 'reset' }

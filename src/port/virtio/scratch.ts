@@ -1,0 +1,27 @@
+/**
+ * What the virtio ports of one engine share: memory for headers and tables that is in use only within
+ * one call, or until the copy program has run. Each port would else have seven windows of its own.
+ */
+import type { CopyProgram } from '../../mem/copy-program.ts'
+import { FlowSteering } from '../../virtio/flow-steering.ts'
+import { FrameSink } from '../../virtio/frame-sink.ts'
+import { FrameSource } from '../../virtio/frame-source.ts'
+
+/** Queue pairs of one device. */
+export const QUEUE_PAIRS_MAX = 128
+
+export class VirtioScratch {
+  readonly source: FrameSource = new FrameSource()
+  readonly sink: FrameSink
+  readonly steering: FlowSteering = new FlowSteering(QUEUE_PAIRS_MAX)
+
+  constructor(copies: CopyProgram) {
+    this.sink = new FrameSink(copies)
+  }
+
+  close(): void {
+    this.source.close()
+    this.sink.close()
+    this.steering.close()
+  }
+}
