@@ -12,7 +12,7 @@ import type { PortOptions } from '../../src/port/options.ts'
 import type { Features } from './features.ts'
 import { check, checkEqual, Operands } from './features.ts'
 
-const TYPES = Object.keys(OPTION_TABLE) as (keyof typeof OPTION_TABLE)[]
+const TYPES = Object.keys(OPTION_TABLE)
 const KEYS = [...new Set(TYPES.flatMap((type) => Object.keys(OPTION_TABLE[type])))]
 // prettier-ignore
 const VALUES = [
@@ -83,7 +83,7 @@ export function fuzzOptions(input: Uint8Array, seen: Features): void {
 function checkOptions(options: PortOptions): void {
   checkEqual(Object.getPrototypeOf(options), Object.prototype, 'prototype of options')
   check(TYPES.includes(options.type as never), 'a type that exists')
-  const rules = OPTION_TABLE[options.type as keyof typeof OPTION_TABLE]
+  const rules = OPTION_TABLE[options.type]
   for (const [key, value] of Object.entries(options)) {
     if (key === 'type') continue
     check(Object.hasOwn(rules, key), `option ${key}`)
