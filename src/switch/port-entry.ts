@@ -80,7 +80,8 @@ export class PortEntry {
     const { options, open } = this
     // Where there is no such option there is nothing to merge.
     if (open.hasNoMerging === true) return false
-    return (!('gro' in options) || options.gro !== false) && (open.rxOffloads & TSO) === 0
+    const gro = 'gro' in options ? options.gro : undefined
+    return gro !== false && (open.rxOffloads & TSO) === 0
   }
 
   get #state(): PortState {

@@ -82,7 +82,7 @@ export function fuzzOptions(input: Uint8Array, seen: Features): void {
 /** Nothing but the table's options, of the kinds that it says. */
 function checkOptions(options: PortOptions): void {
   checkEqual(Object.getPrototypeOf(options), Object.prototype, 'prototype of options')
-  check(TYPES.includes(options.type as never), 'a type that exists')
+  check(TYPES.includes(options.type), 'a type that exists')
   const rules = OPTION_TABLE[options.type]
   for (const [key, value] of Object.entries(options)) {
     if (key === 'type') continue
