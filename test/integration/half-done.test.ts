@@ -279,7 +279,7 @@ test.each(Object.keys(KINDS))(
     await keepSocketThread(KINDS[kind].type === 'tap')
     await open()
     // A descriptor that was sent is the engine's: that it never gets there, is the end of the engine.
-    const steps = await failEachStep(adding(KINDS[kind]), 'before virtio')
+    const steps = await failEachStep(adding(KINDS[kind]), 'before call')
     expect(steps).toEqual(expect.arrayContaining(['before add-port', 'after add-port']))
   },
   300_000,
