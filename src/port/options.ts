@@ -81,7 +81,8 @@ export interface RawSocketOptions extends CommonOptions, GroOption {
   readonly vnet_hdr?: boolean
   /** Frames leave past the queueing discipline (PACKET_QDISC_BYPASS); default off. */
   readonly bypass?: boolean
-  /** KiB of kernel memory for frames that wait, for each queue, 256..1048576; default 16384. */
+  /** KiB of kernel memory for frames that wait, for each queue, 256..262144; default 16384. A
+   *  port has at most 1048576. */
   readonly 'ring-kb'?: number
 }
 

@@ -23,9 +23,10 @@ export const SLOT_LENGTH: number = align64(FRAME_AT_MAX + FRAME_LENGTH_MAX)
 /** Slots of a block, at most: 241 pages, of which the kernel allocates 256 in one piece when it can. */
 const SLOTS_PER_BLOCK = 15
 const PAGE = 4096
-/** Least and most KiB of a ring, for each queue. */
+/** Least and most KiB of a ring, for each queue; and of all rings of a port. The kernel's own memory. */
 export const RING_KB_MIN = 256
-export const RING_KB_MAX = 1_048_576
+export const RING_KB_MAX = 262_144
+export const RINGS_KB_MAX = 1_048_576
 export const RING_KB_DEFAULT = 16_384
 
 /** Of one ring. */

@@ -1,6 +1,6 @@
 /** Options of a raw socket: what each may be, and what one says about another. */
 import type { RawSocketOptions } from '../options.ts'
-import { RING_KB_MAX, RING_KB_MIN } from './geometry.ts'
+import { RING_KB_DEFAULT, RING_KB_MAX, RING_KB_MIN, RINGS_KB_MAX } from './geometry.ts'
 import { checkIfname, fail, GRO, ID, MTU } from '../option-rules.ts'
 import type { At, OptionRules } from '../option-rules.ts'
 
@@ -19,7 +19,14 @@ export const rawSocketRules: OptionRules = {
 }
 
 export function checkRawSocket(options: RawSocketOptions, at: At): void {
-  const { ifname, fd } = options
+  const { ifname, fd, queues = 1, 'ring-kb': ringKb = RING_KB_DEFAULT } = options
+  if (queues * ringKb > RINGS_KB_MAX) {
+    fail(
+      at('ring-kb'),
+      `${queues} rings of ${ringKb} KiB are more than the ${RINGS_KB_MAX} KiB that a port may have`,
+      'give a smaller ring-kb=, or fewer queues',
+    )
+  }
   if (fd !== undefined) {
     const others = (['ifname', 'netns', 'queues'] as const).filter(
       (key) => options[key] !== undefined,
