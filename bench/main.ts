@@ -18,15 +18,10 @@ import { offloadSpeed } from './micro.ts'
 import { ovsMixedTcp } from './ovs.ts'
 import type { RawPeer } from './raw.ts'
 import { RawBed } from './raw.ts'
-import type { MixedPeer, TapPeer } from './topology.ts'
+import type { Figure } from './report.ts'
+import { median, Report, sorted } from './report.ts'
+import type { AutoPeer, MixedPeer, TapPeer } from './topology.ts'
 import { Bed, compile, end, ROOT, sleep, TAP_PEERS } from './topology.ts'
-
-interface Figure {
-  readonly row: string
-  readonly peer: string
-  readonly unit: string
-  readonly values: number[]
-}
 
 interface Scale {
   readonly rounds: number
@@ -52,36 +47,16 @@ const RAW_TCP_PEERS: readonly RawPeer[] = ['framepump', 'ovs', 'c-reference']
 
 const tapRow = (run: Row<TapPeer>['run']): Row<TapPeer> => ({ peers: TAP_PEERS, run })
 
-class Report {
-  readonly figures: Figure[] = []
-
-  add(row: string, peer: string, unit: string, value: number): void {
-    const known = this.figures.find(
-      (figure) => figure.row === row && figure.peer === peer && figure.unit === unit,
-    )
-    if (known === undefined) this.figures.push({ row, peer, unit, values: [value] })
-    else known.values.push(value)
-  }
-}
-
 const ROWS: Readonly<Record<string, Row>> = {
   'tap-60': frameRow('tap-60', 60),
   'tap-1514': frameRow('tap-1514', 1514),
-  'tap-tcp': tapRow(async (scale, peers, report) => {
-    await inTurn(scale, peers, async (peer) => {
-      await withBed(peer, true, async (bed) => {
-        const [cpuBefore, bytesBefore] = [bed.cpuSeconds(), bed.receivedBytes()]
-        report.add('tap-tcp', peer, 'Gbit/s', await bed.tcp(scale.seconds))
-        const pieces = (bed.receivedBytes() - bytesBefore) / 65536
-        report.add(
-          'tap-tcp',
-          peer,
-          'us CPU/64 KiB',
-          ((bed.cpuSeconds() - cpuBefore) * 1e6) / pieces,
-        )
-      })
-    })
-  }),
+  'tap-tcp': tapRow((scale, peers, report) =>
+    inTurn(scale, peers, (peer) =>
+      withBed(peer, true, (bed) => measureTcp('tap-tcp', peer, bed, scale, report)),
+    ),
+  ),
+  'auto-60': autoRow(false, (...on) => Promise.resolve(measureFrames('auto-60', 60, ...on))),
+  'auto-tcp': autoRow(true, (...on) => measureTcp('auto-tcp', ...on)),
   'tcp-to-plain': mixedRow('tcp-to-plain', [true, false]),
   'tcp-from-plain': mixedRow('tcp-from-plain', [false, true]),
   offloads: offloadRow(),
@@ -168,7 +143,7 @@ async function inTurn<P extends string>(
 }
 
 async function withBed(
-  peer: TapPeer,
+  peer: TapPeer | 'auto',
   hasVnetHdr: boolean | readonly [boolean, boolean],
   use: (bed: Bed) => Promise<void>,
 ): Promise<void> {
@@ -183,13 +158,59 @@ async function withBed(
 function frameRow(row: string, length: number): Row<TapPeer> {
   return tapRow((scale, peers, report) =>
     inTurn(scale, peers, (peer) =>
-      withBed(peer, false, async (bed) => {
-        const { mpps, cpuNs } = bed.frames(length, scale.seconds)
-        report.add(row, peer, 'Mpps', mpps)
-        report.add(row, peer, 'ns CPU/frame', cpuNs)
-      }),
+      withBed(peer, false, (bed) =>
+        Promise.resolve(measureFrames(row, length, peer, bed, scale, report)),
+      ),
     ),
   )
+}
+
+function measureFrames(
+  row: string,
+  length: number,
+  peer: string,
+  bed: Bed,
+  scale: Scale,
+  report: Report,
+): void {
+  const { mpps, cpuNs } = bed.frames(length, scale.seconds)
+  report.add(row, peer, 'Mpps', mpps)
+  report.add(row, peer, 'ns CPU/frame', cpuNs)
+}
+
+async function measureTcp(
+  row: string,
+  peer: string,
+  bed: Bed,
+  scale: Scale,
+  report: Report,
+): Promise<void> {
+  const [cpuBefore, bytesBefore] = [bed.cpuSeconds(), bed.receivedBytes()]
+  report.add(row, peer, 'Gbit/s', await bed.tcp(scale.seconds))
+  const pieces = (bed.receivedBytes() - bytesBefore) / 65536
+  report.add(row, peer, 'us CPU/64 KiB', ((bed.cpuSeconds() - cpuBefore) * 1e6) / pieces)
+}
+
+/** The tier that `--io auto` takes beside the one that it does not take. */
+function autoRow(
+  hasVnetHdr: boolean,
+  measure: (peer: AutoPeer, bed: Bed, scale: Scale, report: Report) => Promise<void>,
+): Row<AutoPeer> {
+  let other: TapPeer = 'read-write'
+  return {
+    peers: ['auto', 'other-tier'],
+    run: (scale, peers, report) =>
+      inTurn(scale, peers, (peer) =>
+        withBed(peer === 'auto' ? 'auto' : other, hasVnetHdr, async (bed) => {
+          if (peer === 'auto') {
+            const isUring = bed.tier === 'io_uring-multishot'
+            other = isUring ? 'read-write' : 'io_uring-multishot'
+            process.stderr.write(`auto: ${bed.tier}\n`)
+          }
+          await measure(peer, bed, scale, report)
+        }),
+      ),
+  }
 }
 
 /** Round trips from the first frame on; beside a load of so many frames a second. */
@@ -375,13 +396,6 @@ async function captureRow(
     report.add(row, peer, 'MB written', statSync(file).size / 1e6)
     rmSync(file, { force: true })
   })
-}
-
-const sorted = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b)
-const median = (values: readonly number[]): number => {
-  const all = sorted(values)
-  const middle = all.length >> 1
-  return all.length % 2 === 1 ? all[middle] : (all[middle - 1] + all[middle]) / 2
 }
 
 /** Median of the ratios round by round, to the reference of the same round. */

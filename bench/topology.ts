@@ -17,6 +17,8 @@ export const CLI: string = join(ROOT, 'dist/cli/main.js')
 
 export type TapPeer = 'io_uring-multishot' | 'read-write' | 'c-reference'
 export type MixedPeer = TapPeer | 'ovs'
+/** What `--io auto` takes, and the tier that it did not take. */
+export type AutoPeer = 'auto' | 'other-tier'
 export const TAP_PEERS: readonly TapPeer[] = ['io_uring-multishot', 'read-write', 'c-reference']
 
 export function sh(program: string, ...args: string[]): string {
@@ -150,7 +152,7 @@ export class Bed extends Ends {
 
   /** `far` is what the second port is: a device in the switch's process counts its frames itself. */
   static async make(
-    peer: TapPeer,
+    peer: TapPeer | 'auto',
     hasVnetHdr: boolean | readonly [boolean, boolean],
     capture?: CaptureChoice,
     far: 'tap' | 'virtio-net' = 'tap',
@@ -221,6 +223,13 @@ export class Bed extends Ends {
       ],
       { stdio: ['ignore', 'ignore', 'pipe'] },
     )
+  }
+
+  /** The tier that framepump uses. */
+  get tier(): TapPeer {
+    const tier = /switch: started io=(\S+)/.exec(this.#output)?.[1] as TapPeer | undefined
+    if (tier === undefined) throw new Error(`no tier: ${this.#output}`)
+    return tier
   }
 
   override received(): number {

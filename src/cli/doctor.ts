@@ -4,8 +4,9 @@ import { delimiter, join } from 'node:path'
 import { SECCOMP_GET_ACTION_AVAIL, SECCOMP_RET_ERRNO } from '../abi/seccomp.ts'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError } from '../errors.ts'
-import { cheaperAio } from '../io/measure.ts'
-import { cheaperTier, probeTiers } from '../io/probe.ts'
+import { inMicroseconds } from '../io/choice.ts'
+import type { Probe } from '../io/probe.ts'
+import { probe } from '../io/probe.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import { shim, shimFailure, shimPath } from '../native/shim.ts'
 import { listLinks } from '../port/interface/link.ts'
@@ -30,14 +31,15 @@ interface Finding {
 type Facts = Readonly<Record<string, string | number | boolean | null | readonly string[]>>
 
 export async function doctor(options: { readonly json?: boolean }): Promise<number> {
-  const hasShim = shimFailure === undefined
+  const probed = shimFailure === undefined ? probe() : undefined
+  const hasShim = probed !== undefined
   const findings = [
     nativeShim(),
     ...(hasShim ? [tunNode()] : []),
     capabilities(),
-    ...(hasShim ? tiers() : []),
+    ...(hasShim ? tiers(probed) : []),
     hugePages(),
-    ...(hasShim ? [aio(), systemCallFilter()] : []),
+    ...(hasShim ? [aio(probed), systemCallFilter()] : []),
     openFiles(),
     lockedMemory(),
     ...programs(),
@@ -128,17 +130,19 @@ function capabilities(): Finding {
   return lacking('capabilities', `without ${facts.lacking.join(', ')}`, mend, facts)
 }
 
-function tiers(): Finding[] {
-  const probes = probeTiers()
-  const auto = cheaperTier(probes).name
-  return probes.map(({ name, reason, writeNs }) => {
+function tiers({ tiers: found, auto, why, isAioWorth }: Probe): Finding[] {
+  return found.map(({ name, reason, costs }) => {
+    const isAuto = name === auto.name
     if (reason !== undefined) {
       const mend = 'Linux 6.7 or newer; in a container allow the io_uring calls'
       return lacking(`io ${name}`, `${reason}; read-write does the same`, mend)
     }
-    const cost = writeNs === undefined ? '' : `, ${writeNs} ns a write`
-    const detail = `available${cost}${name === auto ? ', used by --io auto' : ''}`
-    return good(`io ${name}`, detail, { writeNs: writeNs ?? null, isAuto: name === auto })
+    const way = name === 'read-write' && isAioWorth ? ' by AIO' : ''
+    const each =
+      costs === undefined ? '' : `, ${inMicroseconds(costs)} a frame of 60 and of 65000 bytes`
+    const facts = { shortNs: costs?.shortNs ?? null, longNs: costs?.longNs ?? null, isAuto }
+    const use = isAuto ? `, used by --io auto: ${why}` : ''
+    return good(`io ${name}`, `available${each}${way}${use}`, isAuto ? { ...facts, why } : facts)
   })
 }
 
@@ -153,15 +157,13 @@ function hugePages(): Finding {
   return good('huge pages', detail, { free, total, sizeBytes: sizeKb * 1024 })
 }
 
-function aio(): Finding {
+function aio({ isAioWorth }: Probe): Finding {
   const signals = EventSignals.open()
   signals.close()
   if (signals.neverWaits) {
-    const isWorth = cheaperAio()
-    isWorth?.close()
-    const use = isWorth === null ? 'not worth it' : 'used'
+    const use = isAioWorth ? 'used' : 'not worth it'
     const detail = `signals to guests never wait; for bursts of the tier read-write ${use}`
-    return good('aio', detail, { isUsedForBursts: isWorth !== null })
+    return good('aio', detail, { isUsedForBursts: isAioWorth })
   }
   return lacking(
     'aio',

@@ -32,7 +32,7 @@ import {
 
 export type EngineSettings = Pick<
   EngineWorkerData,
-  'io' | 'pace' | 'macAgingS' | 'macTableSize' | 'dropsReservedGroups'
+  'io' | 'usesAio' | 'pace' | 'macAgingS' | 'macTableSize' | 'dropsReservedGroups'
 >
 
 /** Of the engine, since its start; `mac_entries` is how many there are now. */

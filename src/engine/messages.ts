@@ -15,6 +15,8 @@ export interface EngineSettingsInPlace {
 
 export interface EngineWorkerData extends EngineSettingsInPlace {
   readonly io: IoTierName
+  /** Of the tier read-write. */
+  readonly usesAio: boolean
   readonly macTableSize: number
   readonly counters: SharedArrayBuffer
   readonly engineCounters: SharedArrayBuffer

@@ -1,6 +1,7 @@
 /** Entry of the engine thread: builds the engine and serves the control plane between its turns. */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { Recorder } from '../capture/recorder.ts'
+import { Aio } from '../io/aio.ts'
 import { ReadWriteTier } from '../io/read-write-tier.ts'
 import type { IoTier, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
@@ -28,7 +29,7 @@ const recorders = new Map<number, Recorder>()
 
 function makeTier(events: TierEvents): IoTier {
   return data.io === 'read-write'
-    ? new ReadWriteTier(data.eventFd, events)
+    ? new ReadWriteTier(data.eventFd, events, () => (data.usesAio ? Aio.open() : null))
     : new UringTier(data.eventFd, events)
 }
 

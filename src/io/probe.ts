@@ -1,5 +1,5 @@
 /**
- * Which tiers this machine offers, why not, and which is the faster one. Every feature and operation
+ * Which tiers this machine offers, why not, and which is the faster one (choice.ts). Every feature and operation
  * is asked for one by one: kernels differ, and containers forbid.
  */
 import {
@@ -16,10 +16,10 @@ import { FramepumpError, SysError } from '../errors.ts'
 import { FramePool } from '../mem/frame-pool.ts'
 import { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
-import { Aio } from './aio.ts'
 import { BufferRing } from './buffer-ring.ts'
-import type { WriteCosts } from './measure.ts'
-import { measureWrites, readWriteNs } from './measure.ts'
+import { chooseWay, inMicroseconds, readWriteWay } from './choice.ts'
+import type { FrameCosts, Way, WayCosts } from './measure.ts'
+import { measureWays } from './measure.ts'
 import { OPERATIONS } from './uring-limits.ts'
 import { Uring } from './uring.ts'
 import { CQ_ENTRIES, POOL_SLOTS, SQ_ENTRIES } from './uring-tier.ts'
@@ -29,57 +29,73 @@ export interface TierProbe {
   readonly name: IoTierName
   /** Why the tier cannot be used; absent: it can. */
   readonly reason?: string
-  /** Nanoseconds that one write of a batch costs (measure.ts); absent: there is no choice. */
-  readonly writeNs?: number
+  /** What a frame costs; absent: it was not measured. */
+  readonly costs?: FrameCosts
 }
 
-/** io_uring-multishot, then read-write, with what a write costs when both can be used. */
-export function probeTiers(): TierProbe[] {
-  const found = tryUring(measureAll)
-  if (typeof found === 'string') {
-    return [{ name: 'io_uring-multishot', reason: found }, { name: 'read-write' }]
-  }
-  return [
-    { name: 'io_uring-multishot', writeNs: found.uringNs },
-    { name: 'read-write', writeNs: readWriteNs(found) },
-  ]
+export interface TierChoice {
+  readonly name: IoTierName
+  /** Bursts of the tier read-write go by Linux AIO. */
+  readonly usesAio: boolean
+  /** Why it is not io_uring-multishot. */
+  readonly reason?: string
 }
 
-/** The tier to use for a wish, and why it is not io_uring-multishot. */
-export function chooseTier(wish: 'auto' | IoTierName): { name: IoTierName; reason?: string } {
-  if (wish === 'read-write') return { name: wish }
-  if (wish === 'io_uring-multishot') {
-    const lack = tryUring(() => null)
-    if (lack === null) return { name: wish }
-    throw new SysError('IO_URING_UNAVAILABLE', `io_uring-multishot cannot be used: ${lack}`, {
-      hint: 'use --io read-write or auto',
-    })
-  }
-  return cheaperTier(probeTiers())
+export interface Probe {
+  /** io_uring-multishot, then read-write. */
+  readonly tiers: readonly [TierProbe, TierProbe]
+  /** What `auto` takes. */
+  readonly auto: TierChoice
+  /** Why, also when it is io_uring-multishot. */
+  readonly why: string
+  /** The tier read-write would use AIO. */
+  readonly isAioWorth: boolean
 }
 
-/** The choice of `auto`. */
-export function cheaperTier(probes: readonly TierProbe[]): { name: IoTierName; reason?: string } {
-  const [uring, { name, writeNs: otherNs }] = probes
-  if (uring.reason !== undefined) return { name, reason: uring.reason }
-  if (otherNs! < uring.writeNs!) {
-    return { name, reason: `faster here: ${otherNs} ns a write, ${uring.writeNs} ns by io_uring` }
-  }
-  return { name: uring.name }
-}
-
-/** Takes 30 ms, mostly for the end of the AIO context. */
-function measureAll(uring: Uring): WriteCosts {
-  const aio = Aio.open()
-  try {
-    return measureWrites(aio, uring)
-  } finally {
-    aio?.close()
+/** Looks for the tiers and measures those there are: a tenth of a second. */
+export function probe(): Probe {
+  const lack = uringLack()
+  const costs = measureWays(lack === undefined ? ['io_uring', 'aio', 'calls'] : READ_WRITE_WAYS)
+  const plain = readWriteWay(costs)
+  const { way, name, why } = chooseWay(costs)
+  const uring: TierProbe = { name: 'io_uring-multishot', ...costsOf(costs.io_uring) }
+  const readWrite: TierProbe = { name: 'read-write', ...costsOf(costs[plain]) }
+  const reason = lack ?? readWriteReason(why, costs)
+  return {
+    tiers: [lack === undefined ? uring : { ...uring, reason: lack }, readWrite],
+    auto: { name, usesAio: way === 'aio', ...(name === 'read-write' ? { reason } : {}) },
+    why: lack ?? why,
+    isAioWorth: plain === 'aio',
   }
 }
 
-/** What `use` makes of a ring, or why there can be none. */
-function tryUring<T>(use: (uring: Uring) => T): T | string {
+/** The tier to use for a wish. */
+export function chooseTier(wish: 'auto' | IoTierName): TierChoice {
+  if (wish === 'auto') return probe().auto
+  if (wish === 'read-write') {
+    return { name: wish, usesAio: readWriteWay(measureWays(READ_WRITE_WAYS)) === 'aio' }
+  }
+  const lack = uringLack()
+  if (lack === undefined) return { name: wish, usesAio: false }
+  throw new SysError('IO_URING_UNAVAILABLE', `io_uring-multishot cannot be used: ${lack}`, {
+    hint: 'use --io read-write or auto',
+  })
+}
+
+const READ_WRITE_WAYS: readonly Way[] = ['aio', 'calls']
+
+function costsOf(costs: FrameCosts | undefined): { readonly costs?: FrameCosts } {
+  return costs === undefined ? {} : { costs }
+}
+
+function readWriteReason(why: string, costs: WayCosts): string {
+  const [own, uring] = [costs[readWriteWay(costs)], costs.io_uring]
+  if (own === undefined || uring === undefined) return why
+  return `${why}: ${inMicroseconds(uring)} where read-write takes ${inMicroseconds(own)}`
+}
+
+/** Why the tier io_uring-multishot cannot be used; undefined: it can. */
+export function uringLack(): string | undefined {
   let uring: Uring
   try {
     // As large as the engine's: what does not fit the limits does not fit them here.
@@ -110,7 +126,7 @@ function tryUring<T>(use: (uring: Uring) => T): T | string {
     } finally {
       pool.close()
     }
-    return use(uring)
+    return undefined
   } finally {
     uring.close()
   }

@@ -11,7 +11,8 @@ import {
   TUN_F_USO6,
 } from '../abi/if-tun.ts'
 import { ConfigError } from '../errors.ts'
-import type { IoTierName, OffloadName, SwitchOptions, SwitchSettings } from './api.ts'
+import type { TierChoice } from '../io/probe.ts'
+import type { OffloadName, SwitchOptions, SwitchSettings } from './api.ts'
 import type { EngineSettings } from '../engine/client.ts'
 import type { EngineSettingsInPlace } from '../engine/messages.ts'
 
@@ -40,9 +41,10 @@ export function checkSwitchOptions(options: SwitchOptions): void {
 }
 
 /** What the engine is made with, where it is not given. */
-export function engineSettings(options: SwitchOptions, io: IoTierName): EngineSettings {
+export function engineSettings(options: SwitchOptions, tier: TierChoice): EngineSettings {
   return {
-    io,
+    io: tier.name,
+    usesAio: tier.usesAio,
     macTableSize: options.macTableSize ?? 8192,
     ...settingsInPlace(options),
   }

@@ -95,7 +95,7 @@ class UserspaceSwitch implements Switch {
     this.#stateDirectory = options.stateDirectory
     this.#isIncoming = options.incoming ?? false
     this.runState = this.#isIncoming ? 'inmigrate' : 'running'
-    this.#engine = new EngineClient(engineSettings(options, tier.name), {
+    this.#engine = new EngineClient(engineSettings(options, tier), {
       portFailed: (index, errno) => this.#states.portFailed(index, errno),
       queueBroken: (index, queue, reason) => this.#states.queueBroken(index, queue, reason),
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),

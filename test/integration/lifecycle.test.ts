@@ -321,3 +321,26 @@ test('every command has help, and doctor tells what it found', async () => {
   const findings = JSON.parse(stdout) as { subject: string; isGood: boolean }[]
   expect(findings.find(({ subject }) => subject === 'tun')).toMatchObject({ isGood: true })
 })
+
+interface TierFinding {
+  readonly subject: string
+  readonly isGood: boolean
+  readonly detail: string
+  readonly facts: { shortNs: number; longNs: number; isAuto: boolean; why?: string }
+}
+
+test('doctor tells what frames cost on each tier, and why auto takes the one', async () => {
+  const { stdout } = await cli('doctor', '--json')
+  const tiers = (JSON.parse(stdout) as TierFinding[]).filter(({ subject }) =>
+    subject.startsWith('io '),
+  )
+  expect(tiers.map(({ subject }) => subject)).toEqual(['io io_uring-multishot', 'io read-write'])
+  for (const { detail, facts } of tiers.filter(({ isGood }) => isGood)) {
+    const { shortNs, longNs } = facts
+    const figures = `${(shortNs / 1000).toFixed(2)} and ${(longNs / 1000).toFixed(1)} us a frame`
+    expect(detail).toContain(`available, ${figures} of 60 and of 65000 bytes`)
+  }
+  const [auto, ...others] = tiers.filter(({ facts }) => facts.isAuto)
+  expect(others).toEqual([])
+  expect(auto.detail).toContain(`, used by --io auto: ${auto.facts.why}`)
+})

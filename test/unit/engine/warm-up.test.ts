@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Recorder } from '../../../src/capture/recorder.ts'
 import { createCaptureRing } from '../../../src/capture/ring.ts'
-import { probeTiers } from '../../../src/io/probe.ts'
+import { uringLack } from '../../../src/io/probe.ts'
 import { ReadWriteTier } from '../../../src/io/read-write-tier.ts'
 import type { IoTier, TierEvents } from '../../../src/io/tier.ts'
 import { UringTier } from '../../../src/io/uring-tier.ts'
@@ -102,7 +102,7 @@ class Bench implements Disposable {
   }
 }
 
-const lacks = probeTiers().find(({ name }) => name === 'io_uring-multishot')?.reason
+const lacks = uringLack()
 const fdCount = (): number => readdirSync('/proc/self/fd').length
 
 describe.each([

@@ -1,12 +1,12 @@
 /** How many slots are in rotation: what the traffic needs, and no more than the cache holds. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { BufferRing } from '../../../src/io/buffer-ring.ts'
-import { probeTiers } from '../../../src/io/probe.ts'
+import { uringLack } from '../../../src/io/probe.ts'
 import { Uring } from '../../../src/io/uring.ts'
 import { FramePool } from '../../../src/mem/frame-pool.ts'
 
 const SLOTS = 128
-const lacks = probeTiers().find(({ name }) => name === 'io_uring-multishot')?.reason
+const lacks = uringLack()
 const why = lacks === undefined ? '' : ` (skipped: ${lacks})`
 
 describe.skipIf(lacks !== undefined)(`slots in rotation${why}`, () => {

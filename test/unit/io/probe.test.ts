@@ -1,58 +1,50 @@
 /** The choice of a tier: what is forced is taken, `auto` takes the cheaper one of those there are. */
+import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { Aio } from '../../../src/io/aio.ts'
-import { cheaperAio, measureWrites } from '../../../src/io/measure.ts'
-import { chooseTier, probeTiers } from '../../../src/io/probe.ts'
-import { Uring } from '../../../src/io/uring.ts'
+import { chooseWay } from '../../../src/io/choice.ts'
+import { measureWays } from '../../../src/io/measure.ts'
+import { chooseTier, probe } from '../../../src/io/probe.ts'
 
 test('a forced tier is taken without a reason', () => {
   for (const name of ['read-write', 'io_uring-multishot'] as const) {
-    expect(chooseTier(name)).toEqual({ name })
+    const choice = chooseTier(name)
+    expect([choice.name, choice.reason]).toEqual([name, undefined])
   }
+  expect(chooseTier('io_uring-multishot').usesAio).toBe(false)
 })
 
-test('both tiers are found, each with what a write costs', () => {
-  const [uring, readWrite] = probeTiers()
-  expect([uring.name, readWrite.name]).toEqual(['io_uring-multishot', 'read-write'])
-  for (const { reason, writeNs } of [uring, readWrite]) {
+test('both tiers are found, each with what frames cost', () => {
+  const { tiers } = probe()
+  expect(tiers.map(({ name }) => name)).toEqual(['io_uring-multishot', 'read-write'])
+  for (const { reason, costs } of tiers) {
     expect(reason).toBeUndefined()
-    expect(writeNs).toBeGreaterThan(10)
-    expect(writeNs).toBeLessThan(100_000)
+    expect(costs!.shortNs).toBeGreaterThan(100)
+    // They are copied twice.
+    expect(costs!.longNs).toBeGreaterThan(costs!.shortNs)
+    expect(costs!.longNs).toBeLessThan(10_000_000)
   }
 })
 
-test('auto takes io_uring without a reason, or says why not and what both cost', () => {
-  const { name, reason } = chooseTier('auto')
-  if (name === 'io_uring-multishot') expect(reason).toBeUndefined()
-  else {
-    const [, systemCallNs, uringNs] = /(\d+) ns a write, (\d+) ns by io_uring/.exec(reason!)!
-    expect(Number(systemCallNs)).toBeLessThan(Number(uringNs))
+test('auto says why it is not io_uring, with what both cost', () => {
+  const { auto, why, tiers, isAioWorth } = probe()
+  expect(why).toMatch(/^io_uring (saves|takes) .*\d % .* a frame$/)
+  if (auto.name === 'io_uring-multishot') {
+    expect([auto.reason, auto.usesAio]).toEqual([undefined, false])
+  } else {
+    expect(auto.usesAio).toBe(isAioWorth)
+    const figures = tiers.map(({ costs }) => (costs!.shortNs / 1000).toFixed(2))
+    expect(auto.reason).toMatch(new RegExp(`^${why}: ${figures[0]} and .*${figures[1]} and `))
   }
 })
 
-test('measuring leaves the ring as it was', () => {
-  const uring = new Uring(64, 128)
-  try {
-    measureWrites(null, uring)
-    expect(uring.pending).toBe(0)
-    uring.submit()
-    expect(uring.tail()).toBe(uring.head)
-  } finally {
-    uring.close()
+test('every way is measured, and nothing of it is left open', () => {
+  const fds = readdirSync('/proc/self/fd').length
+  const costs = measureWays(['io_uring', 'aio', 'calls'])
+  expect(readdirSync('/proc/self/fd').length).toBe(fds)
+  expect(Object.keys(costs)).toEqual(['io_uring', 'aio', 'calls'])
+  for (const { shortNs, longNs } of Object.values(costs)) {
+    expect(Number.isFinite(shortNs + longNs)).toBe(true)
   }
-})
-
-test('AIO is measured, taken where it is the cheaper way, and left closed where not', () => {
-  const aio = Aio.open()!
-  const { systemCallNs, aioNs, uringNs } = measureWrites(aio, null)
-  aio.close()
-  expect(systemCallNs).toBeGreaterThan(10)
-  expect(aioNs).toBeGreaterThan(10)
-  expect(uringNs).toBe(Infinity)
-  expect(measureWrites(null, null).aioNs).toBe(Infinity)
-  const cheaper = cheaperAio()
-  // A factor that no noise makes: then the choice is known.
-  if (aioNs * 2 < systemCallNs) expect(cheaper).not.toBeNull()
-  if (systemCallNs * 2 < aioNs) expect(cheaper).toBeNull()
-  cheaper?.close()
+  expect(measureWays([])).toEqual({})
+  expect(chooseWay(costs).way).toBeTypeOf('string')
 })

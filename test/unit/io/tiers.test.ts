@@ -5,7 +5,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { EAGAIN, EBADF, EFAULT } from '../../../src/abi/errno.ts'
 import { Aio } from '../../../src/io/aio.ts'
-import { probeTiers } from '../../../src/io/probe.ts'
+import { uringLack } from '../../../src/io/probe.ts'
 import { ReadWriteTier } from '../../../src/io/read-write-tier.ts'
 import type { IoTier, TierEvents } from '../../../src/io/tier.ts'
 import { TapQueue } from '../../../src/io/tier.ts'
@@ -130,7 +130,7 @@ class Bench implements TierEvents, Disposable {
   }
 }
 
-const lacks = probeTiers().find(({ name }) => name === 'io_uring-multishot')?.reason
+const lacks = uringLack()
 function openAio(): Aio {
   const aio = Aio.open()
   if (aio === null) throw new Error('this kernel has no AIO')
@@ -144,7 +144,6 @@ const tiers: [IoTierName, string, (eventFd: number, events: TierEvents) => IoTie
     (eventFd, events) => new ReadWriteTier(eventFd, events, () => null),
   ],
   ['read-write', 'by AIO', (eventFd, events) => new ReadWriteTier(eventFd, events, openAio)],
-  ['read-write', 'the cheaper one', (eventFd, events) => new ReadWriteTier(eventFd, events)],
   ['io_uring-multishot', 'one ring', (eventFd, events) => new UringTier(eventFd, events)],
 ]
 
