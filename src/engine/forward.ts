@@ -136,6 +136,11 @@ export class Forwarder {
     if (!isUp) this.macTable.forgetPort(index)
   }
 
+  /** Ports that a flood reaches. */
+  get memberCount(): number {
+    return this.#memberCount
+  }
+
   /** Held ports get nothing and give nothing, and have no part in floods. */
   setHeld(indexes: readonly number[], isHeld: boolean): void {
     for (const index of indexes) {

@@ -50,6 +50,12 @@ export class Housekeeping {
     this.#onLoops = onLoops
   }
 
+  /** The next tick does all of it, whenever the last one was. */
+  soon(): void {
+    this.#nextTickUs = 0
+    this.#nextSweepUs = 0
+  }
+
   /** The clock has just been read. @hot */
   tick(nowUs: number): void {
     if (nowUs < this.#nextTickUs) return

@@ -23,6 +23,11 @@ import type { Engine } from './engine.ts'
 const ROUNDS = 1500
 /** The time that it takes at most. */
 const LIMIT_MS = 200
+/**
+ * Housekeeping comes so often then: V8 gives compiled code up at the first thing that it has never seen in it,
+ * and every turn of a running engine may meet that.
+ */
+const TICK_ROUNDS = 16
 /** Frames of a burst: one, as at light load, and more. */
 const BURSTS: readonly number[] = [1, 1, 2, 1, 4, 1, 1, 16]
 const FRAME_LENGTH = 98
@@ -121,26 +126,35 @@ export class WarmUp {
 function exchange(ends: readonly FarEnd[], surroundings: WarmUpSurroundings): number {
   const { engine, shared, wake } = surroundings
   if (ends.length < 2) return 0
-  const pending = Atomics.exchange(shared, SHARED_PENDING, 0)
+  let isPending = false
+  // It would reach the others as well.
+  const mayFlood = engine.forwarder.memberCount === ends.length
   const until = performance.now() + LIMIT_MS
   const half = ends.length >> 1
   let passed = 0
   const frames = ends.map((_, from) => ends.map((__, to) => frameBetween(from, to)))
+  const floods = ends.map((_, from) => frameBetween(from, from).fill(0xff, 0, 6))
   for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
     const count = BURSTS[round % BURSTS.length]
+    if (round % TICK_ROUNDS === 0) engine.tickSoon()
     for (let from = 0; from < ends.length; from++) {
       const to =
         (round & 7) === 7 ? (from + (round >> 3)) % ends.length : (from + half) % ends.length
-      for (let sent = 0; sent < count; sent++) ends[from].send(frames[from][to])
+      const isFlood = mayFlood && (round & 15) === 5
+      const frame = isFlood ? floods[from] : frames[from][to]
+      for (let sent = 0; sent < count; sent++) ends[from].send(frame)
       // The first turn finds them as it falls asleep, where there was nothing before.
       for (let turn = 0; turn < 3; turn++) {
+        // The control plane goes on asking, and a turn before an answer does not sleep.
+        if (Atomics.exchange(shared, SHARED_PENDING, 0) !== 0) isPending = true
         wake()
         engine.turn(true, 0)
       }
-      passed += ends[to].drain()
+      if (isFlood) for (const end of ends) passed += end.drain()
+      else passed += ends[to].drain()
     }
   }
-  if (pending !== 0) Atomics.store(shared, SHARED_PENDING, pending)
+  if (isPending) Atomics.store(shared, SHARED_PENDING, 1)
   return passed
 }
 

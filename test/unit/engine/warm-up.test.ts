@@ -1,6 +1,6 @@
 /** The engine warms up on frames of its own, and nothing of that is left. */
 import { readdirSync } from 'node:fs'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Recorder } from '../../../src/capture/recorder.ts'
 import { createCaptureRing } from '../../../src/capture/ring.ts'
 import { uringLack } from '../../../src/io/probe.ts'
@@ -155,6 +155,22 @@ describe.each([
       engineCounters[ENGINE_BURSTS] = 1
       warmUp.expect(tap(12))
       expect(warmUp.run()).toBe(0)
+    })
+
+    test('floods, where every other port is held, reach none of those', () => {
+      const { warmUp, engine, counters } = bench
+      engine.hold([0])
+      let most = 0
+      const flooded = vi.spyOn(engine.forwarder, 'memberCount', 'get')
+      warmUp.expect(tap(12))
+      expect(warmUp.run()).toBeGreaterThan(100)
+      for (const { value } of flooded.mock.results) most = Math.max(most, value as number)
+      // Its own two, so it may.
+      expect(most).toBe(2)
+      expect(engine.release([0])).toEqual([])
+      engine.turn(false, 0)
+      expect(bench.witness.receive()).toBeNull()
+      expect(counters.every((count) => count === 0)).toBe(true)
     })
 
     test('is left out while a capture runs', () => {
