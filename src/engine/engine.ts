@@ -26,6 +26,7 @@ import { Housekeeping } from './housekeeping.ts'
 import { Intake } from './intake.ts'
 import { fillWithFrame } from './lone-frame.ts'
 import { MacTable } from './mac-table.ts'
+import { TapBudget } from './tap-budget.ts'
 import { TierReports } from './tier-reports.ts'
 import { TurnBudget } from './turn-budget.ts'
 
@@ -81,6 +82,7 @@ export class Engine implements EngineServices {
   readonly #polled: PolledPort[] = this.#intake.polled
   readonly #faults: FaultWatch = new FaultWatch()
   readonly #budget: TurnBudget = new TurnBudget()
+  readonly #tapBudget: TapBudget
   readonly #hasFailed: Uint8Array = new Uint8Array(PORTS_MAX)
   /** Places in `#polled` of the ports whose frames the tier may not have given to the kernel yet. */
   readonly #unreleased: Int32Array = new Int32Array(PORTS_MAX)
@@ -116,9 +118,11 @@ export class Engine implements EngineServices {
       portFailed: (index, errno) => this.portFailed(index, errno),
     })
     this.#tier = makeTier(reports)
+    this.#tapBudget = new TapBudget(this.#tier)
     this.#housekeeping = new Housekeeping(
       this.#tier,
       this.#budget,
+      this.#tapBudget,
       this.#macTable,
       this.#polled,
       options.engineCounters,
@@ -191,7 +195,9 @@ export class Engine implements EngineServices {
       if (frames === 0) this.#clock.read()
       frames += burst.count
       this.#forward(burst, queue.port, queue.index)
+      this.#tapBudget.spent(burst.count, this.forwarder.costNs)
     }
+    if (frames > 0) this.#tapBudget.endTurn()
     if (this.#polled.length > 0 && !this.#isPaused) frames += this.#poll(frames)
     if (frames > 0) {
       this.forwarder.endTurn()

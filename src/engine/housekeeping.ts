@@ -12,6 +12,7 @@ import {
 } from './cells.ts'
 import type { MovingAddress } from './messages.ts'
 import type { MacTable } from './mac-table.ts'
+import type { TapBudget } from './tap-budget.ts'
 import type { TurnBudget } from './turn-budget.ts'
 
 const TICK_US = 20_000
@@ -25,6 +26,7 @@ export class Housekeeping {
   macAgingS = 0
   readonly #tier: IoTier
   readonly #budget: TurnBudget
+  readonly #tapBudget: TapBudget
   readonly #macTable: MacTable
   readonly #polled: readonly PolledPort[]
   readonly #counters: Float64Array
@@ -37,6 +39,7 @@ export class Housekeeping {
   constructor(
     tier: IoTier,
     budget: TurnBudget,
+    tapBudget: TapBudget,
     macTable: MacTable,
     polled: readonly PolledPort[],
     counters: Float64Array,
@@ -44,6 +47,7 @@ export class Housekeeping {
   ) {
     this.#tier = tier
     this.#budget = budget
+    this.#tapBudget = tapBudget
     this.#macTable = macTable
     this.#polled = polled
     this.#counters = counters
@@ -62,6 +66,7 @@ export class Housekeeping {
     this.#nextTickUs = nowUs + TICK_US
     this.#tier.retry()
     this.#budget.recover(nowUs)
+    this.#tapBudget.recover(nowUs)
     if (nowUs >= this.#nextSweepUs) {
       this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
       this.#isSweeping = true

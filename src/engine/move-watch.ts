@@ -21,7 +21,7 @@ export const LOOP_MOVES = 20
 /** Pairs of ports that are told apart; the moves of others count for the whole. */
 const PAIRS_MAX = 16
 /** Of the moves of the busiest pair, those of another that is told as well: whoever talks moves now and then. */
-const PART = 8
+const PART = 2
 
 const NONE: readonly MovingAddress[] = []
 

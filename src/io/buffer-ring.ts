@@ -46,6 +46,8 @@ export class BufferRing {
   #restingCount = 0
   /** Slots that are with the kernel or in a burst should be so many. */
   #rotation: number
+  /** They may be so many. */
+  #most: number
   /** Bytes of a frame, on the average of the last turn that had some. */
   #frameLength = 0
   #turns = 0
@@ -57,6 +59,7 @@ export class BufferRing {
     this.#mask = pool.slots - 1
     this.#resting = new Int32Array(pool.slots)
     this.#rotation = Math.min(ROTATION_MIN, pool.slots)
+    this.#most = pool.slots
     this.#dataAt = pool.window.address + SLOT_HEADROOM
     this.#window = Window.map(pool.slots * BUF_LENGTH)
     this.#words = new Int32Array(this.#window.buffer)
@@ -102,8 +105,14 @@ export class BufferRing {
   widen(): void {
     this.#turns = 0
     if (2 * this.#rotation * this.#frameLength > ROTATION_BYTES) return
-    this.#rotation = Math.min(2 * this.#rotation, this.#slots)
+    this.#rotation = Math.min(2 * this.#rotation, this.#most)
     this.#wake()
+  }
+
+  /** From now on so many are in rotation at most; those that are too many rest when they come back. */
+  limit(most: number): void {
+    this.#most = Math.max(1, Math.min(most, this.#slots))
+    this.#rotation = Math.min(this.#rotation, this.#most)
   }
 
   /** Offers resting slots until as many are in rotation as should be. */

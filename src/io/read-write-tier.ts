@@ -50,6 +50,7 @@ const WAKE_DATA = -2
 const SOCKET_DATA = -3
 
 const RETRY_MS = 20
+const NO_LIMIT = 0x7fff_ffff
 
 export class ReadWriteTier implements IoTier {
   readonly name: IoTierName = 'read-write'
@@ -68,6 +69,9 @@ export class ReadWriteTier implements IoTier {
   readonly #ready: Int32Array = new Int32Array(EVENTS_MAX)
   #readyCount = 0
   #readyAt = 0
+  /** Frames that a turn may read, and those that this one still may. */
+  #framesMax = NO_LIMIT
+  #framesLeft = NO_LIMIT
   #writes = 0
   /** To sockets. */
   #sends = 0
@@ -158,15 +162,20 @@ export class ReadWriteTier implements IoTier {
     // It is watched all the time.
   }
 
+  limitFrames(most: number): void {
+    this.#framesMax = most
+  }
+
   /** @hot */
   nextBurst(burst: Burst): TapQueue | null {
     // The slots of the burst before this one are about to be overwritten.
     this.flush()
-    while (this.#readyAt < this.#readyCount) {
+    while (this.#readyAt < this.#readyCount && this.#framesLeft > 0) {
       const queue = this.#queues[this.#ready[this.#readyAt++]]
       if (queue == null || !queue.isReading) continue
       const result = this.#read(queue)
       if (result > 0) {
+        this.#framesLeft -= result
         this.#fill(burst, queue, result)
         return queue
       }
@@ -180,7 +189,7 @@ export class ReadWriteTier implements IoTier {
    * are asked for than came the last time. @hot
    */
   #read(queue: TapQueue): number {
-    const asked = queue.readAhead
+    const asked = queue.readAhead < this.#framesLeft ? queue.readAhead : this.#framesLeft
     const aio = this.#aio
     const result =
       aio === null || asked < BATCH_MIN
@@ -324,6 +333,9 @@ export class ReadWriteTier implements IoTier {
   /** @hot */
   endTurn(waitUs: number): void {
     this.flush()
+    this.#framesLeft = this.#framesMax
+    // The others are read first in the next turn, before those that were read in this one are found again.
+    if (this.#readyAt < this.#readyCount) return
     if (waitUs === 0) {
       // Without a TAP there is nothing to look for: what wakes a sleep needs no look while awake.
       if (this.#reading > 0) this.#wait(0)

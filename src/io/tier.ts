@@ -86,6 +86,11 @@ export interface IoTier {
   arm(socket: WatchedSocket): void
   /** A read of any queue may still complete. */
   readonly isReading: boolean
+  /**
+   * The turns to come read so many frames at most, of all queues together, and each begins with another
+   * queue. Frames that are on their way already come all the same.
+   */
+  limitFrames(most: number): void
   /** Fills the burst with the next frames of one queue; null: nothing more in this turn. */
   nextBurst(burst: Burst): TapQueue | null
   /**

@@ -181,6 +181,10 @@ export class UringTier implements IoTier {
     this.#uring.push(IORING_OP_POLL_ADD, socket.fd, 0, 0, 0, POLLIN, userData, 0, 0)
   }
 
+  limitFrames(most: number): void {
+    this.#free.limit(most)
+  }
+
   /** @hot */
   nextBurst(burst: Burst): TapQueue | null {
     const uring = this.#uring
@@ -387,9 +391,10 @@ export class UringTier implements IoTier {
     this.#uring.push(READ_FRAMES, queue.fd, 0, 0, 0, 0, queue.id << KIND_BITS, 0, BUFFER_GROUP)
   }
 
+  /** The one that was first the last time is the last one: it may have taken all slots that there were. */
   #startReadsAgain(): void {
-    for (let k = 0; k < this.#rearmCount; k++) {
-      const queue = this.#queues[this.#rearm[k]]
+    for (let k = 1; k <= this.#rearmCount; k++) {
+      const queue = this.#queues[this.#rearm[k < this.#rearmCount ? k : 0]]
       if (queue != null && !queue.isReading && !queue.isClosing && !this.#isPaused) {
         this.#startRead(queue)
       }

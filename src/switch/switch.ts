@@ -99,7 +99,8 @@ class UserspaceSwitch implements Switch {
       portFailed: (index, errno) => this.#states.portFailed(index, errno),
       queueBroken: (index, queue, reason) => this.#states.queueBroken(index, queue, reason),
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
-      loops: (moving) => loops.seen(moving),
+      // At the end the ports go one by one, each time leaving what looks like another loop.
+      loops: (moving) => void (this.#closing ?? loops.seen(moving)),
       failed: (error) => {
         this.runState = 'shutdown'
         this.events.emit('engine-failed', error)

@@ -1,8 +1,9 @@
 /**
- * Two TAPs of the daemon on one bridge of the kernel: whatever is sent to everybody goes round for ever,
- * in both directions.
+ * Two ports that are connected outside the switch: whatever is sent to everybody goes round for ever, in
+ * both directions.
  *
  *     [daemon]--x1 (TAP)--[bridge x0]--x2 (TAP)--[daemon]
+ *     [daemon]--x1 (raw socket)--veth pair--x2 (raw socket)--[daemon]--x0 (TAP)
  */
 import { expect, test } from 'vitest'
 import type { Daemon } from '../support/lab.ts'
@@ -20,18 +21,16 @@ interface Storm {
   readonly events: unknown[]
 }
 
-/** A daemon with ports `a` and `b`, between which one frame goes round. */
-async function raiseStorm(lab: Lab): Promise<Storm> {
+/** A daemon with ports `a` and `b`, between which frames go round, and as many other TAPs. */
+async function raiseStorm(lab: Lab, frames = 1, others = 0): Promise<Storm> {
   const netns = lab.netns()
   const port = (id: string, ifname: string): string[] => [
     '--port',
     `tap,id=${id},ifname=${ifname},netns=${netns},up=on`,
   ]
-  const daemon = await lab.daemon(...port('a', 'x1'), ...port('b', 'x2'))
-  const events: unknown[] = []
-  daemon.client.events.on('event', (event, data) => {
-    if (event === 'LOOP_DETECTED') events.push(data)
-  })
+  const rest = Array.from({ length: others }, (_, k) => port(`o${k}`, `y${k}`)).flat()
+  const daemon = await lab.daemon(...port('a', 'x1'), ...port('b', 'x2'), ...rest)
+  const events = loopEvents(daemon)
   const ip = (...args: string[]): string => sh('ip', '-n', netns, 'link', ...args)
   ip('add', IFNAME, 'type', 'bridge', 'mcast_snooping', '0')
   for (const ifname of ['x1', 'x2']) ip('set', ifname, 'master', IFNAME)
@@ -40,8 +39,19 @@ async function raiseStorm(lab: Lab): Promise<Storm> {
     const states = sh('bridge', '-n', netns, 'link').match(/state \w+/g) ?? []
     return states.length === 2 && states.every((state) => state === 'state forwarding')
   })
-  await lab.send(netns, [frameHex(BROADCAST, SENDER, 1)])
+  await lab.send(netns, broadcasts(frames))
   return { daemon, netns, events }
+}
+
+const broadcasts = (count: number): string[] =>
+  Array.from({ length: count }, (_, k) => frameHex(BROADCAST, SENDER, k))
+
+function loopEvents(daemon: Daemon): unknown[] {
+  const events: unknown[] = []
+  daemon.client.events.on('event', (event, data) => {
+    if (event === 'LOOP_DETECTED') events.push(data)
+  })
+  return events
 }
 
 const loopSeconds = async (daemon: Daemon): Promise<number> =>
@@ -116,7 +126,7 @@ test('a port that is set down ends the storm, and one that goes on is told again
   await answer(daemon, 'netdev_add', { type: 'tap', id: 'd', ifname: 'x2', netns, up: 'on' })
   sh('ip', '-n', netns, 'link', 'set', 'x2', 'master', IFNAME)
   await until('the storm is back', async () => {
-    await lab.send(netns, [frameHex(BROADCAST, SENDER, 2)])
+    await lab.send(netns, broadcasts(1))
     return (await loopSeconds(daemon)) > before
   })
   await until('it is told as another one', () => events.length === 2)
@@ -131,4 +141,47 @@ test('a daemon in the midst of a storm ends when it is told to', async () => {
   expect(await daemon.process.stop('SIGTERM')).toBe(0)
   expect(daemon.process.stderr).toContain('stopping reason=SIGTERM')
   expect(lab.exec(netns, 'ls', '/sys/class/net').split('\n')).not.toContain('x1')
+})
+
+test('where each frame goes to many ports there are few of them in a turn', async () => {
+  const OTHERS = 40
+  await using lab = new Lab()
+  const { daemon } = await raiseStorm(lab, 500, OTHERS)
+  const look = async (): Promise<[frames: number, bursts: number]> => [
+    await received(daemon),
+    (await daemon.execute<{ bursts: number }>('query-switch-stats')).bursts,
+  ]
+  await stormsOn(daemon)
+  const [frames, bursts] = await look()
+  await stormsOn(daemon)
+  const [framesLater, burstsLater] = await look()
+  // A turn is a burst or two, and has time for a thousand writes.
+  expect((framesLater - frames) / (burstsLater - bursts)).toBeLessThan(40)
+  await until('it is told', async () => (await loopSeconds(daemon)) > 0)
+  await answer(daemon, 'netdev_del', { id: 'b' })
+})
+
+test('a veth pair with both ends on the switch is a loop as well', async () => {
+  await using lab = new Lab()
+  const netns = lab.netns()
+  sh('ip', '-n', netns, 'link', 'add', 'x1', 'type', 'veth', 'peer', 'name', 'x2')
+  for (const ifname of ['x1', 'x2']) sh('ip', '-n', netns, 'link', 'set', ifname, 'up')
+  const raw = (id: string, ifname: string): string[] => [
+    '--port',
+    `raw-socket,id=${id},ifname=${ifname},netns=${netns}`,
+  ]
+  const tap = `tap,id=t,ifname=${IFNAME},netns=${netns},up=on`
+  const daemon = await lab.daemon(...raw('a', 'x1'), ...raw('b', 'x2'), '--port', tap)
+  const events = loopEvents(daemon)
+  await lab.send(netns, broadcasts(1))
+  await until('it is told', () => events.length > 0)
+  expect(events[0]).toMatchObject({ mac: SENDER, ports: ['a', 'b'] })
+  await stormsOn(daemon)
+  await answer(daemon, 'query-ports')
+  await answer(daemon, 'netdev_del', { id: 'b' })
+  await until('no frame goes round', async () => {
+    const before = await received(daemon)
+    return before === (await received(daemon))
+  })
+  expect(events).toHaveLength(1)
 })

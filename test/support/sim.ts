@@ -33,6 +33,7 @@ class NoTier implements IoTier {
   arm(): void {}
   pause(): void {}
   resume(): void {}
+  limitFrames(): void {}
   nextBurst(_burst: Burst): TapQueue | null {
     return null
   }

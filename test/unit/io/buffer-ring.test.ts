@@ -48,6 +48,25 @@ describe.skipIf(lacks !== undefined)(`slots in rotation${why}`, () => {
     expect(ring.rotation).toBe(128)
   })
 
+  test('never more than they may be, from the next frames on', () => {
+    for (let n = 0; n < 3; n++) ring.widen()
+    expect(ring.rotation).toBe(128)
+    ring.limit(5)
+    ring.widen()
+    expect(ring.rotation).toBe(5)
+    for (let n = 0; n < 20_000; n++) turn(60)
+    expect(ring.rotation).toBe(5)
+    ring.limit(0)
+    expect(ring.rotation).toBe(1)
+    ring.limit(1000)
+    const seen = []
+    for (let n = 0; n < 8; n++) {
+      ring.widen()
+      seen.push(ring.rotation)
+    }
+    expect(seen).toEqual([2, 4, 8, 16, 32, 64, 128, 128])
+  })
+
   test('long frames halve them turn by turn, to what the cache holds', () => {
     for (let n = 0; n < 3; n++) ring.widen()
     const seen = []

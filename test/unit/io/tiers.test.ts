@@ -205,6 +205,45 @@ describe.each(tiers)('%s, %s', (name, _, make) => {
       expect(got).toEqual(Array.from({ length: FRAMES }, (_, n) => n))
     })
 
+    test('a turn reads as many frames as it may, of each queue in its turn', () => {
+      const { tier, burst } = start()
+      const MOST = 6
+      const FRAMES = 90
+      tier.limitFrames(MOST)
+      const fars = [0, 1, 2].map((port) => bench.queue(port).far)
+      for (let n = 0; n < FRAMES; n++) for (const far of fars) bench.send(far, n)
+      const read = [0, 0, 0]
+      const turns: number[][] = []
+      let before = [0, 0, 0]
+      bench.turns(
+        () => {
+          if (read.some((count, port) => count > before[port])) turns.push([...read])
+          before = [...read]
+          return read.every((count) => count === FRAMES)
+        },
+        ({ port }) => void (read[port] += burst.count),
+      )
+      const sums = turns.map((counts) => counts.reduce((sum, count) => sum + count, 0))
+      // What is on its way already when the limit comes is read as well.
+      for (let turn = 4; turn < sums.length; turn++) {
+        expect(sums[turn] - sums[turn - 1]).toBeLessThanOrEqual(MOST)
+      }
+      // Half-way they are all half-way, more or less.
+      const middle = turns.find((_, turn) => sums[turn] >= (3 * FRAMES) / 2)!
+      for (const count of middle) expect(Math.abs(count - FRAMES / 2)).toBeLessThan(FRAMES / 3)
+      tier.limitFrames(1000)
+      for (let n = 0; n < FRAMES; n++) for (const far of fars) bench.send(far, n)
+      let most = 0
+      bench.turns(
+        () => read.every((count) => count === 2 * FRAMES),
+        ({ port }) => {
+          read[port] += burst.count
+          most = Math.max(most, burst.count)
+        },
+      )
+      expect(most).toBeGreaterThan(2 * MOST)
+    })
+
     test('queues that are never empty, more than there are slots, leave the others their frames', () => {
       const { tier } = start()
       const queues: TapQueue[] = []

@@ -38,6 +38,7 @@ class RecordingTier implements IoTier {
   arm(): void {}
   pause(): void {}
   resume(): void {}
+  limitFrames(): void {}
   nextBurst(): null {
     return null
   }
