@@ -4,21 +4,28 @@ import { SO_ERROR, SOL_SOCKET } from '../abi/if-packet.ts'
 import { shim } from '../native/shim.ts'
 import type { WatchedSocket } from './tier.ts'
 
+/** What a tier has room for beside the kind of an event. */
+const ID_MASK = 0xfff_ffff
+
 export class WatchedSockets {
-  /** By their numbers; null: free. */
-  readonly #sockets: (WatchedSocket | null)[] = []
+  /**
+   * By their numbers, which are not used again soon: what the kernel says late of a socket must not be
+   * taken for the next one, which would be armed twice then, and be left in the kernel when it is closed.
+   */
+  readonly #sockets = new Map<number, WatchedSocket>()
   readonly #error: Uint8Array = new Uint8Array(4)
+  #next = 0
 
   add(fd: number): WatchedSocket {
-    let id = this.#sockets.indexOf(null)
-    if (id < 0) id = this.#sockets.length
-    const socket = { fd, id, isArmed: false }
-    this.#sockets[id] = socket
+    while (this.#sockets.has(this.#next)) this.#next = (this.#next + 1) & ID_MASK
+    const socket = { fd, id: this.#next, isArmed: false }
+    this.#next = (this.#next + 1) & ID_MASK
+    this.#sockets.set(socket.id, socket)
     return socket
   }
 
   remove({ id }: WatchedSocket): void {
-    this.#sockets[id] = null
+    this.#sockets.delete(id)
   }
 
   /**
@@ -26,8 +33,8 @@ export class WatchedSockets {
    * for it.
    */
   woke(id: number, events: number): void {
-    const socket = this.#sockets[id]
-    if (socket == null) return
+    const socket = this.#sockets.get(id)
+    if (socket === undefined) return
     socket.isArmed = false
     if ((events & POLLERR) !== 0) {
       shim.getSocketOption(socket.fd, SOL_SOCKET, SO_ERROR, this.#error)

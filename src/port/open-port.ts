@@ -58,6 +58,8 @@ export interface OpenPort {
   placeholder?(options: PortOptions, reason?: string): OpenPort
   /** It is such a one. */
   readonly isPlaceholder?: boolean
+  /** It is such a one, in whose place the port is to be opened when it can be. */
+  readonly isHoping?: boolean
   /** The outside of it, for the program. */
   readonly memoryPort?: MemoryPort
   readonly virtioNetPort?: VirtioNetPort

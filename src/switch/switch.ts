@@ -43,8 +43,7 @@ import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
 import { openOrPostpone } from './opening.ts'
 import { PostponedSwitchPort } from '../port/postponed.control.ts'
-import type { ReopeningParts } from './reopening.ts'
-import { followInterface } from './reopening.ts'
+import { InterfaceFollower } from './reopening.ts'
 import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
 import type { EngineAccess, OpenPortContext } from '../port/open-port.ts'
 import { openPort } from '../port/kinds.control.ts'
@@ -83,6 +82,7 @@ class UserspaceSwitch implements Switch {
   readonly #captures: CaptureSet
   readonly #agreement: Agreement
   readonly #watcher: LinkWatcher
+  readonly #follower: InterfaceFollower
   /** The end of the queue of changes. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -96,7 +96,7 @@ class UserspaceSwitch implements Switch {
     this.#isIncoming = options.incoming ?? false
     this.runState = this.#isIncoming ? 'inmigrate' : 'running'
     this.#engine = new EngineClient(engineSettings(options, tier), {
-      portFailed: (index, errno) => this.#states.portFailed(index, errno),
+      portFailed: (index, errno) => this.#portFailed(index, errno),
       queueBroken: (index, queue, reason) => this.#states.queueBroken(index, queue, reason),
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
       // At the end the ports go one by one, each time leaving what looks like another loop.
@@ -112,8 +112,17 @@ class UserspaceSwitch implements Switch {
     this.#captures = new CaptureSet(this.#engine)
     this.#agreement = new Agreement(this.#engine, this.#ports, this.#log)
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log, (entry) =>
-      this.#interfaceChanged(entry),
+      this.#follower.changed(entry),
     )
+    this.#follower = new InterfaceFollower({
+      log: this.#log,
+      change: (step) => this.#change(step),
+      ports: this.#ports,
+      states: this.#states,
+      open: ({ options: port }) => openPort(port, this.#openContext(port.id)),
+      replace: (entry) => this.#replaceInEngine(entry),
+      watch: (entry) => this.#watcher.add(entry),
+    })
     // Before the first port is there. When it fails the engine is gone, and says so itself.
     if (this.#isIncoming) this.#engine.request({ op: 'pause' }).catch(() => undefined)
   }
@@ -401,18 +410,11 @@ class UserspaceSwitch implements Switch {
     this.#states.show(entry)
   }
 
-  /** The port is not what its interface is any more. */
-  #interfaceChanged(entry: PortEntry): void {
-    const parts: ReopeningParts = {
-      log: this.#log,
-      open: ({ options }) => openPort(options, this.#openContext(options.id)),
-      replace: () => this.#replaceInEngine(entry),
-      watch: () => this.#watcher.add(entry),
-      show: () => this.#states.show(entry),
-    }
-    void this.#change(async () => {
-      if (this.#ports.has(entry)) await followInterface(entry, parts)
-    }).catch((error) => this.#log(explain(error)))
+  /** Where a port has an interface, that says whether it cannot go on. */
+  #portFailed(index: number, errno: number): void {
+    const entry = this.#ports.at(index)
+    if (entry?.open.judge === undefined) this.#states.portFailed(index, errno)
+    else this.#follower.changed(entry)
   }
 
   async #replaceInEngine(entry: PortEntry): Promise<void> {
@@ -442,6 +444,7 @@ class UserspaceSwitch implements Switch {
       await captured
       this.runState = 'shutdown'
       this.#agreement.close()
+      this.#follower.close()
       await this.#watcher.close()
       await this.#engine.close()
       this.#limitedLog.flush()

@@ -7,6 +7,7 @@ import {
   RESERVE,
   ringGeometry,
   ringLength,
+  SLOT_LENGTH,
   slotOffsets,
 } from '../../src/port/raw-socket/geometry.ts'
 import type { RingGeometry } from '../../src/port/raw-socket/geometry.ts'
@@ -28,6 +29,8 @@ export interface SlotOptions {
   readonly length?: number
   readonly snapLength?: number
   readonly mac?: number
+  /** tp_mac, when it is not where the frame is. */
+  readonly toldMac?: number
   readonly tci?: number
   readonly tpid?: number
   readonly packetType?: number
@@ -46,7 +49,8 @@ export class KernelRing {
   /** [malformed, unknown, oversize] of each report. */
   readonly drops: number[][] = []
   readonly #vnetHdrLength: number
-  #at = 0
+  /** The slot that is filled next. */
+  at = 0
 
   constructor(kb: number, vnetHdrLength: number, mtu = 1500, first = 0) {
     this.geometry = ringGeometry(kb)
@@ -55,7 +59,7 @@ export class KernelRing {
     this.bytes = new Uint8Array(this.window.buffer)
     this.offsets = slotOffsets(this.geometry)
     this.#vnetHdrLength = vnetHdrLength
-    this.#at = first
+    this.at = first
     const socket: WatchedSocket = { fd: -1, id: 0, isArmed: false }
     this.ring = new PacketRing(
       PORT,
@@ -74,6 +78,8 @@ export class KernelRing {
     )
   }
 
+  readonly slotLength = SLOT_LENGTH
+
   get slots(): number {
     return this.offsets.length
   }
@@ -90,21 +96,26 @@ export class KernelRing {
   /** The kernel has a frame; false: the slot is not its own. */
   deliver(frame: Uint8Array, options: SlotOptions = {}): boolean {
     const { view, bytes } = this
-    const slot = this.offsets[this.#at]
+    const slot = this.offsets[this.at]
     if (view.getUint32(slot, true) !== STATUS.kernel) return false
     const { mac = this.frameAt, header = new Uint8Array(this.#vnetHdrLength) } = options
     bytes.set(header, slot + mac - header.length)
     bytes.set(frame, slot + mac)
     view.setUint32(slot + 4, options.length ?? frame.length, true)
     view.setUint32(slot + 8, options.snapLength ?? options.length ?? frame.length, true)
-    view.setUint16(slot + 12, mac, true)
+    view.setUint16(slot + 12, options.toldMac ?? mac, true)
     view.setUint16(slot + 14, mac + 14, true)
     view.setUint16(slot + 24, options.tci ?? 0, true)
     view.setUint16(slot + 26, options.tpid ?? 0, true)
     bytes[slot + 42] = options.packetType ?? 0
     view.setUint32(slot, STATUS.user | (options.status ?? 0), true)
-    this.#at = (this.#at + 1) % this.slots
+    this.at = (this.at + 1) % this.slots
     return true
+  }
+
+  /** No slot has anything, and none is filled. */
+  clear(): void {
+    this.bytes.fill(0)
   }
 
   /** What the port reads. */

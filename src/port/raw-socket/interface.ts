@@ -21,8 +21,20 @@ import { getLinkByIndex, listLinks } from '../interface/link.ts'
 
 /** Names that an error lists, at most. */
 const NAMES_MAX = 8
+/** Of Ethernet. */
+const MTU_USUAL = 1500
 
-/** Throws when frames of the interface are no Ethernet, or would come back; tells what is odd. */
+/** Throws when frames of the interface are no Ethernet, or all that is sent by it comes back. */
+export function checkEthernet({ ifname, hardware }: LinkInfo): void {
+  if (hardware === ARPHRD_LOOPBACK) {
+    throw unusable(ifname, 'is the loopback device: all that is sent by it comes back')
+  }
+  if (hardware !== ARPHRD_ETHER) {
+    throw unusable(ifname, `carries no Ethernet frames (its ARPHRD type is ${hardware})`)
+  }
+}
+
+/** The same, and when another port is in its way; tells what is odd. */
 export function checkUsable(
   shim: Shim,
   link: LinkInfo,
@@ -30,13 +42,8 @@ export function checkUsable(
   id: string,
   log: (message: string) => void,
 ): void {
-  const { ifname, hardware, master } = link
-  if (hardware === ARPHRD_LOOPBACK) {
-    throw unusable(ifname, 'is the loopback device: all that is sent by it comes back')
-  }
-  if (hardware !== ARPHRD_ETHER) {
-    throw unusable(ifname, `carries no Ethernet frames (its ARPHRD type is ${hardware})`)
-  }
+  const { ifname, master } = link
+  checkEthernet(link)
   checkNoLoop(shim, 'tap', ifname, netnsFd)
   const holder = holderOf(shim, ifname, netnsFd, 'raw-socket')
   if (holder !== undefined) {
@@ -100,11 +107,15 @@ export interface GivenSocket {
   readonly isKnown: boolean
 }
 
-/** A packet socket that somebody else has opened and bound, by name or number. Throws when it is not one. */
+/**
+ * A packet socket that somebody else has opened and bound, by name or number. Throws when it is not one.
+ * `mtu` is that of the interface, where the kernel does not tell.
+ */
 export function takeGivenSocket(
   shim: Shim,
   name: string,
   given: ReadonlyMap<string, number>,
+  mtu: number = MTU_USUAL,
 ): GivenSocket {
   const fd = findDescriptor(name, given)
   checkFdFree(fd, given.has(name))
@@ -127,14 +138,14 @@ export function takeGivenSocket(
   const isKnown = isOurs(shim, fd)
   const link = isKnown ? getLinkByIndex(shim, -1, ifindex) : null
   // Of another namespace only the socket itself tells something.
-  return { fd, link: link ?? unknownLink(ifindex, hardware), isKnown: link !== null }
+  return { fd, link: link ?? unknownLink(ifindex, hardware, mtu), isKnown: link !== null }
 }
 
 function wrongSocket(fd: number, what: string): SysError {
   return new SysError('RAW_SOCKET_FD', `file descriptor ${fd} ${what}`)
 }
 
-function unknownLink(ifindex: number, hardware: number): LinkInfo {
+function unknownLink(ifindex: number, hardware: number, mtu: number): LinkInfo {
   return {
     ifindex,
     ifname: `#${ifindex}`,
@@ -142,7 +153,7 @@ function unknownLink(ifindex: number, hardware: number): LinkInfo {
     master: 0,
     isUp: true,
     hasCarrier: true,
-    mtu: 65535,
+    mtu,
     kind: '',
     tunQueues: 0,
     rxDropped: 0,

@@ -22,6 +22,8 @@ export class LostSwitchPort implements OpenPort {
   readonly queues: number
   readonly txOffloads: number
   readonly failure: string
+  /** It goes on when there is an interface of its name. */
+  readonly isHoping: boolean
   #options: RawSocketOptions
   readonly #facts: PortFacts
 
@@ -32,6 +34,7 @@ export class LostSwitchPort implements OpenPort {
     this.queues = open.queues
     this.txOffloads = open.txOffloads
     const { ifname } = options
+    this.isHoping = ifname !== undefined
     const hope =
       ifname === undefined
         ? 'give the port another socket'

@@ -55,7 +55,8 @@ import {
   SLOT_LENGTH,
   slotOffsets,
 } from './geometry.ts'
-import { checkUsable, noInterface, takeGivenSocket } from './interface.ts'
+import { checkEthernet, checkUsable, noInterface, takeGivenSocket } from './interface.ts'
+import { checkMemory, RING_SIZE_HINT } from './memory.ts'
 
 const O_CLOEXEC = 0o2000000
 const OWN_NETNS = '/proc/self/ns/net'
@@ -99,10 +100,11 @@ export class OpenRawSocket {
   readonly #queues: readonly OpenQueue[]
   readonly #claims: readonly FdClaim[]
   #ifname: string
+  #isPromisc: boolean
 
   constructor(
     shim: Shim,
-    { id, netns, fd }: RawSocketOptions,
+    { id, netns, fd, promisc = true }: RawSocketOptions,
     place: Place,
     queues: readonly OpenQueue[],
     geometry: RingGeometry,
@@ -111,6 +113,7 @@ export class OpenRawSocket {
     this.#shim = shim
     this.id = id
     this.#isGiven = fd !== undefined
+    this.#isPromisc = promisc
     this.#netns = netns
     this.#netnsFd = place.netnsFd
     this.isKnown = place.isKnown
@@ -121,7 +124,7 @@ export class OpenRawSocket {
     this.vnetHdrLength = vnetHdr.length
     this.hasUso = vnetHdr.hasUso
     this.#claims = queues.map((queue) => claimFd(queue.fd, `port "${id}"`))
-    noteHeld(shim, this)
+    if (this.isKnown) noteHeld(shim, this)
   }
 
   /** For the engine, which views the windows. */
@@ -182,6 +185,7 @@ export class OpenRawSocket {
     const { promisc = true, bypass = false } = after
     if (promisc !== (before.promisc ?? true)) {
       setPromisc(this.#shim, this.#queues[0].fd, this.link, promisc)
+      this.#isPromisc = promisc
     }
     if (bypass !== (before.bypass ?? false)) {
       for (const { fd } of this.#queues) {
@@ -201,13 +205,14 @@ export class OpenRawSocket {
     if (this.#netnsFd >= 0) this.#shim.close(this.#netnsFd)
   }
 
-  /** It is not used after all: as `close`, but a given socket stays its giver's, without its ring. */
+  /** It is not used after all: as `close`, but a given socket stays its giver's, without what it got here. */
   abandon(): void {
     if (!this.#isGiven) return this.close()
     noteReleased(this.#shim, this)
     const [{ fd, ring }] = this.#queues
     ring.unmap()
     removeRing(this.#shim, fd)
+    if (this.#isPromisc) dropPromisc(this.#shim, fd, this.link)
     for (const claim of this.#claims) claim.giveBack()
   }
 }
@@ -231,13 +236,16 @@ export function openRawSocket(
 ): OpenRawSocket {
   const { shim, given, log } = context
   if (options.fd !== undefined) {
-    const { fd, link, isKnown } = takeGivenSocket(shim, options.fd, given)
-    checkUsable(shim, link, -1, options.id, log)
+    const { fd, link, isKnown } = takeGivenSocket(shim, options.fd, given, options.mtu)
+    // Numbers of interfaces in other namespaces are no names.
+    if (isKnown) checkUsable(shim, link, -1, options.id, log)
+    else checkEthernet(link)
     return openQueues(options, context, { netnsFd: -1, link, isKnown }, [fd])
   }
   const ifname = options.ifname!
   const netnsFd = placeOf(shim, options.netns)
   try {
+    checkEntering(shim, netnsFd, options.netns)
     const link = getLink(shim, netnsFd, ifname)
     if (link === null) throw noInterface(shim, netnsFd, ifname, options.netns)
     checkUsable(shim, link, netnsFd, options.id, log)
@@ -263,6 +271,20 @@ function placeOf(shim: Shim, netns: string | undefined): number {
   return -1
 }
 
+/** Throws when the namespace cannot be entered; all that follows would fail with other words. */
+function checkEntering(shim: Shim, netnsFd: number, netns: string | undefined): void {
+  if (netnsFd < 0) return
+  const fd = shim.netlinkRoute(netnsFd)
+  if (fd < 0) {
+    throw new SysError('NETNS', `setns ${netns}: ${strerror(-fd)}`, {
+      syscall: 'setns',
+      errno: -fd,
+      hint: 'entering a network namespace needs CAP_SYS_ADMIN',
+    })
+  }
+  shim.close(fd)
+}
+
 /** `fds` begins with what was given; on failure those that were opened here are closed again. */
 function openQueues(
   options: RawSocketOptions,
@@ -275,6 +297,7 @@ function openQueues(
   const queues: OpenQueue[] = []
   const isGiven = options.fd !== undefined
   const count = isGiven ? 1 : (options.queues ?? 1)
+  checkMemory(geometry, count)
   try {
     let vnetHdr: VnetHdr = { length: 0, hasUso: false }
     for (let queue = 0; queue < count; queue++) {
@@ -342,7 +365,7 @@ function mapRing(shim: Shim, fd: number, geometry: RingGeometry): Window {
     throw new SysError('RAW_SOCKET', `no ring of ${kib} KiB: ${strerror(-result)}`, {
       syscall: 'setsockopt',
       errno: -result,
-      hint: result === -ENOMEM ? 'give a smaller ring-kb=, or fewer queues' : RING_HINT,
+      hint: result === -ENOMEM ? RING_SIZE_HINT : RING_HINT,
     })
   }
   try {
@@ -417,14 +440,24 @@ function skipFrames(ring: Window, geometry: RingGeometry): number {
   return slot
 }
 
-function setPromisc(shim: Shim, fd: number, { ifindex }: LinkInfo, isWanted: boolean): void {
+function setPromisc(shim: Shim, fd: number, link: LinkInfo, isWanted: boolean): void {
+  const name = isWanted ? PACKET_ADD_MEMBERSHIP : PACKET_DROP_MEMBERSHIP
+  const result = shim.setSocketOption(fd, SOL_PACKET, name, promiscRequest(link))
+  if (result < 0) throw failed('PACKET_MR_PROMISC', result)
+}
+
+/** When it cannot be, as the interface is gone, there is nothing to be dropped. */
+function dropPromisc(shim: Shim, fd: number, link: LinkInfo): void {
+  shim.setSocketOption(fd, SOL_PACKET, PACKET_DROP_MEMBERSHIP, promiscRequest(link))
+}
+
+/** struct packet_mreq */
+function promiscRequest({ ifindex }: LinkInfo): Uint8Array {
   const request = new Uint8Array(PACKET_MREQ_LENGTH)
   const view = new DataView(request.buffer)
   view.setInt32(0, ifindex, true)
   view.setUint16(4, PACKET_MR_PROMISC, true)
-  const name = isWanted ? PACKET_ADD_MEMBERSHIP : PACKET_DROP_MEMBERSHIP
-  const result = shim.setSocketOption(fd, SOL_PACKET, name, request)
-  if (result < 0) throw failed('PACKET_MR_PROMISC', result)
+  return request
 }
 
 function setOption(shim: Shim, fd: number, text: string, name: number, value: number): void {

@@ -19,8 +19,9 @@ import {
   TP_STATUS_VLAN_VALID,
   TP_VLAN_TCI,
   TP_VLAN_TPID,
+  TPACKET2_HDRLEN,
 } from '../../abi/if-packet.ts'
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../../abi/virtio-net.ts'
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VNET_HDR_LENGTH } from '../../abi/virtio-net.ts'
 import type { FrameMemory } from '../../io/frame-reader.ts'
 import { FrameReader } from '../../io/frame-reader.ts'
 import type { TierEvents, WatchedSocket } from '../../io/tier.ts'
@@ -29,12 +30,14 @@ import { Window } from '../../mem/window.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../../wire/ethernet.ts'
 import { isGso } from '../../wire/vnet-hdr.ts'
 import type { RingGeometry } from './geometry.ts'
-import { FRAME_LENGTH_MAX, slotOffsets } from './geometry.ts'
+import { FRAME_LENGTH_MAX, SLOT_LENGTH, slotOffsets } from './geometry.ts'
 import type { OffloadGuess } from './offload-guess.ts'
 
 /** Two MAC addresses. */
 const ADDRESSES_LENGTH = 12
 const TPID_8021Q = 0x8100
+/** Less than any kernel says: a vnet_hdr, a tag, and where an odd frame is moved to, stand before the frame. */
+const FRAME_AT_MIN: number = TPACKET2_HDRLEN + VNET_HDR_LENGTH + VLAN_TAG_LENGTH + 2
 
 export class PacketRing implements FrameMemory {
   readonly socket: WatchedSocket
@@ -112,12 +115,14 @@ export class PacketRing implements FrameMemory {
         oversize++
         continue
       }
-      if (length < ETHER_HEADER_LENGTH) {
+      const mac = halfWords[(slot + TP_MAC) >> 1]
+      const isInside = mac >= FRAME_AT_MIN && mac + length <= SLOT_LENGTH
+      if (length < ETHER_HEADER_LENGTH || !isInside) {
         malformed++
         continue
       }
       bytesLeft -= length
-      let start = slot + halfWords[(slot + TP_MAC) >> 1] - this.#vnetHdrLength
+      let start = slot + mac - this.#vnetHdrLength
       if ((start & 3) !== 0) start = this.#align(start, this.#vnetHdrLength + length)
       if ((status & TP_STATUS_VLAN_VALID) !== 0) {
         this.#putTagBack(slot, status, start)

@@ -229,3 +229,51 @@ test('every option of the table is read by its own name', () => {
     }
   }
 })
+
+describe('options of a raw-socket port', () => {
+  test('are taken', () => {
+    const spec =
+      'raw-socket,id=a,ifname=eth1,netns=red,queues=4,promisc=off,vnet_hdr=off,bypass=on,ring-kb=256,mtu=9000,gro=off'
+    expect(parseNetdev(spec)).toEqual({
+      type: 'raw-socket',
+      id: 'a',
+      ifname: 'eth1',
+      netns: 'red',
+      queues: 4,
+      promisc: false,
+      vnet_hdr: false,
+      bypass: true,
+      'ring-kb': 256,
+      mtu: 9000,
+      gro: false,
+    })
+    expect(parseNetdev('raw-socket,id=a,fd=7,promisc=off')).toMatchObject({ fd: '7' })
+  })
+
+  test.each([
+    ['ifname=u0,queues=0', 'queues', 'must be'],
+    ['ifname=u0,queues=65', 'queues', 'must be'],
+    ['ifname=u0,queues=two', 'queues', 'must be'],
+    ['ifname=u0,ring-kb=255', 'ring-kb', 'must be'],
+    ['ifname=u0,ring-kb=1048577', 'ring-kb', 'must be'],
+    ['ifname=u0,vnet_hdr=maybe', 'vnet_hdr', ''],
+    ['promisc=on', 'ifname', `Parameter 'ifname' is missing`],
+    ['ifname=', 'ifname', `Parameter 'ifname' is missing`],
+    ['ifname=u%d', 'ifname', 'ifname "u%d" is no interface name'],
+    ['ifname=abcdefghijklmnop', 'ifname', 'bytes long'],
+    ['ifname=a/b', 'ifname', ''],
+    ['ifname=u0,fd=7', 'fd', 'ifname= cannot be given with fd=, which says all of it'],
+    ['fd=7,queues=2,netns=x', 'fd', 'netns=, queues= cannot be given with fd='],
+    ['ifname=u0,sndbuf=1', 'sndbuf', 'unknown key "sndbuf" for a raw-socket port'],
+  ])('are refused: %s', (options, path, text) => {
+    let error: unknown
+    try {
+      parseNetdev(`raw-socket,id=a,${options}`)
+    } catch (thrown) {
+      error = thrown
+    }
+    expect(error).toBeInstanceOf(ConfigError)
+    expect((error as ConfigError).message).toContain(text)
+    expect((error as ConfigError).path).toContain(path)
+  })
+})
