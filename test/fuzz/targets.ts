@@ -11,6 +11,7 @@ import { fuzzJsonStream } from './json-stream.ts'
 import { fuzzMacTable } from './mac-table.ts'
 import { fuzzCoalescing, fuzzSegmentation } from './offloads.ts'
 import { fuzzConfig, fuzzOptions } from './options.ts'
+import { fuzzPacketRing } from './packet-ring.ts'
 import { fuzzRing } from './rings.ts'
 import { fuzzSession } from './session.ts'
 import { fuzzShimRows } from './shim-rows.ts'
@@ -53,6 +54,7 @@ export const TARGETS: readonly Target[] = [
   { name: 'options', run: fuzzOptions, lengthMax: 32, featuresMin: 60 },
   { name: 'config', run: fuzzConfig, weight: 0.5, lengthMax: 48, featuresMin: 60 },
   { name: 'frame-headers', run: fuzzFrameHeaders, lengthMax: 96, featuresMin: 60 },
+  { name: 'packet-ring', run: fuzzPacketRing, lengthMax: 160, featuresMin: 60 },
   { name: 'segmentation', run: fuzzSegmentation, lengthMax: 96, featuresMin: 60 },
   { name: 'coalescing', run: fuzzCoalescing, lengthMax: 96, featuresMin: 15 },
 ]

@@ -4,6 +4,7 @@ import { F_VERSION_1 } from '../support/front-end.ts'
 import { CLI, IFNAME, IO, Lab, tapSpec } from '../support/lab.ts'
 import type { Background } from '../support/processes.ts'
 import { until } from '../support/processes.ts'
+import { addAddresses, addHosts, rawSpec } from '../support/raw-lab.ts'
 import { frame } from '../support/sim.ts'
 import { VhostGuest } from '../support/vhost-guest.ts'
 
@@ -89,6 +90,25 @@ test('nor do segmentation and merging', { timeout: 120_000 }, async () => {
     const bytes = String((count / 2) * 1448)
     await transfer('-n', bytes)
     await transfer('-R', '-n', bytes)
+  })
+})
+
+test('nor do those of raw sockets, with and without vnet_hdr', { timeout: 120_000 }, async () => {
+  await using lab = new Lab()
+  const { uplink, hosts } = addHosts(lab, 2)
+  const options = ['vnet_hdr=on,queues=2', 'vnet_hdr=off']
+  const daemon = await tracedDaemon(
+    lab,
+    options.map((option, k) => rawSpec(k, uplink, option)),
+  )
+  addAddresses(lab, hosts)
+  await expectNoCollection(daemon, async (count) => {
+    for (const [from, to] of [hosts, hosts.toReversed()]) {
+      const goal = arrivedIn(lab, to) + count / 8
+      while (arrivedIn(lab, to) < goal) {
+        await lab.flood(from, 50_000, 60, lab.mac(to)).exited
+      }
+    }
   })
 })
 

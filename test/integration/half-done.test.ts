@@ -17,13 +17,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { afterAll, afterEach, beforeEach, expect, test } from 'vitest'
+import { PACKET_RX_RING, SOL_PACKET } from '../../src/abi/if-packet.ts'
 import type { createSwitch as CreateSwitch, PortOptions, Switch } from '../../src/index.ts'
 import type { Shim } from '../../src/native/shim.ts'
 import type { EngineClient as Client } from '../../src/engine/client.ts'
 import { Faults } from '../support/faults.ts'
 import { FrontEnd } from '../support/front-end.ts'
 import { IO, Lab } from '../support/lab.ts'
+import { packetSocket } from '../support/packet-socket.ts'
 import { sh, until } from '../support/processes.ts'
+import { addPair } from '../support/raw-lab.ts'
 import { frame } from '../support/sim.ts'
 import { makeTap } from '../support/tun.ts'
 
@@ -39,6 +42,7 @@ const IFF_TAP_NO_PI_VNET_HDR = 0x5002
 
 const lab = new Lab()
 const netns = lab.netns()
+addPair(netns, 'r0', netns, 'r1')
 const faults = new Faults(shim, EngineClient)
 afterAll(async () => {
   faults.restore()
@@ -255,7 +259,21 @@ const KINDS: Readonly<Record<string, PortOptions>> = {
   replay: { type: 'pcap', id: 'x', replay },
   record: { type: 'pcap', id: 'x', record },
   memory: { type: 'memory', id: 'x' },
+  'raw-socket': { type: 'raw-socket', id: 'x', ifname: 'r0', netns, 'ring-kb': 256 },
+  'raw-socket of several queues': {
+    type: 'raw-socket',
+    id: 'x',
+    ifname: 'r1',
+    netns,
+    queues: 3,
+    vnet_hdr: false,
+    bypass: true,
+    'ring-kb': 256,
+  },
 }
+
+/** Its interface is watched. */
+const isWatched = ({ type }: PortOptions): boolean => type === 'tap' || type === 'raw-socket'
 
 function adding(options: PortOptions): Operation {
   const isDriven = options.type === 'virtio-net' && options.driver !== undefined
@@ -276,7 +294,7 @@ function adding(options: PortOptions): Operation {
 test.each(Object.keys(KINDS))(
   'adding a %s port is all or nothing',
   async (kind) => {
-    await keepSocketThread(KINDS[kind].type === 'tap')
+    await keepSocketThread(isWatched(KINDS[kind]))
     await open()
     // A descriptor that was sent is the engine's: that it never gets there, is the end of the engine.
     const steps = await failEachStep(adding(KINDS[kind]), 'before call')
@@ -296,7 +314,7 @@ test('adding a port of which a capture takes no more changes nothing', async () 
 test.each(Object.keys(KINDS))(
   'removing a %s port leaves nothing, whatever fails',
   async (kind) => {
-    await keepSocketThread(KINDS[kind].type === 'tap')
+    await keepSocketThread(isWatched(KINDS[kind]))
     await open()
     const { run: add, back: remove } = adding(KINDS[kind])
     await add()
@@ -351,6 +369,35 @@ test('a given descriptor stays its giver’s until the port is there', async () 
   })
   shim.close(netnsFd)
 }, 120_000)
+
+test('so does a packet socket, without a ring and what it was to hear', async () => {
+  await keepSocketThread(true)
+  await open()
+  const given = new Map<string, number>()
+  await failEachStep({
+    run: async () => {
+      given.set('s', packetSocket(netns, 'r0'))
+      try {
+        await sw.addPort({ type: 'raw-socket', id: 'x', fd: 's', 'ring-kb': 256 }, given)
+      } catch (error) {
+        const fd = given.get('s')!
+        expect(shim.packetName(fd, new Int32Array(3)), 'it is still open, and bound').toBe(0)
+        const details = sh('ip', '-n', netns, '-d', 'link', 'show', 'r0')
+        expect(details).toContain('promiscuity 0')
+        expect(hasNoRing(fd)).toBe(true)
+        shim.close(fd)
+        throw error
+      }
+    },
+    back: () => sw.removePort('x'),
+  })
+}, 120_000)
+
+/** The kernel lets another one be made. */
+function hasNoRing(fd: number): boolean {
+  const request = new Uint8Array(Uint32Array.of(4096, 1, 2048, 2).buffer)
+  return shim.setSocketOption(fd, SOL_PACKET, PACKET_RX_RING, request) === 0
+}
 
 test('wiring, and taking the wire away, is all or nothing', async () => {
   await keepSocketThread(true)

@@ -2,16 +2,31 @@
  * Raw socket ports on veth pairs: what hosts at both ends send arrives as it was sent, whatever their
  * offloads are and the port's. Runs once per I/O tier.
  */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import type { createSwitch as CreateSwitch } from '../../src/index.ts'
+import { readPcapng } from '../../src/wire/pcapng.ts'
 import { watchChecksums } from '../support/checksums.ts'
 import type { IpFrameOptions } from '../support/ip-frames.ts'
 import { ipFrame, payloadOf } from '../support/ip-frames.ts'
-import { frameHex, Lab } from '../support/lab.ts'
+import { frameHex, IO, Lab } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
-import { addAddresses, rawStar, setLink, uplinkName, withoutOffloads } from '../support/raw-lab.ts'
+import {
+  addAddresses,
+  addHosts,
+  rawStar,
+  setLink,
+  uplinkName,
+  withoutOffloads,
+} from '../support/raw-lab.ts'
 import type { End } from '../support/transfer.ts'
 import { transferTcp, transferUdp, transferUdpGso } from '../support/transfer.ts'
 import { flowFrames, flowOf, numbers } from '../support/tun.ts'
+
+const { createSwitch } = (await import('../../dist/index.js')) as {
+  createSwitch: typeof CreateSwitch
+}
 
 const BROADCAST = 'ff:ff:ff:ff:ff:ff'
 const SOURCE = '02:00:00:00:00:01'
@@ -87,7 +102,7 @@ test.each(OFFLOADS)(
     const stats = await daemon.stats('p0')
     const meanLength = stats['rx_bytes'] / stats['rx_frames']
     if (off.includes('hosts')) expect(meanLength).toBeLessThan(1515)
-    else expect(meanLength).toBeGreaterThan(2000)
+    else expect(meanLength).toBeGreaterThan(1515)
   },
 )
 
@@ -239,6 +254,8 @@ test.each([9000, 65535])('frames of mtu %i pass whole', async (mtu) => {
     setLink(host, 'x0', 'mtu', String(mtu))
     setLink(uplink, uplinkName(k), 'mtu', String(mtu))
   }
+  // Without a vnet_hdr the port is opened anew for it.
+  await until('it is open again', () => daemon.process.stderr.includes('p1: open again'))
   const length = mtu + 14
   const frames = [
     frameHex(BROADCAST, SOURCE, 1, length),
@@ -338,4 +355,65 @@ test('what the host itself sends by the interface never enters, what comes for i
   expect((await daemon.stats('p1'))['tx_frames']).toBeLessThanOrEqual(frames)
   const macs = await daemon.execute<{ mac: string }[]>('query-mac-table')
   expect(macs.map(({ mac }) => mac)).not.toContain(lab.mac(uplink, 'u0'))
+})
+
+test('frames with tags and offloads reach a TAP, a guest, a program and a recording', async () => {
+  await using lab = new Lab()
+  const { uplink, hosts } = addHosts(lab, 1)
+  const tapHost = lab.netns()
+  const record = join(lab.directory, 'record.pcapng')
+  await using sw = createSwitch({ io: IO as 'auto' })
+  await sw.addPort({ type: 'raw-socket', id: 'r', ifname: 'u0', netns: uplink })
+  await sw.addPort({ type: 'tap', id: 't', ifname: 'x0', netns: tapHost, up: true })
+  await sw.addPort({ type: 'memory', id: 'm' })
+  await sw.addPort({ type: 'pcap', id: 'f', record })
+  await sw.addPort({ type: 'virtio-net', id: 'v' })
+  const [guest, program] = [sw.virtioNetPort('v'), sw.memoryPort('m')]
+  // Without offloads, as the program: checksums are completed and segments cut for these two.
+  await guest.negotiate(1n << 32n)
+  const [toGuest, toProgram]: string[][] = [[], []]
+  const take = (): void => {
+    for (let one = guest.receive(); one !== null; one = guest.receive())
+      toGuest.push(hex(one.frame))
+    for (let one = program.receive(); one !== null; one = program.receive()) {
+      toProgram.push(hex(one))
+    }
+  }
+
+  const whole = OFFLOADED.map((one) => offloaded(one).frame)
+  const cut = OFFLOADED.flatMap(completed)
+  const receiver = await lab.receiveTagged(tapHost, whole.length)
+  for (const [k, one] of OFFLOADED.entries()) {
+    await lab.send(hosts[0], [offloaded(one).sent], true)
+    await until('it has come', () => {
+      take()
+      return sw.port('r').counters.rx_frames > k
+    })
+  }
+  await until('all have come', () => {
+    take()
+    return Math.min(toGuest.length, toProgram.length) >= cut.length
+  })
+  expect(toGuest).toEqual(cut)
+  expect(toProgram).toEqual(cut)
+  expect(await receiver.frames()).toEqual(whole)
+
+  // And back: a frame of a driver that has offloads leaves as it is. CSUM, HOST_TSO4, HOST_TSO6, HOST_USO
+  await guest.negotiate([32n, 0n, 11n, 12n, 56n].reduce((set, bit) => set | (1n << bit), 0n))
+  const back = await lab.receiveTagged(hosts[0], whole.length)
+  for (const one of OFFLOADED) {
+    const bytes = new Uint8Array(Buffer.from(offloaded(one).sent, 'hex'))
+    const header = new Uint8Array(12)
+    header.set(bytes.subarray(0, 10))
+    await until('there is a buffer', () => guest.send(bytes.subarray(10), { header }))
+  }
+  expect(await back.frames()).toEqual(whole)
+  expect(sw.port('r').counters).toMatchObject({ tx_frames: whole.length, tx_drop_error: 0 })
+  await sw.removePort('f')
+  const recorded: string[] = []
+  const file = new Uint8Array(readFileSync(record))
+  readPcapng(file, {
+    frame: (offset, length) => void recorded.push(hex(file.subarray(offset, offset + length))),
+  })
+  expect(recorded).toEqual([...whole, ...whole])
 })
