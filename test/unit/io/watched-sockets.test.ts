@@ -1,7 +1,7 @@
 /** The sockets that may wake the engine: armed once for each sleep, and rid of their errors. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { POLLERR, POLLIN } from '../../../src/abi/epoll.ts'
-import { probeTiers } from '../../../src/io/probe.ts'
+import { uringLack } from '../../../src/io/probe.ts'
 import { ReadWriteTier } from '../../../src/io/read-write-tier.ts'
 import type { IoTier, TierEvents } from '../../../src/io/tier.ts'
 import { UringTier } from '../../../src/io/uring-tier.ts'
@@ -60,7 +60,7 @@ const NO_EVENTS: TierEvents = {
 const tiers: [string, (eventFd: number) => IoTier][] = [
   ['read-write', (eventFd) => new ReadWriteTier(eventFd, NO_EVENTS)],
 ]
-if (probeTiers()[0].reason === undefined) {
+if (uringLack() === undefined) {
   tiers.push(['io_uring-multishot', (eventFd) => new UringTier(eventFd, NO_EVENTS)])
 }
 
