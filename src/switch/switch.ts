@@ -99,7 +99,7 @@ class UserspaceSwitch implements Switch {
       portFailed: (index, errno) => this.#portFailed(index, errno),
       queueBroken: (index, queue, reason) => this.#states.queueBroken(index, queue, reason),
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
-      // At the end the ports go one by one, each time leaving what looks like another loop.
+      // At the end ports go one by one: each time what is left looks like another loop.
       loops: (moving) => void (this.#closing ?? loops.seen(moving)),
       failed: (error) => {
         this.runState = 'shutdown'
@@ -168,7 +168,7 @@ class UserspaceSwitch implements Switch {
         await this.#wire(entry, other, undo)
         if (!isHeld && !other.isHeld) await release(this.#engine, [entry])
       }
-      return this.#info(entry)
+      return entry.info(this.#engine.counters)
     })
     this.events.emit('port-added', info)
     return info
@@ -296,12 +296,12 @@ class UserspaceSwitch implements Switch {
 
   ports(): PortInfo[] {
     this.#watcher.drain()
-    return this.#ports.all.map((entry) => this.#info(entry))
+    return this.#ports.all.map((entry) => entry.info(this.#engine.counters))
   }
 
   port(id: string): PortInfo {
     this.#watcher.drain()
-    return this.#info(this.#ports.entry(id))
+    return this.#ports.entry(id).info(this.#engine.counters)
   }
 
   kernelCounters(id: string): KernelCounters | undefined {
@@ -492,9 +492,5 @@ class UserspaceSwitch implements Switch {
     void this.#change(() => this.#states.stopped(id, reason)).catch((error) =>
       this.#log(explain(error)),
     )
-  }
-
-  #info(entry: PortEntry): PortInfo {
-    return entry.info(this.#engine.counters)
   }
 }
