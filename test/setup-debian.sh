@@ -9,6 +9,7 @@ packages=(
   qemu-system-x86                    # guests, in software emulation
   busybox-static cpio ethtool        # what their initramfs is made of
   dpdk-dev                           # dpdk-testpmd with its virtio-user front-ends
+  slirp4netns                        # a way out for an ordinary user's namespace
   openvswitch-switch-dpdk            # a peer in the bench, in a private instance
 )
 node24=${FRAMEPUMP_NODE24_DIR:-/opt/framepump-node24}

@@ -12,6 +12,7 @@ void refuseInspector()
 export type PeerOrder =
   | { readonly order: 'prepare' }
   | { readonly order: 'configure'; readonly ifname: string; readonly address: string }
+  | { readonly order: 'uplink'; readonly ifname: string; readonly address: string }
   | { readonly order: 'ping'; readonly address: string; readonly count: number }
   | { readonly order: 'serve'; readonly port: number }
   | {
@@ -60,8 +61,16 @@ function configure(ifname: string, address: string): void {
   ip('link', 'set', ifname, 'up')
 }
 
+/** A cable: whatever leaves by the interface reaches the address at its other end. */
+function uplink(ifname: string, address: string): void {
+  const far = `${ifname}-far`
+  ip('link', 'add', ifname, 'type', 'veth', 'peer', 'name', far)
+  ip('link', 'set', ifname, 'up')
+  configure(far, address)
+}
+
 async function ping(address: string, count: number): Promise<PingResult> {
-  const child = spawn('ping', ['-n', '-q', '-c', String(count), '-i', '0.2', '-W', '2', address], {
+  const child = spawn('ping', ['-n', '-q', '-c', String(count), '-i', '0.1', '-W', '2', address], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let output = ''
@@ -129,6 +138,8 @@ function obey(order: PeerOrder): unknown {
       return prepare()
     case 'configure':
       return configure(order.ifname, order.address)
+    case 'uplink':
+      return uplink(order.ifname, order.address)
     case 'ping':
       return ping(order.address, order.count)
     case 'serve':

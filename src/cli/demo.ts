@@ -1,11 +1,11 @@
 /**
- * framepump demo: two namespaces, a TAP in each, real traffic by the kernel's own stacks through the
- * switch, and a capture of it. As root, or as an ordinary user inside a user namespace. Everything
- * it makes disappears with its processes.
+ * framepump demo: two namespaces, a TAP in each, and a third one beyond an uplink, real traffic by the
+ * kernel's own stacks through the switch, and a capture of it. As root, or as an ordinary user inside a
+ * user namespace. Everything it makes disappears with its processes.
  *
  *     [ns A: ping, TCP client]--eth0 (TAP)--[ framepump ]--eth0 (TAP)--[ns B: TCP server]
- *                                                 |
- *                                       virtio-net device, in process
+ *                                             |       |
+ *             virtio-net device, in process --+       +-- up0 (raw socket)--veth pair--[ns C: ping]
  */
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
@@ -36,6 +36,8 @@ const INSIDE = 'FRAMEPUMP_DEMO_INSIDE'
 const IFNAME = 'eth0'
 const ADDRESSES = ['10.99.0.1', '10.99.0.2'] as const
 const DEVICE_ADDRESS = '10.99.0.3'
+const UPLINK = 'up0'
+const UPLINK_ADDRESS = '10.99.0.4'
 const VERSION_1: bigint = 1n << 32n
 const TCP_PORT = 5201
 const PINGS = 5
@@ -111,8 +113,12 @@ class Peer {
     })
   }
 
+  get hasEnded(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null
+  }
+
   async stop(): Promise<void> {
-    if (this.child.exitCode !== null || this.child.signalCode !== null) return
+    if (this.hasEnded) return
     const exited = new Promise((done) => this.child.once('exit', done))
     if (this.child.connected) this.child.disconnect()
     this.child.kill('SIGKILL')
@@ -128,34 +134,43 @@ async function runDemo(options: DemoOptions): Promise<number> {
   // First, as it may refuse: the others have to be ended.
   const sw = createSwitch({ io: options.io })
   const peers = [new Peer(), new Peer()] as const
+  const beyond = new Peer()
+  const all = [...peers, beyond]
   let interrupted = false
   const interrupt = (): void => {
     interrupted = true
-    for (const peer of peers) peer.child.kill('SIGKILL')
+    for (const peer of all) peer.child.kill('SIGKILL')
   }
   process.once('SIGINT', interrupt)
   process.once('SIGTERM', interrupt)
   onReaderGone(interrupt)
   try {
-    for (const peer of peers) await peer.order({ order: 'prepare' })
+    const cable = layCable(beyond)
+    await Promise.all(peers.map((peer) => peer.order({ order: 'prepare' })))
     say(`switch: started, io ${sw.io}${sw.ioReason === undefined ? '' : ` (${sw.ioReason})`}`)
     for (const [at, peer] of peers.entries()) {
       const id = at === 0 ? 'a' : 'b'
       await addTap(sw, id, peer.child.pid!)
       say(`port ${id}: TAP ${IFNAME} in a namespace of its own, ${ADDRESSES[at]}`)
     }
+    const hasUplink = await addUplink(sw, beyond, cable, say)
     const capture = await sw.startCapture({ to: { path }, snapLength: SNAP_LENGTH })
-    for (const [at, peer] of peers.entries()) {
-      await peer.order({ order: 'configure', ifname: IFNAME, address: ADDRESSES[at] })
-    }
+    await Promise.all(
+      peers.map((peer, at) =>
+        peer.order({ order: 'configure', ifname: IFNAME, address: ADDRESSES[at] }),
+      ),
+    )
 
-    say(`ping: ${PINGS} from a to b ...`)
-    const ping = (await peers[0].order({
-      order: 'ping',
-      address: ADDRESSES[1],
-      count: PINGS,
-    })) as PingResult
+    say(`ping: ${PINGS} from a to b${hasUplink ? ', and from the uplink to a' : ''} ...`)
+    const pings = (address: string): PeerOrder => ({ order: 'ping', address, count: PINGS })
+    const [ping, uplink] = (await Promise.all([
+      peers[0].order(pings(ADDRESSES[1])),
+      hasUplink ? beyond.order(pings(ADDRESSES[0])) : null,
+    ])) as [PingResult, PingResult | null]
     say(`ping: ${ping.received} of ${ping.sent} answered, ${ping.rttMs ?? '-'} ms on average`)
+    if (uplink !== null) {
+      say(`ping: ${uplink.received} of ${uplink.sent} answered through the uplink`)
+    }
 
     say(`tcp: ${options.seconds} s from a to b ...`)
     await peers[1].order({ order: 'serve', port: TCP_PORT })
@@ -167,7 +182,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
     const virtio = await pingDevice(sw, peers[0], say)
     const ports = sw.ports()
     const written = await capture.stop()
-    return summarize(options, path, ports, { ping, tcp, virtio }, written)
+    return summarize(options, path, ports, { ping, tcp, virtio, uplink }, written)
   } catch (error) {
     if (!interrupted) throw error
     if (!hasReader()) return 0
@@ -175,7 +190,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
     return EXIT_FAILED
   } finally {
     await sw.close()
-    for (const peer of peers) await peer.stop()
+    for (const peer of all) await peer.stop()
   }
 }
 
@@ -207,6 +222,45 @@ async function pingDevice(
     end.abort()
     await responder
   }
+}
+
+/** A veth pair in a namespace, with an address beyond it. Resolves with what stands in the way. */
+async function layCable(beyond: Peer): Promise<unknown> {
+  try {
+    await beyond.order({ order: 'prepare' })
+    await beyond.order({ order: 'uplink', ifname: UPLINK, address: UPLINK_ADDRESS })
+    return undefined
+  } catch (error) {
+    return error
+  }
+}
+
+/**
+ * A raw socket on one end of the cable. False: this machine has none for us (a container without
+ * CAP_NET_RAW, a kernel without veth); the rest works all the same.
+ */
+async function addUplink(
+  sw: Switch,
+  beyond: Peer,
+  cable: Promise<unknown>,
+  say: (text: string) => void,
+): Promise<boolean> {
+  try {
+    const obstacle = await cable
+    if (obstacle !== undefined) throw obstacle
+    await sw.addPort({
+      type: 'raw-socket',
+      id: 'u',
+      ifname: UPLINK,
+      netns: String(beyond.child.pid),
+    })
+  } catch (error) {
+    if (beyond.hasEnded) throw error
+    say(`port u: no uplink: ${printable((error as Error).message)}`)
+    return false
+  }
+  say(`port u: a raw socket on ${UPLINK}, an end of a veth pair, beyond which is ${UPLINK_ADDRESS}`)
+  return true
 }
 
 async function addTap(sw: Switch, id: string, pid: number): Promise<void> {
@@ -289,14 +343,19 @@ function summarize(
     readonly ping: PingResult
     readonly tcp: TransferResult
     readonly virtio: PingResult
+    /** Null: there is none. */
+    readonly uplink: PingResult | null
   },
   capture: { frames: number; dropped: number; error?: string },
 ): number {
   const frames = ports.reduce((sum, port) => sum + port.counters.tx_frames, 0)
   const bytes = ports.reduce((sum, port) => sum + port.counters.tx_bytes, 0)
   const lost = ports.reduce((sum, port) => sum + dropsOf(port), 0)
-  const { ping, tcp, virtio } = results
-  const pingsLost = ping.sent - ping.received + virtio.sent - virtio.received
+  const { ping, tcp, virtio, uplink } = results
+  const pingsLost = [ping, virtio, uplink].reduce(
+    (sum, one) => sum + (one === null ? 0 : one.sent - one.received),
+    0,
+  )
   const isComplete = tcp.receivedBytes === tcp.sentBytes && pingsLost === 0
   if (options.json === true) {
     const summary = {
@@ -306,6 +365,7 @@ function summarize(
       ping,
       tcp,
       virtio,
+      uplink,
       capture: { path, ...capture },
     }
     process.stdout.write(`${printableJson(summary, 2)}\n`)

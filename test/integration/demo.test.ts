@@ -1,8 +1,9 @@
 /** The demo: the main job on real devices, as root, as an ordinary user, and where something lacks. */
-import { chmodSync, cpSync, mkdirSync, writeFileSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { CLI, IO, Lab, ROOT } from '../support/lab.ts'
+import { installFor } from '../support/installed.ts'
+import { CLI, IO, Lab } from '../support/lab.ts'
 import type { Background } from '../support/processes.ts'
 import { sh } from '../support/processes.ts'
 
@@ -12,6 +13,7 @@ interface Summary {
   readonly lostFrames: number
   readonly ping: { readonly sent: number; readonly received: number; readonly rttMs: number }
   readonly virtio: { readonly sent: number; readonly received: number }
+  readonly uplink: { readonly sent: number; readonly received: number } | null
   readonly tcp: { readonly sentBytes: number; readonly receivedBytes: number }
   readonly capture: { readonly frames: number; readonly dropped: number }
 }
@@ -34,13 +36,14 @@ test('forwards pings and a TCP transfer without loss, and leaves a capture of al
   expect(summary.ping.received).toBe(summary.ping.sent)
   expect(summary.ping.rttMs).toBeGreaterThan(0)
   expect(summary.virtio).toMatchObject({ sent: 10, received: 10 })
+  expect(summary.uplink).toMatchObject({ sent: 5, received: 5 })
   expect(summary.tcp.receivedBytes).toBe(summary.tcp.sentBytes)
   expect(summary.tcp.receivedBytes).toBeGreaterThan(1e6)
   expect(summary.capture.dropped).toBe(0)
 
   const echoes = sh('tshark', '-r', file, '-Y', 'icmp.type == 8', '-T', 'fields', '-e', 'frame.len')
   // Each is in the capture once, where it came in.
-  expect(echoes.trim().split('\n')).toHaveLength(summary.ping.sent + summary.virtio.sent)
+  expect(echoes.trim().split('\n')).toHaveLength(summary.ping.sent + summary.virtio.sent + 5)
   expect(sh('capinfos', '-c', '-M', file)).toContain(` ${summary.capture.frames}`)
   expect(interfaces()).toBe(before)
 })
@@ -52,10 +55,13 @@ test('says in plain lines what it does, where there is no terminal', async () =>
   expect({ exit: await run.exited, stderr: run.stderr }).toMatchObject({ exit: 0 })
   for (const line of [
     /^switch: started, io (io_uring-multishot|read-write)/m,
+    /^port u: a raw socket on up0, /m,
     /^ping: 5 of 5 answered, /m,
+    /^ping: 5 of 5 answered through the uplink$/m,
     /^ping: 5 of 5 answered through the switch$/m,
     /^ping: 5 of 5 answered on a link$/m,
     /^ {2}a: rx .* frames/m,
+    /^ {2}u: rx .* frames/m,
     /^frames lost {7}0; pings lost 0$/m,
     /^capture .*demo\.pcapng \(\d+ frames, 0 dropped\)$/m,
   ]) {
@@ -63,17 +69,6 @@ test('says in plain lines what it does, where there is no terminal', async () =>
   }
   expect(run.stdout).not.toContain('\u001b')
 })
-
-/** What an installed package is, where any user can read it; returns its command line. */
-function installFor(lab: Lab): string {
-  const home = join(lab.directory, 'package')
-  const modules = sh('npm', '--prefix', ROOT, 'ls', '--omit=dev', '--all', '--parseable')
-  const paths = ['dist', 'package.json', 'native-shim/build']
-  for (const path of modules.trim().split('\n').slice(1)) paths.push(relative(ROOT, path))
-  for (const path of paths) cpSync(join(ROOT, path), join(home, path), { recursive: true })
-  chmodSync(lab.directory, 0o777)
-  return join(home, 'dist/cli/main.js')
-}
 
 test('works as an ordinary user, in a user namespace of its own', async () => {
   await using lab = new Lab()
@@ -86,7 +81,24 @@ test('works as an ordinary user, in a user namespace of its own', async () => {
   const summary = JSON.parse(run.stdout) as Summary
   expect(summary.lostFrames).toBe(0)
   expect(summary.tcp.receivedBytes).toBe(summary.tcp.sentBytes)
+  expect(summary.uplink).toMatchObject({ sent: 5, received: 5 })
   expect(sh('capinfos', '-t', file)).toContain('pcapng')
+})
+
+test('without an uplink, where there can be none, the rest works', async () => {
+  await using lab = new Lab()
+  const real = sh('sh', '-c', 'command -v ip').trim()
+  const path = pathOf(lab, [], {
+    ip: `case "$*" in *veth*) echo 'Unknown device type.' >&2; exit 2;; esac; exec ${real} "$@"`,
+  })
+  const file = join(lab.directory, 'demo.pcapng')
+  const env = { PATH: `${path}:${process.env['PATH']}` }
+  const args = [CLI, 'demo', '--io', IO, '--seconds', '1', '--capture', file]
+  const run = lab.background(process.execPath, args, env)
+  expect({ exit: await run.exited, stderr: run.stderr }).toMatchObject({ exit: 0 })
+  expect(run.stdout).toMatch(/^port u: no uplink: ip link add up0 .*: Unknown device type\.$/m)
+  expect(run.stdout).toMatch(/^frames lost {7}0; pings lost 0$/m)
+  expect(run.stdout).not.toMatch(/^ {2}u: /m)
 })
 
 /** A directory with these programs only; what is in `scripts` is written there. */

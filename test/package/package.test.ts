@@ -80,6 +80,7 @@ describe('the tarball', () => {
       'config/framepump.schema.json',
       'config/examples/recorded-link.yaml',
       'config/examples/two-vms.yaml',
+      'config/examples/uplink.yaml',
       'native-shim/flags',
       ...sources,
       ...prebuilds,
