@@ -318,15 +318,17 @@ export interface Shim {
   everyThread(rows: Int32Array, out: Int32Array): number
 }
 
-/** Names of the calls go to a file, when one is named: what was asked of the kernel, and when. */
+/** Each call goes to a file, when one is named: its name, its numbers, its result. */
 function traced(loaded: Shim, path: string): Shim {
   const fd = openSync(path, 'a')
   const calls = Object.entries(loaded).map(
     ([name, call]: [string, (...args: unknown[]) => unknown]) => [
       name,
       (...args: unknown[]) => {
-        writeSync(fd, `${name}\n`)
-        return call(...args)
+        const result = call(...args)
+        const numbers = args.filter((each) => typeof each === 'number')
+        writeSync(fd, `${[name, ...numbers].join(' ')} = ${String(result)}\n`)
+        return result
       },
     ],
   )

@@ -68,11 +68,23 @@ export function tunDescriptors(pid: number): number[] {
     })
 }
 
-/** Names of the shim's calls in a trace file that have to do with TAPs. */
+/**
+ * Names of the shim's calls in a trace file that have to do with TAPs: their set-up, and reads of them.
+ * The engine's warm-up reads sockets.
+ */
 export function tunCalls(trace: string): string[] {
-  return readFileSync(trace, 'utf8')
-    .split('\n')
-    .filter((call) => call.startsWith('tun') || call === 'readFrames')
+  const names: string[] = []
+  const taps = new Set<number>()
+  for (const line of readFileSync(trace, 'utf8').split('\n')) {
+    const [call, result] = line.split(' = ')
+    const [name, ...numbers] = call.split(' ')
+    const fd = Number(numbers[0])
+    if (name === 'tunOpen') taps.add(Number(result))
+    else if (name === 'tunGetIff') taps.add(fd)
+    else if (name === 'close') taps.delete(fd)
+    if (name.startsWith('tun') || (name === 'readFrames' && taps.has(fd))) names.push(name)
+  }
+  return names
 }
 
 /** Settings of the device behind these descriptors of ours, and what ethtool says of it. */
