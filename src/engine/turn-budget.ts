@@ -17,7 +17,7 @@
  * RECOVERY_US; and it is left out of as many turns as the burst was too dear, also when that was a single
  * frame for a thousand ports. The cost is reckoned, not measured: a thread that is preempted in a burst would
  * look like a dear guest. What receivers cost, who can make every frame dear that is sent to them, is limited
- * in virtio/frame-sink.ts.
+ * in virtio/net/frame-sink.ts.
  *
  * All that is for guests. Ports of the program itself, memory and replayed files, are taken as they come.
  *

@@ -1,5 +1,5 @@
 /** What ports are to the program that has them, as the public API has it. */
-import type { SavedState } from '../virtio/saved-state.ts'
+import type { SavedState } from '../virtio/device/saved-state.ts'
 
 /** What virtio_net_config says. */
 export interface VirtioNetConfig {

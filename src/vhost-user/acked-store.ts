@@ -5,7 +5,7 @@
  */
 import { join } from 'node:path'
 import { ConfigError } from '../errors.ts'
-import { featureNames } from '../virtio/features.ts'
+import { featureNames } from '../virtio/device/features.ts'
 import { cleanStateFile, readStateFile, reasonOf, writeStateFile } from './state-directory.ts'
 
 export interface AckedState {

@@ -11,7 +11,7 @@
  * call fails.
  */
 
-import type { QueueSetup } from '../virtio/device-queue.ts'
+import type { QueueSetup } from '../virtio/ring/device-queue.ts'
 
 /** Memory regions that a front-end may add one by one. */
 export const MEMORY_SLOTS_MAX = 509

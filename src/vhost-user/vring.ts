@@ -1,6 +1,6 @@
 /** What a front-end has said about one virtqueue so far. */
-import type { QueueSetup } from '../virtio/device-queue.ts'
-import { PACKED_BASE_INITIAL } from '../virtio/packed-driver.ts'
+import type { QueueSetup } from '../virtio/ring/device-queue.ts'
+import { PACKED_BASE_INITIAL } from '../virtio/ring/packed-driver.ts'
 
 export class Vring {
   /** 0: not said yet. */

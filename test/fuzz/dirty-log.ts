@@ -5,7 +5,7 @@
  */
 import { Window } from '../../src/mem/window.ts'
 import { shim } from '../../src/native/shim.ts'
-import { DirtyLog } from '../../src/virtio/dirty-log.ts'
+import { DirtyLog } from '../../src/virtio/ring/dirty-log.ts'
 import type { Features } from './features.ts'
 import { check, checkBytes, Operands } from './features.ts'
 

@@ -5,9 +5,9 @@
  */
 import { Burst } from '../../src/mem/burst.ts'
 import { Window } from '../../src/mem/window.ts'
-import type { Chain } from '../../src/virtio/chain.ts'
-import type { DeviceQueue } from '../../src/virtio/device-queue.ts'
-import { FrameSource } from '../../src/virtio/frame-source.ts'
+import type { Chain } from '../../src/virtio/ring/chain.ts'
+import type { DeviceQueue } from '../../src/virtio/ring/device-queue.ts'
+import { FrameSource } from '../../src/virtio/net/frame-source.ts'
 import type { Features } from './features.ts'
 import { checkEqual, Operands } from './features.ts'
 import type { ModelVnetHeader } from './models/offload-model.ts'

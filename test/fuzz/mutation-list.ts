@@ -22,8 +22,8 @@ const of =
   })
 const fuzz = of('fuzz')
 
-const SPLIT = 'src/virtio/split-queue.ts'
-const PACKED = 'src/virtio/packed-queue.ts'
+const SPLIT = 'src/virtio/ring/split-queue.ts'
+const PACKED = 'src/virtio/ring/packed-queue.ts'
 const BULK = 'native-shim/src/bulk.c'
 const WINDOW = 'native-shim/src/window.c'
 const SESSION = 'src/vhost-user/session.ts'
@@ -74,14 +74,14 @@ export const MUTATIONS: readonly Mutation[] = [
   ),
   fuzz(
     'packed',
-    'src/virtio/packed-event.ts',
+    'src/virtio/ring/packed-event.ts',
     'an event one entry behind calls',
     'distance < count',
     'distance <= count',
   ),
   fuzz(
     'packed',
-    'src/virtio/chain.ts',
+    'src/virtio/ring/chain.ts',
     'a buffer goes on behind its region',
     'const part = left < memory.room ? left : memory.room',
     'const part = left',
@@ -95,21 +95,21 @@ export const MUTATIONS: readonly Mutation[] = [
   ),
   fuzz(
     'split',
-    'src/virtio/frame-sink.ts',
+    'src/virtio/net/frame-sink.ts',
     'num_buffers is always 1',
     '| (buffers << 16)',
     '| (1 << 16)',
   ),
   fuzz(
     'packed',
-    'src/virtio/frame-source.ts',
+    'src/virtio/net/frame-source.ts',
     'a frame of an Ethernet header is malformed',
     'if (length < ETHER_HEADER_LENGTH) this.malformed++',
     'if (length <= ETHER_HEADER_LENGTH) this.malformed++',
   ),
   fuzz(
     'dirty-log',
-    'src/virtio/dirty-log.ts',
+    'src/virtio/ring/dirty-log.ts',
     'the page behind a write is marked',
     '(address + length - 1)',
     '(address + length)',

@@ -311,7 +311,7 @@ function buildWithoutDirtyLog(lab: Lab): string {
     if (name !== 'dist') symlinkSync(join(ROOT, name), join(root, name))
   }
   cpSync(join(ROOT, 'dist'), join(root, 'dist'), { recursive: true })
-  const file = join(root, 'dist/virtio/dirty-log.js')
+  const file = join(root, 'dist/virtio/ring/dirty-log.js')
   const text = readFileSync(file, 'utf8')
   const broken = text.replace('note(address, length) {', '$& return')
   expect(broken).not.toBe(text)

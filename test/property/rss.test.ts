@@ -1,8 +1,8 @@
 /** The Toeplitz table against the definition bit by bit, and RSS on any bytes. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { Rss, RSS_SUPPORTED_HASH_TYPES } from '../../src/virtio/rss.ts'
-import { Toeplitz } from '../../src/virtio/toeplitz.ts'
+import { Rss, RSS_SUPPORTED_HASH_TYPES } from '../../src/virtio/net/rss.ts'
+import { Toeplitz } from '../../src/virtio/net/toeplitz.ts'
 
 /** For every set bit of the input, the 32 key bits from its number on. */
 function toeplitz(key: Uint8Array, input: Uint8Array): number {

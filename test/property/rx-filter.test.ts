@@ -1,7 +1,7 @@
 /** The receive filter against a model that says the rules of spec §3.5 in words. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { RxFilter } from '../../src/virtio/rx-filter.ts'
+import { RxFilter } from '../../src/virtio/net/rx-filter.ts'
 import { bytesOf } from '../support/flow-frames.ts'
 
 /** Few addresses, so that they meet. */

@@ -6,8 +6,8 @@ import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import { Window } from '../../src/mem/window.ts'
-import { BROKEN_TEXT, Chain, CHAIN_SEGMENTS_MAX } from '../../src/virtio/chain.ts'
-import type { DeviceQueue } from '../../src/virtio/device-queue.ts'
+import { BROKEN_TEXT, Chain, CHAIN_SEGMENTS_MAX } from '../../src/virtio/ring/chain.ts'
+import type { DeviceQueue } from '../../src/virtio/ring/device-queue.ts'
 import type { Buffer, Guest, Kind } from '../support/guest.ts'
 import {
   addChain,

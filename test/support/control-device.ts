@@ -1,7 +1,7 @@
 /** A network device with a control queue, as its driver and its owner see it. */
 import * as bits from '../../src/abi/virtio-features.ts'
-import { ControlQueue } from '../../src/virtio/control-queue.ts'
-import { DeviceState } from '../../src/virtio/device-state.ts'
+import { ControlQueue } from '../../src/virtio/device/control-queue.ts'
+import { DeviceState } from '../../src/virtio/device/device-state.ts'
 import { bytesOf } from './flow-frames.ts'
 
 export const DEVICE_MAC: Uint8Array = bytesOf(0x52, 0x54, 0, 0x12, 0x34, 0x56)

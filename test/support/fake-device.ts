@@ -1,7 +1,7 @@
 /** A vhost-user device that does nothing but keep account: of calls, and of every descriptor. */
 import { ProtocolError } from '../../src/errors.ts'
 import type { MemoryRegion, VhostUserDevice } from '../../src/vhost-user/device.ts'
-import type { QueueSetup } from '../../src/virtio/device-queue.ts'
+import type { QueueSetup } from '../../src/virtio/ring/device-queue.ts'
 import { VhostUserSession } from '../../src/vhost-user/session.ts'
 
 export class FakeDevice implements VhostUserDevice {

@@ -3,11 +3,15 @@ import { afterEach } from 'vitest'
 import type { GuestRegion } from '../../src/mem/guest-memory.ts'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import { Window } from '../../src/mem/window.ts'
-import type { DeviceQueue } from '../../src/virtio/device-queue.ts'
-import type { DriverQueue, RingLayout } from '../../src/virtio/driver-queue.ts'
-import { PACKED_BASE_INITIAL, packedLayout, PackedDriver } from '../../src/virtio/packed-driver.ts'
-import { attachQueue } from '../../src/virtio/queue-layout.ts'
-import { splitLayout, SplitDriver } from '../../src/virtio/split-driver.ts'
+import type { DeviceQueue } from '../../src/virtio/ring/device-queue.ts'
+import type { DriverQueue, RingLayout } from '../../src/virtio/ring/driver-queue.ts'
+import {
+  PACKED_BASE_INITIAL,
+  packedLayout,
+  PackedDriver,
+} from '../../src/virtio/ring/packed-driver.ts'
+import { attachQueue } from '../../src/virtio/ring/queue-layout.ts'
+import { splitLayout, SplitDriver } from '../../src/virtio/ring/split-driver.ts'
 
 /** Above 4 GiB, so that both halves of an address matter. */
 export const GUEST_ADDRESS = 0x1_2345_0000

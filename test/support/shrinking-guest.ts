@@ -8,7 +8,7 @@
  */
 import { Window } from '../../src/mem/window.ts'
 import { shim } from '../../src/native/shim.ts'
-import { SplitDriver, splitLayout } from '../../src/virtio/split-driver.ts'
+import { SplitDriver, splitLayout } from '../../src/virtio/ring/split-driver.ts'
 import { F_PROTOCOL, F_VERSION_1, FrontEnd, u32s, u64, u64s } from './front-end.ts'
 
 const NONBLOCK_CLOEXEC = 0o2004000

@@ -4,8 +4,8 @@
  */
 import { Window } from '../../src/mem/window.ts'
 import { shim } from '../../src/native/shim.ts'
-import { memoryLength, MEMORY_ADDRESS } from '../../src/virtio/net-layout.ts'
-import { NetDriver, ringSetup } from '../../src/virtio/net-driver.ts'
+import { memoryLength, MEMORY_ADDRESS } from '../../src/virtio/driver/net-layout.ts'
+import { NetDriver, ringSetup } from '../../src/virtio/driver/net-driver.ts'
 import { F_PROTOCOL, FrontEnd, u32s, u64, u64s } from './front-end.ts'
 
 const NONBLOCK_CLOEXEC = 0o2004000

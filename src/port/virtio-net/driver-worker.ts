@@ -12,7 +12,7 @@ import { Window } from '../../mem/window.ts'
 import { dropThreadCapabilities } from '../../native/capabilities.ts'
 import { makeEpoll } from '../../native/event-fd.ts'
 import { shim } from '../../native/shim.ts'
-import { NetDriver } from '../../virtio/net-driver.ts'
+import { NetDriver } from '../../virtio/driver/net-driver.ts'
 
 export interface DriverWorkerData {
   readonly mode: 'echo' | 'sink' | 'generate'

@@ -1,9 +1,9 @@
 /** What crosses between the threads about a virtio-net device, a guest's or one in process. */
 import type { GuestRegion } from '../../mem/guest-memory.ts'
-import type { QueueSetup } from '../../virtio/device-queue.ts'
-import type { VirtioNegotiated } from '../../virtio/negotiated.ts'
-import type { RssConfig } from '../../virtio/rss.ts'
-import type { RxFilterSettings } from '../../virtio/rx-filter.ts'
+import type { QueueSetup } from '../../virtio/ring/device-queue.ts'
+import type { VirtioNegotiated } from '../../virtio/net/negotiated.ts'
+import type { RssConfig } from '../../virtio/net/rss.ts'
+import type { RxFilterSettings } from '../../virtio/net/rx-filter.ts'
 
 export interface VirtioDescription {
   readonly kind: 'virtio'

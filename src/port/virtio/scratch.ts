@@ -3,9 +3,9 @@
  * one call, or until the copy program has run. Each port would else have seven windows of its own.
  */
 import type { CopyProgram } from '../../mem/copy-program.ts'
-import { FlowSteering } from '../../virtio/flow-steering.ts'
-import { FrameSink } from '../../virtio/frame-sink.ts'
-import { FrameSource } from '../../virtio/frame-source.ts'
+import { FlowSteering } from '../../virtio/net/flow-steering.ts'
+import { FrameSink } from '../../virtio/net/frame-sink.ts'
+import { FrameSource } from '../../virtio/net/frame-source.ts'
 
 /** Queue pairs of one device. */
 export const QUEUE_PAIRS_MAX = 128

@@ -1,5 +1,5 @@
 /** A queue of a virtio port that its driver has started: what it said, and where the queue stands. */
-import type { DeviceQueue, QueueSetup } from '../../virtio/device-queue.ts'
+import type { DeviceQueue, QueueSetup } from '../../virtio/ring/device-queue.ts'
 
 export class StartedQueue {
   readonly setup: QueueSetup

@@ -1,7 +1,7 @@
 /** What a chain needs before its first descriptor. */
 import { afterEach, describe, expect, test } from 'vitest'
 import { shim } from '../../../src/native/shim.ts'
-import { Chain } from '../../../src/virtio/chain.ts'
+import { Chain } from '../../../src/virtio/ring/chain.ts'
 import { addChain, atEnd, KINDS, makeGuest, makeQueues } from '../../support/guest.ts'
 
 const ENOMEM = 12

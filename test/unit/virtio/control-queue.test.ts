@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import * as bits from '../../../src/abi/virtio-features.ts'
 import { VIRTIO_NET_S_ANNOUNCE } from '../../../src/abi/virtio-net.ts'
-import { CONTROL_DEVICE_ERROR } from '../../../src/virtio/control-queue.ts'
+import { CONTROL_DEVICE_ERROR } from '../../../src/virtio/device/control-queue.ts'
 import type { ControlDevice } from '../../support/control-device.ts'
 import { controlDevice, DEVICE_MAC, MAX_PAIRS, OFFERED } from '../../support/control-device.ts'
 import { bytesOf } from '../../support/flow-frames.ts'

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import * as bits from '../../../src/abi/virtio-features.ts'
 import { VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP } from '../../../src/abi/virtio-net.ts'
 import { ConfigError } from '../../../src/errors.ts'
-import { DeviceState } from '../../../src/virtio/device-state.ts'
+import { DeviceState } from '../../../src/virtio/device/device-state.ts'
 import {
   controlDevice,
   DEVICE_MAC,

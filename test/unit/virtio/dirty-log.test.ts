@@ -2,7 +2,7 @@
 import { beforeEach, expect, test } from 'vitest'
 import { Window } from '../../../src/mem/window.ts'
 import { shim } from '../../../src/native/shim.ts'
-import { DirtyLog, LOG_PAGE_LENGTH } from '../../../src/virtio/dirty-log.ts'
+import { DirtyLog, LOG_PAGE_LENGTH } from '../../../src/virtio/ring/dirty-log.ts'
 import { atEnd, KINDS, makeGuest, makeQueues, GUEST_ADDRESS } from '../../support/guest.ts'
 
 /** Pages that the bitmap has. */

@@ -4,8 +4,8 @@ import { TUN_F_CSUM } from '../../../src/abi/if-tun.ts'
 import { Burst } from '../../../src/mem/burst.ts'
 import { CopyProgram } from '../../../src/mem/copy-program.ts'
 import { Window } from '../../../src/mem/window.ts'
-import { BROKEN_EMPTY } from '../../../src/virtio/chain.ts'
-import { DirtyLog } from '../../../src/virtio/dirty-log.ts'
+import { BROKEN_EMPTY } from '../../../src/virtio/ring/chain.ts'
+import { DirtyLog } from '../../../src/virtio/ring/dirty-log.ts'
 import {
   DELIVERED,
   FRAME_DESCRIPTORS,
@@ -14,7 +14,7 @@ import {
   TOO_DEAR,
   TOO_LONG,
   DESCRIPTORS_AHEAD,
-} from '../../../src/virtio/frame-sink.ts'
+} from '../../../src/virtio/net/frame-sink.ts'
 import type { Guest, Kind, Queues } from '../../support/guest.ts'
 import {
   addChain,

@@ -5,7 +5,7 @@ import {
   BROKEN_INDIRECT,
   BROKEN_LOOP,
   Chain,
-} from '../../../src/virtio/chain.ts'
+} from '../../../src/virtio/ring/chain.ts'
 import type { Guest, Kind } from '../../support/guest.ts'
 import { attach, GUEST_ADDRESS, makeGuest, ringLayout } from '../../support/guest.ts'
 

@@ -2,8 +2,8 @@
 import { describe, expect, test } from 'vitest'
 import { GuestMemory } from '../../../src/mem/guest-memory.ts'
 import { Window } from '../../../src/mem/window.ts'
-import { Chain } from '../../../src/virtio/chain.ts'
-import { PlainKind, PlainPlaces } from '../../../src/virtio/plain-chains.ts'
+import { Chain } from '../../../src/virtio/ring/chain.ts'
+import { PlainKind, PlainPlaces } from '../../../src/virtio/ring/plain-chains.ts'
 import type { Buffer } from '../../support/guest.ts'
 import {
   addChain,

@@ -14,10 +14,10 @@ import {
   BROKEN_ORDER,
   BROKEN_TEXT,
   Chain,
-} from '../../../src/virtio/chain.ts'
-import type { DeviceQueue } from '../../../src/virtio/device-queue.ts'
-import type { DriverQueue } from '../../../src/virtio/driver-queue.ts'
-import { attachQueue } from '../../../src/virtio/queue-layout.ts'
+} from '../../../src/virtio/ring/chain.ts'
+import type { DeviceQueue } from '../../../src/virtio/ring/device-queue.ts'
+import type { DriverQueue } from '../../../src/virtio/ring/driver-queue.ts'
+import { attachQueue } from '../../../src/virtio/ring/queue-layout.ts'
 import {
   addChain,
   atEnd,

@@ -1,8 +1,8 @@
 /** Which fields are hashed, what is reported, and which queue it picks: VIRTIO 1.3 §5.1.6.4. */
 import { describe, expect, test } from 'vitest'
 import * as abi from '../../../src/abi/virtio-net.ts'
-import type { RssConfig } from '../../../src/virtio/rss.ts'
-import { Rss, RSS_SUPPORTED_HASH_TYPES, rssConfigFault } from '../../../src/virtio/rss.ts'
+import type { RssConfig } from '../../../src/virtio/net/rss.ts'
+import { Rss, RSS_SUPPORTED_HASH_TYPES, rssConfigFault } from '../../../src/virtio/net/rss.ts'
 import {
   bytesOf,
   ethernet,

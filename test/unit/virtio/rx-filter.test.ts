@@ -1,6 +1,6 @@
 /** The receive filter decision by decision (spec §3.5). */
 import { describe, expect, test } from 'vitest'
-import { MAC_TABLE_ENTRIES, RxFilter, vlanOf } from '../../../src/virtio/rx-filter.ts'
+import { MAC_TABLE_ENTRIES, RxFilter, vlanOf } from '../../../src/virtio/net/rx-filter.ts'
 import { bytesOf } from '../../support/flow-frames.ts'
 
 const OWN = bytesOf(0x52, 0x54, 0, 0x12, 0x34, 0x56)

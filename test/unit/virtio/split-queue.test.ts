@@ -6,8 +6,8 @@ import {
   BROKEN_INDIRECT,
   BROKEN_LOOP,
   Chain,
-} from '../../../src/virtio/chain.ts'
-import type { DeviceQueue } from '../../../src/virtio/device-queue.ts'
+} from '../../../src/virtio/ring/chain.ts'
+import type { DeviceQueue } from '../../../src/virtio/ring/device-queue.ts'
 import type { Guest } from '../../support/guest.ts'
 import { attach, GUEST_ADDRESS, makeGuest, ringLayout } from '../../support/guest.ts'
 

@@ -1,8 +1,8 @@
 /** What front-ends say when they start a ring, and where it begins. */
 import { expect, test } from 'vitest'
-import { startBase } from '../../../src/virtio/start-base.ts'
-import { attachQueue } from '../../../src/virtio/queue-layout.ts'
-import { Chain } from '../../../src/virtio/chain.ts'
+import { startBase } from '../../../src/virtio/ring/start-base.ts'
+import { attachQueue } from '../../../src/virtio/ring/queue-layout.ts'
+import { Chain } from '../../../src/virtio/ring/chain.ts'
 import { makeGuest, USER_ADDRESS } from '../../support/guest.ts'
 
 const SIZE = 256

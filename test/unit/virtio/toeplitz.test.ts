@@ -1,7 +1,7 @@
 /** The Toeplitz hash against Microsoft's RSS verification suite ("Verifying the RSS hash
  *  calculation", NDIS documentation). */
 import { describe, expect, test } from 'vitest'
-import { Toeplitz, TOEPLITZ_KEY_LENGTH_MAX } from '../../../src/virtio/toeplitz.ts'
+import { Toeplitz, TOEPLITZ_KEY_LENGTH_MAX } from '../../../src/virtio/net/toeplitz.ts'
 import { bytesOf, ipv4Address, ipv6Address, u16 } from '../../support/flow-frames.ts'
 import { RSS_KEY, RSS_VECTORS_IPV4, RSS_VECTORS_IPV6 } from '../../support/rss-vectors.ts'
 

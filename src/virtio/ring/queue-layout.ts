@@ -1,5 +1,5 @@
 /** Which kind of queue, and where its parts are: from what the driver said to a DeviceQueue. */
-import type { GuestMemory } from '../mem/guest-memory.ts'
+import type { GuestMemory } from '../../mem/guest-memory.ts'
 import type { DeviceQueue, RingPlace } from './device-queue.ts'
 import { PackedQueue } from './packed-queue.ts'
 import { SplitQueue } from './split-queue.ts'

@@ -26,9 +26,9 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
   VIRTQ_USED_F_NO_NOTIFY,
-} from '../abi/virtio-ring.ts'
-import type { GuestMemory } from '../mem/guest-memory.ts'
-import { PIECE_LIMIT, PIECE_SHIFT, PIECE_START } from '../mem/guest-memory.ts'
+} from '../../abi/virtio-ring.ts'
+import type { GuestMemory } from '../../mem/guest-memory.ts'
+import { PIECE_LIMIT, PIECE_SHIFT, PIECE_START } from '../../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import {
   BROKEN_AVAIL_STEP,

@@ -11,11 +11,11 @@ import {
   VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
   VIRTIO_NET_F_CTRL_VLAN,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
-} from '../abi/virtio-features.ts'
-import { VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP } from '../abi/virtio-net.ts'
+} from '../../abi/virtio-features.ts'
+import { VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP } from '../../abi/virtio-net.ts'
 import { guestOffloads, has } from './features.ts'
-import { Rss } from './rss.ts'
-import { RxFilter } from './rx-filter.ts'
+import { Rss } from '../net/rss.ts'
+import { RxFilter } from '../net/rx-filter.ts'
 import type { SavedState } from './saved-state.ts'
 import {
   ANNOUNCE_ROUNDS_MAX,

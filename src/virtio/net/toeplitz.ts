@@ -7,7 +7,7 @@
  * Source: "RSS hashing functions" of Microsoft's NDIS documentation, to which VIRTIO 1.3 §5.1.6.4.3
  * refers; checked against its verification suite.
  */
-import { FLOW_KEY_WORDS } from '../wire/flow-key.ts'
+import { FLOW_KEY_WORDS } from '../../wire/flow-key.ts'
 
 /** Bytes of the longest key: what the longest input (two IPv6 addresses and ports) can use. */
 export const TOEPLITZ_KEY_LENGTH_MAX: number = 4 * FLOW_KEY_WORDS + 4

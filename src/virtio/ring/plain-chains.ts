@@ -3,7 +3,7 @@
  * time, in a loop that is short enough for the processor to wait for several cache lines at once;
  * every other chain is taken alone (chain.ts).
  */
-import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../../mem/burst.ts'
 
 /** Which buffers are taken so. */
 export class PlainKind {

@@ -6,7 +6,7 @@
  *
  * Source: VIRTIO 1.3 §2.8.10, §2.8.14.
  */
-import { RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_DISABLE } from '../abi/virtio-ring.ts'
+import { RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_DISABLE } from '../../abi/virtio-ring.ts'
 
 /** Bits of the first half of an event suppression structure, and of a queue's base. */
 export const EVENT_OFFSET_MASK = 0x7fff

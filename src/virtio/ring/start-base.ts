@@ -7,8 +7,8 @@
  * where that has gone), or 0 (crosvm, and DPDK's virtio-user), or the avail index (cloud-hypervisor),
  * behind all buffers that wait. DPDK's device side goes by the used index as well.
  */
-import { AVAIL_IDX, USED_IDX } from '../abi/virtio-ring.ts'
-import type { GuestMemory } from '../mem/guest-memory.ts'
+import { AVAIL_IDX, USED_IDX } from '../../abi/virtio-ring.ts'
+import type { GuestMemory } from '../../mem/guest-memory.ts'
 import type { RingPlace } from './device-queue.ts'
 import { ringPart } from './device-queue.ts'
 

@@ -12,15 +12,15 @@ import {
   VIRTIO_NET_F_HASH_REPORT,
   VIRTIO_NET_F_MQ,
   VIRTIO_NET_F_RSS,
-} from '../abi/virtio-features.ts'
-import { VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP } from '../abi/virtio-net.ts'
-import { ConfigError } from '../errors.ts'
+} from '../../abi/virtio-features.ts'
+import { VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP } from '../../abi/virtio-net.ts'
+import { ConfigError } from '../../errors.ts'
 import type { DeviceLimits } from './device-state.ts'
 import { featureNames, guestOffloads, has } from './features.ts'
-import type { RssConfig } from './rss.ts'
-import { RSS_MAX_INDIRECTION_TABLE_LENGTH, RSS_MAX_KEY_SIZE, rssConfigFault } from './rss.ts'
-import type { RxFlags } from './rx-filter.ts'
-import { MAC_TABLE_ENTRIES, RX_FLAGS, VLAN_BYTES } from './rx-filter.ts'
+import type { RssConfig } from '../net/rss.ts'
+import { RSS_MAX_INDIRECTION_TABLE_LENGTH, RSS_MAX_KEY_SIZE, rssConfigFault } from '../net/rss.ts'
+import type { RxFlags } from '../net/rx-filter.ts'
+import { MAC_TABLE_ENTRIES, RX_FLAGS, VLAN_BYTES } from '../net/rx-filter.ts'
 
 export const SAVED_STATE_VERSION = 1
 

@@ -2,9 +2,9 @@
  * One descriptor chain, translated: segments in windows of the guest's memory, the readable ones
  * first. There is one per port; a queue fills it and it is used up before the next is taken.
  */
-import type { GuestMemory } from '../mem/guest-memory.ts'
-import { Window } from '../mem/window.ts'
-import { COPY_ROW_INTS, shim } from '../native/shim.ts'
+import type { GuestMemory } from '../../mem/guest-memory.ts'
+import { Window } from '../../mem/window.ts'
+import { COPY_ROW_INTS, shim } from '../../native/shim.ts'
 
 const TWO_32 = 4294967296
 

@@ -15,8 +15,8 @@ import {
   TUN_F_UFO,
   TUN_F_USO4,
   TUN_F_USO6,
-} from '../abi/if-tun.ts'
-import * as bits from '../abi/virtio-features.ts'
+} from '../../abi/if-tun.ts'
+import * as bits from '../../abi/virtio-features.ts'
 import {
   VIRTIO_NET_O_GUEST_UDP_TUNNEL_GSO_CSUM_MAPPED,
   VIRTIO_NET_O_GUEST_UDP_TUNNEL_GSO_MAPPED,
@@ -24,7 +24,7 @@ import {
   VNET_HDR_LENGTH,
   VNET_HDR_MRG_LENGTH,
   VNET_HDR_TUNNEL_LENGTH,
-} from '../abi/virtio-net.ts'
+} from '../../abi/virtio-net.ts'
 
 const { featureMask } = bits
 

@@ -4,8 +4,8 @@
  *
  * What was written is noted burst by burst and marked before the driver learns of it.
  */
-import { Window } from '../mem/window.ts'
-import { DIRTY_ROW_INTS, shim } from '../native/shim.ts'
+import { Window } from '../../mem/window.ts'
+import { DIRTY_ROW_INTS, shim } from '../../native/shim.ts'
 
 /** Pieces that are noted between two `mark`s: some bursts of TCP-sized frames in small buffers. */
 const ROWS_MAX = 16384

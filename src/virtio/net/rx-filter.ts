@@ -9,7 +9,7 @@
  *
  * A MAC address is two int32 as in wire/ethernet.ts.
  */
-import { isGroup } from '../wire/ethernet.ts'
+import { isGroup } from '../../wire/ethernet.ts'
 
 /** Addresses of both kinds that the table holds together. */
 export const MAC_TABLE_ENTRIES = 64

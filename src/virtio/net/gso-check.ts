@@ -3,12 +3,15 @@
  * the headers are, and hdr_len, csum_start and csum_offset are replaced by what was found. A driver
  * may leave the checksum of an IPv4 header zero; then somebody has to fill it.
  */
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM } from '../abi/virtio-net.ts'
-import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX } from '../mem/burst.ts'
-import { CopyProgram } from '../mem/copy-program.ts'
-import { ownAll } from '../mem/own-all.ts'
-import { Window } from '../mem/window.ts'
+import {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM,
+} from '../../abi/virtio-net.ts'
+import type { Burst } from '../../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../../mem/burst.ts'
+import { CopyProgram } from '../../mem/copy-program.ts'
+import { ownAll } from '../../mem/own-all.ts'
+import { Window } from '../../mem/window.ts'
 import {
   Headers,
   HEADERS_MAX,
@@ -17,8 +20,8 @@ import {
   read16,
   TCP_CHECKSUM,
   UDP_CHECKSUM,
-} from '../wire/headers.ts'
-import { isGso, NEEDS_IPV4_CHECKSUM, parseGso } from '../wire/vnet-hdr.ts'
+} from '../../wire/headers.ts'
+import { isGso, NEEDS_IPV4_CHECKSUM, parseGso } from '../../wire/vnet-hdr.ts'
 
 export class GsoCheck {
   readonly #headers: Headers = new Headers()

@@ -23,7 +23,7 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_USED_BIT,
   VIRTQ_DESC_F_WRITE,
-} from '../abi/virtio-ring.ts'
+} from '../../abi/virtio-ring.ts'
 import type { DriverQueue, DriverSetup, RingLayout } from './driver-queue.ts'
 import { alignUp } from './driver-queue.ts'
 import { EVENT_WRAP_BIT, isNotified } from './packed-event.ts'

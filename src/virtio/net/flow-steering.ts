@@ -2,12 +2,12 @@
  * Which receiveq a frame is for, when a device on the switch has several: the flow's, so that a flow
  * never reorders. (On a link, frames go queue to queue.)
  */
-import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX } from '../mem/burst.ts'
-import { CopyProgram } from '../mem/copy-program.ts'
-import { ownAll } from '../mem/own-all.ts'
-import { Window } from '../mem/window.ts'
-import { flowHash } from '../wire/flow-hash.ts'
+import type { Burst } from '../../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../../mem/burst.ts'
+import { CopyProgram } from '../../mem/copy-program.ts'
+import { ownAll } from '../../mem/own-all.ts'
+import { Window } from '../../mem/window.ts'
+import { flowHash } from '../../wire/flow-hash.ts'
 import type { Rss } from './rss.ts'
 
 /** Bytes of a frame that are looked at: two tags, IPv6 with a few extension headers, ports. */

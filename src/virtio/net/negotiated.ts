@@ -4,8 +4,8 @@ import {
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
-} from '../abi/virtio-features.ts'
-import { guestOffloads, has, headerLength, rxOffloads, txOffloads } from './features.ts'
+} from '../../abi/virtio-features.ts'
+import { guestOffloads, has, headerLength, rxOffloads, txOffloads } from '../device/features.ts'
 
 export interface VirtioNegotiated {
   readonly headerLength: number

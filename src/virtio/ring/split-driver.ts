@@ -25,7 +25,7 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
   VIRTQ_USED_F_NO_NOTIFY,
-} from '../abi/virtio-ring.ts'
+} from '../../abi/virtio-ring.ts'
 import type { DriverQueue, DriverSetup, RingLayout } from './driver-queue.ts'
 import { alignUp } from './driver-queue.ts'
 

@@ -4,10 +4,10 @@
  *
  *     queue 0 | queue 1 | ... | control queue     each:  ring | QUEUE_SIZE buffers
  */
-import type { RingLayout } from './driver-queue.ts'
-import { alignUp } from './driver-queue.ts'
-import { packedLayout } from './packed-driver.ts'
-import { splitLayout } from './split-driver.ts'
+import type { RingLayout } from '../ring/driver-queue.ts'
+import { alignUp } from '../ring/driver-queue.ts'
+import { packedLayout } from '../ring/packed-driver.ts'
+import { splitLayout } from '../ring/split-driver.ts'
 
 /** Entries of every queue, and buffers of it. */
 export const QUEUE_SIZE = 256

@@ -32,8 +32,8 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_USED_BIT,
   VIRTQ_DESC_F_WRITE,
-} from '../abi/virtio-ring.ts'
-import type { GuestMemory } from '../mem/guest-memory.ts'
+} from '../../abi/virtio-ring.ts'
+import type { GuestMemory } from '../../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import {
   BROKEN_AVAIL_STEP,

@@ -10,19 +10,19 @@
  * cost; when they exceed that, its frames are dropped (`tooDear`) until turns have made up for it.
  * Source: VIRTIO 1.3 §5.1.6.3, §5.1.6.4.
  */
-import { VNET_HDR_MRG_LENGTH, VNET_HDR_OUTER_TH_OFFSET } from '../abi/virtio-net.ts'
-import type { Burst } from '../mem/burst.ts'
-import type { CopyProgram } from '../mem/copy-program.ts'
-import { COPY_ROWS_MAX } from '../mem/copy-program.ts'
-import type { GuestMemory } from '../mem/guest-memory.ts'
-import { ownAll } from '../mem/own-all.ts'
-import { Window } from '../mem/window.ts'
-import { COPY_BEHIND_HEADER, COPY_ROW_INTS } from '../native/shim.ts'
-import { isTunnelled } from '../wire/vnet-hdr.ts'
-import { BROKEN_EMPTY, Chain } from './chain.ts'
-import type { DeviceQueue } from './device-queue.ts'
-import type { DirtyLog } from './dirty-log.ts'
-import { PlainKind, PlainPlaces } from './plain-chains.ts'
+import { VNET_HDR_MRG_LENGTH, VNET_HDR_OUTER_TH_OFFSET } from '../../abi/virtio-net.ts'
+import type { Burst } from '../../mem/burst.ts'
+import type { CopyProgram } from '../../mem/copy-program.ts'
+import { COPY_ROWS_MAX } from '../../mem/copy-program.ts'
+import type { GuestMemory } from '../../mem/guest-memory.ts'
+import { ownAll } from '../../mem/own-all.ts'
+import { Window } from '../../mem/window.ts'
+import { COPY_BEHIND_HEADER, COPY_ROW_INTS } from '../../native/shim.ts'
+import { isTunnelled } from '../../wire/vnet-hdr.ts'
+import { BROKEN_EMPTY, Chain } from '../ring/chain.ts'
+import type { DeviceQueue } from '../ring/device-queue.ts'
+import type { DirtyLog } from '../ring/dirty-log.ts'
+import { PlainKind, PlainPlaces } from '../ring/plain-chains.ts'
 
 /** Results of `deliver`. */
 export const DELIVERED = 0

@@ -5,10 +5,10 @@
  *     send     reserve -> (write the frame there) -> submit -> ... -> flush
  *     receive  receive -> (read the frame there) -> release -> ... -> flush
  */
-import { VIRTIO_F_RING_PACKED, VIRTIO_RING_F_EVENT_IDX } from '../abi/virtio-features.ts'
-import type { RingPlace } from './device-queue.ts'
-import type { DriverQueue } from './driver-queue.ts'
-import { has, headerLength } from './features.ts'
+import { VIRTIO_F_RING_PACKED, VIRTIO_RING_F_EVENT_IDX } from '../../abi/virtio-features.ts'
+import type { RingPlace } from '../ring/device-queue.ts'
+import type { DriverQueue } from '../ring/driver-queue.ts'
+import { has, headerLength } from '../device/features.ts'
 import {
   BUFFER_STRIDE,
   bufferOffset,
@@ -18,8 +18,8 @@ import {
   ringLayout,
   ringOffset,
 } from './net-layout.ts'
-import { PACKED_BASE_INITIAL, PackedDriver } from './packed-driver.ts'
-import { SplitDriver } from './split-driver.ts'
+import { PACKED_BASE_INITIAL, PackedDriver } from '../ring/packed-driver.ts'
+import { SplitDriver } from '../ring/split-driver.ts'
 
 /** Where the L2 bytes of a frame begin in a transmit buffer, behind the header. */
 const HEADROOM = 32

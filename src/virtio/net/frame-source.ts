@@ -10,19 +10,19 @@ import {
   VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM,
   VNET_HDR_OUTER_TH_OFFSET,
   VNET_HDR_TUNNEL_LENGTH,
-} from '../abi/virtio-net.ts'
-import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX, FURTHER_MAX, FURTHER_PER_FRAME_MAX, HEAD_WORDS } from '../mem/burst.ts'
-import { CopyProgram } from '../mem/copy-program.ts'
-import { ownAll } from '../mem/own-all.ts'
-import { Window } from '../mem/window.ts'
-import { shim } from '../native/shim.ts'
-import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
-import { isGso, isTunnelled, NEEDS_MALFORMED, offloadNeeds } from '../wire/vnet-hdr.ts'
-import { Chain } from './chain.ts'
-import type { DeviceQueue } from './device-queue.ts'
+} from '../../abi/virtio-net.ts'
+import type { Burst } from '../../mem/burst.ts'
+import { BURST_SIZE_MAX, FURTHER_MAX, FURTHER_PER_FRAME_MAX, HEAD_WORDS } from '../../mem/burst.ts'
+import { CopyProgram } from '../../mem/copy-program.ts'
+import { ownAll } from '../../mem/own-all.ts'
+import { Window } from '../../mem/window.ts'
+import { shim } from '../../native/shim.ts'
+import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../../wire/ethernet.ts'
+import { isGso, isTunnelled, NEEDS_MALFORMED, offloadNeeds } from '../../wire/vnet-hdr.ts'
+import { Chain } from '../ring/chain.ts'
+import type { DeviceQueue } from '../ring/device-queue.ts'
 import { GsoCheck } from './gso-check.ts'
-import { PlainKind } from './plain-chains.ts'
+import { PlainKind } from '../ring/plain-chains.ts'
 
 /** 64 KiB of payload behind an Ethernet header and two VLAN tags. */
 const FRAME_LENGTH_MAX: number = 65535 + ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH

@@ -17,14 +17,14 @@ import {
   VIRTIO_NET_RSS_HASH_TYPE_UDP_EX,
   VIRTIO_NET_RSS_HASH_TYPE_UDPv4,
   VIRTIO_NET_RSS_HASH_TYPE_UDPv6,
-} from '../abi/virtio-net.ts'
+} from '../../abi/virtio-net.ts'
 import {
   FlowKey,
   IPPROTO_TCP,
   IPPROTO_UDP,
   IPV4_ADDRESS_WORDS,
   IPV6_ADDRESS_WORDS,
-} from '../wire/flow-key.ts'
+} from '../../wire/flow-key.ts'
 import { Toeplitz, TOEPLITZ_KEY_LENGTH_MAX } from './toeplitz.ts'
 
 /** The device's rss_max_key_size, rss_max_indirection_table_length and supported_hash_types. */

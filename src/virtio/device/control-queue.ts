@@ -8,7 +8,7 @@
  * that is longer than the command's is accepted, as QEMU does, except where the length is the
  * content: MAC addresses.
  */
-import * as features from '../abi/virtio-features.ts'
+import * as features from '../../abi/virtio-features.ts'
 import {
   VIRTIO_NET_CTRL_ANNOUNCE,
   VIRTIO_NET_CTRL_ANNOUNCE_ACK,
@@ -37,12 +37,12 @@ import {
   VIRTIO_NET_ERR,
   VIRTIO_NET_OK,
   VIRTIO_NET_S_ANNOUNCE,
-} from '../abi/virtio-net.ts'
+} from '../../abi/virtio-net.ts'
 import type { DeviceState } from './device-state.ts'
 import { guestOffloads } from './features.ts'
-import type { RssConfig } from './rss.ts'
-import { RSS_MAX_INDIRECTION_TABLE_LENGTH, rssConfigFault } from './rss.ts'
-import { MAC_TABLE_ENTRIES, VLAN_COUNT } from './rx-filter.ts'
+import type { RssConfig } from '../net/rss.ts'
+import { RSS_MAX_INDIRECTION_TABLE_LENGTH, rssConfigFault } from '../net/rss.ts'
+import { MAC_TABLE_ENTRIES, VLAN_COUNT } from '../net/rx-filter.ts'
 
 /** Result of `execute` instead of an ack: the buffers have no room for a header or the ack. The
  *  owner breaks the queue and asks for a reset (DEVICE_NEEDS_RESET). */

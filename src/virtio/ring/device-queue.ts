@@ -9,7 +9,7 @@
  * breaks the rules breaks its queue: `broken` says why, and nothing is taken any more.
  * Source: VIRTIO 1.3 §2.6 to §2.8.
  */
-import type { GuestMemory } from '../mem/guest-memory.ts'
+import type { GuestMemory } from '../../mem/guest-memory.ts'
 import type { Chain } from './chain.ts'
 import type { DirtyLog } from './dirty-log.ts'
 import type { Places, PlainKind } from './plain-chains.ts'
