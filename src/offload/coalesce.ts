@@ -192,7 +192,7 @@ export class Coalescer {
       if (read16(bytes, ip + IPV4_CHECKSUM) === 0xffff) return false
     }
     const checksum = read16(bytes, k * HEADERS_MAX + l4 + TCP_CHECKSUM)
-    // 0 and 0xffff are one number: which of them it was would be lost.
+    // 0 and 0xffff are one number: which of them it was would be lost, and senders do not agree.
     if (!isPartial(burst, k)) return checksum !== 0 && checksum !== 0xffff
     const isOfTcp = burst.gsoSize[k] >>> 16 === l4 && burst.csumOffset[k] === TCP_CHECKSUM
     return isOfTcp && checksum % 0xffff === fold(this.#pseudoSum(burst, k)) % 0xffff
