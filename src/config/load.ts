@@ -1,6 +1,6 @@
 /**
- * The config file: YAML, checked against config/framepump.schema.json and the option table. Every
- * error names file, line, column and key.
+ * The config file: YAML, checked against its schema and the options of the kinds of ports. Every error
+ * names file, line, column and key.
  */
 import { readFileSync } from 'node:fs'
 import { Ajv } from 'ajv'
@@ -9,11 +9,14 @@ import type { Document, Node, YAMLParseError } from 'yaml'
 import { isAlias, isCollection, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
+import { fileScalar, toJsonSchema } from '../schema/json-schema.ts'
 import type { GroupAddresses, IoTierName, Pace } from '../switch/api.ts'
 import { counted, nearest, systemReason } from '../text.ts'
 import { isText, portOptionsFromObject } from './port-options.ts'
-import type { PrivilegeSettings, RawPrivileges } from './privileges.ts'
+import type { PrivilegeSettings } from './privileges.ts'
 import { privilegeConflict, toPrivileges } from './privileges.ts'
+import type { RawConfig } from './schema.ts'
+import { CONFIG_SCHEMA } from './schema.ts'
 
 const FILE_LENGTH_MAX = 16 * 1024 * 1024
 const ALIASES_MAX = 100
@@ -32,22 +35,6 @@ export interface Config {
   readonly privileges?: PrivilegeSettings
   readonly ports: readonly PortOptions[]
   readonly links: readonly (readonly [string, string])[]
-}
-
-interface RawConfig {
-  readonly control?: string
-  readonly 'state-dir'?: string
-  readonly engines?: number
-  readonly pace?: Pace
-  readonly io?: 'auto' | IoTierName
-  readonly switch?: {
-    readonly 'mac-aging-s'?: number
-    readonly 'mac-table-size'?: number
-    readonly 'group-addresses'?: GroupAddresses
-  } | null
-  readonly privileges?: RawPrivileges | null
-  readonly ports?: readonly Record<string, unknown>[] | null
-  readonly links?: readonly [string, string][] | null
 }
 
 export function loadConfig(path: string): Config {
@@ -177,21 +164,12 @@ function formatPath(path: readonly (string | number)[]): string {
 
 let validate: ValidateFunction | undefined
 
-/** What the options of ports are is said by their table, in its own words. */
-const ofPort = ({ keyword, instancePath }: ErrorObject): boolean =>
-  instancePath.startsWith('/ports/') &&
-  (keyword === 'required' || instancePath.split('/').length > 3)
-
 function schemaErrors(raw: unknown, place: Places): ConfigError[] {
-  if (validate === undefined) {
-    const schema = new URL('../../config/framepump.schema.json', import.meta.url)
-    validate = new Ajv({ strictTypes: false, verbose: true, allErrors: true }).compile(
-      JSON.parse(readFileSync(schema, 'utf8')) as object,
-    )
-  }
+  validate ??= new Ajv({ strictTypes: false, verbose: true, allErrors: true }).compile(
+    toJsonSchema(CONFIG_SCHEMA, fileScalar),
+  )
   validate(raw)
-  const found = validate.errors ?? []
-  return found.filter((error) => !ofPort(error)).map((error) => schemaError(error, place))
+  return (validate.errors ?? []).map((error) => schemaError(error, place))
 }
 
 /** JSON's words in ours. */
@@ -200,7 +178,6 @@ const TYPES: Readonly<Record<string, string>> = {
   array: 'a list',
   string: 'a text',
   integer: 'a whole number',
-  boolean: 'true or false',
 }
 
 function schemaError(error: ErrorObject, place: Places): ConfigError {
@@ -226,8 +203,10 @@ function schemaError(error: ErrorObject, place: Places): ConfigError {
 
 function describeFault(error: ErrorObject, parameters: Record<string, unknown>): string {
   switch (error.keyword) {
-    case 'enum':
-      return `must be one of ${(parameters['allowedValues'] as string[]).join(', ')}`
+    case 'enum': {
+      const values = parameters['allowedValues'] as unknown[]
+      return values.includes(true) ? 'must be on or off' : `must be one of ${values.join(', ')}`
+    }
     case 'type': {
       const types = [parameters['type']].flat() as string[]
       return `must be ${types.flatMap((type) => TYPES[type] ?? []).join(' or ')}`

@@ -2,6 +2,8 @@
 import { ConfigError } from '../errors.ts'
 import { needsOf } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
+import { BOOLEANS } from '../schema/read-option.ts'
+import type { RawPrivileges } from './schema.ts'
 
 /** See daemon/privileges.ts. */
 export interface PrivilegeSettings {
@@ -16,19 +18,14 @@ export interface PrivilegeSettings {
   readonly scripts?: boolean
 }
 
-export type PrivilegeMode = 'on' | 'locked' | 'off'
-
-/** As it stands in the file, which may have numbers for names. */
-export type RawPrivileges = Omit<PrivilegeSettings, 'user' | 'group'> & {
-  readonly user?: string | number
-  readonly group?: string | number
-}
+export type PrivilegeMode = NonNullable<RawPrivileges['mode']>
 
 export function toPrivileges(raw: RawPrivileges | null | undefined): PrivilegeSettings | undefined {
   if (raw === null || raw === undefined) return undefined
-  const { user, group, ...others } = raw
+  const { user, group, scripts, ...others } = raw
   return {
     ...others,
+    ...(scripts === undefined ? {} : { scripts: BOOLEANS[String(scripts)] }),
     ...(user === undefined ? {} : { user: String(user) }),
     ...(group === undefined ? {} : { group: String(group) }),
   }

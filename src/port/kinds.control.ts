@@ -1,12 +1,15 @@
 /** The kinds of ports, as the control plane has them: a line each. */
 import { isDeepStrictEqual } from 'node:util'
+import type { At } from '../schema/read-option.ts'
+import type { OptionRules } from '../schema/value.ts'
+import { requiredOf } from '../schema/value.ts'
 import type { DescriptorShare } from './descriptor-budget.ts'
 import { DescriptorBudget } from './descriptor-budget.ts'
 import { memoryKind } from './memory/kind.control.ts'
 import type { ControlKind, OpenPort, OpenPortContext, PortNeeds } from './open-port.ts'
-import type { At, OptionRules } from './option-rules.ts'
 import type { PortOptions, PortType } from './options.ts'
 import { pcapKind } from './pcap/kind.control.ts'
+import type { PortSchema } from './port-schema.ts'
 import { PostponedSwitchPort } from './postponed.control.ts'
 import { rawSocketKind } from './raw-socket/kind.control.ts'
 import { tapKind } from './tap/kind.control.ts'
@@ -30,13 +33,25 @@ const KINDS: Kinds = {
 const kindOf = ({ type }: PortOptions): ControlKind<PortOptions> => KINDS[type]
 
 /** Of the kinds that option strings and config files can name. */
-export const OPTION_TABLE: Readonly<Record<string, OptionRules>> = Object.fromEntries(
-  Object.entries(KINDS).flatMap(([type, { rules }]) => (rules === null ? [] : [[type, rules]])),
+export const PORT_SCHEMAS: Readonly<Record<string, PortSchema>> = Object.fromEntries(
+  Object.entries(KINDS).flatMap(([type, { schema }]) =>
+    schema.isApiOnly === true ? [] : [[type, schema]],
+  ),
 )
+
+/** Their options. */
+export const OPTION_TABLE: Readonly<Record<string, OptionRules>> = Object.fromEntries(
+  Object.entries(PORT_SCHEMAS).map(([type, { options }]) => [type, options]),
+)
+
+/** The type exists, though neither option strings nor config files can name it. */
+export function isApiOnly(type: string): boolean {
+  return Object.hasOwn(KINDS, type) && !Object.hasOwn(PORT_SCHEMAS, type)
+}
 
 /** Options without which there is no port of that type. */
 export function requiredOptions(type: PortType): readonly string[] {
-  return KINDS[type].required ?? []
+  return requiredOf(KINDS[type].schema.options)
 }
 
 /** Checks what one option says about another. Throws ConfigError. */
@@ -96,7 +111,8 @@ export function changedInPlace(before: PortOptions, after: PortOptions): string[
   const keys = [...new Set([...Object.keys(old), ...Object.keys(wanted)])].filter(
     (key) => !isDeepStrictEqual(old[key], wanted[key]),
   )
-  return keys.every((key) => kindOf(before).inPlace.includes(key)) ? keys : null
+  const { options } = kindOf(before).schema
+  return keys.every((key) => options[key]?.inPlace === true) ? keys : null
 }
 
 /** Names or numbers of the descriptors that it is given. */

@@ -3,11 +3,12 @@
  * is shown and closed. One class per kind of port.
  */
 import type { EventSignals } from '../native/event-signals.ts'
+import type { At } from '../schema/read-option.ts'
 import type { DescriptorShare } from './descriptor-budget.ts'
 import type { LinkInfo } from './interface/link.ts'
 import type { PortCall, PortDescription } from './messages.ts'
-import type { At, OptionRules } from './option-rules.ts'
 import type { PortOptions } from './options.ts'
+import type { PortSchema } from './port-schema.ts'
 import type { PostponedForm } from './postponed.control.ts'
 import type { FollowingTap } from './shape.ts'
 import type { MemoryPort, VirtioNetPort } from './api.ts'
@@ -139,14 +140,9 @@ export interface ControlKind<O extends PortOptions> {
   open(options: O, context: OpenPortContext, share: DescriptorShare): OpenPort | Promise<OpenPort>
   /** Descriptors that a port may need at most. */
   descriptors(options: O): number
-  /** Its options; null: it exists in the library's API only. */
-  readonly rules: OptionRules | null
-  /** Options without which there is no such port. */
-  readonly required?: readonly string[]
+  readonly schema: PortSchema
   /** What one option says about another. Throws ConfigError. */
   check?(options: O, at: At): void
-  /** Options that change while it runs: all others are what it is made with. */
-  readonly inPlace: readonly string[]
   /**
    * In an instance that takes over from another one: what the port is going to be, or why it is opened at
    * once. Absent: it has nothing that another process could own.

@@ -9,7 +9,7 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { execFileSync, spawn } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -36,11 +36,6 @@ const jobs = Number(values.jobs)
 const seconds = values.seconds ?? (values.inputs === undefined ? '60' : 'Infinity')
 const inputs =
   values.inputs === undefined ? 'Infinity' : String(Math.ceil(Number(values.inputs) / jobs))
-
-// The compiled sources look for the schema where the package has it.
-const built = fileURLToPath(new URL('../../config/', import.meta.url))
-mkdirSync(built, { recursive: true })
-cpSync('config/framepump.schema.json', join(built, 'framepump.schema.json'))
 
 function environment(): NodeJS.ProcessEnv {
   if (!values.sanitizer) return process.env

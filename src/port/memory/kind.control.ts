@@ -2,10 +2,10 @@
 import type { ControlKind } from '../open-port.ts'
 import type { MemoryOptions } from '../options.ts'
 import { MemorySwitchPort } from './control.ts'
+import { memorySchema } from './options.ts'
 
 export const memoryKind: ControlKind<MemoryOptions> = {
-  rules: null,
+  schema: memorySchema,
   open: (options, { wake }) => new MemorySwitchPort(options, wake),
   descriptors: () => 0,
-  inPlace: ['mtu'],
 }

@@ -4,16 +4,14 @@ import type { ControlKind } from '../open-port.ts'
 import type { RawSocketOptions } from '../options.ts'
 import type { PostponedForm } from '../postponed.control.ts'
 import { RawSocketSwitchPort } from './control.ts'
-import { checkRawSocket, rawSocketRules } from './options.ts'
+import { checkRawSocket, rawSocketSchema } from './options.ts'
 
 export const rawSocketKind: ControlKind<RawSocketOptions> = {
-  rules: rawSocketRules,
+  schema: rawSocketSchema,
   check: checkRawSocket,
   open: (options, context) => RawSocketSwitchPort.open(options, context),
   // And the namespace, and a socket by which its interface is watched.
   descriptors: ({ queues = 1 }) => 2 + queues,
-  // The interface is not ours; these are the socket's.
-  inPlace: ['mtu', 'gro', 'promisc', 'bypass'],
   postpone,
   given: ({ fd }) => [fd ?? []].flat(),
   needs: ({ netns, fd }) => ({ netns: netns !== undefined, packets: fd === undefined }),

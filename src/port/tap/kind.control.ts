@@ -6,16 +6,14 @@ import type { PostponedForm } from '../postponed.control.ts'
 import { openTapPort } from './control.ts'
 import { postponedInfo, whyNotPostponed } from './postpone.ts'
 import { isScript } from './scripts.ts'
-import { checkTap, tapRules } from './options.ts'
+import { checkTap, tapSchema } from './options.ts'
 
 export const tapKind: ControlKind<TapOptions> = {
-  rules: tapRules,
+  schema: tapSchema,
   check: checkTap,
   open: openTapPort,
   // And a socket by which its interface is watched; those of a namespace share one.
   descriptors: ({ fds, queues = 1 }) => 1 + (fds?.split(':').length ?? queues),
-  // Set on the open device; the down-script is looked for at its end.
-  inPlace: ['mtu', 'gro', 'up', 'sndbuf', 'persist', 'owner', 'group', 'downscript'],
   postpone,
   given: ({ fd, fds }) => [fd ?? [], fds?.split(':') ?? []].flat(),
   needs,

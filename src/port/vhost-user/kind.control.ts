@@ -5,15 +5,12 @@ import type { ControlKind } from '../open-port.ts'
 import type { VhostUserOptions } from '../options.ts'
 import type { PostponedForm } from '../postponed.control.ts'
 import { VhostUserSwitchPort } from './control.ts'
-import { checkVhostUser, vhostUserRules } from './options.ts'
+import { vhostUserSchema } from './options.ts'
 
 export const vhostUserKind: ControlKind<VhostUserOptions> = {
-  rules: vhostUserRules,
-  required: ['path'],
-  check: checkVhostUser,
+  schema: vhostUserSchema,
   open: (options, context, share) => new VhostUserSwitchPort(options, context, share),
   descriptors: ({ queues = 1 }) => 1 + frontEndFds(queues),
-  inPlace: ['mtu', 'gro'],
   postpone,
 }
 

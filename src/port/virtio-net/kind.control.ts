@@ -3,12 +3,10 @@ import { FDS_PER_FILE } from '../descriptor-budget.ts'
 import type { ControlKind } from '../open-port.ts'
 import type { VirtioNetOptions } from '../options.ts'
 import { VirtioNetSwitchPort } from './control.ts'
-import { virtioNetRules } from './options.ts'
+import { virtioNetSchema } from './options.ts'
 
 export const virtioNetKind: ControlKind<VirtioNetOptions> = {
-  rules: virtioNetRules,
+  schema: virtioNetSchema,
   open: (options, context) => new VirtioNetSwitchPort(options, context),
   descriptors: ({ queues = 1 }) => FDS_PER_FILE + queues,
-  // VIRTIO 1.3 §5.1.4.1: the device must not modify its mtu.
-  inPlace: ['gro'],
 }

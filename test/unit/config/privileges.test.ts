@@ -12,6 +12,8 @@ test('privileges are read; numbers are names too', () => {
   })
   expect(parse('privileges: { user: 1000, group: 100 }')).toEqual({ user: '1000', group: '100' })
   expect(parse('privileges: { mode: off }')).toEqual({ mode: 'off' })
+  expect(parse('privileges: { scripts: on }')).toEqual({ scripts: true })
+  expect(parse('privileges: { scripts: "no" }')).toEqual({ scripts: false })
   expect(parse('privileges:')).toBeUndefined()
   expect(parse('{}')).toBeUndefined()
 })
@@ -20,6 +22,7 @@ test.each([
   ['privileges: { keep: [sys-module] }', 'f:1:22: privileges.keep[0]: must be one of net-admin'],
   ['privileges: { mode: lock }', 'must be one of on, locked, off'],
   ['privileges: { usr: x }', 'privileges.usr: unknown key'],
+  ['privileges: { scripts: 1 }', 'privileges.scripts: must be on or off'],
   ['privileges: { user: "" }', 'privileges.user'],
   ['privileges: { user: -1 }', 'privileges.user'],
   ['privileges: { group: x }', 'privileges.group: needs a user'],

@@ -1,0 +1,133 @@
+/**
+ * The keys of the config file, each said once. Its ports' options are their kinds'. From it come the checks
+ * of a file, and both references (config/README.md, config/framepump.schema.json).
+ */
+import type { MapValue, StaticMembers } from '../schema/value.ts'
+
+const KEYS = {
+  control: {
+    kind: 'string',
+    absent:
+      "`/run/framepump/control.sock`, of an ordinary user's daemon `$XDG_RUNTIME_DIR/framepump/control.sock`",
+    description: 'Path of the control socket.',
+  },
+  'state-dir': {
+    kind: 'string',
+    absent: 'nothing is kept',
+    description:
+      "Directory for what must survive a restart: what vhost-user guests negotiated. It is made if it is missing, and must be nobody else's.",
+  },
+  engines: {
+    kind: 'integer',
+    range: [1, 1],
+    default: 1,
+    description: 'Engine threads; only 1 for now.',
+  },
+  pace: {
+    kind: 'choice',
+    values: ['adaptive', 'busy', 'interrupt'],
+    default: 'adaptive',
+    inPlace: true,
+    description:
+      'How the engine waits for frames: `busy` never sleeps, `interrupt` never spins, `adaptive` does both.',
+  },
+  io: {
+    kind: 'choice',
+    values: ['auto', 'io_uring-multishot', 'read-write'],
+    default: 'auto',
+    description: 'Tier of TAP input and output; `auto`: the one that is faster here.',
+  },
+  switch: {
+    kind: 'map',
+    isNullable: true,
+    description: 'The learning switch.',
+    members: {
+      'mac-aging-s': {
+        kind: 'integer',
+        range: [1, 1_000_000],
+        unit: 's',
+        default: 300,
+        inPlace: true,
+        description: 'Time after which an address is forgotten.',
+      },
+      'mac-table-size': {
+        kind: 'integer',
+        range: [16, 1_048_576],
+        default: 8192,
+        description: 'Addresses that are remembered.',
+      },
+      'group-addresses': {
+        kind: 'choice',
+        values: ['transparent', '802.1D'],
+        default: 'transparent',
+        inPlace: true,
+        description:
+          '01-80-C2-00-00-00..0F (LLDP, LACP, STP): `transparent` forwards them, as labs want it, `802.1D` drops them.',
+      },
+    },
+  },
+  privileges: {
+    kind: 'map',
+    isNullable: true,
+    description: 'What the daemon may do after its start.',
+    members: {
+      user: {
+        kind: 'name',
+        absent: 'who started it',
+        description: 'User to run as, a name or a number.',
+      },
+      group: {
+        kind: 'name',
+        absent: "the user's own",
+        description: 'Its group, a name or a number; only with `user`.',
+      },
+      keep: {
+        kind: 'list',
+        isUnique: true,
+        of: {
+          kind: 'choice',
+          values: ['net-admin', 'net-raw', 'sys-admin', 'sys-ptrace', 'dac-override'],
+        },
+        absent: "what the config's ports need",
+        description: 'Capabilities that are kept for ports to come.',
+      },
+      mode: {
+        kind: 'choice',
+        values: ['on', 'locked', 'off'],
+        default: 'on',
+        description: '`locked`: nothing is kept; `off`: nothing is given up.',
+      },
+      scripts: {
+        kind: 'boolean',
+        default: false,
+        description:
+          "Ports that are added later may run scripts and helpers, though none of the config's does.",
+      },
+    },
+  },
+  ports: {
+    kind: 'list',
+    isNullable: true,
+    count: [0, 1024],
+    inPlace: true,
+    // Their options are read with their kinds' rules, in words of their own.
+    of: { kind: 'map', members: {}, isOpen: true },
+    description: 'Ports: `id`, `type` and the options of that type.',
+  },
+  links: {
+    kind: 'list',
+    isNullable: true,
+    inPlace: true,
+    of: { kind: 'list', count: [2, 2], isUnique: true, of: { kind: 'string' } },
+    description: 'Pairs of ports that are wired to each other and leave the switch.',
+  },
+} as const
+
+/** As it stands in the file. */
+export type RawConfig = StaticMembers<typeof KEYS>
+export type RawPrivileges = NonNullable<RawConfig['privileges']>
+
+export const CONFIG_SCHEMA: MapValue = {
+  kind: 'map',
+  members: KEYS,
+}

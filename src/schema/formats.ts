@@ -1,0 +1,97 @@
+/** What texts must look like that are more than texts: names of interfaces, paths of sockets, lists. */
+import { IFNAME_LENGTH_MAX } from '../abi/if-tun.ts'
+import { counted } from '../text.ts'
+
+/** Why a text is refused; the hint says what to write. */
+export interface Refusal {
+  readonly message: string
+  readonly hint?: string
+}
+
+export interface Format {
+  /** For people, in a table. */
+  readonly name: string
+  /** What of it a JSON Schema can say: it knows no bytes. */
+  readonly pattern: string
+  readonly lengthMax?: number
+  /** `key`: the option's name. Undefined: it is such a text. */
+  refuse(text: string, key: string): Refusal | undefined
+}
+
+/** sizeof sun_path, less its end. */
+const SOCKET_PATH_MAX = 107
+/** Descriptors that one option may list. */
+const FDS_MAX = 1024
+const ID_SYNTAX = /^[A-Za-z][-A-Za-z0-9._]{0,62}$/
+
+export type FormatName = 'id' | 'ifname' | 'ifname-of-one' | 'socket-path' | 'descriptors'
+
+export const FORMATS: Readonly<Record<FormatName, Format>> = {
+  id: {
+    name: 'letters, digits, `-._`, a letter first, at most 63',
+    pattern: ID_SYNTAX.source,
+    refuse: (text) =>
+      ID_SYNTAX.test(text)
+        ? undefined
+        : {
+            message: `"${text}" is no id`,
+            hint: 'letters, digits, "-", "." and "_", a letter first, at most 63',
+          },
+  },
+  /** `%d` is where the kernel puts a number. */
+  ifname: {
+    name: 'interface name, may contain `%d`',
+    pattern: '^(?!\\.\\.?$)[^\\s/:%\\u0000]*(%d)?[^\\s/:%\\u0000]*$',
+    lengthMax: IFNAME_LENGTH_MAX,
+    refuse: (text) => (text === '' ? undefined : refuseIfname(text)),
+  },
+  'ifname-of-one': {
+    name: 'interface name',
+    pattern: '^(?!\\.\\.?$)[^\\s/:%\\u0000]+$',
+    lengthMax: IFNAME_LENGTH_MAX,
+    refuse: (text, key) => {
+      if (text === '') return missing(key, 'the interface, as ifname=eth1')
+      return text.includes('%') ? { message: noIfname(text) } : refuseIfname(text)
+    },
+  },
+  'socket-path': {
+    name: `path, at most ${SOCKET_PATH_MAX} bytes`,
+    pattern: '^[^\\u0000]+$',
+    lengthMax: SOCKET_PATH_MAX,
+    refuse: (text, key) => {
+      if (text === '') return missing(key)
+      const bytes = Buffer.byteLength(text)
+      if (bytes <= SOCKET_PATH_MAX) return undefined
+      const length = counted(bytes, 'byte')
+      return { message: `the path is ${length} long, a socket's has at most ${SOCKET_PATH_MAX}` }
+    },
+  },
+  descriptors: {
+    name: 'texts split at `:`',
+    pattern: `^[^:\\u0000]*(:[^:\\u0000]*){0,${FDS_MAX - 1}}$`,
+    refuse: (text, key) =>
+      text.split(':').length <= FDS_MAX
+        ? undefined
+        : { message: `${key}= takes at most ${FDS_MAX} descriptors` },
+  },
+}
+
+/** An empty name is as good as none. */
+export function missing(key: string, hint?: string): Refusal {
+  const message = `Parameter '${key}' is missing`
+  return hint === undefined ? { message } : { message, hint }
+}
+
+const noIfname = (text: string): string => `ifname "${text}" is no interface name`
+
+/** What the kernel's dev_valid_name refuses, said before it silently cuts the name. */
+function refuseIfname(text: string): Refusal | undefined {
+  const bytes = Buffer.byteLength(text)
+  if (bytes > IFNAME_LENGTH_MAX) {
+    const length = counted(bytes, 'byte')
+    return { message: `ifname "${text}" is ${length} long, the kernel takes ${IFNAME_LENGTH_MAX}` }
+  }
+  const rest = text.replace('%d', '')
+  if (!/[\s/:%]/.test(rest) && text !== '.' && text !== '..') return undefined
+  return { message: noIfname(text), hint: 'no "/", ":", space, one "%d"' }
+}
