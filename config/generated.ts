@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { format, resolveConfig } from 'prettier'
 import { PORT_SCHEMAS } from '../src/port/kinds.control.ts'
+import { controlReference } from './control-reference.ts'
 import { fileSchema } from './file-schema.ts'
 import { configReference, optionTable } from './reference.ts'
 
@@ -19,6 +20,7 @@ export async function generatedFiles(root: string): Promise<GeneratedFile[]> {
   const files: GeneratedFile[] = [
     { path: 'config/framepump.schema.json', text: JSON.stringify(fileSchema()) },
     { path: 'config/README.md', text: configReference(root) },
+    { path: 'src/control/README.md', text: controlReference() },
     { path: 'README.md', text: readme(readFileSync(join(root, 'README.md'), 'utf8')) },
   ]
   const options = await resolveConfig(join(root, 'package.json'))

@@ -10,15 +10,20 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')
 }
 
+/** How booleans are written: in files and option strings, or in JSON. */
+export type Booleans = readonly [no: string, yes: string]
+const WORDS: Booleans = ['off', 'on']
+export const JSON_BOOLEANS: Booleans = ['false', 'true']
+
 /** What a value may be, in a few words. */
-export function mayBe(value: Value): string {
+export function mayBe(value: Value, [no, yes]: Booleans = WORDS): string {
   switch (value.kind) {
     case 'list':
       return `list of ${ofList(value.of)}`
     case 'map':
       return 'map of keys'
     case 'boolean':
-      return '`on`, `off`'
+      return `${code(yes)}, ${code(no)}`
     case 'choice':
       return value.values!.map(code).join(', ')
     case 'integer':
@@ -47,10 +52,10 @@ function ofList(one: Value): string {
 const unitOf = ({ unit }: { readonly unit?: string }): string =>
   unit === undefined ? '' : ` ${unit}`
 
-export function defaultOf(value: Value): string {
+export function defaultOf(value: Value, [no, yes]: Booleans = WORDS): string {
   if (value.default !== undefined) {
     const { default: given } = value
-    return code(typeof given === 'boolean' ? (given ? 'on' : 'off') : String(given))
+    return code(typeof given === 'boolean' ? (given ? yes : no) : String(given))
   }
   return value.required === true ? 'required' : (value.absent ?? '')
 }
@@ -59,11 +64,12 @@ export function defaultOf(value: Value): string {
 export function memberRows(
   members: Members,
   more: (member: Value) => readonly string[] = () => [],
+  booleans: Booleans = WORDS,
 ): string[][] {
   return Object.entries(members).map(([name, member]) => [
     code(name),
-    mayBe(member),
-    defaultOf(member),
+    mayBe(member, booleans),
+    defaultOf(member, booleans),
     member.description,
     ...more(member),
   ])

@@ -14,8 +14,8 @@ export async function ctl(
   checkWords(args)
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
   try {
-    const kinds = isWords(args) ? await argumentKinds(client, command) : {}
-    const result = await client.execute(command, parseArguments(args, kinds))
+    const schema = isWords(args) ? await argumentSchema(client, command) : {}
+    const result = await client.execute(command, parseArguments(args, schema))
     process.stdout.write(`${printableJson(result, 2)}\n`)
     return 0
   } finally {
@@ -23,12 +23,22 @@ export async function ctl(
   }
 }
 
-type Kinds = Readonly<Record<string, string>>
+/** What is used of the JSON Schema of a command's arguments. */
+interface ArgumentSchema {
+  readonly properties?: Readonly<
+    Record<string, { readonly type?: string; readonly enum?: unknown }>
+  >
+  readonly additionalProperties?: boolean
+}
 
-/** What the daemon's command takes, by name; nothing for a command that it does not know. */
-async function argumentKinds(client: ControlClient, command: string): Promise<Kinds> {
-  const commands = (await client.execute('query-commands')) as { name: string; arguments?: Kinds }[]
-  return commands.find(({ name }) => name === command)?.arguments ?? {}
+/** What the daemon's command takes; anything for a command that it does not know. */
+async function argumentSchema(client: ControlClient, command: string): Promise<ArgumentSchema> {
+  const commands = (await client.execute('query-commands')) as {
+    readonly name: string
+    readonly arguments?: ArgumentSchema
+  }[]
+  const found = commands.find(({ name }) => name === command)?.arguments
+  return found ?? { additionalProperties: false }
 }
 
 const isWords = (args: readonly string[]): boolean => args.some((word) => !word.startsWith('{'))
@@ -42,7 +52,7 @@ function checkWords(args: readonly string[]): void {
 }
 
 /** `key=value` words, which become what the command takes; or one JSON object, which stays as it is. */
-function parseArguments(args: readonly string[], kinds: Kinds): Record<string, unknown> {
+function parseArguments(args: readonly string[], schema: ArgumentSchema): Record<string, unknown> {
   if (args.length === 1 && args[0].startsWith('{')) {
     try {
       return JSON.parse(args[0]) as Record<string, unknown>
@@ -54,24 +64,27 @@ function parseArguments(args: readonly string[], kinds: Kinds): Record<string, u
     args.map((word) => {
       const at = word.indexOf('=')
       const key = word.slice(0, at)
-      return [key, parseValue(word.slice(at + 1), kindOf(kinds, key))]
+      return [key, parseValue(word.slice(at + 1), typeOf(schema, key))]
     }),
   )
 }
 
-function kindOf(kinds: Kinds, key: string): string {
-  for (const name of [key, `${key}?`]) if (Object.hasOwn(kinds, name)) return kinds[name]
+function typeOf({ properties = {}, additionalProperties }: ArgumentSchema, key: string): string {
+  if (Object.hasOwn(properties, key)) {
+    const { type, enum: values } = properties[key]
+    return values === undefined ? (type ?? 'any') : 'string'
+  }
   // Options of a port, each of which can be written as a text.
-  return Object.hasOwn(kinds, '*') ? 'string' : 'any'
+  return additionalProperties === false ? 'any' : 'string'
 }
 
 /** A text that looks like a number (`ifname=010`) stays a text where one is taken. */
-function parseValue(text: string, kind: string): unknown {
-  if (kind === 'string') return text
+function parseValue(text: string, type: string): unknown {
+  if (type === 'string') return text
   const isNumber = /^-?(0|[1-9]\d*)(\.\d+)?$/.test(text)
   if (text === 'on' || text === 'true') return true
   if (text === 'off' || text === 'false') return false
-  if (kind === 'number' && isNumber) return Number(text)
+  if (type === 'number' && isNumber) return Number(text)
   if (!/^[[{"]/.test(text)) return text
   try {
     return JSON.parse(text) as unknown

@@ -3,65 +3,43 @@
  * one session run in order, events go to all of them. The bytes are the I/O thread's.
  */
 import { strerror } from '../abi/strerror.ts'
-import { FramepumpError, StateError, SysError } from '../errors.ts'
+import { StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
+import type { Members } from '../schema/value.ts'
 import { formatJson } from '../sockets/json-parser.ts'
 import type { JsonItem } from '../sockets/json-stream.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { isAnswered } from '../sockets/listen.ts'
 import { ListeningSocket } from '../sockets/listening-socket.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
-import { nearest, systemReason } from '../text.ts'
+import { nearest } from '../text.ts'
+import { checkArguments } from './arguments.ts'
+import { describeError, NotFound } from './error-answers.ts'
+import type { EventData, EventName } from './events.ts'
 import { GivenFds } from './given-fds.ts'
+import type { Request } from './request.ts'
+import { checkRequest, idOf } from './request.ts'
+import type { ServerVersion, Session } from './session.ts'
+import { NEGOTIATION, Pages } from './session.ts'
 
 const BACKLOG = 64
 /** Events that wait while a long answer is sent; more are lost for that client. */
 const HELD_MAX = 1024
 
-/** What a command's argument must be. */
-export type ArgumentKind = 'string' | 'boolean' | 'number' | 'strings' | 'any'
-
-export interface Command {
-  /** Arguments by name; those ending in `?` may be absent. `*`: any others as well. */
-  readonly arguments: Readonly<Record<string, ArgumentKind>>
-  run(args: Readonly<Record<string, unknown>>, session: Session): unknown
-}
-
-/** Of qmp_capabilities, which the server carries out itself. */
-export const NEGOTIATION_ARGUMENTS: Command['arguments'] = { 'enable?': 'strings' }
-
-/** An answer that is a list of any length: it is sent page by page, as the client takes it. */
-export class Pages {
-  readonly pages: Iterable<readonly unknown[]> | AsyncIterable<readonly unknown[]>
-
-  constructor(pages: Iterable<readonly unknown[]> | AsyncIterable<readonly unknown[]>) {
-    this.pages = pages
-  }
-}
-
-export interface Session {
-  readonly id: number
-  /** Descriptors by the name that getfd gave them; closed with the session. */
-  readonly fds: GivenFds
-  /** Descriptors that came with the command that runs now; what it leaves is closed. */
-  received: number[]
-  /** Called when the session ends. */
-  readonly onClose: Set<() => void>
-}
-
 interface SessionState extends Session {
   /** We ended it: what it said is void. */
   isCut: boolean
-  isNegotiated: boolean
   last: Promise<void>
   /** While an answer is sent in pages: the events that wait for its end. */
   held: Record<string, unknown>[] | null
 }
 
-export interface ServerVersion {
-  readonly major: number
-  readonly minor: number
-  readonly micro: number
+/** A command with what it acts on. */
+export interface ServedCommand {
+  readonly arguments: Members
+  /** There may be others as well. */
+  readonly isOpen: boolean
+  run(args: Readonly<Record<string, unknown>>, session: Session): unknown
 }
 
 export class ControlServer {
@@ -70,7 +48,7 @@ export class ControlServer {
   readonly #sockets: SocketThread
   readonly #listener: number
   readonly #socket: ListeningSocket
-  readonly #commands: ReadonlyMap<string, Command>
+  readonly #commands: ReadonlyMap<string, ServedCommand>
   readonly #version: ServerVersion
   readonly #sessions = new Map<number, SessionState>()
   #isClosed = false
@@ -81,7 +59,7 @@ export class ControlServer {
    */
   constructor(
     path: string,
-    commands: ReadonlyMap<string, Command>,
+    commands: ReadonlyMap<string, ServedCommand>,
     version: ServerVersion,
     isIncoming: boolean = false,
     failed: (error: Error) => void = () => undefined,
@@ -119,7 +97,7 @@ export class ControlServer {
   }
 
   /** Tells every negotiated session. */
-  sendEvent(event: string, data: Readonly<Record<string, unknown>> = {}): void {
+  sendEvent<E extends EventName>(event: E, data: EventData<E>): void {
     const us = Date.now() * 1000
     const timestamp = { seconds: Math.floor(us / 1e6), microseconds: us % 1e6 }
     for (const session of this.#sessions.values()) {
@@ -249,22 +227,8 @@ export class ControlServer {
   }
 
   #dispatch(session: SessionState, request: Request): unknown {
-    if (request.execute === 'qmp_capabilities') {
-      checkArguments(NEGOTIATION_ARGUMENTS, request.args)
-      if (session.isNegotiated) {
-        throw new NotFound('Capabilities negotiation is already complete, command ignored')
-      }
-      const wanted = (request.args['enable'] ?? []) as unknown[]
-      // None are offered in the greeting: QEMU's one is `oob`.
-      if (wanted.length > 0) {
-        const text = `Parameter 'enable' does not accept value '${String(wanted[0])}'`
-        throw new StateError('QMP_ARGUMENT', text)
-      }
-      session.isNegotiated = true
-      return {}
-    }
-    if (!session.isNegotiated) {
-      throw new NotFound(`Expecting capabilities negotiation with 'qmp_capabilities'`)
+    if (!session.isNegotiated && request.execute !== NEGOTIATION) {
+      throw new NotFound(`Expecting capabilities negotiation with '${NEGOTIATION}'`)
     }
     const command = this.#commands.get(request.execute)
     if (command === undefined) {
@@ -272,106 +236,9 @@ export class ControlServer {
       const hint = near === undefined ? undefined : `did you mean "${near}"?`
       throw new NotFound(`The command ${request.execute} has not been found`, hint)
     }
-    checkArguments(command.arguments, request.args)
+    checkArguments(command, request.args)
     return command.run(request.args, session)
   }
-}
-
-class NotFound extends StateError {
-  constructor(message: string, hint?: string) {
-    super('QMP_COMMAND', message, { hint })
-  }
-}
-
-/** QEMU's members first, then ours. */
-function describeError(error: unknown): Record<string, string> {
-  const name = errorClass(error)
-  if (!(error instanceof FramepumpError)) return { class: name, desc: systemReason(error) }
-  const { message, code, hint, port } = error
-  return {
-    class: name,
-    desc: message,
-    code,
-    ...(hint === undefined ? {} : { hint }),
-    ...(port === undefined ? {} : { port }),
-  }
-}
-
-function errorClass(error: unknown): string {
-  if (error instanceof NotFound) return 'CommandNotFound'
-  if (error instanceof FramepumpError && error.code === 'PORT_NOT_FOUND') return 'DeviceNotFound'
-  return 'GenericError'
-}
-
-interface Request {
-  readonly execute: string
-  readonly args: Readonly<Record<string, unknown>>
-}
-
-function idOf(value: unknown): unknown {
-  const isObject = value !== null && typeof value === 'object' && Object.hasOwn(value, 'id')
-  return isObject ? (value as { id: unknown }).id : undefined
-}
-
-function checkRequest(value: unknown): Request {
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
-    throw new StateError('QMP_SYNTAX', 'QMP input must be a JSON object')
-  }
-  let execute: string | undefined
-  let args: Record<string, unknown> = {}
-  for (const [key, member] of Object.entries(value)) {
-    if (key === 'execute') {
-      if (typeof member !== 'string') {
-        throw new StateError('QMP_SYNTAX', `QMP input member 'execute' must be a string`)
-      }
-      execute = member
-    } else if (key === 'arguments') {
-      if (member === null || typeof member !== 'object' || Array.isArray(member)) {
-        throw new StateError('QMP_SYNTAX', `QMP input member 'arguments' must be an object`)
-      }
-      args = member as Record<string, unknown>
-    } else if (key !== 'id') {
-      throw new StateError('QMP_SYNTAX', `QMP input member '${key}' is unexpected`)
-    }
-  }
-  if (execute === undefined) {
-    throw new StateError('QMP_SYNTAX', `QMP input lacks member 'execute'`)
-  }
-  return { execute, args }
-}
-
-/** What is missing or of a wrong type is told before what is too much, as QEMU does. */
-function checkArguments(
-  rules: Command['arguments'],
-  args: Readonly<Record<string, unknown>>,
-): void {
-  const known = new Map(
-    Object.entries(rules).map(([rule, kind]) => [rule.replace(/\?$/, ''), { rule, kind }]),
-  )
-  for (const [name, { rule, kind }] of known) {
-    if (name === '*') continue
-    if (Object.hasOwn(args, name)) checkKind(name, args[name], kind)
-    else if (!rule.endsWith('?')) {
-      throw new StateError('QMP_ARGUMENT', `Parameter '${name}' is missing`)
-    }
-  }
-  if (known.has('*')) return
-  for (const name of Object.keys(args)) {
-    if (!known.has(name)) {
-      throw new StateError('QMP_ARGUMENT', `Parameter '${name}' is unexpected`)
-    }
-  }
-}
-
-function checkKind(name: string, value: unknown, kind: ArgumentKind): void {
-  const [wanted, element] = kind === 'strings' ? ['array', 'string'] : [kind, undefined]
-  const actual = Array.isArray(value) ? 'array' : typeof value
-  if (wanted !== 'any' && actual !== wanted) {
-    const text = `Invalid parameter type for '${name}', expected: ${wanted}`
-    throw new StateError('QMP_ARGUMENT', text)
-  }
-  if (element === undefined) return
-  ;(value as unknown[]).forEach((one, at) => checkKind(`${name}[${at}]`, one, 'string'))
 }
 
 function listenErrors(path: string): ListenErrors {

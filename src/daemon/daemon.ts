@@ -5,8 +5,9 @@
 import type { Config } from '../config/load.ts'
 import { makeCommands } from '../control/commands.ts'
 import { EventPace } from '../control/event-pace.ts'
-import type { ServerVersion } from '../control/server.ts'
+import type { EventData } from '../control/events.ts'
 import { ControlServer } from '../control/server.ts'
+import type { ServerVersion } from '../control/session.ts'
 import { FramepumpError, StateError } from '../errors.ts'
 import type { AddPortSettings, LoopInfo, PortInfo, Switch } from '../switch/api.ts'
 import { LimitedLog } from '../switch/log-limit.ts'
@@ -44,7 +45,7 @@ export class Daemon {
   readonly #running: RunningConfig
   /** The ports of an incoming instance are open, and what they needed is still to be given up. */
   #mustLock = false
-  readonly #linkChanges = new EventPace<Readonly<Record<string, unknown>>>((data) =>
+  readonly #linkChanges = new EventPace<EventData<'PORT_LINK_CHANGED'>>((data) =>
     this.#server.sendEvent('PORT_LINK_CHANGED', data),
   )
   #end!: (isWanted: boolean) => void
@@ -209,7 +210,7 @@ export class Daemon {
       })
     })
     events.on('loop-detected', (loop: LoopInfo) => {
-      this.#server.sendEvent('LOOP_DETECTED', { ...loop })
+      this.#server.sendEvent('LOOP_DETECTED', loop)
     })
     events.on('engine-failed', (error: Error) => this.#failed(error))
   }

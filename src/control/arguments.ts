@@ -1,0 +1,47 @@
+/** Checks the arguments of a control command against their definition, in QEMU's words and order. */
+import { StateError } from '../errors.ts'
+import type { Members, Value } from '../schema/value.ts'
+
+/** JSON's types, as QEMU calls them. */
+const TYPES: Readonly<Partial<Record<Value['kind'], string>>> = {
+  string: 'string',
+  choice: 'string',
+  boolean: 'boolean',
+  number: 'number',
+  list: 'array',
+  map: 'object',
+}
+
+const refused = (text: string): StateError => new StateError('QMP_ARGUMENT', text)
+
+/** What is missing or of a wrong type is told before what is too much, as QEMU does. */
+export function checkArguments(
+  { arguments: members, isOpen }: { readonly arguments: Members; readonly isOpen: boolean },
+  args: Readonly<Record<string, unknown>>,
+): void {
+  for (const [name, member] of Object.entries(members)) {
+    if (Object.hasOwn(args, name)) checkValue(name, args[name], member)
+    else if (member.required === true) throw refused(`Parameter '${name}' is missing`)
+  }
+  if (isOpen) return
+  for (const name of Object.keys(args)) {
+    if (!Object.hasOwn(members, name)) throw refused(`Parameter '${name}' is unexpected`)
+  }
+}
+
+function checkValue(name: string, value: unknown, wanted: Value): void {
+  const type = TYPES[wanted.kind]
+  const actual = Array.isArray(value) ? 'array' : value === null ? 'null' : typeof value
+  if (type !== undefined && actual !== type) {
+    throw refused(`Invalid parameter type for '${name}', expected: ${type}`)
+  }
+  if (wanted.kind === 'list') {
+    for (const [at, one] of (value as unknown[]).entries()) {
+      checkValue(`${name}[${at}]`, one, wanted.of)
+    }
+  } else if (wanted.kind === 'choice' && !wanted.values!.includes(value as string)) {
+    const last = wanted.values!.at(-1)!
+    const first = wanted.values!.slice(0, -1).join(', ')
+    throw refused(`Parameter '${name}' must be ${first} or ${last}`)
+  }
+}
