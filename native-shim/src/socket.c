@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -58,6 +59,26 @@ static napi_value bind_unix(napi_env env, napi_callback_info info)
 static napi_value connect_unix(napi_env env, napi_callback_info info)
 {
 	return with_address(env, info, connect);
+}
+
+/* A name without a file: a NUL goes before it, and its length is part of it. */
+static napi_value connect_abstract(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	/* The longest name fills the address: the string's end has no room in it. */
+	char text[sizeof address.sun_path];
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	arg_string(&call, 1, text, sizeof text);
+	if (!call.ok)
+		return NULL;
+	if (call.refused != 0)
+		return result_int(env, -call.refused);
+	size_t length = strlen(text);
+	memcpy(address.sun_path + 1, text, length);
+	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+	return result_errno(env, RETRY(connect(fd, (struct sockaddr *)&address, size)));
 }
 
 static napi_value listen_fd(napi_env env, napi_callback_info info)
@@ -272,6 +293,7 @@ void register_socket(napi_env env, napi_value exports)
 	export_function(env, exports, "socketPair", socket_pair);
 	export_function(env, exports, "bindUnix", bind_unix);
 	export_function(env, exports, "connectUnix", connect_unix);
+	export_function(env, exports, "connectAbstract", connect_abstract);
 	export_function(env, exports, "listen", listen_fd);
 	export_function(env, exports, "accept", accept_fd);
 	export_function(env, exports, "peerCredentials", peer_credentials);

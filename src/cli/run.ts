@@ -6,6 +6,7 @@ import { parseNetdev } from '../config/netdev.ts'
 import type { PrivilegeMode } from '../config/privileges.ts'
 import { mergePrivileges, privilegeConflict } from '../config/privileges.ts'
 import { Daemon } from '../daemon/daemon.ts'
+import { Notify } from '../daemon/notify.ts'
 import { Privileges } from '../daemon/privileges.ts'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
@@ -67,11 +68,13 @@ async function runDaemon(
   const [major, minor, micro] = packageVersion().split('.').map(Number)
   const signals = new DaemonSignals(log)
   if (signals.ending.aborted) return 0
+  // While the manager's socket can be reached, whoever owns it.
+  const notify = Notify.open(log)
   const directories = { control: dirname(controlPath), state: config.stateDir }
-  const privileges = Privileges.begin(config.privileges, directories, log)
   let daemon: Daemon
   let isReady = false
   try {
+    const privileges = Privileges.begin(config.privileges, directories, log)
     daemon = await Daemon.start({
       config,
       controlPath,
@@ -79,13 +82,16 @@ async function runDaemon(
       version: { major: major, minor: minor, micro: micro },
       log,
       privileges,
+      notify,
       signal: signals.ending,
       failing: ({ message }) =>
         endWithin(isReady ? FAILED_CLOSE_MS : CLOSE_MS, `closing after "${message}"`),
       ...(options.config === undefined ? {} : { reread: read }),
     })
   } catch (error) {
-    if (signals.ending.aborted) return 0
+    const isWanted = signals.ending.aborted
+    notify?.stopping(isWanted ? undefined : error)
+    if (isWanted) return 0
     throw error
   }
   isReady = true

@@ -28,6 +28,8 @@ export interface ControlTarget {
   /** The error, with what of it comes of what was given up. */
   explain(error: unknown): unknown
   migrateIncoming(): Promise<unknown>
+  /** Its start is over: everything that the config names is open, as far as it can be. */
+  isReady(): boolean
   /** What the daemon may do. */
   privileges(): unknown
   sendEvent<E extends EventName>(event: E, data: EventData<E>): void

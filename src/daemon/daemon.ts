@@ -12,8 +12,9 @@ import { FramepumpError, StateError } from '../errors.ts'
 import type { AddPortSettings, LoopInfo, PortInfo, Switch } from '../switch/api.ts'
 import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
-import { explain } from '../text.ts'
+import { counted, explain } from '../text.ts'
 import type { PortOptions } from '../port/options.ts'
+import type { Notify } from './notify.ts'
 import type { Privileges } from './privileges.ts'
 import type { Reloaded } from './running-config.ts'
 import { RunningConfig } from './running-config.ts'
@@ -32,6 +33,8 @@ export interface DaemonOptions {
   readonly signal?: AbortSignal
   /** Told when it begins to end without having been asked. */
   readonly failing?: (error: Error) => void
+  /** The service manager. */
+  readonly notify?: Notify | undefined
 }
 
 export class Daemon {
@@ -43,6 +46,7 @@ export class Daemon {
   /** Guests that come and go make lines as well. */
   readonly #log: LimitedLog
   readonly #running: RunningConfig
+  #isReady = false
   /** The ports of an incoming instance are open, and what they needed is still to be given up. */
   #mustLock = false
   readonly #linkChanges = new EventPace<EventData<'PORT_LINK_CHANGED'>>((data) =>
@@ -79,7 +83,12 @@ export class Daemon {
         explain: (error) => options.privileges.explain(error),
         migrateIncoming: () => this.#migrateIncoming(),
         privileges: () => options.privileges.status(),
-        sendEvent: (event, data) => this.#server.sendEvent(event, data),
+        isReady: () => this.#isReady,
+        sendEvent: (event, data) => {
+          this.#server.sendEvent(event, data)
+          // The run state is part of what it tells.
+          options.notify?.changed()
+        },
       })
       const { controlPath, version } = options
       this.#server = new ControlServer(controlPath, commands, version, isIncoming, (error) =>
@@ -105,8 +114,14 @@ export class Daemon {
         ports: options.config.ports,
         isIncoming: options.isIncoming === true,
       })
+      daemon.#isReady = true
+      options.notify?.ready(
+        () => daemon.#describe(),
+        () => daemon.switch.currentCounters(),
+      )
       return daemon
     } catch (error) {
+      options.notify?.stopping(error)
       options.failing?.(error as Error)
       await daemon.close()
       throw error
@@ -183,22 +198,39 @@ export class Daemon {
 
   /** Applies the difference between the config file and what it said before. */
   async reload(): Promise<Reloaded> {
-    const { reread } = this.#options
-    if (reread !== undefined) return await this.#running.reload(reread)
-    throw new StateError('NO_CONFIG', 'there is no config file to reload')
+    const { reread, notify } = this.#options
+    const reload = async (): Promise<Reloaded> => {
+      if (reread !== undefined) return await this.#running.reload(reread)
+      throw new StateError('NO_CONFIG', 'there is no config file to reload')
+    }
+    return notify === undefined ? await reload() : await notify.reloading(reload)
+  }
+
+  /** How it is, in a line: `3 ports (1 postponed), running, io read-write`. */
+  #describe(): string {
+    const ports = this.switch.ports()
+    const notes = (['failed', 'postponed', 'down'] as const).flatMap((state) => {
+      const count = ports.filter((port) => port.state === state).length
+      return count === 0 ? [] : [`${count} ${state}`]
+    })
+    const note = notes.length === 0 ? '' : ` (${notes.join(', ')})`
+    return `${counted(ports.length, 'port')}${note}, ${this.switch.runState}, io ${this.switch.io}`
   }
 
   #forwardEvents(): void {
     const { log } = this.#log
     const { events } = this.switch
+    const { notify } = this.#options
     events.on('port-added', (info: PortInfo) => {
       log(`${info.type} ${info.id}: ${describeOpening(info)}`)
       this.#server.sendEvent('PORT_ADDED', { id: info.id })
+      notify?.changed()
     })
     events.on('port-removed', (id: string) => {
       this.#linkChanges.forget(id)
       log(`port ${id}: removed`)
       this.#server.sendEvent('PORT_REMOVED', { id })
+      notify?.changed()
     })
     events.on('port-changed', (info: PortInfo) => {
       const error = info.error === undefined ? '' : ` error="${info.error}"`
@@ -208,6 +240,7 @@ export class Daemon {
         state: info.state,
         up: info.state === 'open' || info.state === 'connected',
       })
+      notify?.changed()
     })
     events.on('loop-detected', (loop: LoopInfo) => {
       this.#server.sendEvent('LOOP_DETECTED', loop)
@@ -218,11 +251,13 @@ export class Daemon {
   #failed(error: Error): void {
     this.#options.log(`switch: failed error="${explain(error)}"`)
     this.#options.failing?.(error)
+    this.#options.notify?.stopping(error)
     this.#end(false)
   }
 
   /** Tells the sessions, closes every port, removes the socket. */
   async close(): Promise<void> {
+    this.#options.notify?.stopping()
     this.#linkChanges.close()
     this.#server.sendEvent('SHUTDOWN', { guest: false, reason: 'host-qmp-quit' })
     await this.switch.close()

@@ -209,6 +209,8 @@ export interface Shim {
   socketPair(type: number, fds: Int32Array): number
   bindUnix(fd: number, path: string): number
   connectUnix(fd: number, path: string): number
+  /** connect(2) to an abstract name: without the NUL before it, at most 107 bytes. */
+  connectAbstract(fd: number, name: string): number
   listen(fd: number, backlog: number): number
   /** accept4(2), CLOEXEC | NONBLOCK. */
   accept(fd: number): number

@@ -280,7 +280,9 @@ afterAll(() => {
 })
 
 /** A program of test/support/c, compiled once per file of tests. */
-export function compiledTool(name: 'packet-tool' | 'udp-gso' | 'vlan-push' | 'deny'): string {
+export function compiledTool(
+  name: 'packet-tool' | 'udp-gso' | 'vlan-push' | 'deny' | 'notify-socket',
+): string {
   toolDirectory ??= mkdtempSync(join(tmpdir(), 'framepump-tool-'))
   const tool = join(toolDirectory, name)
   if (existsSync(tool)) return tool

@@ -41,12 +41,13 @@ export const STATE_COMMANDS: readonly Command[] = [
     description: 'The run state, the tier of TAP input and output, and what the daemon may do.',
     arguments: {},
     returns:
-      "`{status, running, io, io-reason?, privileges}`; status is `running`, `paused`, `inmigrate` or another of QEMU's",
+      "`{status, running, ready, io, io-reason?, privileges}`; status is `running`, `paused`, `inmigrate` or another of QEMU's; ready once the start is over",
     run: (_, { target }) => {
       const { runState, io, ioReason } = target.switch
       return {
         status: runState,
         running: runState === 'running',
+        ready: target.isReady(),
         io,
         ...(ioReason === undefined ? {} : { 'io-reason': ioReason }),
         privileges: target.privileges(),

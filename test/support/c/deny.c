@@ -10,7 +10,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum { CALLS_MAX = 30 };
+enum { CALLS_MAX = 500 };
 
 int main(int argc, char **argv)
 {

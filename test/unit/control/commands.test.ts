@@ -70,6 +70,7 @@ const target = {
   addLink: vi.fn<Act>(async () => undefined),
   explain: (error: unknown) => error,
   migrateIncoming: vi.fn<Act>(async () => undefined),
+  isReady: () => true,
   privileges: () => ({ mode: 'on' }),
   sendEvent: vi.fn<(event: string, data: object) => void>(),
 }
@@ -141,7 +142,11 @@ describe('the state', () => {
   test('is told', async () => {
     expect(await run('query-version')).toEqual({ qemu: target.version, package: 'framepump' })
     const status = { status: 'running', running: true, io: 'read-write' }
-    expect(await run('query-status')).toEqual({ ...status, privileges: { mode: 'on' } })
+    expect(await run('query-status')).toEqual({
+      ...status,
+      ready: true,
+      privileges: { mode: 'on' },
+    })
   })
 
   test('changes by stop and cont, with an event, and only if it is another', async () => {

@@ -61,6 +61,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   socketPair: [number, ints],
   bindUnix: [number, string],
   connectUnix: [number, string],
+  connectAbstract: [number, string],
   listen: [number, number],
   accept: [number],
   peerCredentials: [number, ints],
@@ -178,6 +179,7 @@ describe('the arguments of the shim', () => {
       expect(shim.memfdCreate(text, 0)).toBe(-errno)
       expect(shim.bindUnix(-1, text)).toBe(-errno)
       expect(shim.connectUnix(-1, text)).toBe(-errno)
+      expect(shim.connectAbstract(-1, text)).toBe(-errno)
       for (const [path, ifname] of [
         [text, 'x'],
         ['/dev/null', text],

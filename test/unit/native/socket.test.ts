@@ -13,6 +13,8 @@ import {
   EPIPE,
 } from '../../../src/abi/errno.ts'
 import { shim } from '../../../src/native/shim.ts'
+import { compiledTool } from '../../support/lab.ts'
+import { Background, until } from '../../support/processes.ts'
 import {
   isCloseOnExec,
   keepFd,
@@ -78,6 +80,26 @@ describe('sockets', () => {
       expect(shim.connectUnix(fd, `${path}x`)).toBe(-ENAMETOOLONG)
       expect(shim.bindUnix(fd, path)).toBe(0)
     })
+  })
+
+  test('an abstract name is as long as it is, up to 107 bytes', async () => {
+    const name = `framepump-${process.pid}`
+    for (const longest of [name, name.padEnd(107, 'x')]) {
+      const server = new Background(compiledTool('notify-socket'), [`@${longest}`])
+      try {
+        await until('it listens', () => server.stdout === 'ready\n')
+        const fd = keepFd(shim.socketUnix(SOCK_DGRAM))
+        expect(shim.connectAbstract(fd, longest.slice(0, -1))).toBe(-ECONNREFUSED)
+        expect(shim.connectAbstract(fd, longest)).toBe(0)
+        expect(shim.sendMsg(fd, Buffer.from('hello'), 0, 5, null, 0, 0)).toBe(5)
+        await until('it was heard', () => server.stdout === `ready\n${process.pid} hello\n`)
+      } finally {
+        await server.stop()
+      }
+    }
+    const fd = keepFd(shim.socketUnix(SOCK_DGRAM))
+    expect(shim.connectAbstract(fd, 'x'.repeat(108))).toBe(-ENAMETOOLONG)
+    expect(shim.connectAbstract(CLOSED_FD, name)).toBe(-EBADF)
   })
 
   test('a pair is blocking, close-on-exec, and needs room for two descriptors', () => {
