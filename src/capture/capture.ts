@@ -3,10 +3,10 @@
  * described so far. The engine's end is a Recorder; the caller attaches and detaches it.
  */
 import { extname } from 'node:path'
-import { Worker } from 'node:worker_threads'
 import { ConfigError } from '../errors.ts'
 import type { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
+import { WorkerThread } from '../native/worker-thread.ts'
 import type {
   Capture,
   CaptureFormat,
@@ -28,7 +28,7 @@ import {
   RING_HEAD,
   RING_STOP,
 } from './ring.ts'
-import type { WriterMessage } from './writer-worker.ts'
+import type { WriterData, WriterEnd, WriterMessage } from './writer-worker.ts'
 
 export const SNAP_LENGTH_MAX = 262144
 
@@ -106,11 +106,29 @@ export class CaptureSession implements Capture {
   begin(): void {
     const { fd, name } = this.#destination
     this.#destination.begin()
-    const worker = new Worker(new URL('./writer-worker.js', import.meta.url), {
-      workerData: { ring: this.ring, fd, name },
-    })
+    const data: WriterData = { ring: this.ring, fd, name }
+    let done!: (end: WriterEnd) => void
+    const finished = new Promise<WriterEnd>((resolve) => (done = resolve))
+    let isDone = false
+    const writer = new WorkerThread<never, WriterMessage>(
+      new URL('./writer-worker.js', import.meta.url),
+      data,
+      {
+        message: (message) => {
+          if (message.type === 'complete') return void this.stop()
+          isDone = true
+          done(message)
+        },
+        ended: (failure) => {
+          if (isDone) return
+          // It ended before it came to closing the descriptor.
+          shim.close(fd)
+          done({ bytes: 0, error: `writer: ${failure?.reason ?? 'it was ended'}` })
+        },
+      },
+    )
     this.#hasBegun = true
-    void this.#run(worker).then(this.#ended)
+    void this.#run(writer, finished).then(this.#ended)
   }
 
   /** Ends it, also when it never began: then the destination is as it was, and a given one its giver's. */
@@ -157,22 +175,15 @@ export class CaptureSession implements Capture {
     return this.#detached
   }
 
-  async #run(worker: Worker): Promise<CaptureSummary> {
-    const { bytes, error } = await new Promise<{ bytes: number; error?: string }>((resolve) => {
-      worker.on('message', (message: WriterMessage) => {
-        if (message.type === 'complete') void this.stop()
-        else resolve(message)
-      })
-      worker.on('error', (cause) => {
-        // It ended before it came to closing the descriptor.
-        shim.close(this.#destination.fd)
-        resolve({ bytes: 0, error: `writer: ${cause.message}` })
-      })
-    })
+  async #run(
+    writer: WorkerThread<never, WriterMessage>,
+    finished: Promise<WriterEnd>,
+  ): Promise<CaptureSummary> {
+    const { bytes, error } = await finished
     // After a write error the engine still holds the ring, also when a stop is under way.
     await this.#release(error)
     const streamError = await this.#destination.settle()
-    await worker.terminate()
+    await writer.end()
     this.#destination.released()
     this.#window.unmap()
     // To the writer a failed stream is a reader that went; the stream knows why.

@@ -29,9 +29,12 @@ export interface WriterData {
 }
 
 /** To the main thread: `complete` asks it to stop the capture, `done` is the last message. */
-export type WriterMessage =
-  | { readonly type: 'complete' }
-  | { readonly type: 'done'; readonly bytes: number; readonly error?: string }
+export type WriterMessage = { readonly type: 'complete' } | ({ readonly type: 'done' } & WriterEnd)
+
+export interface WriterEnd {
+  readonly bytes: number
+  readonly error?: string
+}
 
 const WRITE_LENGTH_MAX = 1 << 20
 /** How long an empty ring or a full pipe is left alone. */

@@ -1,12 +1,13 @@
 /** The control plane's end of the engine thread: requests, their replies, and waking it. */
-import { Worker } from 'node:worker_threads'
 import { StateError } from '../errors.ts'
 import { makeEventFd } from '../native/event-fd.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import type { FdClaim } from '../native/owned-fds.ts'
 import { claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
-import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
+import { WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
+import type { WorkerFailure } from '../native/worker-thread.ts'
+import { WorkerThread } from '../native/worker-thread.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
 import type {
@@ -63,16 +64,14 @@ export class EngineClient {
   readonly #shared: Int32Array
   readonly #eventFd: number
   readonly #claim: FdClaim
-  readonly #worker: Worker
+  readonly #thread: WorkerThread<{ id: number; request: EngineRequest }, EngineReply>
+  readonly #events: EngineEvents
   readonly #waiting = new Map<
     number,
     { resolve: (value: unknown) => void; reject: (error: Error) => void }
   >()
-  readonly #exited: Promise<void>
-  readonly #forgetAtExit: () => void
   #nextId = 1
   #failure: Error | undefined
-  #isClosing = false
 
   constructor(settings: EngineSettings, events: EngineEvents) {
     const counters = allocateCounters(PORTS_MAX)
@@ -92,43 +91,27 @@ export class EngineClient {
       eventFd: this.#eventFd,
       aioContext: this.signals.context,
     }
+    this.#events = events
     try {
-      const entry = new URL('./worker.js', import.meta.url)
-      this.#worker = new Worker(entry, { workerData: data })
+      this.#thread = new WorkerThread(
+        new URL('./worker.js', import.meta.url),
+        data,
+        {
+          message: (message: EngineReply) => this.#receive(message),
+          ended: (failure) => this.#ended(failure),
+        },
+        () => {
+          Atomics.store(this.#shared, SHARED_EXIT, 1)
+          Atomics.store(this.#shared, SHARED_PENDING, 1)
+          shim.eventfdWrite(this.#eventFd)
+        },
+      )
     } catch (error) {
       this.signals.close()
       shim.close(this.#eventFd)
       throw error
     }
     this.#claim = claimFd(this.#eventFd, 'the engine is woken by it')
-    this.#worker.on('message', (message: EngineReply) => {
-      if (message.type === 'port-failed') events.portFailed(message.port, message.errno)
-      else if (message.type === 'queue-broken') {
-        events.queueBroken(message.port, message.queue, message.reason)
-      } else if (message.type === 'driver-called') events.driverCalled(message.port)
-      else if (message.type === 'loops') events.loops(message.loops)
-      else this.#settle(message)
-    })
-    const failed = (reason: string, cause?: unknown): void => {
-      if (this.#failure !== undefined) return
-      const error = new StateError('ENGINE_FAILED', `the engine failed: ${reason}`, { cause })
-      this.#fail(error)
-      events.failed(error)
-    }
-    this.#worker.on('error', (error: Error) => failed(error.message, error))
-    this.#exited = new Promise((resolve) => {
-      this.#worker.on('exit', () => {
-        this.#forgetAtExit()
-        if (this.#isClosing) this.#fail(new StateError('SWITCH_CLOSED', 'the switch is closed'))
-        else failed('its thread ended')
-        resolve()
-      })
-    })
-    this.#forgetAtExit = atExit(() => {
-      Atomics.store(this.#shared, SHARED_EXIT, 1)
-      Atomics.store(this.#shared, SHARED_PENDING, 1)
-      shim.eventfdWrite(this.#eventFd)
-    })
   }
 
   /** Wakes the engine when it sleeps; cheap when it does not. */
@@ -142,7 +125,7 @@ export class EngineClient {
     return new Promise((resolve, reject) => {
       const id = this.#nextId++
       this.#waiting.set(id, { resolve, reject })
-      this.#worker.postMessage({ id, request })
+      this.#thread.post({ id, request })
       Atomics.store(this.#shared, SHARED_PENDING, 1)
       this.wake()
     })
@@ -169,6 +152,31 @@ export class EngineClient {
     }
   }
 
+  #receive(message: EngineReply): void {
+    switch (message.type) {
+      case 'reply':
+        return this.#settle(message)
+      case 'port-failed':
+        return this.#events.portFailed(message.port, message.errno)
+      case 'queue-broken':
+        return this.#events.queueBroken(message.port, message.queue, message.reason)
+      case 'driver-called':
+        return this.#events.driverCalled(message.port)
+      case 'loops':
+        return this.#events.loops(message.loops)
+    }
+  }
+
+  #ended(failure: WorkerFailure | undefined): void {
+    if (failure === undefined) {
+      return this.#fail(new StateError('SWITCH_CLOSED', 'the switch is closed'))
+    }
+    const { reason, cause } = failure
+    const error = new StateError('ENGINE_FAILED', `the engine failed: ${reason}`, { cause })
+    this.#fail(error)
+    this.#events.failed(error)
+  }
+
   #settle(reply: EngineReply & { type: 'reply' }): void {
     const waiting = this.#waiting.get(reply.id)
     this.#waiting.delete(reply.id)
@@ -185,11 +193,7 @@ export class EngineClient {
   }
 
   async close(): Promise<void> {
-    this.#isClosing = true
-    if (this.#failure === undefined) {
-      await this.request({ op: 'close' }).catch(() => undefined)
-    }
-    await this.#exited
+    await this.#thread.end(() => this.request({ op: 'close' }).catch(() => undefined))
     shim.close(this.#eventFd)
     this.#claim.end()
   }

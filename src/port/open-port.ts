@@ -39,8 +39,10 @@ export interface OpenPort {
   readonly hasNoMerging?: boolean
   readonly description: PortDescription
   facts(): PortFacts
-  /** Lets the kernel leave at most these offloads to us; absent: the sender decides. */
-  setOffloads?(wish: number): void
+  /** Lets the kernel leave these offloads to us (TUN_F_* bits); absent: the sender decides. */
+  setOffloads?(offloads: number): void
+  /** Those that it can be asked for now, and those that it was asked for last. */
+  readonly offloads?: { readonly possible: number; readonly asked: number }
   setCarrier(isUp: boolean): void
   /**
    * Options that change in place are `after` from now on. When it throws, some may be: it is undone by

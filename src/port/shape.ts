@@ -1,4 +1,4 @@
-/** What of a TAP follows the guest at the other end of its link (switch/tap-follower.ts). */
+/** What of a TAP follows the guest at the other end of its link (switch/agree.ts). */
 
 /** What of an open TAP follows the guest at the other end of a link. */
 export interface TapShape {

@@ -2,13 +2,14 @@
  * The main thread's end of the I/O thread: listeners, and the connections that they bring. There is
  * one thread in a process, started by the first user and ended by the last.
  */
-import { Worker } from 'node:worker_threads'
 import { StateError } from '../errors.ts'
 import { makeEpoll, makeEventFd } from '../native/event-fd.ts'
 import type { FdClaim } from '../native/owned-fds.ts'
 import { claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
-import { atExit, WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
+import { WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
+import type { WorkerFailure } from '../native/worker-thread.ts'
+import { WorkerThread } from '../native/worker-thread.ts'
 import type {
   Framing,
   SocketEvent,
@@ -36,8 +37,8 @@ let shared: SocketThread | undefined
 export class SocketThread {
   readonly #eventFd: number
   readonly #claim: FdClaim
-  readonly #worker: Worker
-  readonly #exited: Promise<void>
+  readonly #thread: WorkerThread<SocketRequest, SocketEvent>
+  readonly #epollClaim: FdClaim
   readonly #handlers = new Map<number, SocketHandlers>()
   readonly #listenerOf = new Map<number, number>()
   readonly #ignored = new Map<number, () => void>()
@@ -58,25 +59,25 @@ export class SocketThread {
       stop: this.#stop,
     }
     try {
-      this.#worker = new Worker(new URL('./socket-worker.js', import.meta.url), { workerData })
+      this.#thread = new WorkerThread(
+        new URL('./socket-worker.js', import.meta.url),
+        workerData,
+        {
+          message: (event: SocketEvent) => this.#receive(event),
+          ended: (failure) => this.#ended(failure),
+        },
+        () => {
+          Atomics.store(this.#stop, 0, 1)
+          shim.eventfdWrite(this.#eventFd)
+        },
+      )
     } catch (error) {
       shim.close(workerData.epoll)
       shim.close(this.#eventFd)
       throw error
     }
     this.#claim = claimFd(this.#eventFd, 'the I/O thread is woken by it')
-    const epoll = claimFd(workerData.epoll, 'the I/O thread waits at it')
-    this.#worker.on('message', (event: SocketEvent) => this.#receive(event))
-    this.#worker.on('error', (error: Error) => this.#ended(error.message))
-    const forget = atExit(() => this.#wake())
-    this.#exited = new Promise((resolve) => {
-      this.#worker.once('exit', () => {
-        forget()
-        epoll.end()
-        this.#ended('it ended')
-        resolve()
-      })
-    })
+    this.#epollClaim = claimFd(workerData.epoll, 'the I/O thread waits at it')
   }
 
   /** The process's I/O thread; give it back with `release`. */
@@ -90,8 +91,7 @@ export class SocketThread {
   async release(): Promise<void> {
     if (--this.#users > 0) return
     if (shared === this) shared = undefined
-    this.#wake()
-    await this.#exited
+    await this.#thread.end()
     shim.close(this.#eventFd)
     this.#claim.end()
   }
@@ -171,20 +171,14 @@ export class SocketThread {
   #request(request: SocketRequest): void {
     // Its eventfd may be closed by now, and the number another's.
     if (this.#hasEnded) return
-    this.#worker.postMessage(request)
-    shim.eventfdWrite(this.#eventFd)
-  }
-
-  /** Has the thread end. */
-  #wake(): void {
-    Atomics.store(this.#stop, 0, 1)
+    this.#thread.post(request)
     shim.eventfdWrite(this.#eventFd)
   }
 
   /** The thread is gone; when nobody asked for it, whoever has connections is told. */
-  #ended(reason: string): void {
-    if (this.#hasEnded) return
+  #ended(failure: WorkerFailure | undefined): void {
     this.#hasEnded = true
+    this.#epollClaim.end()
     if (shared === this) shared = undefined
     for (const connection of this.#listenerOf.keys()) {
       this.#receive({ type: 'close', connection, isCut: true })
@@ -194,8 +188,9 @@ export class SocketThread {
     const watches = [...this.#watches.values()]
     this.#watches.clear()
     for (const told of watches) told()
-    if (Atomics.load(this.#stop, 0) !== 0) return
-    const error = new StateError('IO_THREAD_FAILED', `the I/O thread failed: ${reason}`)
+    if (failure === undefined) return
+    const { reason, cause } = failure
+    const error = new StateError('IO_THREAD_FAILED', `the I/O thread failed: ${reason}`, { cause })
     for (const handlers of this.#handlers.values()) handlers.failed(error)
   }
 

@@ -1,51 +1,116 @@
-/**
- * What ports owe to one another: which offloads a TAP may use, whose segments are merged, and which
- * TAPs follow a guest. All of it is looked at again after each change.
- */
-import { explain } from '../text.ts'
+/** Has ports do what they owe to one another (agree.ts), after each change of any. */
 import type { EngineClient } from '../engine/client.ts'
-import { agreeOffloads } from './offload-agreement.ts'
-import type { PortEntry } from './port-entry.ts'
-import type { PortTable } from './port-table.ts'
-import { TapFollower } from './tap-follower.ts'
+import type { OpenPort } from '../port/open-port.ts'
+import type { FollowingTap, ShapedTap, TapShape } from '../port/shape.ts'
+import { explain } from '../text.ts'
+import { agree } from './agree.ts'
+import type { AgreementAction } from './agree.ts'
+
+const SETTLE_MS = 100
+
+/** A port, as far as it agrees with others. */
+export interface AgreementParty {
+  readonly index: number
+  readonly open: OpenPort
+  readonly peer: AgreementParty | undefined
+  readonly failure: string | undefined
+  readonly merges: boolean
+  wasMerging: boolean
+}
 
 export class Agreement {
-  readonly #engine: EngineClient
-  readonly #ports: PortTable
+  readonly #engine: Pick<EngineClient, 'request'>
+  readonly #ports: () => readonly AgreementParty[]
   readonly #log: (message: string) => void
-  readonly #taps: TapFollower
+  #settling: NodeJS.Timeout | undefined
+  #isClosed = false
 
-  constructor(engine: EngineClient, ports: PortTable, log: (message: string) => void) {
+  constructor(
+    engine: Pick<EngineClient, 'request'>,
+    ports: () => readonly AgreementParty[],
+    log: (message: string) => void,
+  ) {
     this.#engine = engine
     this.#ports = ports
     this.#log = log
-    this.#taps = new TapFollower(engine, log)
   }
 
   /** Resolves when the engine has done what is done at once. Never rejects. */
-  async reach(): Promise<void> {
+  reach(): Promise<void> {
+    return this.#reach(false)
+  }
+
+  /** Nothing is asked for any more. */
+  close(): void {
+    this.#isClosed = true
+    clearTimeout(this.#settling)
+  }
+
+  async #reach(hasSettled: boolean): Promise<void> {
+    if (this.#isClosed) return
+    clearTimeout(this.#settling)
     try {
-      const { all } = this.#ports
-      agreeOffloads(all)
-      for (const entry of all) this.#agreeMerging(entry)
-      await this.#taps.follow(all)
-      // The header of a TAP may have room for more now.
-      agreeOffloads(this.#ports.all)
+      const ports = this.#ports()
+      const { actions, isSettling } = agree(ports, hasSettled)
+      if (isSettling) {
+        this.#settling = setTimeout(() => void this.#reach(true), SETTLE_MS).unref()
+      }
+      await this.#run(actions, ports)
+      if (this.#isClosed) return
+      // The header of a TAP may have room for more now, and other frames are merged. What a TAP has
+      // refused is asked of it again with the next change.
+      const now = this.#ports()
+      const { actions: rest } = agree(now)
+      await this.#run(
+        rest.filter((action) => action.do !== 'shape'),
+        now,
+      )
     } catch (error) {
       this.#log(explain(error))
     }
   }
 
-  #agreeMerging(entry: PortEntry): void {
-    const { index: port, merges: isMerging } = entry
-    if (isMerging === entry.wasMerging) return
-    entry.wasMerging = isMerging
-    this.#engine
-      .request({ op: 'set-merging', port, isMerging })
-      .catch((error) => this.#log(explain(error)))
+  async #run(actions: readonly AgreementAction[], ports: readonly AgreementParty[]): Promise<void> {
+    const answers: Promise<void>[] = []
+    for (const action of actions) {
+      const party = ports.find(({ index }) => index === action.port)!
+      if (action.do === 'set-offloads') party.open.setOffloads?.(action.offloads)
+      else if (action.do === 'shape') {
+        answers.push(this.#shape(action.port, party.open.tap!, action.shape))
+      } else {
+        party.wasMerging = action.isMerging
+        const { port, isMerging } = action
+        this.#engine
+          .request({ op: 'set-merging', port, isMerging })
+          .catch((error) => this.#log(explain(error)))
+      }
+    }
+    await Promise.all(answers)
   }
 
-  close(): void {
-    this.#taps.close()
+  /** The engine serves requests in their order: the last one asked for stands. */
+  async #shape(port: number, tap: FollowingTap, shape: TapShape): Promise<void> {
+    tap.asked = shape
+    tap.began(shape)
+    try {
+      const { failures, ...shaped } = (await this.#engine.request({
+        op: 'call',
+        port,
+        call: { do: 'shape', shape },
+      })) as ShapedTap
+      tap.current = shaped
+      // What was not done is asked for again with the next change.
+      if (tap.asked === shape) tap.asked = shaped
+      this.#tell(tap, failures.join(', '))
+    } catch (error) {
+      this.#tell(tap, explain(error))
+    } finally {
+      tap.ended(shape)
+    }
+  }
+
+  #tell(tap: FollowingTap, failure: string): void {
+    if (failure !== '' && failure !== tap.failure) this.#log(failure)
+    tap.failure = failure
   }
 }

@@ -110,7 +110,7 @@ class UserspaceSwitch implements Switch {
     this.#states = new PortStates(this.#ports, this.#engine, this.events, this.#log)
     const loops = new Loops(this.#ports, this.events, this.#log)
     this.#captures = new CaptureSet(this.#engine)
-    this.#agreement = new Agreement(this.#engine, this.#ports, this.#log)
+    this.#agreement = new Agreement(this.#engine, () => this.#ports.all, this.#log)
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log, (entry) =>
       this.#follower.changed(entry),
     )

@@ -32,7 +32,7 @@ class TapSwitchPort implements OpenPort {
   /** What its kernel knows. */
   readonly #known: number
   /** What was asked for, of which the kernel may know less. */
-  #wish = 0
+  #asked = 0
 
   constructor(tap: OpenTap) {
     this.#tap = tap
@@ -57,11 +57,14 @@ class TapSwitchPort implements OpenPort {
     return { ifname, ...(netns === undefined ? {} : { netns }) }
   }
 
-  setOffloads(wish: number): void {
-    const fitting = wish & this.#known & fittingOffloads(this.tap.leastVnetHdrLength)
-    if (fitting === this.#wish) return
-    this.#wish = fitting
-    this.rxOffloads = this.#tap.setOffloads(fitting)
+  get offloads(): { readonly possible: number; readonly asked: number } {
+    const possible = this.#known & fittingOffloads(this.tap.leastVnetHdrLength)
+    return { possible, asked: this.#asked }
+  }
+
+  setOffloads(offloads: number): void {
+    this.#asked = offloads
+    this.rxOffloads = this.#tap.setOffloads(offloads)
   }
 
   setCarrier(isUp: boolean): void {

@@ -1,6 +1,6 @@
 /**
  * What of an open TAP follows the guest at the other end of a link: the length of its vnet_hdr and
- * which of its queues are attached. The ioctls only; when, is decided in switch/tap-follower.ts, and
+ * which of its queues are attached. The ioctls only; when, is decided in switch/agree.ts, and
  * that nobody reads meanwhile, is seen to in port/tap/shape.ts.
  *
  * A detached queue gets no frames, and a write to it is EIO. Detaching throws away the frames that

@@ -1,9 +1,9 @@
 /** A driver of ours for an in-process device, in a thread of its own: the main thread's end. */
-import { Worker } from 'node:worker_threads'
 import { StateError } from '../../errors.ts'
 import { makeEventFds } from '../../native/event-fd.ts'
 import { shim } from '../../native/shim.ts'
-import { atExit, WORKER_SLEEP_MAX_MS } from '../../native/worker-exit.ts'
+import { WORKER_SLEEP_MAX_MS } from '../../native/worker-exit.ts'
+import { WorkerThread } from '../../native/worker-thread.ts'
 import type { DriverWorkerData } from './driver-worker.ts'
 
 type DriverChoice = Pick<DriverWorkerData, 'mode' | 'window' | 'features' | 'pairs' | 'mac'>
@@ -11,8 +11,7 @@ type DriverChoice = Pick<DriverWorkerData, 'mode' | 'window' | 'features' | 'pai
 export class DriverThread {
   /** Resolves when the driver has laid out its rings. */
   readonly ready: Promise<void>
-  readonly #worker: Worker
-  readonly #exited: Promise<unknown>
+  readonly #thread: WorkerThread<'go', 'ready'>
   readonly #stop: Int32Array = new Int32Array(new SharedArrayBuffer(4))
   /** One to kick the engine, then one for each receiveq to call the driver. */
   readonly #fds: readonly number[]
@@ -36,26 +35,31 @@ export class DriverThread {
       sleepMaxMs: WORKER_SLEEP_MAX_MS,
       stop: this.#stop,
     }
-    let worker: Worker
+    let isReady!: () => void
+    let isOver!: (error: Error) => void
+    this.ready = new Promise((resolve, reject) => {
+      isReady = resolve
+      isOver = reject
+    })
     try {
-      worker = new Worker(new URL('./driver-worker.js', import.meta.url), { workerData })
+      this.#thread = new WorkerThread<'go', 'ready'>(
+        new URL('./driver-worker.js', import.meta.url),
+        workerData,
+        {
+          message: () => isReady(),
+          ended: (failure) => {
+            const reason = failure?.reason ?? 'it was stopped'
+            const error = new StateError('VIRTIO_NET', `the driver failed: ${reason}`)
+            isOver(error)
+            if (Atomics.load(this.#stop, 0) === 0) failed(error.message)
+          },
+        },
+        () => this.#wake(),
+      )
     } catch (error) {
       this.#closeOwn()
       throw error
     }
-    this.#worker = worker
-    const forget = atExit(() => this.#wake())
-    this.#exited = new Promise((resolve) => worker.once('exit', resolve)).finally(forget)
-    this.ready = new Promise((resolve, reject) => {
-      const ended = (reason: string): void => {
-        const error = new StateError('VIRTIO_NET', `the driver failed: ${reason}`)
-        reject(error)
-        if (Atomics.load(this.#stop, 0) === 0) failed(error.message)
-      }
-      worker.once('message', () => resolve())
-      worker.on('error', (error: Error) => ended(error.message))
-      worker.on('exit', () => ended('its thread ended'))
-    })
   }
 
   /** The descriptors for a queue: the engine's, once it has been asked to start it. */
@@ -69,14 +73,16 @@ export class DriverThread {
 
   /** The device works: the driver may begin. */
   go(): void {
-    this.#worker.postMessage('go')
+    this.#thread.post('go')
   }
 
   /** Ends the thread; the engine still has its descriptors. */
   async stop(): Promise<void> {
-    this.#wake()
-    this.#worker.postMessage('go')
-    await this.#exited
+    await this.#thread.end(() => {
+      this.#wake()
+      // One that has not begun yet begins, and finds that it shall end.
+      this.#thread.post('go')
+    })
     this.#closeOwn()
   }
 

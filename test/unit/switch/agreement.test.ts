@@ -1,11 +1,14 @@
-/** What a TAP is to be, by who is at the other end of its link; and when the engine is asked for it. */
+/** What ports owe to one another, and when the engine is asked for it. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { EngineRequest } from '../../../src/engine/messages.ts'
 import type { OpenPort } from '../../../src/port/open-port.ts'
-import type { FollowParty } from '../../../src/switch/tap-follower.ts'
 import { FollowingTap } from '../../../src/port/shape.ts'
 import type { TapShape } from '../../../src/port/shape.ts'
-import { TapFollower, wantedShape } from '../../../src/switch/tap-follower.ts'
+import { agree, wantedShape } from '../../../src/switch/agree.ts'
+import type { AgreeingPort } from '../../../src/switch/agree.ts'
+import { Agreement } from '../../../src/switch/agreement.ts'
+import type { AgreementParty } from '../../../src/switch/agreement.ts'
+import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../../../src/wire/vnet-hdr.ts'
 
 const [ON, OFF] = [true, false]
 const preset = { vnetHdrLength: 12, attached: [ON, ON, ON, ON] }
@@ -59,7 +62,66 @@ describe('wantedShape', () => {
   })
 })
 
-describe('TapFollower', () => {
+describe('agree', () => {
+  const port = (extra: Partial<AgreeingPort>): AgreeingPort => ({
+    index: 3,
+    open: {},
+    peer: undefined,
+    failure: undefined,
+    merges: false,
+    wasMerging: false,
+    ...extra,
+  })
+  const tap = (asked: number, extra: Partial<AgreeingPort> = {}, possible = OFFLOADS_ALL) =>
+    port({ open: { offloads: { possible, asked } }, ...extra })
+  const peer = (txOffloads: number, isConnected?: boolean): AgreeingPort['peer'] => ({
+    open: { txOffloads, vnetHdrLength: 12, ...(isConnected === undefined ? {} : { isConnected }) },
+  })
+  const offloads = (one: AgreeingPort): unknown[] => [...agree([one]).actions]
+
+  test('nothing is left to do where all is agreed', () => {
+    expect(agree([])).toEqual({ actions: [], isSettling: false })
+    expect(offloads(tap(OFFLOADS_ALL))).toEqual([])
+    expect(offloads(tap(7, { peer: peer(7) }))).toEqual([])
+    expect(offloads(port({ merges: true, wasMerging: true }))).toEqual([])
+  })
+
+  test.each([
+    ['on the switch all', undefined, OFFLOADS_ALL],
+    ['on a link what the other end takes', peer(3), 3],
+    ['on a link to a guest what it takes', peer(3, true), 3],
+    ['before the guest comes all but tunnels', peer(0, false), OFFLOADS_PLAIN],
+  ])('a TAP is asked for offloads: %s', (_, other, wanted) => {
+    const action = { do: 'set-offloads', port: 3, offloads: wanted }
+    expect(offloads(tap(0, { peer: other }))).toEqual([action])
+  })
+
+  test('it is asked for what is possible, and not when it has failed', () => {
+    expect(offloads(tap(1, {}, 1))).toEqual([])
+    expect(offloads(tap(0, {}, 1))).toEqual([{ do: 'set-offloads', port: 3, offloads: 1 }])
+    expect(offloads(tap(0, { failure: 'deleted' }))).toEqual([])
+  })
+
+  test('merging is decided when the offloads are agreed', () => {
+    const merge = { do: 'set-merging', port: 3, isMerging: true }
+    expect(offloads(port({ merges: true }))).toEqual([merge])
+    expect(offloads(tap(OFFLOADS_ALL, { merges: true }))).toEqual([merge])
+    expect(offloads(tap(0, { merges: true }))).toMatchObject([{ do: 'set-offloads' }])
+    expect(offloads(port({ wasMerging: true }))).toEqual([{ ...merge, isMerging: false }])
+  })
+
+  test('tunnels are off before the header becomes too short for them', () => {
+    const shape = { vnetHdrLength: 24, attached: [ON] }
+    const open = { offloads: { possible: OFFLOADS_ALL, asked: OFFLOADS_ALL } }
+    const one = port({
+      open: { ...open, tap: { preset: shape, asked: shape } },
+      peer: { open: { ...guest([0], 12), txOffloads: OFFLOADS_PLAIN } },
+    })
+    expect(agree([one]).actions.map((action) => action.do)).toEqual(['set-offloads', 'shape'])
+  })
+})
+
+describe('Agreement', () => {
   let tap: FollowingTap
   let peer: { open: OpenPort } | undefined
   let failure: string | undefined
@@ -67,7 +129,8 @@ describe('TapFollower', () => {
   let log: string[]
   /** Answers with what was asked for, unless a test says otherwise. */
   let answer: (shape: TapShape) => Promise<unknown>
-  let follower: TapFollower
+  let agreement: Agreement
+  let parties: AgreementParty[]
 
   beforeEach(() => {
     vi.useFakeTimers()
@@ -83,7 +146,12 @@ describe('TapFollower', () => {
       asked.push(`${one.port}: ${vnetHdrLength} ${attached.map(Number).join('')}`)
       return answer(one.call.shape)
     }
-    follower = new TapFollower({ request }, (message) => log.push(message))
+    parties = []
+    agreement = new Agreement(
+      { request },
+      () => parties,
+      (message) => log.push(message),
+    )
   })
 
   afterEach(() => {
@@ -92,9 +160,18 @@ describe('TapFollower', () => {
 
   async function follow(pairs?: readonly number[], vnetHdrLength = 12): Promise<void> {
     peer = pairs === undefined ? undefined : { open: guest(pairs, vnetHdrLength) as OpenPort }
-    const party = { index: 7, open: { tap } as unknown as OpenPort, peer, failure }
-    const postponed = { index: 8, open: {} as OpenPort, peer: undefined, failure: undefined }
-    await follower.follow([postponed, party as FollowParty])
+    const same = { merges: false, wasMerging: false }
+    parties = [
+      { index: 8, open: {} as OpenPort, peer: undefined, failure: undefined, ...same },
+      {
+        index: 7,
+        open: { tap } as unknown as OpenPort,
+        peer: peer as AgreementParty | undefined,
+        failure,
+        ...same,
+      },
+    ]
+    await agreement.reach()
   }
 
   test('length and new queues are asked for at once, each change once', async () => {
@@ -179,13 +256,18 @@ describe('TapFollower', () => {
     expect(tap.leastVnetHdrLength).toBe(12)
   })
 
-  test('what is done later detaches queues and leaves the header, which needs an agreement', async () => {
+  test('what is done later is agreed on as well', async () => {
     await follow([0])
-    const shorter = guest([0], 10)
-    Object.assign(peer!.open, { ...shorter })
+    Object.assign(peer!.open, guest([0], 10))
     await vi.advanceTimersByTimeAsync(200)
-    expect(asked).toEqual(['7: 12 1000'])
+    expect(asked).toEqual(['7: 10 1000'])
+  })
+
+  test('after the end nothing is asked for', async () => {
+    await follow([0])
+    agreement.close()
+    await vi.advanceTimersByTimeAsync(200)
     await follow([0], 10)
-    expect(asked.slice(1)).toEqual(['7: 10 1000'])
+    expect(asked).toEqual([])
   })
 })
