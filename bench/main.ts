@@ -33,7 +33,7 @@ interface Scale {
 
 const FULL: Scale = { rounds: 5, seconds: 3, memorySeconds: [2, 40], idleSeconds: 10 }
 const FIRST_PINGS = 50
-const QUICK: Scale = { rounds: 2, seconds: 1, memorySeconds: [1, 2], idleSeconds: 3 }
+const QUICK: Scale = { rounds: 1, seconds: 1, memorySeconds: [1, 2], idleSeconds: 3 }
 
 /** A row on its bed. The last peer is the reference of the others. */
 interface Row<P extends string = string> {

@@ -68,6 +68,11 @@ test('errors have codes, and nothing half done stays', async () => {
     code: 'CAPTURE_FILE',
   })
   expect(() => sw.memoryPort('a').send(new Uint8Array(5))).toThrow(ConfigError)
+  await sw.addPort({ type: 'virtio-net', id: 'v', driver: 'sink' })
+  const thrown = (code: string): Error => expect.objectContaining({ code }) as Error
+  expect(() => sw.memoryPort('v')).toThrow(thrown('NOT_A_MEMORY_PORT'))
+  expect(() => sw.virtioNetPort('a')).toThrow(thrown('VIRTIO_NET'))
+  await sw.removePort('v')
   expect(sw.ports().map(({ id }) => id)).toEqual(['a'])
   await sw.close()
   await expect(sw.addPort({ type: 'memory', id: 'c' })).rejects.toMatchObject({

@@ -216,3 +216,26 @@ test('a replayed file passes the switch and a record port writes it down', async
   await daemon.execute('netdev_del', { id: 'rec' })
   expect(tsharkFrames(lab, output, 'eth.type == 0x88b5')).toEqual([...sent, ...sent])
 })
+
+test('a daemon that ends takes its captures along, and the command says so', async () => {
+  await using lab = new Lab()
+  const { daemon } = await lab.star(1)
+  const file = join(lab.directory, 'x.pcapng')
+  const capture = await startCapture(lab, daemon.control, '-w', file)
+  await daemon.process.stop('SIGKILL')
+  expect(await capture.exited).toBe(1)
+  expect(capture.stderr).toContain('the daemon ended during the capture [CAPTURE_LOST]')
+})
+
+test('captures at once, and ports of one, are limited', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  for (let n = 0; n < 16; n++) {
+    await daemon.execute('capture-start', { path: join(lab.directory, `${n}.pcapng`) })
+  }
+  const path = join(lab.directory, 'more.pcapng')
+  await expect(daemon.execute('capture-start', { path })).rejects.toMatchObject({
+    code: 'TOO_MANY_CAPTURES',
+  })
+  expect(existsSync(path)).toBe(false)
+})

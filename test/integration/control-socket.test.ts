@@ -260,6 +260,7 @@ test('garbage, half lines, 10 MB without an end and a client that never reads ha
   const garbage = await raw(daemon.control)
   garbage.socket.write('hello\n{"execute": nonsense}\n')
   await until('it is told', () => garbage.text().split('JSON parse error').length >= 3)
+  expect(garbage.text()).toContain('"code":"QMP_SYNTAX"')
   const half = await raw(daemon.control)
   half.socket.write('{"execute":"qmp_cap')
   const endless = await raw(daemon.control)

@@ -210,7 +210,7 @@ describe('R5, R6, R7, R8, D10: one fails', () => {
     await sw.migrateIncoming()
     expect(held(0)).toBe(0)
     const again = 'The incoming migration has already been started'
-    expect(await messageOf(sw.migrateIncoming())).toBe(again)
+    await expect(sw.migrateIncoming()).rejects.toMatchObject({ message: again, code: 'INCOMING' })
     await addTap(1)
     expect(await messageOf(sw.migrateIncoming())).toBe(again)
     expect(states()).toEqual(['p0 open', 'p1 postponed'])
@@ -229,7 +229,10 @@ describe('R5, R6, R7, R8, D10: one fails', () => {
     await addTap(0)
     await addTap(1, { persist: true })
     const missing = `tap p1 queue 0: no interface "t1" in netns ${netns}`
-    expect(await messageOf(sw.migrateIncoming())).toBe(missing)
+    await expect(sw.migrateIncoming()).rejects.toMatchObject({
+      message: missing,
+      code: 'TAP_MISSING',
+    })
     // The first one was made and, not being persistent, has gone again.
     expect(tunState(netns, 't0')).toBeNull()
     makeTap(netns, 1, 't1')

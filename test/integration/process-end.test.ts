@@ -129,7 +129,8 @@ describe.each(NODES)('on %s', (node) => {
       expect(await daemon.process.exited).toBe(1)
       expect(Date.now() - started).toBeLessThan(FAILURE_MS)
       const what = thread === 'engine' ? 'engine' : 'I/O thread'
-      expect(daemon.process.stderr).toContain(`error="the ${what} failed: planted [`)
+      const code = thread === 'engine' ? 'ENGINE_FAILED' : 'IO_THREAD_FAILED'
+      expect(daemon.process.stderr).toContain(`error="the ${what} failed: planted [${code}]`)
       expect(daemon.process.stderr).not.toMatch(/forced end|\n +at /)
       await guest.hungUp()
       guest.close()

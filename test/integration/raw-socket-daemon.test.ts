@@ -52,7 +52,10 @@ describe('what cannot be is refused', () => {
     await refused({ ifname: 'eth1' }, `no interface "eth1" in netns ${uplink}`)
     await refused({ ifname: 'lo' }, 'lo is the loopback device: all that is sent by it comes back')
     await refused({ ifname: 'tun0' }, 'tun0 carries no Ethernet frames (its ARPHRD type is 65534)')
-    await refused({ ifname: 'u0' }, 'port "p0" has u0 already')
+    await expect(addRaw(daemon, 'x', { netns: uplink, ifname: 'u0' })).rejects.toMatchObject({
+      message: expect.stringContaining('port "p0" has u0 already') as string,
+      code: 'RAW_SOCKET_INTERFACE',
+    })
     await refused({ ifname: 'u0', netns: 'nowhere' }, 'no network namespace "nowhere"')
     await refused({ ifname: 'u0', netns: '/etc/passwd' }, 'setns /etc/passwd: Invalid argument')
     // Its name may change.
@@ -112,9 +115,10 @@ describe('what cannot be is refused', () => {
     sh('ip', '-n', uplink, 'tuntap', 'add', 'x2', 'mode', 'tap', 'vnet_hdr')
     await addRaw(daemon, 's', { ifname: 'x2', netns: uplink })
     const tap = { type: 'tap', id: 'v', ifname: 'x2' }
-    await expect(daemon.execute('netdev_add', { ...tap, netns: uplink })).rejects.toThrow(
-      'x2 is what port "s" listens on: frames would go round',
-    )
+    await expect(daemon.execute('netdev_add', { ...tap, netns: uplink })).rejects.toMatchObject({
+      message: expect.stringContaining('x2 is what port "s" listens on: frames would go') as string,
+      code: 'LOOP',
+    })
     await daemon.execute('netdev_add', { ...tap, netns: hosts[0] })
     await daemon.execute('netdev_add', { type: 'tap', id: 'w', ifname: 'u0', netns: hosts[0] })
     addPair(lab.netns(), 'x1', hosts[0], 'x3')
@@ -163,7 +167,10 @@ describe('a socket from outside', () => {
       expect(fd).toBeGreaterThan(0)
       await daemon.client.execute('getfd', { fdname: 's' }, fd)
       shim.close(fd)
-      await expect(addRaw(daemon, 'g', { fd: 's' })).rejects.toThrow(text)
+      await expect(addRaw(daemon, 'g', { fd: 's' })).rejects.toMatchObject({
+        message: expect.stringContaining(text) as string,
+        code: 'RAW_SOCKET_FD',
+      })
       await daemon.execute('closefd', { fdname: 's' })
     }
     const ends = new Int32Array(2)

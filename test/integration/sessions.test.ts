@@ -143,7 +143,10 @@ test('without a descriptor peers wait, descriptors that are lost are told, and t
         await hoarder.execute('getfd', { fdname: `f${n}` }, given)
       }
     })(),
-  ).rejects.toThrow('descriptors were lost')
+  ).rejects.toMatchObject({
+    message: expect.stringContaining('descriptors were lost') as string,
+    code: 'OUT_OF_RESOURCES',
+  })
   // A memory table whose descriptor is lost is no memory table.
   guest.send(SET_MEM_TABLE, guest.memoryTable(), [guest.memfd])
   await guest.hungUp()

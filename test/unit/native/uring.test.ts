@@ -42,6 +42,7 @@ import {
   URING_PARAMS_SQ_ENTRIES,
   URING_PARAMS_SQ_OFF_TAIL,
 } from '../../../src/abi/io-uring.ts'
+import { Uring } from '../../../src/io/uring.ts'
 import { shim, WINDOW_READ_ONLY } from '../../../src/native/shim.ts'
 import { isCloseOnExec, keepFd, mapWindow, memfd, PAGE, unmapWindow } from './windows.ts'
 import type { Mapped } from './windows.ts'
@@ -170,6 +171,12 @@ describe.skipIf(isForbidden)(`io_uring${reason}`, () => {
     expect(elapsed).toBeGreaterThanOrEqual(19)
     expect(elapsed).toBeLessThan(5000)
     expect(shim.uringEnter(ring.fd, 0, 1, IORING_ENTER_GETEVENTS, 0)).toBe(-ETIME)
+  })
+
+  test('one that the kernel refuses is an error with its number', () => {
+    expect(() => new Uring(0, 0)).toThrow(
+      expect.objectContaining({ code: 'IO_URING_UNAVAILABLE', errno: EINVAL }) as Error,
+    )
   })
 
   test('a completion ends the wait before its time-out', () => {

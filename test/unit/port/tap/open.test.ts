@@ -99,6 +99,15 @@ function script(name: string, body: string): string {
 }
 
 describe('by name', () => {
+  test('a header that is no vnet_hdr is refused, and nothing stays open', async () => {
+    kernel = new FakeKernel({ tunGetVnetHdrSize: () => 8 })
+    await expect(open({ ifname: 'x0' })).rejects.toMatchObject({
+      code: 'TAP_VNET_HDR_SIZE',
+      message: expect.stringContaining('vnet_hdr of 8 bytes on x0') as string,
+    })
+    expect(kernel.open.size).toBe(0)
+  })
+
   test('asks for what the kernel offers, then sets the device up', async () => {
     const tap = await open({ ifname: 'x0' })
     expect(kernel.calls).toEqual([

@@ -1,0 +1,70 @@
+/** The client of the control socket, beside daemons that are none. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import type { Server, Socket } from 'node:net'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { ControlClient } from '../../../src/control/client.ts'
+
+const GREETING = '{"QMP": {"version": {}, "capabilities": []}}\r\n'
+
+let directory: string
+let server: Server | undefined
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'framepump-client-'))
+})
+
+afterEach(() => {
+  server?.close()
+  server = undefined
+  rmSync(directory, { recursive: true })
+})
+
+/** Greets, negotiates, then answers each command with a text. */
+async function daemon(answer: (id: number) => string): Promise<string> {
+  const path = join(directory, 'c.sock')
+  server = createServer((socket: Socket) => {
+    socket.write(GREETING)
+    socket.on('data', (data) => {
+      const { execute, id } = JSON.parse(data.toString()) as { execute: string; id: number }
+      socket.write(execute === 'qmp_capabilities' ? `{"return": {}, "id": ${id}}\r\n` : answer(id))
+    })
+  })
+  await new Promise<void>((resolve) => server!.listen(path, resolve))
+  return path
+}
+
+const failing = (code: string): object => ({ code })
+
+test('nobody there', async () => {
+  const path = join(directory, 'none.sock')
+  await expect(ControlClient.connect(path)).rejects.toMatchObject(failing('DAEMON_UNREACHABLE'))
+})
+
+test('an error without a code', async () => {
+  const path = await daemon(
+    (id) => `{"error": {"class": "GenericError", "desc": "no"}, "id": ${id}}\r\n`,
+  )
+  const client = await ControlClient.connect(path)
+  await expect(client.execute('stop')).rejects.toMatchObject({
+    message: 'no',
+    code: 'CONTROL_ERROR',
+  })
+  client.close()
+})
+
+test('an answer that is no JSON', async () => {
+  const client = await ControlClient.connect(await daemon(() => 'hello\r\n'))
+  await expect(client.execute('stop')).rejects.toMatchObject(failing('CONTROL_ERROR'))
+  await expect(client.execute('stop')).rejects.toMatchObject(failing('DAEMON_UNREACHABLE'))
+})
+
+test('one that hangs up', async () => {
+  const path = await daemon(() => '')
+  const client = await ControlClient.connect(path)
+  const waiting = client.execute('stop')
+  client.close()
+  await expect(waiting).rejects.toMatchObject(failing('DAEMON_UNREACHABLE'))
+})
