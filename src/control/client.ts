@@ -1,12 +1,17 @@
 /** A QMP client: what ctl, show and capture use to talk to a daemon. */
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
+import { EAGAIN } from '../abi/errno.ts'
 import { strerror } from '../abi/strerror.ts'
 import { FramepumpError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import { JsonStream } from '../sockets/json-stream.ts'
 
 const SOCK_STREAM = 1
+/** How long a full queue of connections is waited for, and how often it is tried again. */
+const PATIENCE_MS = 2000
+const RETRY_MS = 20
 /** The largest table that limits allow, a million addresses, is a tenth of it. */
 const ANSWER_LENGTH_MAX: number = 512 * 1024 * 1024
 
@@ -61,7 +66,7 @@ export class ControlClient {
   /** Connects and negotiates. Throws code DAEMON_UNREACHABLE. */
   static async connect(path: string): Promise<ControlClient> {
     const fd = shim.socketUnix(SOCK_STREAM)
-    const result = fd < 0 ? fd : shim.connectUnix(fd, path)
+    const result = fd < 0 ? fd : await connectInTime(fd, path)
     if (result < 0) {
       if (fd >= 0) shim.close(fd)
       throw unreachable(path, strerror(-result))
@@ -148,6 +153,16 @@ function asThrown({ desc, code = 'CONTROL_ERROR', hint, port }: RemoteError): Fr
 function parseAnswer(bytes: Uint8Array): unknown {
   const { buffer, byteOffset, length } = bytes
   return JSON.parse(Buffer.from(buffer, byteOffset, length).toString('utf8')) as unknown
+}
+
+/** A daemon that many reach for at once has its queue of connections full (EAGAIN) for a moment. */
+async function connectInTime(fd: number, path: string): Promise<number> {
+  const end = performance.now() + PATIENCE_MS
+  for (;;) {
+    const result = shim.connectUnix(fd, path)
+    if (result !== -EAGAIN || performance.now() > end) return result
+    await setTimeout(RETRY_MS)
+  }
 }
 
 function unreachable(path: string, reason: string): FramepumpError {

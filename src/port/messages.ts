@@ -1,7 +1,7 @@
 /** What the control plane tells the engine thread about ports. All of it is structured-cloned. */
 import type { MemoryDescription } from './memory/messages.ts'
 import type { RecordDescription, ReplayCall, ReplayDescription } from './pcap/messages.ts'
-import type { RawSocketDescription } from './raw-socket/messages.ts'
+import type { RawSocketCall, RawSocketDescription } from './raw-socket/messages.ts'
 import type { TapCall, TapDescription } from './tap/messages.ts'
 import type { VirtioCall, VirtioDescription } from './virtio/messages.ts'
 
@@ -17,4 +17,4 @@ export type PortDescription =
   | { readonly kind: 'postponed' }
 
 /** What the engine's port is asked between two turns. */
-export type PortCall = TapCall | ReplayCall | VirtioCall
+export type PortCall = TapCall | RawSocketCall | ReplayCall | VirtioCall

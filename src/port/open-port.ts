@@ -20,8 +20,11 @@ export interface PortFacts {
   readonly path?: string
 }
 
-/** `gone`: what is open is of no use any more. `anew`: the port is to be opened anew. */
-export type InterfaceVerdict = 'fine' | 'gone' | 'anew'
+/**
+ * `adapt`: what is open goes on, once it is told (OpenPort.adapt). `gone`: it is of no use any more.
+ * `anew`: the port is to be opened anew.
+ */
+export type InterfaceVerdict = 'fine' | 'adapt' | 'gone' | 'anew'
 
 export interface OpenPort {
   /**
@@ -57,6 +60,8 @@ export interface OpenPort {
   readonly facesOutward?: boolean
   /** What the state of that interface means for the port; absent: nothing. */
   judge?(link: LinkInfo | null): InterfaceVerdict
+  /** For the verdict `adapt`: takes the state in, and returns what the engine's end is to be told. */
+  adapt?(link: LinkInfo | null): PortCall
   /** Takes its place while there is no such interface, or it cannot be opened for that reason. */
   placeholder?(options: PortOptions, reason?: string): OpenPort
   /** It is such a one. */

@@ -7,6 +7,7 @@ import { explain } from '../text.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { PortStates } from './port-states.ts'
 import type { PortTable } from './port-table.ts'
+import type { PortCall } from '../port/messages.ts'
 import type { OpenPort } from '../port/open-port.ts'
 
 /**
@@ -23,6 +24,8 @@ export interface ReopeningParts {
   readonly ports: Pick<PortTable, 'has'>
   /** Tells the engine, and those who listen. */
   readonly states: Pick<PortStates, 'tell' | 'show'>
+  /** Tells the engine's end of a port something. */
+  call(entry: PortEntry, call: PortCall): Promise<unknown>
   /** Opens the port that its options describe. */
   open(entry: PortEntry): Promise<OpenPort>
   /** The engine has what `entry.open` describes from now on. */
@@ -79,8 +82,10 @@ export class InterfaceFollower {
 
 async function follow(entry: PortEntry, parts: ReopeningParts): Promise<void> {
   const { open } = entry
-  const verdict = open.judge?.(open.lookUp?.() ?? null) ?? 'fine'
-  if (verdict === 'fine') {
+  const link = open.lookUp?.() ?? null
+  const verdict = open.judge?.(link) ?? 'fine'
+  if (verdict === 'adapt') await parts.call(entry, open.adapt!(link))
+  if (verdict === 'fine' || verdict === 'adapt') {
     // The engine may have shut it, for what the sockets before these were given.
     await parts.states.tell(entry)
     return

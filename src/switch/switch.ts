@@ -119,6 +119,7 @@ class UserspaceSwitch implements Switch {
       change: (step) => this.#change(step),
       ports: this.#ports,
       states: this.#states,
+      call: ({ index: port }, call) => this.#engine.request({ op: 'call', port, call }),
       open: ({ options: port }) => openPort(port, this.#openContext(port.id)),
       replace: (entry) => this.#replaceInEngine(entry),
       watch: (entry) => this.#watcher.add(entry),

@@ -163,13 +163,13 @@ describe('a socket from outside', () => {
     await using lab = new Lab()
     const { uplink, hosts } = addHosts(lab, 1)
     const daemon = await lab.daemon()
-    const give = async (fd: number, text: string): Promise<void> => {
+    const give = async (fd: number, text: string, code = 'RAW_SOCKET_FD'): Promise<void> => {
       expect(fd).toBeGreaterThan(0)
       await daemon.client.execute('getfd', { fdname: 's' }, fd)
       shim.close(fd)
       await expect(addRaw(daemon, 'g', { fd: 's' })).rejects.toMatchObject({
         message: expect.stringContaining(text) as string,
-        code: 'RAW_SOCKET_FD',
+        code,
       })
       await daemon.execute('closefd', { fdname: 's' })
     }
@@ -181,7 +181,11 @@ describe('a socket from outside', () => {
     await give(packetSocketWithoutHeaders(lab), 'open it with SOCK_RAW')
     await give(packetSocket(uplink, undefined), 'is bound to no interface')
     await give(packetSocket(uplink, 'u0', { protocol: 0x0800 }), 'receives protocol 0x0800 only')
-    await give(packetSocket(uplink, 'u0', { hasRing: true }), 'PACKET_VERSION: Device or')
+    await give(
+      packetSocket(uplink, 'u0', { hasRing: true }),
+      'PACKET_VERSION: Device or',
+      'RAW_SOCKET',
+    )
     // One that is of no use any more.
     addPair(uplink, 'gone', hosts[0], 'far')
     const dead = packetSocket(uplink, 'gone')

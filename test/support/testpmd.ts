@@ -17,13 +17,12 @@ const COMMAND_MS = 60_000
 
 let count = 0
 
-/** Huge pages for that many testpmd at once. */
-export class HugePages {
+/** Huge pages for that many testpmd at once, or so many. */
+export class HugePages implements Disposable {
   readonly #before: string = readFileSync(NR_HUGEPAGES, 'utf8')
 
-  constructor(processes = 1) {
-    // Some to spare: each process rounds up.
-    const wanted = processes * (MEMORY_MB / 2 + 16)
+  /** Of those for a testpmd some are to spare: each process rounds up. */
+  constructor(processes = 1, wanted: number = processes * (MEMORY_MB / 2 + 16)) {
     const missing = wanted - HugePages.free
     if (missing > 0) writeFileSync(NR_HUGEPAGES, String(Number(this.#before) + missing))
     if (HugePages.free < wanted) throw new Error(`no ${wanted} huge pages to be had`)
@@ -36,6 +35,10 @@ export class HugePages {
   /** The machine has as many as before. */
   putBack(): void {
     writeFileSync(NR_HUGEPAGES, this.#before)
+  }
+
+  [Symbol.dispose](): void {
+    this.putBack()
   }
 }
 

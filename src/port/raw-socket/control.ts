@@ -7,7 +7,7 @@ import type { OpenRawSocket } from './open.ts'
 import { LostSwitchPort } from './lost.ts'
 import { openRawSocket } from './open.ts'
 import { OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
-import type { PortDescription } from '../messages.ts'
+import type { PortCall, PortDescription } from '../messages.ts'
 import type { InterfaceVerdict, OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
 
 const USO: number = TUN_F_USO4 | TUN_F_USO6
@@ -19,16 +19,17 @@ export class RawSocketSwitchPort implements OpenPort {
   readonly vnetHdrLength: number
   readonly txOffloads: number
   readonly rxOffloads: number
-  readonly description: PortDescription
   readonly lookUp?: () => LinkInfo | null
   readonly openNetns?: () => number
   readonly #socket: OpenRawSocket
   readonly #ifname: string | undefined
+  /** Of the interface, as the engine knows it. */
+  #mtu: number
 
   constructor(socket: OpenRawSocket, options: RawSocketOptions) {
     this.#socket = socket
     this.#ifname = options.ifname
-    const { queues, geometry, vnetHdrLength, link, hasUso } = socket
+    const { queues, vnetHdrLength, link, hasUso } = socket
     this.queues = queues.length
     this.vnetHdrLength = vnetHdrLength
     // What the interface cannot do itself its kernel does as the frames leave.
@@ -36,7 +37,7 @@ export class RawSocketSwitchPort implements OpenPort {
     this.txOffloads = vnetHdrLength === 0 ? 0 : plain
     // What comes in is as its sender left it: nobody can be told to do less.
     this.rxOffloads = vnetHdrLength === 0 ? 0 : OFFLOADS_PLAIN
-    this.description = { kind: 'raw-socket', queues, geometry, vnetHdrLength, mtu: link.mtu }
+    this.#mtu = link.mtu
     if (!socket.isKnown) return
     this.lookUp = () => socket.lookUp()
     this.openNetns = () => socket.openNetns()
@@ -44,6 +45,11 @@ export class RawSocketSwitchPort implements OpenPort {
 
   static open(options: RawSocketOptions, context: OpenPortContext): RawSocketSwitchPort {
     return new RawSocketSwitchPort(openRawSocket(options, { ...context, shim }), options)
+  }
+
+  get description(): PortDescription {
+    const { queues, geometry, vnetHdrLength } = this.#socket
+    return { kind: 'raw-socket', queues, geometry, vnetHdrLength, mtu: this.#mtu }
   }
 
   facts(): PortFacts {
@@ -59,11 +65,18 @@ export class RawSocketSwitchPort implements OpenPort {
   }
 
   judge(link: LinkInfo | null): InterfaceVerdict {
-    const isBack = this.#ifname !== undefined && this.#socket.isBack(this.#ifname)
-    if (this.#socket.isGone) return isBack ? 'anew' : 'gone'
+    if (this.#socket.isGone) {
+      const isBack = this.#ifname !== undefined && this.#socket.isBack(this.#ifname)
+      return isBack ? 'anew' : 'gone'
+    }
     // Without a vnet_hdr the mtu says how long the segments of a TCP frame are.
-    const hasChanged = link !== null && link.mtu !== this.#socket.link.mtu
-    return hasChanged && this.vnetHdrLength === 0 && isBack ? 'anew' : 'fine'
+    const hasChanged = link !== null && link.mtu !== this.#mtu
+    return hasChanged && this.vnetHdrLength === 0 ? 'adapt' : 'fine'
+  }
+
+  adapt(link: LinkInfo | null): PortCall {
+    this.#mtu = link?.mtu ?? this.#mtu
+    return { do: 'interface-mtu', mtu: this.#mtu }
   }
 
   placeholder(options: PortOptions, reason?: string): OpenPort {

@@ -10,6 +10,7 @@ import { shim } from '../../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../stats/counters.ts'
 import { FrameWriter } from '../frame-writer.ts'
 import type { PolledPort } from '../contract.ts'
+import type { PortCall } from '../messages.ts'
 import type { RawSocketDescription } from './messages.ts'
 import { OffloadGuess } from './offload-guess.ts'
 import { PacketRing } from './ring.ts'
@@ -40,6 +41,7 @@ export class RawSocketPort implements PolledPort {
   /** Complements, as the tier takes sockets. */
   readonly #fds: Int32Array
   readonly #writer: FrameWriter
+  readonly #guess: OffloadGuess
   readonly #statistics: Uint8Array = new Uint8Array(STATISTICS_LENGTH)
   readonly #statisticWords: Uint32Array = new Uint32Array(this.#statistics.buffer)
 
@@ -55,6 +57,7 @@ export class RawSocketPort implements PolledPort {
     this.#fds = Int32Array.from(queues, ({ fd }) => ~fd)
     this.#writer = new FrameWriter(index, vnetHdrLength, tier, counters)
     const guess = new OffloadGuess(options.mtu)
+    this.#guess = guess
     try {
       for (const { fd, window, first } of queues) {
         const socket = tier.watchSocket(fd)
@@ -103,6 +106,10 @@ export class RawSocketPort implements PolledPort {
   /** @hot */
   endTurn(): void {
     // The tier flushes by itself.
+  }
+
+  call(call: PortCall): void {
+    if (call.do === 'interface-mtu') this.#guess.mtu = call.mtu
   }
 
   /** Frames that never became one of a burst; see TierEvents. */

@@ -10,6 +10,12 @@ export interface RawSocketQueue {
   readonly first: number
 }
 
+/** The mtu of the interface has changed. */
+export interface RawSocketCall {
+  readonly do: 'interface-mtu'
+  readonly mtu: number
+}
+
 export interface RawSocketDescription {
   readonly kind: 'raw-socket'
   readonly queues: readonly RawSocketQueue[]

@@ -22,11 +22,11 @@ import { offloadNeeds } from '../../wire/vnet-hdr.ts'
 
 export class OffloadGuess {
   readonly #headers: Headers = new Headers()
-  readonly #mtu: number
+  /** Of the interface. */
+  mtu: number
 
-  /** `mtu` is the interface's. */
   constructor(mtu: number) {
-    this.#mtu = mtu
+    this.mtu = mtu
   }
 
   /**
@@ -37,7 +37,7 @@ export class OffloadGuess {
   add(burst: Burst, k: number, bytes: Uint8Array, at: number, isPartial: boolean): boolean {
     const length = burst.length[k]
     // Two tags may stand before the payload.
-    const isShort = length <= this.#mtu + 14 + 2 * VLAN_TAG_LENGTH
+    const isShort = length <= this.mtu + 14 + 2 * VLAN_TAG_LENGTH
     if (isShort && !isPartial) return true
     const headers = this.#headers
     const available = length < HEADERS_MAX ? length : HEADERS_MAX
@@ -46,12 +46,12 @@ export class OffloadGuess {
     if (!isParsed) return isShort && !isPartial
     const { l3, l4, end, protocol, isIpv6 } = headers
     const isTcp = protocol === IPPROTO_TCP
-    const isLong = length > l3 + this.#mtu
+    const isLong = length > l3 + this.mtu
     if (isLong && !isTcp) return false
     let type = VIRTIO_NET_HDR_GSO_NONE
     if (isLong) type = isIpv6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4
     if (!isLong && !isPartial) return true
-    const segment = isLong ? this.#mtu - (end - l3) : 0
+    const segment = isLong ? this.mtu - (end - l3) : 0
     if (isLong && segment <= 0) return false
     const gso = VIRTIO_NET_HDR_F_NEEDS_CSUM | (type << 8) | (isLong ? end << 16 : 0)
     const gsoSize = segment | (l4 << 16)

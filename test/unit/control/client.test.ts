@@ -6,7 +6,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ControlClient } from '../../../src/control/client.ts'
+import { shim } from '../../../src/native/shim.ts'
+import { until } from '../../support/processes.ts'
 
+const SOCK_STREAM = 1
 const GREETING = '{"QMP": {"version": {}, "capabilities": []}}\r\n'
 
 let directory: string
@@ -67,4 +70,22 @@ test('one that hangs up', async () => {
   const waiting = client.execute('stop')
   client.close()
   await expect(waiting).rejects.toMatchObject(failing('DAEMON_UNREACHABLE'))
+})
+
+test('a queue of connections that is full is waited for', async () => {
+  const path = join(directory, 'c.sock')
+  // Nobody accepts: the second one finds no place.
+  const listener = shim.socketUnix(SOCK_STREAM)
+  expect(shim.bindUnix(listener, path)).toBe(0)
+  expect(shim.listen(listener, 0)).toBe(0)
+  const filling = shim.socketUnix(SOCK_STREAM)
+  expect(shim.connectUnix(filling, path)).toBe(0)
+  const connecting = ControlClient.connect(path)
+  const accepted = shim.accept(listener)
+  expect(accepted).toBeGreaterThan(0)
+  let late = -1
+  await until('the next one is there', () => (late = shim.accept(listener)) > 0)
+  // It waits for a greeting.
+  for (const fd of [listener, filling, accepted, late]) shim.close(fd)
+  await expect(connecting).rejects.toMatchObject(failing('DAEMON_UNREACHABLE'))
 })

@@ -1,5 +1,5 @@
 /** Calls in another namespace: what fails leaves the thread where it was and no descriptor open.
- *  Real namespaces and devices are in test/integration/native-tun.test.ts. */
+ *  Real namespaces and devices are in test/integration/any-tier/native-tun.test.ts. */
 import { readlinkSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { EBADF, EINVAL, ENAMETOOLONG, ENOENT, ENOTTY } from '../../../src/abi/errno.ts'

@@ -1,5 +1,5 @@
 /** TUN/TAP ioctls on what is no TAP: -errno, nothing written. Real devices are in
- *  test/integration/native-tun.test.ts. */
+ *  test/integration/any-tier/native-tun.test.ts. */
 import { describe, expect, test } from 'vitest'
 import { EBADF, EINVAL, ENOTTY } from '../../../src/abi/errno.ts'
 import { IFF_DETACH_QUEUE, IFNAMSIZ, TUN_F_CSUM } from '../../../src/abi/if-tun.ts'

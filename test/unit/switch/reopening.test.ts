@@ -48,6 +48,7 @@ function fake(name: string): OpenPort {
       new LostSwitchPort(options as RawSocketOptions, fake(name), reason),
     lookUp: () => (isThere ? LINK : null),
     judge: () => verdict,
+    adapt: (link) => ({ do: 'interface-mtu', mtu: link!.mtu }),
     close: () => {
       steps.push(`close ${name}`)
       return Promise.resolve()
@@ -86,6 +87,7 @@ beforeEach(() => {
       },
       show: (one) => void steps.push(`show ${one.failure === undefined ? 'open' : 'failed'}`),
     },
+    call: (_entry, call) => Promise.resolve(void steps.push(JSON.stringify(call))),
     open: () => {
       const opened = opening(`open${++count}`)
       steps.push(opened instanceof Error ? 'no open' : 'open')
@@ -131,6 +133,11 @@ const HOPE = '(the port goes on when there is an interface eth1)'
 test('a port whose interface is as it was is told to go on', async () => {
   expect(await changed()).toEqual(['tell true'])
   expect(await after(60_000)).toEqual([])
+})
+
+test('a port that can go on as soon as it is told is told', async () => {
+  verdict = 'adapt'
+  expect(await changed()).toEqual(['{"do":"interface-mtu","mtu":1500}', 'tell true'])
 })
 
 test('a port whose interface is gone lets go of it, and says so once', async () => {

@@ -6,18 +6,18 @@
 import { closeSync, fstatSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import type { createSwitch as CreateSwitch, PortInfo, Switch } from '../../src/index.ts'
-import type { shim as Shim } from '../../src/native/shim.ts'
-import { IO, Lab } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
-import { deleteLink, makeTap, tunDescriptors, tunState } from '../support/tun.ts'
+import type { createSwitch as CreateSwitch, PortInfo, Switch } from '../../../src/index.ts'
+import type { shim as Shim } from '../../../src/native/shim.ts'
+import { IO, Lab } from '../../support/lab.ts'
+import { until } from '../../support/processes.ts'
+import { deleteLink, makeTap, tunDescriptors, tunState } from '../../support/tun.ts'
 
 // A traced shim is an object of our own, whose calls can be replaced.
 process.env['FRAMEPUMP_TRACE'] = '/dev/null'
-const { createSwitch } = (await import('../../dist/index.js')) as {
+const { createSwitch } = (await import('../../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
 }
-const { shim } = (await import('../../dist/native/shim.js')) as { shim: typeof Shim }
+const { shim } = (await import('../../../dist/native/shim.js')) as { shim: typeof Shim }
 delete process.env['FRAMEPUMP_TRACE']
 
 const EBADF = 9

@@ -17,21 +17,21 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { afterAll, afterEach, beforeEach, expect, test } from 'vitest'
-import { PACKET_RX_RING, SOL_PACKET } from '../../src/abi/if-packet.ts'
-import type { createSwitch as CreateSwitch, PortOptions, Switch } from '../../src/index.ts'
-import type { Shim } from '../../src/native/shim.ts'
-import type { EngineClient as Client } from '../../src/engine/client.ts'
-import { Faults } from '../support/faults.ts'
-import { FrontEnd } from '../support/front-end.ts'
-import { IO, Lab } from '../support/lab.ts'
-import { packetSocket } from '../support/packet-socket.ts'
-import { sh, until } from '../support/processes.ts'
-import { addPair } from '../support/raw-lab.ts'
-import { frame } from '../support/sim.ts'
-import { makeTap } from '../support/tun.ts'
+import { PACKET_RX_RING, SOL_PACKET } from '../../../src/abi/if-packet.ts'
+import type { createSwitch as CreateSwitch, PortOptions, Switch } from '../../../src/index.ts'
+import type { Shim } from '../../../src/native/shim.ts'
+import type { EngineClient as Client } from '../../../src/engine/client.ts'
+import { Faults } from '../../support/faults.ts'
+import { FrontEnd } from '../../support/front-end.ts'
+import { IO, Lab } from '../../support/lab.ts'
+import { packetSocket } from '../../support/packet-socket.ts'
+import { sh, until } from '../../support/processes.ts'
+import { addPair } from '../../support/raw-lab.ts'
+import { frame } from '../../support/sim.ts'
+import { makeTap } from '../../support/tun.ts'
 
 // The built one: its workers are files.
-const dist = new URL('../../dist/', import.meta.url).href
+const dist = new URL('../../../dist/', import.meta.url).href
 const { createSwitch } = (await import(`${dist}index.js`)) as { createSwitch: typeof CreateSwitch }
 const { shim } = (await import(`${dist}native/shim.js`)) as { shim: Shim }
 const { EngineClient } = (await import(`${dist}engine/client.js`)) as {

@@ -11,8 +11,8 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { shim } from '../../src/native/shim.ts'
-import type { FrontEnd } from '../support/front-end.ts'
+import { shim } from '../../../src/native/shim.ts'
+import type { FrontEnd } from '../../support/front-end.ts'
 import {
   BUFFER_LENGTH,
   F_LOG_ALL,
@@ -25,10 +25,10 @@ import {
   u64,
   u64s,
   USER_BASE,
-} from '../support/front-end.ts'
-import { HostileLab } from '../support/hostile-lab.ts'
-import { sh, until } from '../support/processes.ts'
-import { randomFrom, shuffled } from '../support/random.ts'
+} from '../../support/front-end.ts'
+import { HostileLab } from '../../support/hostile-lab.ts'
+import { sh, until } from '../../support/processes.ts'
+import { randomFrom, shuffled } from '../../support/random.ts'
 
 const NEED_REPLY = 9
 const EAGAIN = 11

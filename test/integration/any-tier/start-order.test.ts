@@ -5,19 +5,19 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import type { createSwitch as CreateSwitch } from '../../src/index.ts'
-import { readPcapng } from '../../src/wire/pcapng.ts'
-import { shim } from '../../src/native/shim.ts'
-import { pcapFile } from '../support/capture-files.ts'
-import { FrontEnd } from '../support/front-end.ts'
-import { Gate } from '../support/gate.ts'
-import type { Daemon } from '../support/lab.ts'
-import { frameHex, IO, Lab, tapSpec } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
-import { frame } from '../support/sim.ts'
-import { numbers } from '../support/tun.ts'
+import type { createSwitch as CreateSwitch } from '../../../src/index.ts'
+import { readPcapng } from '../../../src/wire/pcapng.ts'
+import { shim } from '../../../src/native/shim.ts'
+import { pcapFile } from '../../support/capture-files.ts'
+import { FrontEnd } from '../../support/front-end.ts'
+import { Gate } from '../../support/gate.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { frameHex, IO, Lab, tapSpec } from '../../support/lab.ts'
+import { until } from '../../support/processes.ts'
+import { frame } from '../../support/sim.ts'
+import { numbers } from '../../support/tun.ts'
 
-const { createSwitch } = (await import('../../dist/index.js')) as {
+const { createSwitch } = (await import('../../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
 }
 

@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest'
 
 const shimPath =
   process.env['FRAMEPUMP_SHIM'] ||
-  fileURLToPath(new URL('../../native-shim/build/Release/framepump.node', import.meta.url))
+  fileURLToPath(new URL('../../../native-shim/build/Release/framepump.node', import.meta.url))
 
 /** Root needs no user namespace; an ordinary user becomes root in one. */
 const UNSHARE = process.getuid!() === 0 ? ['-n'] : ['-Urn']

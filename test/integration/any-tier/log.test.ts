@@ -4,10 +4,10 @@ import { spawn } from 'node:child_process'
 import { closeSync, constants, openSync, readSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { ControlClient } from '../../src/control/client.ts'
-import { FrontEnd } from '../support/front-end.ts'
-import { CLI, IO, Lab } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
+import { ControlClient } from '../../../src/control/client.ts'
+import { FrontEnd } from '../../support/front-end.ts'
+import { CLI, IO, Lab } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
 
 const UNKNOWN_MESSAGE = 99
 const NEED_REPLY = 9

@@ -2,18 +2,18 @@
 import { spawnSync } from 'node:child_process'
 import { Writable } from 'node:stream'
 import { afterEach, expect, test } from 'vitest'
-import type { CaptureSession as Session } from '../../src/capture/capture.ts'
-import { Recorder } from '../../src/capture/recorder.ts'
-import { RING_TAIL } from '../../src/capture/ring.ts'
-import { Burst } from '../../src/mem/burst.ts'
-import { CopyProgram } from '../../src/mem/copy-program.ts'
-import { Window } from '../../src/mem/window.ts'
-import { shim } from '../../src/native/shim.ts'
-import type { CaptureOptions } from '../../src/switch/api.ts'
-import { until } from '../support/processes.ts'
+import type { CaptureSession as Session } from '../../../src/capture/capture.ts'
+import { Recorder } from '../../../src/capture/recorder.ts'
+import { RING_TAIL } from '../../../src/capture/ring.ts'
+import { Burst } from '../../../src/mem/burst.ts'
+import { CopyProgram } from '../../../src/mem/copy-program.ts'
+import { Window } from '../../../src/mem/window.ts'
+import { shim } from '../../../src/native/shim.ts'
+import type { CaptureOptions } from '../../../src/switch/api.ts'
+import { until } from '../../support/processes.ts'
 
 // Worker threads start from built files only; their types are those of the sources.
-const built: string = new URL('../../dist/capture/capture.js', import.meta.url).href
+const built: string = new URL('../../../dist/capture/capture.js', import.meta.url).href
 const { CaptureSession } = (await import(built)) as {
   CaptureSession: typeof Session
 }
@@ -185,7 +185,7 @@ test('a record port on a full disk fails, alone', () => {
     {
       encoding: 'utf8',
       timeout: 20_000,
-      env: { ...process.env, DIST: new URL('../../dist/index.js', import.meta.url).href },
+      env: { ...process.env, DIST: new URL('../../../dist/index.js', import.meta.url).href },
     },
   )
   expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' })

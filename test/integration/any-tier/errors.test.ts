@@ -5,9 +5,9 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { Daemon } from '../support/lab.ts'
-import { CLI, Lab, ROOT } from '../support/lab.ts'
-import { Background, sh } from '../support/processes.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { CLI, Lab, ROOT } from '../../support/lab.ts'
+import { Background, sh } from '../../support/processes.ts'
 
 const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
 /** A stack, an uncaught error, Node's names of numbers and of its calls. */

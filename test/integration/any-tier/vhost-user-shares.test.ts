@@ -6,15 +6,15 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
-import { shim } from '../../src/native/shim.ts'
-import { hasCome } from '../support/bounded.ts'
-import { F_PROTOCOL, F_VERSION_1, FrontEnd, u32s, u64s } from '../support/front-end.ts'
-import { IO } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
-import { frame } from '../support/sim.ts'
+import type { createSwitch as CreateSwitch, Switch } from '../../../src/index.ts'
+import { shim } from '../../../src/native/shim.ts'
+import { hasCome } from '../../support/bounded.ts'
+import { F_PROTOCOL, F_VERSION_1, FrontEnd, u32s, u64s } from '../../support/front-end.ts'
+import { IO } from '../../support/lab.ts'
+import { until } from '../../support/processes.ts'
+import { frame } from '../../support/sim.ts'
 
-const { createSwitch } = (await import('../../dist/index.js')) as {
+const { createSwitch } = (await import('../../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
 }
 

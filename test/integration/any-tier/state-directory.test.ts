@@ -2,11 +2,11 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { ControlClient } from '../../src/control/client.ts'
-import { FrontEnd } from '../support/front-end.ts'
-import { CLI, IO, Lab } from '../support/lab.ts'
-import type { Background } from '../support/processes.ts'
-import { sh, until } from '../support/processes.ts'
+import { ControlClient } from '../../../src/control/client.ts'
+import { FrontEnd } from '../../support/front-end.ts'
+import { CLI, IO, Lab } from '../../support/lab.ts'
+import type { Background } from '../../support/processes.ts'
+import { sh, until } from '../../support/processes.ts'
 
 const F_VERSION_1 = 1n << 32n
 const F_PROTOCOL = 1n << 30n

@@ -6,13 +6,13 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { F_VERSION_1, u32s } from '../support/front-end.ts'
-import type { Daemon } from '../support/lab.ts'
-import { Lab } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
-import { ShrinkingGuest } from '../support/shrinking-guest.ts'
-import { frame } from '../support/sim.ts'
-import { VhostGuest } from '../support/vhost-guest.ts'
+import { F_VERSION_1, u32s } from '../../support/front-end.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { Lab } from '../../support/lab.ts'
+import { until } from '../../support/processes.ts'
+import { ShrinkingGuest } from '../../support/shrinking-guest.ts'
+import { frame } from '../../support/sim.ts'
+import { VhostGuest } from '../../support/vhost-guest.ts'
 
 const QUEUE_PAIRS = 20
 /** Mappings that a daemon makes and drops by itself: heaps grow, buffers come and go. */

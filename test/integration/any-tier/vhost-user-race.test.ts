@@ -5,7 +5,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import type { FrontEnd } from '../support/front-end.ts'
+import type { FrontEnd } from '../../support/front-end.ts'
 import {
   F_MRG_RXBUF,
   F_PROTOCOL,
@@ -13,8 +13,8 @@ import {
   GUEST_BASE,
   MEMORY_LENGTH,
   RING_SIZE,
-} from '../support/front-end.ts'
-import { HostileLab } from '../support/hostile-lab.ts'
+} from '../../support/front-end.ts'
+import { HostileLab } from '../../support/hostile-lab.ts'
 
 const F_INDIRECT = 1n << 28n
 const F_EVENT_IDX = 1n << 29n
@@ -108,7 +108,7 @@ beforeAll(async () => {
       base: GUEST_BASE,
       memoryLength: MEMORY_LENGTH,
       ringSize: RING_SIZE,
-      dist: new URL('../../dist/', import.meta.url).href,
+      dist: new URL('../../../dist/', import.meta.url).href,
     },
   })
   await fromWorker()

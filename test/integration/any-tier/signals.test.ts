@@ -3,9 +3,9 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { CLI, IO, Lab, NODES, ROOT } from '../support/lab.ts'
-import type { Background } from '../support/processes.ts'
-import { until } from '../support/processes.ts'
+import { CLI, IO, Lab, NODES, ROOT } from '../../support/lab.ts'
+import type { Background } from '../../support/processes.ts'
+import { until } from '../../support/processes.ts'
 
 const NUMBERS = { SIGHUP: 1, SIGUSR1: 10, SIGUSR2: 12 } as const
 const SIGTERM = 15

@@ -3,8 +3,8 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { CLI, IO, Lab } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
+import { CLI, IO, Lab } from '../../support/lab.ts'
+import { until } from '../../support/processes.ts'
 
 /** Commands whose output somebody may read; CONTROL is the path of a daemon. */
 const COMMANDS: readonly string[] = [

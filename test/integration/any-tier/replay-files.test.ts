@@ -4,13 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { crc32, gzipSync } from 'node:zlib'
 import { afterAll, describe, expect, test } from 'vitest'
-import type { createSwitch as CreateSwitch } from '../../src/index.ts'
-import { PcapngFile, pcapFile } from '../support/capture-files.ts'
-import { IO } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
-import { frame } from '../support/sim.ts'
+import type { createSwitch as CreateSwitch } from '../../../src/index.ts'
+import { PcapngFile, pcapFile } from '../../support/capture-files.ts'
+import { IO } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
+import { frame } from '../../support/sim.ts'
 
-const { createSwitch } = (await import('../../dist/index.js')) as {
+const { createSwitch } = (await import('../../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
 }
 const io = IO as 'auto'

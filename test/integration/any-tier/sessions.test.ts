@@ -7,12 +7,12 @@ import type { Socket } from 'node:net'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { ControlClient } from '../../src/control/client.ts'
-import { shim } from '../../src/native/shim.ts'
-import { FrontEnd, u32s } from '../support/front-end.ts'
-import type { Daemon } from '../support/lab.ts'
-import { Lab } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
+import { ControlClient } from '../../../src/control/client.ts'
+import { shim } from '../../../src/native/shim.ts'
+import { FrontEnd, u32s } from '../../support/front-end.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { Lab } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
 
 const GET_FEATURES = 1
 const SET_MEM_TABLE = 5

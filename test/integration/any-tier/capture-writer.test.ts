@@ -4,20 +4,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough, Writable } from 'node:stream'
 import { afterEach, describe, expect, test } from 'vitest'
-import type { CaptureSession as Session } from '../../src/capture/capture.ts'
-import { Recorder } from '../../src/capture/recorder.ts'
-import { RING_HEAD, RING_LENGTH, RING_TAIL } from '../../src/capture/ring.ts'
-import { Burst } from '../../src/mem/burst.ts'
-import { CopyProgram } from '../../src/mem/copy-program.ts'
-import { Window } from '../../src/mem/window.ts'
-import { shim } from '../../src/native/shim.ts'
-import type { CaptureOptions } from '../../src/switch/api.ts'
-import { readPcap } from '../../src/wire/pcap.ts'
-import { readPcapng } from '../../src/wire/pcapng.ts'
-import { until } from '../support/processes.ts'
+import type { CaptureSession as Session } from '../../../src/capture/capture.ts'
+import { Recorder } from '../../../src/capture/recorder.ts'
+import { RING_HEAD, RING_LENGTH, RING_TAIL } from '../../../src/capture/ring.ts'
+import { Burst } from '../../../src/mem/burst.ts'
+import { CopyProgram } from '../../../src/mem/copy-program.ts'
+import { Window } from '../../../src/mem/window.ts'
+import { shim } from '../../../src/native/shim.ts'
+import type { CaptureOptions } from '../../../src/switch/api.ts'
+import { readPcap } from '../../../src/wire/pcap.ts'
+import { readPcapng } from '../../../src/wire/pcapng.ts'
+import { until } from '../../support/processes.ts'
 
 // Worker threads start from built files only; their types are those of the sources.
-const built: string = new URL('../../dist/capture/capture.js', import.meta.url).href
+const built: string = new URL('../../../dist/capture/capture.js', import.meta.url).href
 const { CaptureSession } = (await import(built)) as {
   CaptureSession: typeof Session
 }

@@ -5,11 +5,11 @@ import type { Socket } from 'node:net'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { ControlClient } from '../../src/control/client.ts'
-import { shim } from '../../src/native/shim.ts'
-import type { Daemon } from '../support/lab.ts'
-import { CLI, Lab } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
+import { ControlClient } from '../../../src/control/client.ts'
+import { shim } from '../../../src/native/shim.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { CLI, Lab } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
 
 /** A raw connection: what it gets is collected. */
 async function raw(path: string): Promise<{ socket: Socket; text: () => string }> {
@@ -260,7 +260,7 @@ test('garbage, half lines, 10 MB without an end and a client that never reads ha
   const garbage = await raw(daemon.control)
   garbage.socket.write('hello\n{"execute": nonsense}\n')
   await until('it is told', () => garbage.text().split('JSON parse error').length >= 3)
-  expect(garbage.text()).toContain('"code":"QMP_SYNTAX"')
+  expect(garbage.text()).toContain('"code": "QMP_SYNTAX"')
   const half = await raw(daemon.control)
   half.socket.write('{"execute":"qmp_cap')
   const endless = await raw(daemon.control)

@@ -3,9 +3,9 @@ import { writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import type { Daemon } from '../support/lab.ts'
-import { CLI, Lab } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { CLI, Lab } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
 
 const ADDRESSES = 120_000
 
