@@ -18,7 +18,7 @@ const COMMAND_MS = 60_000
 let count = 0
 
 /** Huge pages for that many testpmd at once, or so many. */
-export class HugePages implements Disposable {
+export class HugePages {
   readonly #before: string = readFileSync(NR_HUGEPAGES, 'utf8')
 
   /** Of those for a testpmd some are to spare: each process rounds up. */
@@ -35,10 +35,6 @@ export class HugePages implements Disposable {
   /** The machine has as many as before. */
   putBack(): void {
     writeFileSync(NR_HUGEPAGES, this.#before)
-  }
-
-  [Symbol.dispose](): void {
-    this.putBack()
   }
 }
 

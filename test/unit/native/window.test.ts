@@ -1,7 +1,7 @@
 /** Windows: mapped memory by number, mirrored, read-only, unmapped, and lost under our feet. */
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { EBADF, EINVAL } from '../../../src/abi/errno.ts'
 import { HugePages } from '../../support/testpmd.ts'
 import {
@@ -288,7 +288,8 @@ describe('a file that is cut while it is mapped', () => {
   })
 
   test('in huge pages, and of a length that is no multiple of them', () => {
-    using _pages = new HugePages(0, 4)
+    const pages = new HugePages(0, 4)
+    onTestFinished(() => pages.putBack())
     const { status, stderr } = runChild(`${MAPPINGS}
       const HUGE = 0x200000
       const fd = shim.memfdCreate('huge', 1 | 4 | (21 << 26))
