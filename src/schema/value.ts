@@ -77,25 +77,27 @@ export type OptionRule = ScalarValue<OptionKind> & { readonly description: strin
 export type OptionRules = Readonly<Record<string, OptionRule>>
 
 /** What a value of this definition is, once it was read. */
-export type StaticOf<V> =
-  | (V extends { readonly isNullable: true } ? null : never)
-  | (V extends { readonly kind: 'list'; readonly of: infer E }
-      ? readonly StaticOf<E>[]
-      : V extends { readonly kind: 'map'; readonly members: infer M }
-        ? StaticMembers<M>
-        : StaticScalar<V>)
+export type StaticOf<V> = V extends { readonly isNullable: true }
+  ? StaticPresent<V> | null
+  : StaticPresent<V>
+
+type StaticPresent<V> = V extends { readonly kind: 'list'; readonly of: infer E }
+  ? readonly StaticOf<E>[]
+  : V extends { readonly kind: 'map'; readonly members: infer M }
+    ? StaticMembers<M>
+    : V extends { readonly kind: 'choice'; readonly values: readonly (infer C)[] }
+      ? C
+      : StaticScalar<V>
 
 type StaticScalar<V> = V extends { readonly kind: 'boolean' }
   ? boolean
   : V extends { readonly kind: 'integer' | 'size' | 'number' }
     ? number
-    : V extends { readonly kind: 'choice'; readonly values: readonly (infer C)[] }
-      ? C
-      : V extends { readonly kind: 'name' }
-        ? string | number
-        : V extends { readonly kind: 'any' }
-          ? unknown
-          : string
+    : V extends { readonly kind: 'name' }
+      ? string | number
+      : V extends { readonly kind: 'any' }
+        ? unknown
+        : string
 
 /** Those that are required must be there, others are absent when they were not given. */
 export type StaticMembers<M> = {
