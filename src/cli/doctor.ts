@@ -1,4 +1,4 @@
-/** framepump doctor: what this machine offers; each finding with its mend. */
+/** framepump doctor: what this machine offers; each finding with its fix. */
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { SECCOMP_GET_ACTION_AVAIL, SECCOMP_RET_ERRNO } from '../abi/seccomp.ts'
@@ -23,7 +23,7 @@ interface Finding {
   /** In words, for people. */
   readonly detail: string
   /** What to do; empty when nothing is wrong. */
-  readonly mend: string
+  readonly fix: string
   /** What was found, for programs. */
   readonly facts: Facts
 }
@@ -52,9 +52,9 @@ export async function doctor(options: { readonly json?: boolean }): Promise<numb
       finding.isGood ? 'ok' : finding.isRequired ? 'NO' : '-',
       finding.subject,
       finding.detail,
-      finding.mend,
+      finding.fix,
     ])
-    process.stdout.write(`${formatTable(['', 'WHAT', 'FOUND', 'MEND'], rows)}\n`)
+    process.stdout.write(`${formatTable(['', 'WHAT', 'FOUND', 'FIX'], rows)}\n`)
     const isLacking = findings.some(({ isGood, isRequired }) => !isGood && !isRequired)
     if (isLacking)
       process.stdout.write('\n-: missing, and required only for what is said beside it\n')
@@ -68,23 +68,23 @@ const good = (subject: string, detail: string, facts: Facts = {}): Finding => ({
   isGood: true,
   isRequired: false,
   detail,
-  mend: '',
+  fix: '',
   facts,
 })
 
 /** The switch works without it, if not as well or not in all ways. */
-const lacking = (subject: string, detail: string, mend: string, facts: Facts = {}): Finding => ({
+const lacking = (subject: string, detail: string, fix: string, facts: Facts = {}): Finding => ({
   subject,
   isGood: false,
   isRequired: false,
   detail,
-  mend,
+  fix,
   facts,
 })
 
 /** Nothing works without it. */
-const missing = (subject: string, detail: string, mend: string, facts: Facts = {}): Finding => ({
-  ...lacking(subject, detail, mend, facts),
+const missing = (subject: string, detail: string, fix: string, facts: Facts = {}): Finding => ({
+  ...lacking(subject, detail, fix, facts),
   isRequired: true,
 })
 
@@ -105,10 +105,10 @@ function tunNode(): Finding {
     shim.close(fd)
     return { ...good('tun', `${TUN_NODE} opens`), isRequired: true }
   }
-  const mend = existsSync(TUN_NODE)
+  const fix = existsSync(TUN_NODE)
     ? `chmod 0666 ${TUN_NODE}, or pass the device into the container`
     : 'modprobe tun; mkdir -p /dev/net && mknod /dev/net/tun c 10 200'
-  return missing('tun', `${TUN_NODE}: ${strerror(-fd)}`, mend)
+  return missing('tun', `${TUN_NODE}: ${strerror(-fd)}`, fix)
 }
 
 const CAPABILITIES: readonly (readonly [string, number, string])[] = [
@@ -126,16 +126,16 @@ function capabilities(): Finding {
   const nameOf = ([name]: (typeof CAPABILITIES)[number]): string => name
   const facts = { held: CAPABILITIES.filter(isHeld).map(nameOf), lacking: absent.map(nameOf) }
   if (absent.length === 0) return good('capabilities', facts.held.join(' '), facts)
-  const mend = absent.map(([, , text]) => text).join('; ')
-  return lacking('capabilities', `without ${facts.lacking.join(', ')}`, mend, facts)
+  const fix = absent.map(([, , text]) => text).join('; ')
+  return lacking('capabilities', `without ${facts.lacking.join(', ')}`, fix, facts)
 }
 
 function tiers({ tiers: found, auto, why, isAioWorth }: Probe): Finding[] {
   return found.map(({ name, reason, costs }) => {
     const isAuto = name === auto.name
     if (reason !== undefined) {
-      const mend = 'Linux 6.7 or newer; in a container allow the io_uring calls'
-      return lacking(`io ${name}`, `${reason}; read-write does the same`, mend)
+      const fix = 'Linux 6.7 or newer; in a container allow the io_uring calls'
+      return lacking(`io ${name}`, `${reason}; read-write does the same`, fix)
     }
     const way = name === 'read-write' && isAioWorth ? ' by AIO' : ''
     const each =
@@ -189,12 +189,12 @@ const OPEN_FILES_WANTED = 4096
 function openFiles(): Finding {
   const soft = softLimit('Max open files')
   const detail = soft === null ? 'unlimited' : `${soft}`
-  const mend = 'ulimit -n 20000, or LimitNOFILE= in the unit'
+  const fix = 'ulimit -n 20000, or LimitNOFILE= in the unit'
   const facts = { soft }
   if (soft === null || soft >= OPEN_FILES_WANTED) return good('max open files', detail, facts)
   const isTooLow = soft < LEAST_OPEN_FILES
-  if (isTooLow) return missing('max open files', detail, mend, facts)
-  return lacking('max open files', `${detail}, enough for few ports`, mend, facts)
+  if (isTooLow) return missing('max open files', detail, fix, facts)
+  return lacking('max open files', `${detail}, enough for few ports`, fix, facts)
 }
 
 function lockedMemory(): Finding {
@@ -216,9 +216,9 @@ const PROGRAMS: readonly (readonly [string, string])[] = [
 ]
 
 function programs(): Finding[] {
-  return PROGRAMS.map(([name, mend]) => {
+  return PROGRAMS.map(([name, fix]) => {
     const path = findProgram(name)
-    return path === undefined ? lacking(name, 'not found', mend) : good(name, path, { path })
+    return path === undefined ? lacking(name, 'not found', fix) : good(name, path, { path })
   })
 }
 

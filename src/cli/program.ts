@@ -140,7 +140,7 @@ program
 
 program
   .command('doctor')
-  .description('what this machine offers, and how to mend what it lacks')
+  .description('what this machine offers, and how to fix what it lacks')
   .option('--json', 'print JSON')
   .action(finish(doctor))
 

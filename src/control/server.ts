@@ -244,7 +244,7 @@ export class ControlServer {
 function listenErrors(path: string): ListenErrors {
   return {
     notSocket: () =>
-      new StateError('CONTROL_IN_USE', `${path} exists and is no socket`, {
+      new StateError('CONTROL_IN_USE', `${path} exists and is not a socket`, {
         hint: 'give another --control path',
       }),
     busy: (pid) => {

@@ -34,7 +34,7 @@ export const FORMATS: Readonly<Record<FormatName, Format>> = {
       ID_SYNTAX.test(text)
         ? undefined
         : {
-            message: `"${text}" is no id`,
+            message: `"${text}" is not an id`,
             hint: 'letters, digits, "-", "." and "_", a letter first, at most 63',
           },
   },
@@ -82,7 +82,7 @@ export function missing(key: string, hint?: string): Refusal {
   return hint === undefined ? { message } : { message, hint }
 }
 
-const noIfname = (text: string): string => `ifname "${text}" is no interface name`
+const noIfname = (text: string): string => `ifname "${text}" is not an interface name`
 
 /** What the kernel's dev_valid_name refuses, said before it silently cuts the name. */
 function refuseIfname(text: string): Refusal | undefined {

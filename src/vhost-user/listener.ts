@@ -269,7 +269,7 @@ export class VhostUserListener {
 function listenErrors(path: string): ListenErrors {
   return {
     notSocket: () =>
-      new StateError('VHOST_USER_SOCKET', `${path} exists and is no socket`, {
+      new StateError('VHOST_USER_SOCKET', `${path} exists and is not a socket`, {
         hint: 'give another path=',
       }),
     busy: (pid, owner) => {

@@ -325,7 +325,7 @@ export class VhostUserSession {
     try {
       const vring = this.#vring(index)
       if (fd >= 0 && !this.#options.prepareEventFd(fd)) {
-        throw broken(`a descriptor of queue ${index} is no eventfd`)
+        throw broken(`a descriptor of queue ${index} is not an eventfd`)
       }
       return vring
     } catch (error) {
@@ -346,7 +346,7 @@ export class VhostUserSession {
     if (vring.isStarted || !vring.isComplete || !this.#hasMemoryOf(vring)) return
     const isPacked = (this.#features & PACKED_MASK) !== 0n
     if (!isPacked && (vring.size & (vring.size - 1)) !== 0) {
-      throw broken(`queue ${index} of ${vring.size} entries, which is no power of two`)
+      throw broken(`queue ${index} of ${vring.size} entries, which is not a power of two`)
     }
     // The device takes the descriptors over, whatever comes of it.
     vring.isStarted = true

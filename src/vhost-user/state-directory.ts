@@ -63,7 +63,7 @@ export function readStateFile(path: string): string | undefined {
   }
   try {
     const stat = fstatSync(fd)
-    const why = stat.isFile() ? whyUnsafe(stat) : 'it is no file'
+    const why = stat.isFile() ? whyUnsafe(stat) : 'it is not a file'
     if (why !== undefined) throw new Error(why)
     if (stat.size > LENGTH_MAX) throw new Error(`it has ${stat.size} bytes`)
     return readFileSync(fd, 'utf8')

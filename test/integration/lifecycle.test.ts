@@ -98,7 +98,7 @@ test('a stale socket is replaced, a file that is no socket is not', async () => 
   writeFileSync(plain, 'x')
   const refused = await cli('run', '--control', plain)
   expect(refused.code).toBe(1)
-  expect(refused.stderr).toContain('exists and is no socket')
+  expect(refused.stderr).toContain('exists and is not a socket')
   expect(readFileSync(plain, 'utf8')).toBe('x')
 })
 

@@ -176,8 +176,8 @@ describe('a socket from outside', () => {
     const ends = new Int32Array(2)
     shim.socketPair(1, ends)
     shim.close(ends[1])
-    await give(ends[0], 'is no packet socket: it is a socket of another kind')
-    await give(shim.open('/dev/null', 0), 'is no packet socket: Socket operation on non-socket')
+    await give(ends[0], 'is not a packet socket: it is a socket of another kind')
+    await give(shim.open('/dev/null', 0), 'is not a packet socket: Socket operation on non-socket')
     await give(packetSocketWithoutHeaders(lab), 'open it with SOCK_RAW')
     await give(packetSocket(uplink, undefined), 'is bound to no interface')
     await give(packetSocket(uplink, 'u0', { protocol: 0x0800 }), 'receives protocol 0x0800 only')
@@ -192,7 +192,7 @@ describe('a socket from outside', () => {
     sh('ip', '-n', uplink, 'link', 'del', 'gone')
     await give(dead, 'is bound to no interface')
     await expect(addRaw(daemon, 'g', { fd: '1234567' })).rejects.toThrow(
-      'is no packet socket: Bad file descriptor',
+      'is not a packet socket: Bad file descriptor',
     )
     await expect(addRaw(daemon, 'g', { fd: 's' })).rejects.toThrow('has not been found')
     expect(await ids(daemon)).toEqual([])

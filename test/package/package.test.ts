@@ -51,12 +51,12 @@ const framepump = (directory: string, ...args: string[]): [string, string[], { c
   { cwd: directory },
 ]
 
-function shimOf(json: string): { isGood: boolean; detail: string; mend: string } {
+function shimOf(json: string): { isGood: boolean; detail: string; fix: string } {
   const findings = JSON.parse(json) as {
     subject: string
     isGood: boolean
     detail: string
-    mend: string
+    fix: string
   }[]
   return findings.find(({ subject }) => subject === 'native shim')!
 }
@@ -213,7 +213,7 @@ describe('where no file that came with it loads', () => {
     }
     const doctor = cli('doctor', '--json')
     expect(doctor).toMatchObject({ status: 1, stderr: '' })
-    expect(shimOf(doctor.stdout)).toMatchObject({ isGood: false, mend: hint })
+    expect(shimOf(doctor.stdout)).toMatchObject({ isGood: false, fix: hint })
     const others = [
       'run',
       'run --check',

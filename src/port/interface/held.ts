@@ -88,6 +88,6 @@ export function setIffHint(
     return `port "${holder}" has ${name}: give another ifname=`
   }
   if (errno === EBUSY) return `another process holds ${name}`
-  if (errno === EINVAL) return `${name} exists and is no TAP, or has another queues= mode`
+  if (errno === EINVAL) return `${name} exists and is not a TAP, or has another queues= mode`
   return undefined
 }

@@ -123,7 +123,7 @@ export function takeGivenSocket(
   const result = shim.packetName(fd, bound)
   if (result < 0) {
     const text = result === -EAFNOSUPPORT ? 'it is a socket of another kind' : strerror(-result)
-    throw wrongSocket(fd, `is no packet socket: ${text}`)
+    throw wrongSocket(fd, `is not a packet socket: ${text}`)
   }
   if (readOption(shim, fd, SO_TYPE) !== SOCK_RAW) {
     throw wrongSocket(fd, 'is a packet socket without Ethernet headers: open it with SOCK_RAW')

@@ -258,7 +258,7 @@ function recordOf(
   keys: readonly string[],
 ): Readonly<Record<string, unknown>> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw fault(path, `${told(value)} is no object`)
+    throw fault(path, `${told(value)} is not an object`)
   }
   const record = value as Readonly<Record<string, unknown>>
   if (keys.length > 0) checkKeys(record, path, keys)
@@ -278,7 +278,7 @@ function checkKeys(
 }
 
 function listOf(value: unknown, path: string, lengthMax: number): readonly unknown[] {
-  if (!Array.isArray(value)) throw fault(path, `${told(value)} is no list`)
+  if (!Array.isArray(value)) throw fault(path, `${told(value)} is not a list`)
   if (value.length > lengthMax) throw fault(path, `more than ${lengthMax} entries`)
   // A list with holes becomes one without: `map` would skip them unchecked.
   return Array.from(value as readonly unknown[])
@@ -286,14 +286,14 @@ function listOf(value: unknown, path: string, lengthMax: number): readonly unkno
 
 function integerOf(value: unknown, path: string, min: number, max: number): number {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
-    throw fault(path, `${told(value)} is no integer from ${min} to ${max}`)
+    throw fault(path, `${told(value)} is not an integer from ${min} to ${max}`)
   }
   // -0 is an integer that is not the same as 0.
   return value + 0
 }
 
 function booleanOf(value: unknown, path: string): boolean {
-  if (typeof value !== 'boolean') throw fault(path, `${told(value)} is no boolean`)
+  if (typeof value !== 'boolean') throw fault(path, `${told(value)} is not a boolean`)
   return value
 }
 

@@ -132,7 +132,7 @@ const COMMAND_LINES: readonly (readonly [string[], number, readonly string[]])[]
     2,
     ['--port a: port type "memory" exists in the library API only [BAD_OPTION]'],
   ],
-  [port('tap,id=9x'), 2, ['--port 9x: "9x" is no id (letters, ... [BAD_OPTION]']],
+  [port('tap,id=9x'), 2, ['--port 9x: "9x" is not an id (letters, ... [BAD_OPTION]']],
   [port('tap,id=a,up=maybe'), 2, ['--port a: "up" must be on or off, not "maybe" [BAD_OPTION]']],
   [port('tap,id=a,id=b'), 2, ['--port ...: key "id" is given twice in ... [BAD_OPTION]']],
   [
@@ -266,7 +266,7 @@ const COMMAND_LINES: readonly (readonly [string[], number, readonly string[]])[]
   [
     ['run', '--control', 'DIR/text'],
     1,
-    ['DIR/text exists and is no socket (give another --control path) [CONTROL_IN_USE]'],
+    ['DIR/text exists and is not a socket (give another --control path) [CONTROL_IN_USE]'],
   ],
   [
     port('pcap,id=a,record=DIR/c.pcapng', 'pcap,id=b,record=DIR/c.pcapng'),

@@ -108,7 +108,7 @@ describe('indexCapture', () => {
   })
 
   test.each([
-    ['hello, this is no capture at all', 'text', 'text2pcap'],
+    ['hello, this is not a capture at all', 'text', 'text2pcap'],
     ['snoop\0\0\0\0\0\0\u0002', 'a snoop capture', 'editcap'],
     ['BZh91AY', 'compressed with bzip2', 'bzip2 -d'],
     ['\u001c\0\u0001\u00ac0000', 'a pcap file in the format of Ixia', 'editcap'],

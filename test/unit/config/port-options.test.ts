@@ -102,9 +102,9 @@ describe('options', () => {
       'path',
       "the path is 108 bytes long, a socket's has at most 107",
     ],
-    [{ type: 'tap', id: '1a' }, 'id', '"1a" is no id'],
-    [{ type: 'tap', id: 'a b' }, 'id', '"a b" is no id'],
-    [{ type: 'tap', id: 'a'.repeat(64) }, 'id', `"${'a'.repeat(64)}" is no id`],
+    [{ type: 'tap', id: '1a' }, 'id', '"1a" is not an id'],
+    [{ type: 'tap', id: 'a b' }, 'id', '"a b" is not an id'],
+    [{ type: 'tap', id: 'a'.repeat(64) }, 'id', `"${'a'.repeat(64)}" is not an id`],
     [{ type: 'tap', id: 'a', ifnam: 'x' }, 'ifnam', 'unknown key "ifnam" for a tap port'],
     [
       { type: 'tap', id: 'a', __proto__x: 1 },
@@ -200,7 +200,7 @@ describe('interface names', () => {
   test.each(['.', '..', 'a/b', 'a:b', 'a b', 'a\tb', 'tap%s', '%d%d', '100%'])(
     '%j is none',
     (ifname) => {
-      expect(failure(tap({ ifname })).message).toBe(`ifname "${ifname}" is no interface name`)
+      expect(failure(tap({ ifname })).message).toBe(`ifname "${ifname}" is not an interface name`)
     },
   )
 
@@ -259,7 +259,7 @@ describe('options of a raw-socket port', () => {
     ['ifname=u0,vnet_hdr=maybe', 'vnet_hdr', ''],
     ['promisc=on', 'ifname', `Parameter 'ifname' is missing`],
     ['ifname=', 'ifname', `Parameter 'ifname' is missing`],
-    ['ifname=u%d', 'ifname', 'ifname "u%d" is no interface name'],
+    ['ifname=u%d', 'ifname', 'ifname "u%d" is not an interface name'],
     ['ifname=abcdefghijklmnop', 'ifname', 'bytes long'],
     ['ifname=a/b', 'ifname', ''],
     ['ifname=u0,fd=7', 'fd', 'ifname= cannot be given with fd=, which says all of it'],

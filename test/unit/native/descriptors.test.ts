@@ -92,7 +92,7 @@ describe('eventfd', () => {
     expect(shim.eventfdRead(fd)).toBe(-EAGAIN)
   })
 
-  test('answers -errno for what is no eventfd', () => {
+  test('answers -errno for what is not an eventfd', () => {
     expect(shim.eventfd(0, 0x4000_0000)).toBe(-EINVAL)
     expect(shim.eventfdWrite(CLOSED_FD)).toBe(-EBADF)
     expect(shim.eventfdRead(CLOSED_FD)).toBe(-EBADF)
@@ -124,7 +124,7 @@ describe('AIO', () => {
     shim.aioDestroy(context)
   })
 
-  test('answers -errno for what is no eventfd', () => {
+  test('answers -errno for what is not an eventfd', () => {
     const context = shim.aioSetup(8)
     expect(shim.aioSignal(context, keepFd(shim.memfdCreate('x', MFD_CLOEXEC)))).toBe(-EINVAL)
     expect(shim.aioSignal(context, CLOSED_FD)).toBe(-EBADF)

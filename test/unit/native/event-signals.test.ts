@@ -31,7 +31,7 @@ test('a signal to an eventfd that is full and blocks returns, and the next one e
   signals.close()
 })
 
-test('a descriptor that is no eventfd is left alone', () => {
+test('a descriptor that is not an eventfd is left alone', () => {
   const signals = EventSignals.open()
   const memfd = keepFd(shim.memfdCreate('framepump-test-signals', 1))
   signals.signal(memfd)

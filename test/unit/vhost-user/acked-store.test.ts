@@ -79,7 +79,7 @@ test('a file that others can write, and what is no file, is refused', () => {
   expect(() => store().load()).toThrow('others can write to it')
   rmSync(join(directory, FILE))
   mkdirSync(join(directory, FILE))
-  expect(() => store().load()).toThrow('it is no file')
+  expect(() => store().load()).toThrow('it is not a file')
 })
 
 test.runIf(isRoot)('a file or directory of somebody else is refused', () => {

@@ -186,9 +186,9 @@ test.each<[string, number, Uint8Array, number[], number]>([
   ['a kick with two', 12, u64(0n), [1, 2], 1],
   ['a kick with one that was not announced', 12, u64(0x100n), [1], 1],
   ['a call for a queue that is not there', 13, u64(200n), [1], 1],
-  ['a kick with what is no eventfd', 12, u64(0n), [FakeConnection.noEventFd], 1],
-  ['a call with what is no eventfd', 13, u64(0n), [FakeConnection.noEventFd], 1],
-  ['an err with what is no eventfd', 14, u64(0n), [FakeConnection.noEventFd], 1],
+  ['a kick with what is not an eventfd', 12, u64(0n), [FakeConnection.noEventFd], 1],
+  ['a call with what is not an eventfd', 13, u64(0n), [FakeConnection.noEventFd], 1],
+  ['an err with what is not an eventfd', 14, u64(0n), [FakeConnection.noEventFd], 1],
   ['an enable of neither', 18, u32s(0, 2), [], 1],
   ['a table of nine regions', 5, u32s(9, 0), [], 1],
   ['a table without descriptors', 5, table(region(0, 0)), [], 1],
@@ -211,7 +211,7 @@ test('a split ring has a power of two entries, a packed one any number', async (
   const split = await started()
   await split.handle(11, u32s(0, 0))
   await split.handle(8, u32s(0, 100))
-  await expect(split.handle(12, u64(0n), [51])).rejects.toThrow('no power of two')
+  await expect(split.handle(12, u64(0n), [51])).rejects.toThrow('not a power of two')
   const packed = await negotiated(OFFERED)
   await packed.handle(5, table(region(0, 0)), [10])
   await packed.handle(8, u32s(0, 100))

@@ -100,7 +100,7 @@ describe('a saved state is refused, and nothing of it taken,', () => {
     `0x${(OFFERED & ~bits.featureMask(...numbers)).toString(16)}`
 
   test.each<[string, string, unknown]>([
-    ['when it is no object', '', 7],
+    ['when it is not an object', '', 7],
     ['when it is null', '', null],
     ['when it is a list', '', []],
     ['of another version', 'version', { ...saved, version: 2, more: 1 }],

@@ -298,7 +298,7 @@ describe('errors of the node and of TUNSETIFF', () => {
       'needs CAP_NET_ADMIN, or a persistent TAP owned by this user',
     ],
     [EACCES, 'Permission denied', 'needs CAP_NET_ADMIN, or a persistent TAP owned by this user'],
-    [EINVAL, 'Invalid argument', 'x0 exists and is no TAP, or has another queues= mode'],
+    [EINVAL, 'Invalid argument', 'x0 exists and is not a TAP, or has another queues= mode'],
     [E2BIG, 'Argument list too long', undefined],
   ])('TUNSETIFF fails with errno %i', async (errno, text, hint) => {
     kernel = failingAt(SETIFF, errno)
@@ -574,7 +574,7 @@ describe('given descriptors', () => {
     expect(await failure({ fd })).toMatchObject({ code: 'BAD_OPTION', message })
   })
 
-  test('a descriptor that is no TAP is refused with its number, and stays its giver’s', async () => {
+  test('a descriptor that is not a TAP is refused with its number, and stays its giver’s', async () => {
     kernel = new FakeKernel({ tunGetIff: () => -ENOTTY })
     kernel.open.add(7)
     expect(await failure({ fd: '7' })).toMatchObject({
