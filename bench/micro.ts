@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import type * as BurstModule from '../src/mem/burst.ts'
 import type * as CopyModule from '../src/mem/copy-program.ts'
 import type * as WindowModule from '../src/mem/window.ts'
-import type * as EgressModule from '../src/offload/egress.ts'
+import type * as FinishModule from '../src/offload/finish-stage.ts'
+import type * as MergeModule from '../src/offload/merge-stage.ts'
 import { ROOT } from './topology.ts'
 
 const FRAMES = 4
@@ -35,14 +36,17 @@ export interface OffloadSpeed {
 
 export async function offloadSpeed(seconds: number): Promise<OffloadSpeed> {
   const load = async (module: string): Promise<unknown> => import(join(ROOT, 'dist', module))
-  const { Burst } = (await load('mem/burst.js')) as typeof BurstModule
+  const { Burst, SEGMENTS_MAX } = (await load('mem/burst.js')) as typeof BurstModule
   const { CopyProgram } = (await load('mem/copy-program.js')) as typeof CopyModule
   const { Window } = (await load('mem/window.js')) as typeof WindowModule
-  const { EgressOffloads } = (await load('offload/egress.js')) as typeof EgressModule
+  const { Finisher, FinishStage } = (await load('offload/finish-stage.js')) as typeof FinishModule
+  const { Merger, MergeStage } = (await load('offload/merge-stage.js')) as typeof MergeModule
 
   const memory = Window.map(2 * FRAMES * STRIDE)
   const bytes = new Uint8Array(memory.buffer)
-  const offloads = new EgressOffloads(new Float64Array(64), () => undefined)
+  const counters = new Float64Array(64)
+  const finisher = new Finisher(counters, () => undefined)
+  const merger = new Merger(counters, () => undefined)
   const list = Int32Array.from({ length: 256 }, (_, k) => k)
   const copies = new CopyProgram()
   const whole = new Burst()
@@ -79,13 +83,20 @@ export async function offloadSpeed(seconds: number): Promise<OffloadSpeed> {
       given += frames
     },
   }
+  const finish = new FinishStage(finisher, count, 0, 0)
+  const merge = new MergeStage(merger, count, 0, OFFLOADS)
+  // As with every burst that comes, the headers are read anew.
   const segment = (): void => {
-    offloads.beginBurst()
-    offloads.transmit(count, 0, 0, whole, list, 0, FRAMES, 0)
+    whole.headers.forget()
+    finisher.beginBurst(SEGMENTS_MAX)
+    finish.transmit(whole, list, 0, FRAMES, 0)
   }
-  const coalesce = (): void =>
-    offloads.transmitMerged(count, 0, OFFLOADS, cut, list, 0, cut.count, 0)
-  offloads.transmit(keep, 0, 0, whole, list, 0, FRAMES, 0)
+  const coalesce = (): void => {
+    cut.headers.forget()
+    merge.transmit(cut, list, 0, cut.count, 0)
+  }
+  finisher.beginBurst(SEGMENTS_MAX)
+  new FinishStage(finisher, keep, 0, 0).transmit(whole, list, 0, FRAMES, 0)
   fillHeads(cut, bytes)
   coalesce()
   if (cut.count !== FRAMES * SEGMENTS || given !== FRAMES) throw new Error('offloads: wrong frames')
@@ -105,7 +116,8 @@ export async function offloadSpeed(seconds: number): Promise<OffloadSpeed> {
     return run(seconds * 1e9)
   }
   const result = { segment: speed(segment), coalesce: speed(coalesce) }
-  offloads.close()
+  finisher.close()
+  merger.close()
   copies.close()
   whole.close()
   cut.close()

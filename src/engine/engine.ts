@@ -13,13 +13,13 @@ import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
 import { FaultWatch } from '../mem/fault-watch.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
-import { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort, EngineServices, PolledPort } from '../port/contract.ts'
 import { polledWaitUs, PORTS_MAX, queuesOf } from '../port/contract.ts'
 import { EFAULT } from '../abi/errno.ts'
 import type { Clock } from '../mem/clock.ts'
 import { ENGINE_BURSTS, ENGINE_SLEEPS, SHARED_PENDING, SHARED_SLEEPING } from './cells.ts'
 import type { EngineSettingsInPlace, MacRows } from './messages.ts'
+import { StageMachinery } from './egress.ts'
 import { Forwarder } from './forward.ts'
 import type { OnLoops } from './housekeeping.ts'
 import { Housekeeping } from './housekeeping.ts'
@@ -73,7 +73,7 @@ export class Engine implements EngineServices {
   readonly #clock: Clock
   readonly #macTable: MacTable
   readonly #housekeeping: Housekeeping
-  readonly #offloads: EgressOffloads
+  readonly #stages: StageMachinery
   readonly #recorders: Recorder[] = []
   readonly #intake: Intake = new Intake(
     () => this.#tier,
@@ -102,7 +102,7 @@ export class Engine implements EngineServices {
     this.#shared = options.shared
     this.#clock = options.clock
     this.#macTable = new MacTable(options.macTableSize, options.macSeed)
-    this.#offloads = new EgressOffloads(options.counters, () => {
+    this.#stages = new StageMachinery(options.counters, () => {
       this.#tier.flush()
       this.copies.run()
     })
@@ -110,7 +110,7 @@ export class Engine implements EngineServices {
       this.#macTable,
       options.counters,
       options.dropsReservedGroups,
-      this.#offloads,
+      this.#stages,
     )
     const reports = new TierReports({
       counters: options.counters,
@@ -488,7 +488,7 @@ export class Engine implements EngineServices {
 
   close(): void {
     this.#tier.close()
-    this.#offloads.close()
+    this.#stages.close()
     this.copies.close()
     this.#burst.close()
   }

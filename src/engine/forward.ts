@@ -1,5 +1,5 @@
 /**
- * Where frames go: learns sources, looks destinations up, and hands each egress port its frames.
+ * Where frames go: learns sources, looks destinations up, and hands each egress its frames.
  *
  * A burst goes in passes: classify every frame (learn, look up, decide), which appends its number
  * to the list of each port that shall have it; then deliver list by list. Within a list the order
@@ -7,38 +7,32 @@
  *
  * Ports on a link have exactly one peer and skip the table.
  */
-import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
-import type { EgressOffloads } from '../offload/egress.ts'
 import type { EnginePort } from '../port/contract.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import { ETHER_HEADER_LENGTH, isGroup, isReservedGroup, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
+import { isGroup, isReservedGroup } from '../wire/ethernet.ts'
 import { isGso } from '../wire/vnet-hdr.ts'
+import type { StageMachinery } from './egress.ts'
+import { Egress, NO_LIMIT } from './egress.ts'
 import type { MacTable } from './mac-table.ts'
 
 const NO_PORT = -1
-/** Longest frame for a port without an mtu: more than any slot holds. */
-const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
-const NO_LIMIT = 0x7fff_ffff
 /** What a burst costs, in nanoseconds: about, and without what the kernel or a guest make of it. */
-const DELIVERY_NS = 100
 const SEGMENT_NS = 400
 const FURTHER_NS = 15
 const KIBIBYTE_NS = 100
 const COST_MAX = 1e9
-/** Two tags may stand before the payload without counting against the mtu. */
-const L2_OVERHEAD: number = ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
 
 export class Forwarder {
   readonly macTable: MacTable
   readonly #counters: Float64Array
   /** 01-80-C2-00-00-00..0F are not forwarded. */
   dropsReservedGroups: boolean
-  readonly #offloads: EgressOffloads
+  readonly #machinery: StageMachinery
 
-  readonly #ports: (EnginePort | null)[] = Array.from({ length: PORTS_MAX }, () => null)
+  readonly #egresses: (Egress | null)[] = Array.from({ length: PORTS_MAX }, () => null)
   /** Ports on the switch (not on a link), for floods. */
   readonly #members: Int32Array = new Int32Array(PORTS_MAX)
   #memberCount = 0
@@ -48,13 +42,8 @@ export class Forwarder {
   readonly #isHeld: Uint8Array = new Uint8Array(PORTS_MAX)
   /** The link is up and the port is not held. */
   readonly #passes: Uint8Array = new Uint8Array(PORTS_MAX)
-  readonly #txOffloads: Int32Array = new Int32Array(PORTS_MAX)
   /** Ports whose TCP segments are merged for those that take TSO. */
   readonly #merges: Uint8Array = new Uint8Array(PORTS_MAX)
-  /** A frame of the current burst needs what the port cannot take. */
-  readonly #isShort: Uint8Array = new Uint8Array(PORTS_MAX)
-  readonly #lengthMax: Int32Array = new Int32Array(PORTS_MAX)
-  readonly #deliveryNs: Int32Array = new Int32Array(PORTS_MAX)
   /** L2 bytes of the current burst. */
   #bytes = 0
 
@@ -75,10 +64,10 @@ export class Forwarder {
     macTable: MacTable,
     counters: Float64Array,
     dropsReservedGroups: boolean,
-    offloads: EgressOffloads,
+    machinery: StageMachinery,
   ) {
     this.macTable = macTable
-    this.#offloads = offloads
+    this.#machinery = machinery
     this.#counters = counters
     this.dropsReservedGroups = dropsReservedGroups
   }
@@ -86,27 +75,26 @@ export class Forwarder {
   /** Puts a port on the switch. `mtu` 0: no limit. */
   addPort(port: EnginePort, mtu: number): void {
     const index = port.index
-    this.#ports[index] = port
+    const egress = new Egress(port, this.#machinery)
+    egress.setMtu(mtu)
+    this.#egresses[index] = egress
     this.#linkUp[index] = 1
     this.#passes[index] = 1
-    this.#txOffloads[index] = port.txOffloads
-    this.setMtu(index, mtu)
-    this.#deliveryNs[index] = port.deliveryNs ?? DELIVERY_NS
     this.#peer[index] = NO_PORT
     this.#listMembers()
   }
 
   /** Longer frames do not leave by the port; 0: no limit. */
   setMtu(index: number, mtu: number): void {
-    this.#lengthMax[index] = mtu === 0 ? NO_LIMIT : mtu + L2_OVERHEAD
+    this.#egresses[index]?.setMtu(mtu)
   }
 
   /** Another port with the number of one that is there: it stays where that was. */
   replacePort(port: EnginePort): void {
     const index = port.index
-    this.#ports[index] = port
-    this.#txOffloads[index] = port.txOffloads
-    this.#deliveryNs[index] = port.deliveryNs ?? DELIVERY_NS
+    const egress = new Egress(port, this.#machinery)
+    egress.lengthMax = this.#egresses[index]?.lengthMax ?? NO_LIMIT
+    this.#egresses[index] = egress
     port.setWired?.(this.#peer[index] !== NO_PORT)
   }
 
@@ -114,10 +102,10 @@ export class Forwarder {
     const peer = this.#peer[index]
     if (peer !== NO_PORT) {
       this.#peer[peer] = NO_PORT
-      this.#ports[peer]?.setWired?.(false)
+      this.port(peer)?.setWired?.(false)
     }
     this.#peer[index] = NO_PORT
-    this.#ports[index] = null
+    this.#egresses[index] = null
     this.#linkUp[index] = 0
     this.#isHeld[index] = 0
     this.#passes[index] = 0
@@ -127,7 +115,7 @@ export class Forwarder {
   }
 
   port(index: number): EnginePort | null {
-    return this.#ports[index] ?? null
+    return this.#egresses[index]?.port ?? null
   }
 
   setLink(index: number, isUp: boolean): void {
@@ -153,7 +141,7 @@ export class Forwarder {
 
   /** What a port can be given has changed: its guest has negotiated. */
   setTxOffloads(index: number, txOffloads: number): void {
-    this.#txOffloads[index] = txOffloads
+    this.#egresses[index]?.setTxOffloads(txOffloads)
   }
 
   /** Whether segments that come in by the port are merged: it has no TSO, and is not told otherwise. */
@@ -165,7 +153,7 @@ export class Forwarder {
   wire(a: number, b: number): void {
     this.#peer[a] = b
     this.#peer[b] = a
-    for (const index of [a, b]) this.#ports[index]?.setWired?.(true)
+    for (const index of [a, b]) this.port(index)?.setWired?.(true)
     this.macTable.forgetPort(a)
     this.macTable.forgetPort(b)
     this.#listMembers()
@@ -175,14 +163,14 @@ export class Forwarder {
   unwire(a: number, b: number): void {
     this.#peer[a] = NO_PORT
     this.#peer[b] = NO_PORT
-    for (const index of [a, b]) this.#ports[index]?.setWired?.(false)
+    for (const index of [a, b]) this.port(index)?.setWired?.(false)
     this.#listMembers()
   }
 
   #listMembers(): void {
     this.#memberCount = 0
     for (let index = 0; index < PORTS_MAX; index++) {
-      const isOnSwitch = this.#ports[index] !== null && this.#peer[index] === NO_PORT
+      const isOnSwitch = this.#egresses[index] !== null && this.#peer[index] === NO_PORT
       if (isOnSwitch && this.#isHeld[index] === 0) {
         this.#members[this.#memberCount++] = index
       }
@@ -277,28 +265,34 @@ export class Forwarder {
       this.#counters[base + COUNTERS.tx_drop_link_down] += end - first
       return
     }
-    const { needs, length, gso, gsoSize } = burst
-    const lacking = ~this.#txOffloads[port]
-    const lengthMax = this.#lengthMax[port]
+    const egress = this.#egresses[port]!
+    const { lengthMax } = egress
     const lists = this.lists
     const list = port * BURST_SIZE_MAX
     const before = this.listLength[port]
     let listed = before
-    let unmet = 0
-    for (let k = first; k < end; k++) {
-      const wanted = needs[k]
-      unmet |= wanted & lacking
-      let onWire = length[k]
-      // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
-      if (wanted !== 0 && isGso(gso[k])) {
-        onWire = (gso[k] >>> 16) + (gsoSize[k] & 0xffff)
+    // Where every frame is as good as any other they are not looked at.
+    if (!burst.hasOffloads && lengthMax === NO_LIMIT) {
+      for (let k = first; k < end; k++) lists[list + listed++] = k
+    } else {
+      const { needs, length, gso, gsoSize } = burst
+      const lacking = ~egress.txOffloads
+      let unmet = 0
+      for (let k = first; k < end; k++) {
+        const wanted = needs[k]
+        unmet |= wanted & lacking
+        let onWire = length[k]
+        // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
+        if (wanted !== 0 && isGso(gso[k])) {
+          onWire = (gso[k] >>> 16) + (gsoSize[k] & 0xffff)
+        }
+        if (onWire <= lengthMax) lists[list + listed++] = k
       }
-      if (onWire <= lengthMax) lists[list + listed++] = k
+      const given = listed - before
+      if (given < end - first) this.#counters[base + COUNTERS.tx_drop_mtu] += end - first - given
+      if (given === 0) return
+      if (unmet !== 0) egress.isShort = true
     }
-    const given = listed - before
-    if (given < end - first) this.#counters[base + COUNTERS.tx_drop_mtu] += end - first - given
-    if (given === 0) return
-    if (unmet !== 0) this.#isShort[port] = 1
     if (before === 0) this.egress[this.egressCount++] = port
     this.listLength[port] = listed
   }
@@ -308,17 +302,25 @@ export class Forwarder {
     const count = this.egressCount
     let deliveries = 0
     let cost = 0
-    this.#offloads.beginBurst()
+    const { finisher } = this.#machinery
+    finisher.beginBurst(burst.segmentsMax)
+    const merges = this.#merges[inPort] !== 0
     for (let at = 0; at < count; at++) {
       const port = this.egress[at]
+      const egress = this.#egresses[port]!
       const listed = this.listLength[port]
       deliveries += listed
-      cost += listed * this.#deliveryNs[port]
+      cost += listed * egress.deliveryNs
       this.listLength[port] = 0
-      const before = this.#offloads.segments
-      this.#transmit(port, burst, listed, inPort, queue)
+      const before = finisher.segments
+      let taker = egress.plain
+      if (egress.isShort) {
+        egress.isShort = false
+        taker = egress.finishing
+      } else if (merges && listed > 1) taker = egress.merging
+      taker.transmit(burst, this.lists, port * BURST_SIZE_MAX, listed, queue)
       // Each of them is a frame for the port.
-      cost += (this.#offloads.segments - before) * this.#deliveryNs[port]
+      cost += (finisher.segments - before) * egress.deliveryNs
       if (this.#isTouched[port] === 0) {
         this.#isTouched[port] = 1
         this.#touched[this.#touchedCount++] = port
@@ -330,21 +332,8 @@ export class Forwarder {
       const each = (this.#bytes >> 10) * KIBIBYTE_NS + burst.furtherTotal * FURTHER_NS
       cost += (deliveries / burst.count) * each
     }
-    cost += this.#offloads.segments * SEGMENT_NS
+    cost += finisher.segments * SEGMENT_NS
     this.costNs = cost < COST_MAX ? cost | 0 : COST_MAX
-  }
-
-  /** @hot */
-  #transmit(index: number, burst: Burst, count: number, inPort: number, queue: number): void {
-    const port = this.#ports[index]!
-    const first = index * BURST_SIZE_MAX
-    const takes = this.#txOffloads[index]
-    if (this.#isShort[index] !== 0) {
-      this.#isShort[index] = 0
-      this.#offloads.transmit(port, index, takes, burst, this.lists, first, count, queue)
-    } else if (this.#merges[inPort] !== 0 && (takes & TSO) !== 0 && count > 1) {
-      this.#offloads.transmitMerged(port, index, takes, burst, this.lists, first, count, queue)
-    } else port.transmit(burst, this.lists, first, count, queue)
   }
 
   /** Tells the ports that were given frames that the turn is over. @hot */
@@ -353,7 +342,7 @@ export class Forwarder {
     for (let at = 0; at < count; at++) {
       const port = this.#touched[at]
       this.#isTouched[port] = 0
-      this.#ports[port]?.endTurn()
+      this.#egresses[port]?.port.endTurn()
     }
     this.#touchedCount = 0
   }

@@ -9,8 +9,8 @@ const FRAME_SPACE = 2048
 export function fillWithFrame(burst: Burst, frame: Uint8Array): Window {
   const window = Window.map(FRAME_SPACE)
   new Uint8Array(window.buffer).set(frame)
+  burst.clear()
   burst.count = 1
-  burst.furtherTotal = 0
   burst.window[0] = window.id
   burst.offset[0] = 0
   burst.length[0] = frame.length

@@ -61,8 +61,7 @@ export class FrameReader {
 
   /** Starts a burst of frames that were read with so many bytes of vnet_hdr. @hot */
   begin(burst: Burst, vnetHdrLength: number): void {
-    burst.count = 0
-    burst.furtherTotal = 0
+    burst.clear()
     if (vnetHdrLength !== 0) burst.hasOffloads = true
     this.#burst = burst
     this.#vnetHdrLength = vnetHdrLength

@@ -11,6 +11,7 @@
  * furtherCount[k] entries of furtherWindow, -Offset and -Length from furtherFirst[k] on.
  */
 import { shim } from '../native/shim.ts'
+import { FrameHeaders } from './frame-headers.ts'
 import { Window } from './window.ts'
 
 export const BURST_SIZE_MAX = 256
@@ -43,7 +44,7 @@ export class Burst {
   framesMax: number = BURST_SIZE_MAX
   bytesMax = 0x7fff_ffff
   descriptorsMax = 0x7fff_ffff
-  /** Into how many segments its frames may be cut, for all ports together (offload/egress.ts). */
+  /** Into how many segments its frames may be cut, for all ports together (offload/finish-stage.ts). */
   segmentsMax: number = SEGMENTS_MAX
   /** Descriptors that were read for it, those of unusable chains as well; 0: there was no chain. */
   descriptors = 0
@@ -84,6 +85,16 @@ export class Burst {
   readonly furtherOffset: Int32Array = new Int32Array(FURTHER_MAX)
   readonly furtherLength: Int32Array = new Int32Array(FURTHER_MAX)
 
+  /** More of its frames than `heads`, for who asks. */
+  readonly headers: FrameHeaders = new FrameHeaders(this, BURST_SIZE_MAX)
+
+  /** Whoever fills the burst begins with that: nothing is known of what comes. @hot */
+  clear(): void {
+    this.count = 0
+    this.furtherTotal = 0
+    this.headers.forget()
+  }
+
   /** Frame k lies in more than one segment. @hot */
   isScattered(k: number): boolean {
     return this.furtherTotal !== 0 && this.furtherCount[k] !== 0
@@ -91,10 +102,11 @@ export class Burst {
 
   /**
    * Frame k of a burst, which may be this one, becomes frame `to`. Its further segments stay where
-   * they are described.
+   * they are described. What is known of its headers goes with it within a burst.
    * @hot
    */
   take(from: Burst, k: number, to: number): void {
+    if (from === this) this.headers.move(k, to)
     for (let word = 0; word < HEAD_WORDS; word++) {
       this.heads[to * HEAD_WORDS + word] = from.heads[k * HEAD_WORDS + word]
     }
@@ -141,6 +153,7 @@ export class Burst {
   }
 
   close(): void {
+    this.headers.close()
     this.#columns.unmap()
   }
 }

@@ -104,6 +104,42 @@ export class CopyProgram {
     }
   }
 
+  /** Adds the copies of `length` bytes of frame k, from byte `from` on; the frame has as many. @hot */
+  addPart(
+    burst: Burst,
+    k: number,
+    from: number,
+    destinationWindow: number,
+    destinationOffset: number,
+    length: number,
+  ): void {
+    if (!burst.isScattered(k)) {
+      const offset = burst.offset[k] + from
+      this.add(burst.window[k], offset, destinationWindow, destinationOffset, length)
+      return
+    }
+    const to = from + length
+    const first = burst.firstLength[k]
+    if (from < first) {
+      const end = first < to ? first : to
+      const offset = burst.offset[k] + from
+      this.add(burst.window[k], offset, destinationWindow, destinationOffset, end - from)
+    }
+    let start = first
+    const end = burst.furtherFirst[k] + burst.furtherCount[k]
+    for (let at = burst.furtherFirst[k]; at < end && start < to; at++) {
+      const next = start + burst.furtherLength[at]
+      const begin = from > start ? from : start
+      const behind = next < to ? next : to
+      if (begin < behind) {
+        const offset = burst.furtherOffset[at] + begin - start
+        const target = destinationOffset + begin - from
+        this.add(burst.furtherWindow[at], offset, destinationWindow, target, behind - begin)
+      }
+      start = next
+    }
+  }
+
   /**
    * Executes and empties the program. A row outside its windows is our own mistake.
    * @hot

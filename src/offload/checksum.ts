@@ -3,13 +3,11 @@
  * header, which some senders of TSO frames leave zero (the kernel would drop such a frame).
  */
 import type { Burst } from '../mem/burst.ts'
-import { fillIpv4Checksum, Headers, HEADERS_MAX, IPV4_CHECKSUM, read16 } from '../wire/headers.ts'
-import { parseGso } from '../wire/vnet-hdr.ts'
+import { fillIpv4Checksum, HEADERS_MAX, IPV4_CHECKSUM, read16 } from '../wire/headers.ts'
 import type { FrameBuilder } from './frame-builder.ts'
 
 export class ChecksumFiller {
   readonly #builder: FrameBuilder
-  readonly #headers: Headers = new Headers()
 
   constructor(builder: FrameBuilder) {
     this.#builder = builder
@@ -17,15 +15,16 @@ export class ChecksumFiller {
 
   /**
    * Builds frame k with its checksum complete: over everything from csum_start on, where the field
-   * holds the sum of the pseudo-header. Its headers have been copied to `at` of `bytes`. False: the
-   * field lies too far behind.
+   * holds the sum of the pseudo-header. Its headers were read. False: the field lies too far behind.
    * @hot
    */
-  complete(burst: Burst, k: number, bytes: Uint8Array, at: number): boolean {
+  complete(burst: Burst, k: number): boolean {
     const start = burst.gsoSize[k] >>> 16
     const field = start + burst.csumOffset[k]
     const headerLength = field + 2
     if (headerLength > HEADERS_MAX || headerLength > burst.length[k]) return false
+    const { bytes } = burst.headers
+    const at = burst.headers.at(k)
     const builder = this.#builder
     const to = builder.start()
     for (let n = 0; n < headerLength; n++) builder.bytes[to + n] = bytes[at + n]
@@ -37,12 +36,12 @@ export class ChecksumFiller {
   }
 
   /** Builds GSO frame k with those checksums of its IPv4 headers that are zero; all else stays. @hot */
-  fillIpv4(burst: Burst, k: number, bytes: Uint8Array, at: number, needs: number): boolean {
-    const headers = this.#headers
-    const length = burst.length[k]
-    const available = length < HEADERS_MAX ? length : HEADERS_MAX
+  fillIpv4(burst: Burst, k: number, needs: number): boolean {
     const { gso, gsoSize, csumOffset, tunnel } = burst
-    if (!parseGso(headers, bytes, at, available, gso[k], tunnel[k])) return false
+    if (!burst.headers.parseGso(k)) return false
+    const { bytes } = burst.headers
+    const at = burst.headers.at(k)
+    const headers = burst.headers.of(k)
     const builder = this.#builder
     const to = builder.start()
     for (let n = 0; n < headers.l4; n++) builder.bytes[to + n] = bytes[at + n]
@@ -51,7 +50,7 @@ export class ChecksumFiller {
       fillIfZero(builder.bytes, to + headers.outerL3)
     }
     builder.readFrom(burst, k, headers.l4)
-    if (!builder.take(length - headers.l4)) return false
+    if (!builder.take(burst.length[k] - headers.l4)) return false
     builder.end(headers.l4, gso[k], gsoSize[k], csumOffset[k], needs, tunnel[k])
     return true
   }

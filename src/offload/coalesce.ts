@@ -17,10 +17,11 @@ import {
 } from '../abi/virtio-net.ts'
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import type { FrameHeaders } from '../mem/frame-headers.ts'
+import type { Headers } from '../wire/headers.ts'
 import {
   fillIpv4Checksum,
   fold,
-  Headers,
   HEADERS_MAX,
   IPPROTO_TCP,
   IPV4_CHECKSUM,
@@ -48,7 +49,6 @@ import { isGso } from '../wire/vnet-hdr.ts'
 import { CHECKSUM_ROWS_MAX, ChecksumProgram } from './checksum-program.ts'
 import type { FrameBuilder } from './frame-builder.ts'
 import { SLICES_MAX } from './frame-builder.ts'
-import type { HeaderReader } from './header-reader.ts'
 
 /** Flows that are open at the same time; with more, the one that was opened first ends. */
 const FLOWS_MAX = 16
@@ -70,14 +70,9 @@ const MERGES = 2
 
 export class Coalescer {
   readonly #builder: FrameBuilder
-  readonly #reader: HeaderReader
-  readonly #headers: Headers = new Headers()
   readonly #checksums: ChecksumProgram = new ChecksumProgram()
   /** By frame. */
   readonly #kind: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
-  readonly #l3: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
-  readonly #l4: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
-  readonly #end: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
   /** The next frame of the same merged one, or NONE. */
   readonly #next: Int16Array = new Int16Array(BURST_SIZE_MAX)
   readonly #isMember: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
@@ -88,9 +83,8 @@ export class Coalescer {
   readonly #slices: Int32Array = new Int32Array(FLOWS_MAX)
   #oldest = 0
 
-  constructor(builder: FrameBuilder, reader: HeaderReader) {
+  constructor(builder: FrameBuilder) {
     this.#builder = builder
-    this.#reader = reader
   }
 
   /**
@@ -100,14 +94,15 @@ export class Coalescer {
    * @hot
    */
   group(burst: Burst, list: Int32Array, first: number, count: number, txOffloads: number): number {
+    const { headers } = burst
     for (let at = first; at < first + count; at++) {
       const k = list[at]
       this.#next[k] = NONE
       this.#isMember[k] = 0
       this.#kind[k] = mayBeTcp(burst, k) ? MERGES : PASSES
-      if (this.#kind[k] === MERGES) this.#reader.add(burst, k)
+      if (this.#kind[k] === MERGES) headers.want(k, HEADERS_MAX)
     }
-    this.#reader.run()
+    headers.read()
     for (let at = first; at < first + count; at++) {
       const k = list[at]
       if (this.#kind[k] === MERGES) this.#examine(burst, k, txOffloads)
@@ -134,26 +129,20 @@ export class Coalescer {
 
   /** @hot */
   #examine(burst: Burst, k: number, txOffloads: number): void {
-    const headers = this.#headers
-    const bytes = this.#reader.bytes
-    const at = k * HEADERS_MAX
-    const isTcp =
-      headers.parse(bytes, at, this.#reader.available(burst, k)) && headers.protocol === IPPROTO_TCP
-    if (!isTcp) {
+    const { headers } = burst
+    const found = headers.of(k)
+    if (!headers.parse(k) || found.protocol !== IPPROTO_TCP || found.outerL4 !== 0) {
       this.#kind[k] = PASSES
       return
     }
-    const { l3, l4, end, isIpv6 } = headers
-    this.#l3[k] = l3
-    this.#l4[k] = l4
-    this.#end[k] = end
-    const flags = bytes[at + l4 + TCP_FLAGS]
+    const { l3, l4, end, isIpv6 } = found
+    const flags = headers.bytes[headers.at(k) + l4 + TCP_FLAGS]
     const isOrdinary = (flags & ~(TCP_FIN | TCP_PSH | TCP_CWR | TCP_ECE)) === TCP_ACK
     const hasOptions = l4 - l3 !== (isIpv6 ? IPV6_HEADER_LENGTH : IPV4_HEADER_LENGTH)
     let needs = TUN_F_CSUM | (isIpv6 ? TUN_F_TSO6 : TUN_F_TSO4)
     if ((flags & TCP_CWR) !== 0) needs |= TUN_F_TSO_ECN
     const length = burst.length[k]
-    const isWhole = headers.length === length && length > end
+    const isWhole = found.length === length && length > end
     const isTaken = (needs & ~txOffloads) === 0
     const isPlain = !isGso(burst.gso[k]) && (burst.needs[k] & ~TUN_F_CSUM) === 0
     const isOne = isOrdinary && isPlain && isWhole && isTaken && !hasOptions
@@ -176,22 +165,23 @@ export class Coalescer {
         from = at
       }
       this.#checksums.start(k, this.#pseudoSum(burst, k))
-      this.#addBytes(burst, k, this.#l4[k])
+      this.#addBytes(burst, k, burst.headers.of(k).l4)
     }
     this.#judge(burst, list, from, first + count)
   }
 
   /** What the headers of frame k show without its payload. @hot */
   #areHeadersRight(burst: Burst, k: number): boolean {
-    const { bytes } = this.#reader
-    const l4 = this.#l4[k]
-    const ip = k * HEADERS_MAX + this.#l3[k]
-    if (bytes[ip] >>> 4 === 4) {
+    const { bytes } = burst.headers
+    const { l3, l4, isIpv6 } = burst.headers.of(k)
+    const at = burst.headers.at(k)
+    const ip = at + l3
+    if (!isIpv6) {
       if (ipv4HeaderSum(bytes, ip) !== 0xffff) return false
       // A right one is never 0xffff when it is computed, only when somebody spells 0 so.
       if (read16(bytes, ip + IPV4_CHECKSUM) === 0xffff) return false
     }
-    const checksum = read16(bytes, k * HEADERS_MAX + l4 + TCP_CHECKSUM)
+    const checksum = read16(bytes, at + l4 + TCP_CHECKSUM)
     // 0 and 0xffff are one number: which of them it was would be lost, and senders do not agree.
     if (!isPartial(burst, k)) return checksum !== 0 && checksum !== 0xffff
     const isOfTcp = burst.gsoSize[k] >>> 16 === l4 && burst.csumOffset[k] === TCP_CHECKSUM
@@ -200,10 +190,10 @@ export class Coalescer {
 
   /** With the length. @hot */
   #pseudoSum(burst: Burst, k: number): number {
-    const l4 = this.#l4[k]
-    const ip = k * HEADERS_MAX + this.#l3[k]
-    const { bytes } = this.#reader
-    return pseudoSum(bytes, ip, bytes[ip] >>> 4 === 6, IPPROTO_TCP) + burst.length[k] - l4
+    const { headers } = burst
+    const { l3, l4, isIpv6 } = headers.of(k)
+    const sum = pseudoSum(headers.bytes, headers.at(k) + l3, isIpv6, IPPROTO_TCP)
+    return sum + burst.length[k] - l4
   }
 
   /** The bytes of frame k from `from` on, which lies in its first segment or behind it. @hot */
@@ -239,7 +229,7 @@ export class Coalescer {
 
   /** Puts frame k where it belongs; true: it has become part of another one. @hot */
   #place(burst: Burst, k: number): boolean {
-    const flow = this.#find(k)
+    const flow = this.#find(burst.headers, k)
     if (this.#kind[k] === ENDS_FLOW) {
       if (flow !== NONE) this.#first[flow] = NONE
       return false
@@ -248,7 +238,7 @@ export class Coalescer {
       this.#next[this.#last[flow]] = k
       this.#isMember[k] = 1
       this.#last[flow] = k
-      this.#length[flow] += burst.length[k] - this.#end[k]
+      this.#length[flow] += burst.length[k] - burst.headers.of(k).end
       this.#slices[flow] += slicesOf(burst, k)
       this.#endAfterLast(burst, flow, k)
       return true
@@ -261,7 +251,7 @@ export class Coalescer {
   #open(burst: Burst, flow: number, k: number): void {
     this.#first[flow] = k
     this.#last[flow] = k
-    this.#length[flow] = burst.length[k] - this.#l3[k]
+    this.#length[flow] = burst.length[k] - burst.headers.of(k).l3
     this.#slices[flow] = slicesOf(burst, k)
     this.#endAfterLast(burst, flow, k)
   }
@@ -269,8 +259,10 @@ export class Coalescer {
   /** FIN, PSH and a shorter payload are only on the last one. @hot */
   #endAfterLast(burst: Burst, flow: number, k: number): void {
     const first = this.#first[flow]
-    const isShorter = burst.length[k] - this.#end[k] < burst.length[first] - this.#end[first]
-    const flags = this.#reader.bytes[k * HEADERS_MAX + this.#l4[k] + TCP_FLAGS]
+    const { headers } = burst
+    const { l4, end } = headers.of(k)
+    const isShorter = burst.length[k] - end < burst.length[first] - headers.of(first).end
+    const flags = headers.bytes[headers.at(k) + l4 + TCP_FLAGS]
     if (isShorter || (flags & (TCP_FIN | TCP_PSH)) !== 0) this.#first[flow] = NONE
   }
 
@@ -283,114 +275,71 @@ export class Coalescer {
   }
 
   /** The open flow that frame k is of, or NONE: same addresses, tags and ports. @hot */
-  #find(k: number): number {
+  #find(headers: FrameHeaders, k: number): number {
     for (let flow = 0; flow < FLOWS_MAX; flow++) {
       const first = this.#first[flow]
-      if (first !== NONE && this.#isSameFlow(first, k)) return flow
+      if (first !== NONE && isSameFlow(headers, first, k)) return flow
     }
     return NONE
-  }
-
-  /** @hot */
-  #isSameFlow(a: number, b: number): boolean {
-    const l3 = this.#l3[a]
-    if (l3 !== this.#l3[b]) return false
-    const isIpv6 = this.#reader.bytes[a * HEADERS_MAX + l3] >>> 4 === 6
-    const addresses = l3 + (isIpv6 ? 8 : 12)
-    const length = isIpv6 ? 32 : 8
-    return (
-      this.#isEqual(a, b, 0, l3) &&
-      this.#isEqual(a, b, addresses, length) &&
-      this.#isEqualAt(a, this.#l4[a], b, this.#l4[b], 4)
-    )
-  }
-
-  /** @hot */
-  #isEqual(a: number, b: number, at: number, length: number): boolean {
-    return this.#isEqualAt(a, at, b, at, length)
-  }
-
-  /** @hot */
-  #isEqualAt(a: number, atA: number, b: number, atB: number, length: number): boolean {
-    const bytes = this.#reader.bytes
-    const fromA = a * HEADERS_MAX + atA
-    const fromB = b * HEADERS_MAX + atB
-    for (let n = 0; n < length; n++) if (bytes[fromA + n] !== bytes[fromB + n]) return false
-    return true
   }
 
   /** Frame k continues what is open of its flow. @hot */
   #follows(burst: Burst, flow: number, k: number): boolean {
     const first = this.#first[flow]
     const last = this.#last[flow]
-    const { bytes } = this.#reader
-    const end = this.#end[k]
-    const l4 = this.#l4[k]
-    if (end !== this.#end[first] || l4 !== this.#l4[first]) return false
+    const { headers } = burst
+    const { bytes } = headers
+    const { l4, end } = headers.of(k)
+    const firstFound = headers.of(first)
+    if (end !== firstFound.end || l4 !== firstFound.l4) return false
     const payload = burst.length[k] - end
-    if (payload > burst.length[first] - this.#end[first]) return false
+    if (payload > burst.length[first] - end) return false
     if (this.#length[flow] + payload > IP_LENGTH_MAX) return false
     if (this.#slices[flow] + slicesOf(burst, k) > SLICES_MAX) return false
     if (isPartial(burst, k) !== isPartial(burst, first)) return false
-    const tcp = k * HEADERS_MAX + l4
-    const lastTcp = last * HEADERS_MAX + l4
+    const from = headers.at(first)
+    const to = headers.at(k)
+    const tcp = to + l4
+    const lastTcp = headers.at(last) + l4
     const expected = read32(bytes, lastTcp + TCP_SEQUENCE) + burst.length[last] - end
     if (read32(bytes, tcp + TCP_SEQUENCE) !== (expected | 0)) return false
     const flags = bytes[tcp + TCP_FLAGS]
-    const changed = flags ^ bytes[first * HEADERS_MAX + l4 + TCP_FLAGS]
+    const changed = flags ^ bytes[from + l4 + TCP_FLAGS]
     if ((changed & ~(TCP_FIN | TCP_PSH | TCP_CWR)) !== 0 || (flags & TCP_CWR) !== 0) return false
     return (
       // Acknowledgement and data offset; window; urgent pointer and options.
-      this.#isEqual(first, k, l4 + 8, 5) &&
-      this.#isEqual(first, k, l4 + 14, 2) &&
-      this.#isEqual(first, k, l4 + 18, end - l4 - 18) &&
-      this.#isNextPacket(first, last, k)
+      isEqual(bytes, from + l4 + 8, tcp + 8, 5) &&
+      isEqual(bytes, from + l4 + 14, tcp + 14, 2) &&
+      isEqual(bytes, from + l4 + 18, tcp + 18, end - l4 - 18) &&
+      isNextPacket(headers, first, last, k)
     )
-  }
-
-  /**
-   * The IP headers but addresses: equal, and IPv4 ids count up. Constant ones, which mean nothing where
-   * nothing may be fragmented (RFC 6864), would count up after segmentation.
-   * @hot
-   */
-  #isNextPacket(first: number, last: number, k: number): boolean {
-    const l3 = this.#l3[k]
-    const { bytes } = this.#reader
-    const ip = k * HEADERS_MAX + l3
-    if (bytes[ip] >>> 4 === 6) {
-      return this.#isEqual(first, k, l3, 4) && this.#isEqual(first, k, l3 + 6, 2)
-    }
-    const isSame = this.#isEqual(first, k, l3, 2) && this.#isEqual(first, k, l3 + IPV4_FRAGMENT, 4)
-    if (!isSame) return false
-    const step = read16(bytes, ip + IPV4_ID) - read16(bytes, last * HEADERS_MAX + l3 + IPV4_ID)
-    return (step & 0xffff) === 1
   }
 
   /** Builds the frame that starts with frame k. @hot */
   build(burst: Burst, k: number): void {
     const builder = this.#builder
-    const { bytes } = this.#reader
-    const from = k * HEADERS_MAX
-    const end = this.#end[k]
+    const { headers } = burst
+    const { bytes } = headers
+    const found = headers.of(k)
+    const { l4, end } = found
+    const from = headers.at(k)
     const to = builder.start()
-    let flags = bytes[from + this.#l4[k] + TCP_FLAGS]
+    let flags = bytes[from + l4 + TCP_FLAGS]
     let length = end
     for (let part = k; part !== NONE; part = this.#next[part]) {
       builder.readFrom(burst, part, end)
       builder.take(burst.length[part] - end)
       length += burst.length[part] - end
-      flags |= bytes[part * HEADERS_MAX + this.#l4[k] + TCP_FLAGS] & (TCP_FIN | TCP_PSH)
+      flags |= bytes[headers.at(part) + l4 + TCP_FLAGS] & (TCP_FIN | TCP_PSH)
     }
     for (let n = 0; n < end; n++) builder.bytes[to + n] = bytes[from + n]
-    this.#endHeaders(to, k, length, flags, burst.length[k] - end)
+    this.#endHeaders(to, found, length, flags, burst.length[k] - end)
   }
 
   /** @hot */
-  #endHeaders(to: number, k: number, length: number, flags: number, gsoSize: number): void {
+  #endHeaders(to: number, found: Headers, length: number, flags: number, gsoSize: number): void {
     const { bytes } = this.#builder
-    const l3 = this.#l3[k]
-    const l4 = this.#l4[k]
-    const isIpv6 = bytes[to + l3] >>> 4 === 6
+    const { l3, l4, end, isIpv6 } = found
     if (isIpv6) write16(bytes, to + l3 + IPV6_PAYLOAD_LENGTH, length - l3 - IPV6_HEADER_LENGTH)
     else {
       write16(bytes, to + l3 + IPV4_TOTAL_LENGTH, length - l3)
@@ -405,7 +354,6 @@ export class Coalescer {
       type |= VIRTIO_NET_HDR_GSO_ECN
       needs |= TUN_F_TSO_ECN
     }
-    const end = this.#end[k]
     const gso = VIRTIO_NET_HDR_F_NEEDS_CSUM | (type << 8) | (end << 16)
     this.#builder.end(end, gso, gsoSize | (l4 << 16), TCP_CHECKSUM, needs, 0)
   }
@@ -430,4 +378,44 @@ function isPartial(burst: Burst, k: number): boolean {
 /** At most so many slices is its payload. @hot */
 function slicesOf(burst: Burst, k: number): number {
   return burst.isScattered(k) ? 1 + burst.furtherCount[k] : 1
+}
+
+/** Same addresses, tags and ports. @hot */
+function isSameFlow(headers: FrameHeaders, one: number, other: number): boolean {
+  const found = headers.of(one)
+  const { l3, l4, isIpv6 } = headers.of(other)
+  if (l3 !== found.l3) return false
+  const { bytes } = headers
+  const from = headers.at(one)
+  const to = headers.at(other)
+  const addresses = l3 + (isIpv6 ? 8 : 12)
+  return (
+    isEqual(bytes, from, to, l3) &&
+    isEqual(bytes, from + addresses, to + addresses, isIpv6 ? 32 : 8) &&
+    isEqual(bytes, from + found.l4, to + l4, 4)
+  )
+}
+
+/**
+ * The IP headers but addresses: equal, and IPv4 ids count up. Constant ones, which mean nothing where
+ * nothing may be fragmented (RFC 6864), would count up after segmentation.
+ * @hot
+ */
+function isNextPacket(headers: FrameHeaders, first: number, last: number, k: number): boolean {
+  const { bytes } = headers
+  const { l3, isIpv6 } = headers.of(k)
+  const from = headers.at(first) + l3
+  const to = headers.at(k) + l3
+  if (isIpv6) return isEqual(bytes, from, to, 4) && isEqual(bytes, from + 6, to + 6, 2)
+  const isSame =
+    isEqual(bytes, from, to, 2) && isEqual(bytes, from + IPV4_FRAGMENT, to + IPV4_FRAGMENT, 4)
+  if (!isSame) return false
+  const step = read16(bytes, to + IPV4_ID) - read16(bytes, headers.at(last) + l3 + IPV4_ID)
+  return (step & 0xffff) === 1
+}
+
+/** The `length` bytes at both places. @hot */
+function isEqual(bytes: Uint8Array, one: number, other: number, length: number): boolean {
+  for (let n = 0; n < length; n++) if (bytes[one + n] !== bytes[other + n]) return false
+  return true
 }

@@ -1,7 +1,8 @@
 /**
  * Frames for one egress, made from frames of a burst: headers of our own in front of slices of the
- * original bytes, which are not copied. They are handed to the port when the burst of new frames is
- * full, and at the end; their checksums are summed up by one native call before that.
+ * original bytes, which are not copied. They are handed on when the burst of new frames is full, and at
+ * the end; their checksums are summed up by one native call before that. Each kind of stage has one: the
+ * frames of one stage are what the next one makes its own from.
  *
  *     | header, in our window | slice of the original | slice | ...
  */
@@ -15,11 +16,7 @@ import {
 import { Window } from '../mem/window.ts'
 import { HEADERS_MAX, write16 } from '../wire/headers.ts'
 import { CHECKSUM_ROWS_MAX, ChecksumProgram } from './checksum-program.ts'
-
-/** What takes the new frames: a port, see port/contract.ts. */
-export interface FrameTaker {
-  transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void
-}
+import type { FrameTaker } from './stage.ts'
 
 /** Headers between two flushes of the tier. */
 const SLOTS = 1024
@@ -66,7 +63,7 @@ export class FrameBuilder {
     this.#words = new Int32Array(this.#window.buffer)
   }
 
-  /** From now on frames are for this port. @hot */
+  /** From now on frames are for this one. @hot */
   begin(taker: FrameTaker, queue: number): void {
     this.#taker = taker
     this.#queue = queue
@@ -242,14 +239,13 @@ export class FrameBuilder {
     burst.furtherTotal = first + count
   }
 
-  /** Hands the frames built so far to the port. @hot */
+  /** Hands on the frames built so far. @hot */
   flush(): void {
     const burst = this.#burst
     const count = burst.count
     if (this.#checksums.count > 0) this.#fillChecksums(count)
     if (count > 0) this.#taker!.transmit(burst, ALL, 0, count, this.#queue)
-    burst.count = 0
-    burst.furtherTotal = 0
+    burst.clear()
   }
 
   /** @hot */

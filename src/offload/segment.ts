@@ -21,7 +21,6 @@ import {
   fillIpv4Checksum,
   fold,
   Headers,
-  HEADERS_MAX,
   IPPROTO_TCP,
   IPPROTO_UDP,
   IPV4_CHECKSUM,
@@ -45,7 +44,6 @@ import {
   write16,
   write32,
 } from '../wire/headers.ts'
-import { parseGso } from '../wire/vnet-hdr.ts'
 import type { FrameBuilder } from './frame-builder.ts'
 
 /** Of a packet, its header included. A frame can be longer, by its VLAN tags. */
@@ -56,7 +54,8 @@ export const SEGMENTS_MAX = 512
 
 export class Segmenter {
   readonly #builder: FrameBuilder
-  readonly #headers: Headers = new Headers()
+  /** Of the frame that is being cut. */
+  #headers: Headers = new Headers()
   #hasOuterChecksum = false
   /** What the sums of the original's IPv4 headers, inner and outer, are too much; 0: they are right. */
   #fault = 0
@@ -67,16 +66,18 @@ export class Segmenter {
   }
 
   /**
-   * Builds the segments of frame k, whose headers have been copied to `at` of `bytes`. False: it is
-   * not what its vnet_hdr says, or cannot be cut; then nothing was built, or not all of it.
+   * Builds the segments of frame k, whose headers were read. False: it is not what its vnet_hdr says, or
+   * cannot be cut; then nothing was built, or not all of it.
    * @hot
    */
-  cut(burst: Burst, k: number, bytes: Uint8Array, at: number): boolean {
-    const headers = this.#headers
+  cut(burst: Burst, k: number): boolean {
+    if (!burst.headers.parseGso(k)) return false
+    const headers = burst.headers.of(k)
+    const { bytes } = burst.headers
+    const at = burst.headers.at(k)
     const length = burst.length[k]
-    const available = length < HEADERS_MAX ? length : HEADERS_MAX
     const gso = burst.gso[k]
-    if (!parseGso(headers, bytes, at, available, gso, burst.tunnel[k])) return false
+    this.#headers = headers
     if ((gso & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) === 0) return false
     if (!this.#areLengthsRight(bytes, at, length)) return false
     this.#fault = headers.isIpv6 ? 0 : ipv4Fault(bytes, at + headers.l3)

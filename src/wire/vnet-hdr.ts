@@ -129,26 +129,10 @@ function isTunnelWrong(gso: number, csumStart: number, tunnel: number): boolean 
   )
 }
 
-/**
- * Parses the headers of a GSO frame as its vnet_hdr describes them, see {@link Headers.parse}. False:
- * they are not what it says.
- * @hot
- */
-export function parseGso(
-  headers: Headers,
-  bytes: Uint8Array,
-  at: number,
-  available: number,
-  gso: number,
-  tunnel: number,
-): boolean {
-  if (!isTunnelled(gso)) return headers.parse(bytes, at, available) && isType(gso, headers)
-  if (!headers.parseTunnelled(bytes, at, available, tunnel & 0xffff, tunnel >>> 16)) return false
-  return headers.isOuterIpv6 === ((gso & (TUNNEL_IPV6 << 8)) !== 0) && isType(gso, headers)
-}
-
-/** @hot */
-function isType(gso: number, headers: Headers): boolean {
+/** The headers that were found in a GSO frame are those that its vnet_hdr tells of. @hot */
+export function isAsSaid(gso: number, headers: Headers): boolean {
+  const isOuterIpv6 = (gso & (TUNNEL_IPV6 << 8)) !== 0
+  if (isTunnelled(gso) && headers.isOuterIpv6 !== isOuterIpv6) return false
   switch ((gso >>> 8) & 0xff & ~TYPE_MODIFIERS) {
     case VIRTIO_NET_HDR_GSO_TCPV4:
       return headers.protocol === IPPROTO_TCP && !headers.isIpv6

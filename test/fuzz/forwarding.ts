@@ -4,8 +4,8 @@
  * counted for the reason that it has.
  */
 import { Burst, HEAD_WORDS } from '../../src/mem/burst.ts'
-import type { EgressOffloads } from '../../src/offload/egress.ts'
-import type { EnginePort } from '../../src/port/contract.ts'
+import type { StageMachinery } from '../../src/engine/egress.ts'
+import type { FrameTaker } from '../../src/offload/stage.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import { Forwarder } from '../../src/engine/forward.ts'
 import { MacTable } from '../../src/engine/mac-table.ts'
@@ -29,7 +29,7 @@ const STATIONS: readonly (readonly [hi: number, lo: number])[] = [
 const TSO = 6
 
 interface Given {
-  readonly how: 'plain' | 'offloads' | 'merged'
+  readonly how: 'plain' | 'finished' | 'merged'
   readonly frames: number[]
 }
 
@@ -64,21 +64,19 @@ function makeForwarder(dropsReserved: boolean): Forwarder {
   const to =
     (how: Given['how']) =>
     (
-      port: EnginePort,
-      _index: number,
+      _next: FrameTaker,
+      port: number,
       _takes: number,
       _burst: Burst,
       ...[list, first, count]: [Int32Array, number, number, number]
     ): void =>
-      take(port.index, how, list, first, count)
-  const offloads = {
-    segments: 0,
-    beginBurst: () => undefined,
-    transmit: to('offloads'),
-    transmitMerged: to('merged'),
+      take(port, how, list, first, count)
+  const machinery = {
+    finisher: { segments: 0, beginBurst: () => undefined, finish: to('finished') },
+    merger: { merge: to('merged') },
   }
   const table = new MacTable(64, 7)
-  return new Forwarder(table, counters, dropsReserved, offloads as unknown as EgressOffloads)
+  return new Forwarder(table, counters, dropsReserved, machinery as unknown as StageMachinery)
 }
 
 /** Used again and again, as they have a list of frames for each of a thousand ports: all ports leave. */
@@ -228,9 +226,9 @@ class Run {
       if (is === undefined) continue
       const isShort = should.some((k) => (burst.needs[k] & ~port.txOffloads) !== 0)
       const merges = this.#ports.get(inPort)!.merges && (port.txOffloads & TSO) !== 0
-      const how = isShort ? 'offloads' : merges && should.length > 1 ? 'merged' : 'plain'
+      const how = isShort ? 'finished' : merges && should.length > 1 ? 'merged' : 'plain'
       // What a frame needs that the mtu keeps back may count as well: it costs time and nothing else.
-      if (isShort || is.how !== 'offloads')
+      if (isShort || is.how !== 'finished')
         checkEqual(is.how, how, `how port ${index} is given them`)
       this.#seen.add(index, Math.min(should.length, 3), how.length, port.mtu)
     }

@@ -1,9 +1,10 @@
-/** Frames in, what a port is given out: the offloads of an egress without a switch around them. */
+/** Frames in, what a port is given out: the stages of an egress without a switch around them. */
 import type { Burst } from '../../src/mem/burst.ts'
-import { Burst as NewBurst, HEAD_WORDS } from '../../src/mem/burst.ts'
+import { Burst as NewBurst, HEAD_WORDS, SEGMENTS_MAX } from '../../src/mem/burst.ts'
 import { CopyProgram } from '../../src/mem/copy-program.ts'
 import { Window } from '../../src/mem/window.ts'
-import { EgressOffloads } from '../../src/offload/egress.ts'
+import { Finisher, FinishStage } from '../../src/offload/finish-stage.ts'
+import { Merger, MergeStage } from '../../src/offload/merge-stage.ts'
 import type { CounterName } from '../../src/stats/counters.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import { offloadNeeds } from '../../src/wire/vnet-hdr.ts'
@@ -39,12 +40,9 @@ export class OffloadBench {
   readonly #copies = new CopyProgram()
   readonly #burst = new NewBurst()
   readonly #counters = new Float64Array(COUNTERS_STRIDE)
-  readonly #offloads: EgressOffloads
+  readonly #finisher = new Finisher(this.#counters, () => undefined)
+  readonly #merger = new Merger(this.#counters, () => undefined)
   readonly #list = Int32Array.from({ length: 256 }, (_, k) => k)
-
-  constructor() {
-    this.#offloads = new EgressOffloads(this.#counters, () => undefined)
-  }
 
   readonly #port = {
     transmit: (burst: Burst, list: Int32Array, first: number, count: number): void => {
@@ -74,20 +72,11 @@ export class OffloadBench {
   run(frames: readonly OffloadFrame[], txOffloads: number, isMerging = false): GivenFrame[] {
     this.given.length = 0
     this.#fill(frames)
-    this.#offloads.beginBurst()
-    const { length } = frames
-    if (isMerging) {
-      this.#offloads.transmitMerged(
-        this.#port,
-        0,
-        txOffloads,
-        this.#burst,
-        this.#list,
-        0,
-        length,
-        0,
-      )
-    } else this.#offloads.transmit(this.#port, 0, txOffloads, this.#burst, this.#list, 0, length, 0)
+    this.#finisher.beginBurst(SEGMENTS_MAX)
+    const stage = isMerging
+      ? new MergeStage(this.#merger, this.#port, 0, txOffloads)
+      : new FinishStage(this.#finisher, this.#port, 0, txOffloads)
+    stage.transmit(this.#burst, this.#list, 0, frames.length, 0)
     return [...this.given]
   }
 
@@ -97,6 +86,7 @@ export class OffloadBench {
 
   #fill(frames: readonly OffloadFrame[]): void {
     const burst = this.#burst
+    burst.clear()
     const memory = new Uint8Array(this.#memory.buffer)
     let at = 64
     let further = 0
@@ -147,7 +137,8 @@ export class OffloadBench {
   }
 
   close(): void {
-    this.#offloads.close()
+    this.#finisher.close()
+    this.#merger.close()
     this.#burst.close()
     this.#copies.close()
     this.#memory.unmap()

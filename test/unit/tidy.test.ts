@@ -24,7 +24,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   wire: ['abi'],
   schema: ['errors.ts', 'text.ts', 'abi'],
   stats: [],
-  mem: ['errors.ts', 'abi', 'native'],
+  mem: ['errors.ts', 'abi', 'wire', 'native'],
   sockets: ['errors.ts', 'text.ts', 'abi', 'mem', 'native'],
   virtio: ['errors.ts', 'abi', 'wire', 'mem', 'native'],
   'vhost-user': ['errors.ts', 'text.ts', 'abi', 'native', 'sockets', 'virtio'],

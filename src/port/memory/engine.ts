@@ -48,6 +48,7 @@ export class MemoryEnginePort implements PolledPort {
 
   /** @hot */
   receive(burst: Burst): number {
+    burst.clear()
     const ring = this.#inward
     const waiting = (ring.head() - this.#taken) | 0
     const count = waiting < BURST_SIZE_MAX ? waiting : BURST_SIZE_MAX
@@ -61,7 +62,6 @@ export class MemoryEnginePort implements PolledPort {
     }
     burst.count = count
     if (count > 0) burst.gatherHeads()
-    burst.furtherTotal = 0
     burst.clearOffloads()
     this.#taken = (this.#taken + count) | 0
     return count

@@ -82,6 +82,7 @@ export class ReplayPort implements PolledPort {
 
   /** @hot */
   receive(burst: Burst): number {
+    burst.clear()
     const file = this.#file
     let count = 0
     if (!this.#isDone()) {
@@ -106,7 +107,6 @@ export class ReplayPort implements PolledPort {
       else if (this.#at === total) this.#nextLoop()
     }
     burst.count = count
-    burst.furtherTotal = 0
     burst.clearOffloads()
     // Frames of a file start anywhere: the shim gathers their first bytes, aligned.
     if (count > 0) burst.gatherHeads()

@@ -1,6 +1,6 @@
 /**
  * What the virtio ports of one engine share: memory for headers and tables that is in use only within
- * one call, or until the copy program has run. Each port would else have seven windows of its own.
+ * one call, or until the copy program has run. Each port would else have windows of its own.
  */
 import type { CopyProgram } from '../../mem/copy-program.ts'
 import { FlowSteering } from '../../virtio/net/flow-steering.ts'
@@ -22,6 +22,5 @@ export class VirtioScratch {
   close(): void {
     this.source.close()
     this.sink.close()
-    this.steering.close()
   }
 }

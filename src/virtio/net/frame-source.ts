@@ -21,7 +21,7 @@ import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../../wire/ethernet.ts'
 import { isGso, isTunnelled, NEEDS_MALFORMED, offloadNeeds } from '../../wire/vnet-hdr.ts'
 import { Chain } from '../ring/chain.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
-import { GsoCheck } from './gso-check.ts'
+import { checkGso } from './gso-check.ts'
 import { PlainKind } from '../ring/plain-chains.ts'
 
 /** 64 KiB of payload behind an Ethernet header and two VLAN tags. */
@@ -48,7 +48,6 @@ export class FrameSource {
 
   readonly #chain: Chain
   readonly #kind: PlainKind = new PlainKind(false)
-  readonly #gso: GsoCheck
   /** Where the vnet_hdrs are, as columns, and what was gathered of them. */
   readonly #places: Window
   readonly #window: Int32Array
@@ -63,14 +62,12 @@ export class FrameSource {
   constructor() {
     const made = ownAll((own) => ({
       chain: own(new Chain(true)),
-      gso: own(new GsoCheck()),
       places: own(Window.map(2 * COLUMN_LENGTH)),
       headers: own(Window.map(BURST_SIZE_MAX * HEAD_LENGTH)),
       tunnels: own(Window.map(BURST_SIZE_MAX * TUNNEL_LENGTH)),
       pieces: own(new CopyProgram(PIECES_MAX)),
     }))
     this.#chain = made.chain
-    this.#gso = made.gso
     this.#places = made.places
     this.#window = new Int32Array(made.places.buffer, 0, BURST_SIZE_MAX)
     this.#offset = new Int32Array(made.places.buffer, COLUMN_LENGTH, BURST_SIZE_MAX)
@@ -92,8 +89,7 @@ export class FrameSource {
     this.malformed = 0
     this.unknownType = 0
     this.oversize = 0
-    burst.count = 0
-    burst.furtherTotal = 0
+    burst.clear()
     const { framesMax, descriptorsMax } = burst
     const kind = this.#kind
     kind.bytesLeft = burst.bytesMax
@@ -285,7 +281,7 @@ export class FrameSource {
       kept++
     }
     burst.count = kept
-    if (hasGso) this.malformed += this.#gso.check(burst)
+    if (hasGso) this.malformed += checkGso(burst)
   }
 
   close(): void {
@@ -294,6 +290,5 @@ export class FrameSource {
     this.#headers.unmap()
     this.#tunnels.unmap()
     this.#pieces.close()
-    this.#gso.close()
   }
 }

@@ -2,12 +2,12 @@
 import { beforeEach, describe, expect, test } from 'vitest'
 import { Burst, HEAD_WORDS } from '../../../src/mem/burst.ts'
 import { Window } from '../../../src/mem/window.ts'
-import { EgressOffloads } from '../../../src/offload/egress.ts'
 import type { EnginePort } from '../../../src/port/contract.ts'
 import { PORTS_MAX } from '../../../src/port/contract.ts'
 import { COUNTERS_STRIDE } from '../../../src/stats/counters.ts'
 import type { CounterName } from '../../../src/stats/counters.ts'
 import { readCounters } from '../../../src/stats/port-counters.ts'
+import { StageMachinery } from '../../../src/engine/egress.ts'
 import { Forwarder } from '../../../src/engine/forward.ts'
 import { MacTable } from '../../../src/engine/mac-table.ts'
 
@@ -64,7 +64,7 @@ function address(number: number): number[] {
 }
 
 /** Nothing that these frames need can be done in software: there are no headers in their memory. */
-const offloads = new EgressOffloads(counters, () => undefined)
+const machinery = new StageMachinery(counters, () => undefined)
 const memory = Window.map(4096)
 burst.window.fill(memory.id)
 
@@ -79,7 +79,9 @@ function forward(inPort: number, frames: readonly Frame[], nowS = 0, queue = 0):
     burst.gso[k] = gso
     burst.gsoSize[k] = gsoSize
   })
+  burst.clear()
   burst.count = frames.length
+  burst.hasOffloads = frames.some(({ needs = 0, gso = 0 }) => (needs | gso) !== 0)
   for (const port of ports) port.given.length = 0
   forwarder.classify(burst, inPort, nowS)
   forwarder.deliver(burst, inPort, queue)
@@ -94,7 +96,7 @@ function add(index: number, mtu = 0, txOffloads = 0): void {
 function setUp(count: number, dropsReservedGroups = false): void {
   counters.fill(0)
   ports = []
-  forwarder = new Forwarder(new MacTable(64, 1), counters, dropsReservedGroups, offloads)
+  forwarder = new Forwarder(new MacTable(64, 1), counters, dropsReservedGroups, machinery)
   for (let index = 0; index < count; index++) add(index)
 }
 

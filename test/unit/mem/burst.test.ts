@@ -8,16 +8,18 @@ import {
   SEGMENTS_MAX,
 } from '../../../src/mem/burst.ts'
 import { Window } from '../../../src/mem/window.ts'
+import { HEADERS_MAX } from '../../../src/wire/headers.ts'
 
 const NO_LIMIT = 0x7fff_ffff
 
 test('an empty burst has room for the most frames in every array', () => {
-  const { count, heads, furtherTotal, hasOffloads, ...rest } = new Burst()
+  const { count, heads, headers, furtherTotal, hasOffloads, ...rest } = new Burst()
   const { furtherWindow, furtherOffset, furtherLength, ...others } = rest
   const { framesMax, bytesMax, descriptorsMax, segmentsMax, descriptors, ...arrays } = others
   expect([framesMax, bytesMax, descriptorsMax]).toEqual([BURST_SIZE_MAX, NO_LIMIT, NO_LIMIT])
   expect([descriptors, segmentsMax]).toEqual([0, SEGMENTS_MAX])
   expect([count, furtherTotal, hasOffloads]).toEqual([0, 0, false])
+  expect(headers.bytes).toHaveLength(BURST_SIZE_MAX * HEADERS_MAX)
   for (const array of [furtherWindow, furtherOffset, furtherLength]) {
     expect(array).toBeInstanceOf(Int32Array)
     expect(array).toHaveLength(FURTHER_MAX)

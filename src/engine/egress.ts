@@ -1,0 +1,88 @@
+/**
+ * The way out of the switch by one port: what the port can be given, and the stages that frames go through
+ * before it has them. They are put together when the port comes or what it takes changes, and not asked
+ * about per frame. Where there is nothing to do, the port itself is what frames are given to.
+ *
+ *     plain       -> port            the port takes whatever these frames need
+ *     merging     -> merge -> port   the same, of a sender without TSO, for a port that takes TSO
+ *     finishing   -> finish -> port  the port lacks what some of them need
+ *
+ * The mtu is no stage: where lists are made it is compared with a length that is there anyway, and a frame
+ * that does not leave is in no list, so that captures of the port do not show it either.
+ */
+import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
+import { Finisher, FinishStage } from '../offload/finish-stage.ts'
+import { Merger, MergeStage } from '../offload/merge-stage.ts'
+import type { FrameTaker } from '../offload/stage.ts'
+import type { EnginePort } from '../port/contract.ts'
+import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
+
+const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
+/** Longest frame for a port without an mtu: more than any slot holds. */
+export const NO_LIMIT = 0x7fff_ffff
+/** Two tags may stand before the payload without counting against the mtu. */
+const L2_OVERHEAD: number = ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
+/** What a frame costs that is given to a port which does not say, in nanoseconds: about that of a copy. */
+const DELIVERY_NS = 100
+
+/** What the stages of all egresses share. */
+export class StageMachinery {
+  readonly finisher: Finisher
+  readonly merger: Merger
+
+  /** `flushWrites` completes everything that ports were given. */
+  constructor(counters: Float64Array, flushWrites: () => void) {
+    this.finisher = new Finisher(counters, flushWrites)
+    this.merger = new Merger(counters, flushWrites)
+  }
+
+  close(): void {
+    this.finisher.close()
+    this.merger.close()
+  }
+}
+
+export class Egress {
+  readonly port: EnginePort
+  readonly deliveryNs: number
+  /** TUN_F_* bits that the port can be given. */
+  txOffloads = 0
+  /** L2 bytes of the longest frame. */
+  lengthMax: number = NO_LIMIT
+  /** Some frame of the current list needs what the port lacks. */
+  isShort = false
+  plain: FrameTaker
+  merging: FrameTaker
+  finishing: FrameTaker
+  readonly #machinery: StageMachinery
+
+  constructor(port: EnginePort, machinery: StageMachinery) {
+    this.port = port
+    this.deliveryNs = port.deliveryNs ?? DELIVERY_NS
+    this.plain = port
+    this.merging = port
+    this.finishing = port
+    this.#machinery = machinery
+    this.setTxOffloads(port.txOffloads)
+  }
+
+  /** 0: no limit. */
+  setMtu(mtu: number): void {
+    this.lengthMax = mtu === 0 ? NO_LIMIT : mtu + L2_OVERHEAD
+  }
+
+  /** What the port can be given has changed: its guest has negotiated. */
+  setTxOffloads(txOffloads: number): void {
+    this.txOffloads = txOffloads
+    this.#compose()
+  }
+
+  #compose(): void {
+    const { port, txOffloads } = this
+    const { finisher, merger } = this.#machinery
+    this.plain = port
+    this.finishing = new FinishStage(finisher, port, port.index, txOffloads)
+    const takesTso = (txOffloads & TSO) !== 0
+    this.merging = takesTso ? new MergeStage(merger, port, port.index, txOffloads) : port
+  }
+}

@@ -1,0 +1,170 @@
+/**
+ * The headers of a burst's frames, for whoever has to know more of a frame than its first 16 bytes: copied
+ * out of wherever the frames lie, those that are asked for by one call, and looked through once.
+ *
+ *     want(k, length), want(...) ... read()        bytes, from at(k) on        parse(k) -> of(k)        flowHash(k)
+ *
+ * Each byte is read once in the life of the burst, whoever asks (the check of a driver's vnet_hdrs, the
+ * stages of every egress, steering): a guest that changes its frame meanwhile changes nothing here, and what
+ * one has checked is what the next one uses. Frames that nobody asks for cost nothing.
+ *
+ * There is a record for each frame, made once: what is found in a frame is looked at together.
+ */
+import { flowHash } from '../wire/flow-hash.ts'
+import { Headers, HEADERS_MAX } from '../wire/headers.ts'
+import { isAsSaid, isTunnelled } from '../wire/vnet-hdr.ts'
+import type { Burst } from './burst.ts'
+import { CopyProgram } from './copy-program.ts'
+import { ownAll } from './own-all.ts'
+import { Window } from './window.ts'
+
+/** Bytes that are enough to tell flows apart: two tags, IPv6 with a few extension headers, ports. */
+export const FLOW_HEADERS_MAX = 128
+/** What is known of a frame of which some bytes were read: bits, added to the number of the burst. */
+const PARSED = 1
+const FOUND = 2
+const HASHED = 4
+/** From the number of a burst to that of the next one. */
+const BURST_STEP = 8
+const BURSTS_MAX = 0x3fff_0000
+
+export class FrameHeaders {
+  /** Of all frames: at most HEADERS_MAX bytes of each. */
+  readonly bytes: Uint8Array
+  readonly #burst: Burst
+  readonly #window: Window
+  readonly #copies: CopyProgram
+  /** By frame; less than #now: nothing. */
+  readonly #known: Int32Array
+  /** By frame of which something is known: bytes that were read. */
+  readonly #length: Int32Array
+  readonly #found: Headers[]
+  readonly #hash: Int32Array
+  /** Number of the burst: what was known before is forgotten without being touched. */
+  #now = BURST_STEP
+
+  /** Of a burst of at most `frames` frames. */
+  constructor(burst: Burst, frames: number) {
+    this.#burst = burst
+    const made = ownAll((own) => ({
+      window: own(Window.map(frames * HEADERS_MAX)),
+      copies: own(new CopyProgram()),
+    }))
+    this.#window = made.window
+    this.#copies = made.copies
+    this.bytes = new Uint8Array(made.window.buffer)
+    this.#known = new Int32Array(frames)
+    this.#length = new Int32Array(frames)
+    this.#found = Array.from({ length: frames }, () => new Headers())
+    this.#hash = new Int32Array(frames)
+  }
+
+  /** Other frames come. @hot */
+  forget(): void {
+    this.#now += BURST_STEP
+    if (this.#now < BURSTS_MAX) return
+    this.#known.fill(0)
+    this.#now = BURST_STEP
+  }
+
+  /** Frame k becomes frame `to`, which is one no more. @hot */
+  move(k: number, to: number): void {
+    const known = this.#known[k]
+    this.#known[to] = known
+    if (known < this.#now) return
+    this.bytes.copyWithin(to * HEADERS_MAX, k * HEADERS_MAX, (k + 1) * HEADERS_MAX)
+    this.#length[to] = this.#length[k]
+    this.#hash[to] = this.#hash[k]
+    const found = this.#found[k]
+    this.#found[k] = this.#found[to]
+    this.#found[to] = found
+  }
+
+  /** Asks for the first `length` bytes of frame k, HEADERS_MAX at most; they are there after `read`. @hot */
+  want(k: number, length: number): void {
+    const burst = this.#burst
+    const whole = burst.length[k]
+    const wanted = whole < length ? whole : length
+    const at = k * HEADERS_MAX
+    if (this.#known[k] < this.#now) {
+      this.#known[k] = this.#now
+      this.#length[k] = wanted
+      this.#copies.addFrame(burst, k, this.#window.id, at, wanted)
+      return
+    }
+    const read = this.#length[k]
+    if (wanted <= read) return
+    this.#length[k] = wanted
+    this.#copies.addPart(burst, k, read, this.#window.id, at + read, wanted - read)
+  }
+
+  /** Copies what was asked for. @hot */
+  read(): void {
+    this.#copies.run()
+  }
+
+  /** Where in `bytes` frame k starts. @hot */
+  at(k: number): number {
+    return k * HEADERS_MAX
+  }
+
+  /** How much of it is there. @hot */
+  available(k: number): number {
+    return this.#length[k]
+  }
+
+  /**
+   * Looks for TCP or UDP in frame k, of which HEADERS_MAX bytes were asked for: inside the tunnel, if its
+   * vnet_hdr says that there is one. True: `of` says where all of its headers are. False: there is none, or
+   * it is a fragment, or cut off.
+   * @hot
+   */
+  parse(k: number): boolean {
+    const known = this.#known[k]
+    if ((known & PARSED) !== 0) return (known & FOUND) !== 0
+    const { gso, tunnel } = this.#burst
+    const headers = this.#found[k]
+    const at = k * HEADERS_MAX
+    const available = this.#length[k]
+    const isFound = isTunnelled(gso[k])
+      ? headers.parseTunnelled(this.bytes, at, available, tunnel[k] & 0xffff, tunnel[k] >>> 16)
+      : headers.parse(this.bytes, at, available)
+    this.#known[k] = known | (isFound ? PARSED | FOUND : PARSED)
+    return isFound
+  }
+
+  /** The same for a GSO frame; also false: it is not what its vnet_hdr says. @hot */
+  parseGso(k: number): boolean {
+    return this.parse(k) && isAsSaid(this.#burst.gso[k], this.#found[k])
+  }
+
+  /** What `parse` found in frame k. @hot */
+  of(k: number): Headers {
+    return this.#found[k]
+  }
+
+  /**
+   * The hash of its flow; see wire/flow-hash.ts. FLOW_HEADERS_MAX bytes were asked for; more that are there
+   * make no difference.
+   * @hot
+   */
+  flowHash(k: number): number {
+    const known = this.#known[k]
+    if ((known & HASHED) !== 0) return this.#hash[k]
+    const hash = flowHash(this.bytes, k * HEADERS_MAX, this.flowLength(k))
+    this.#known[k] = known | HASHED
+    this.#hash[k] = hash
+    return hash
+  }
+
+  /** Bytes of it that tell its flow. @hot */
+  flowLength(k: number): number {
+    const length = this.#length[k]
+    return length < FLOW_HEADERS_MAX ? length : FLOW_HEADERS_MAX
+  }
+
+  close(): void {
+    this.#copies.close()
+    this.#window.unmap()
+  }
+}
