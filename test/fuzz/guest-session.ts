@@ -11,6 +11,7 @@ import { CopyProgram } from '../../src/mem/copy-program.ts'
 import { Window } from '../../src/mem/window.ts'
 import { EventSignals } from '../../src/native/event-signals.ts'
 import { shim } from '../../src/native/shim.ts'
+import type { EngineServices } from '../../src/port/contract.ts'
 import { VirtioPort } from '../../src/port/virtio/engine.ts'
 import { VirtioScratch } from '../../src/port/virtio/scratch.ts'
 import { COUNTERS_STRIDE } from '../../src/stats/counters.ts'
@@ -113,31 +114,24 @@ for (let k = 0; k < 4; k++) {
   sent.length[k] = 60 + 400 * k
 }
 
+/** What a session asks of a guest's port. */
+const ASKED: ReadonlySet<string> = new Set<VirtioCall['do']>([
+  'negotiate',
+  'memory',
+  'start',
+  'stop',
+  'enable',
+  'call',
+  'kick',
+  'queue-log',
+  'log',
+  'reset',
+])
+const services = { txOffloadsChanged: () => undefined } as unknown as EngineServices
+
 function callPort(call: VirtioCall): unknown {
-  switch (call.do) {
-    case 'negotiate':
-      return port.negotiate(call.negotiated)
-    case 'memory':
-      return port.setMemory(call.regions)
-    case 'start':
-      return port.startQueue(call.queue, call.setup)
-    case 'stop':
-      return port.stopQueue(call.queue)
-    case 'enable':
-      return port.enableQueue(call.queue, call.isEnabled)
-    case 'call':
-      return port.setCall(call.queue, call.fd)
-    case 'kick':
-      return port.setKick(call.queue, call.fd)
-    case 'queue-log':
-      return port.setQueueLog(call.queue, call.logAddress)
-    case 'log':
-      return port.setLog(call.window)
-    case 'reset':
-      return port.reset()
-    default:
-      throw new Error(`nobody asks a guest's port to ${call.do}`)
-  }
+  if (!ASKED.has(call.do)) throw new Error(`nobody asks a guest's port to ${call.do}`)
+  return port.call(call, services)
 }
 
 /** A turn of the engine: frames out of the guest, frames to it, and what was put is published. */

@@ -9,6 +9,7 @@ import { COPY_ROW_INTS, shim } from '../../native/shim.ts'
 import { ETHER_HEADER_LENGTH } from '../../wire/ethernet.ts'
 import type { MemoryPort } from '../api.ts'
 import type { OpenPort, PortFacts } from '../open-port.ts'
+import { DevicelessPort } from '../deviceless.control.ts'
 import type { MemoryOptions } from '../options.ts'
 import type { MemoryDescription } from './messages.ts'
 import { MemoryRing, RING_SLOTS } from './ring.ts'
@@ -21,17 +22,13 @@ const HEAD_LENGTH = 16
 /** Where the frame of a stage begins. */
 const STAGE_AT = 64
 
-export class MemorySwitchPort implements OpenPort {
-  readonly acceptsPostponedPeer = false
-  readonly hasNoMerging = true
-  readonly queues = 1
-  readonly vnetHdrLength = 0
+export class MemorySwitchPort extends DevicelessPort implements OpenPort {
   readonly txOffloads = 0
-  readonly rxOffloads = 0
   readonly memoryPort: MemoryEndpoint
   readonly description: MemoryDescription
 
   constructor(options: MemoryOptions, wake: () => void) {
+    super()
     const { inward, outward } = MemoryRing.createPair()
     try {
       this.memoryPort = new MemoryEndpoint(options.id, inward, outward, wake)
@@ -44,10 +41,6 @@ export class MemorySwitchPort implements OpenPort {
 
   facts(): PortFacts {
     return {}
-  }
-
-  setCarrier(): void {
-    // Nobody looks.
   }
 
   close(): Promise<void> {

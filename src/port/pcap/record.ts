@@ -2,22 +2,19 @@
 import { CaptureSession } from '../../capture/capture.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import type { OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+import { DevicelessPort } from '../deviceless.control.ts'
 import type { PcapOptions } from '../options.ts'
 import type { RecordDescription } from './messages.ts'
 
-export class RecordSwitchPort implements OpenPort {
-  readonly acceptsPostponedPeer = false
-  readonly hasNoMerging = true
-  readonly queues = 1
-  readonly vnetHdrLength = 0
+export class RecordSwitchPort extends DevicelessPort implements OpenPort {
   readonly txOffloads: number = OFFLOADS_ALL
-  readonly rxOffloads = 0
   readonly description: RecordDescription
   readonly #path: string
   readonly #capture: CaptureSession
   #letGo: () => void = () => undefined
 
   constructor(options: PcapOptions, context: OpenPortContext) {
+    super()
     this.#path = options.record!
     // The engine's recorder is the port itself: it is detached when the port is removed, and not
     // before, also when the disk is full.
@@ -34,10 +31,6 @@ export class RecordSwitchPort implements OpenPort {
 
   facts(): PortFacts {
     return { path: this.#path }
-  }
-
-  setCarrier(): void {
-    // Nobody looks.
   }
 
   /** From now on the file is this port's: what it held before is gone. */

@@ -20,6 +20,7 @@ import { strerror } from '../../abi/strerror.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import { fileRefusal } from '../slow-file.ts'
 import type { EngineAccess, OpenPort, PortFacts } from '../open-port.ts'
+import { DevicelessPort } from '../deviceless.control.ts'
 
 /** Bytes of a file that are copied at once. */
 const CHUNK_LENGTH = 4 * 2 ** 20
@@ -30,13 +31,8 @@ const open = promisify(fs.open)
 const fstat = promisify(fs.fstat)
 const read = promisify(fs.read)
 
-export class ReplaySwitchPort implements OpenPort {
-  readonly acceptsPostponedPeer = false
-  readonly hasNoMerging = true
-  readonly queues = 1
-  readonly vnetHdrLength = 0
+export class ReplaySwitchPort extends DevicelessPort implements OpenPort {
   readonly txOffloads: number = OFFLOADS_ALL
-  readonly rxOffloads = 0
   readonly description: ReplayDescription
   readonly #path: string
   readonly #fd: number
@@ -50,6 +46,7 @@ export class ReplaySwitchPort implements OpenPort {
     release: () => void,
     description: ReplayDescription,
   ) {
+    super()
     this.#path = path
     this.#fd = fd
     this.#release = release
@@ -96,10 +93,6 @@ export class ReplaySwitchPort implements OpenPort {
 
   facts(): PortFacts {
     return { path: this.#path }
-  }
-
-  setCarrier(): void {
-    // Nobody looks.
   }
 
   close(): Promise<void> {
