@@ -1,6 +1,6 @@
 /**
  * What a value may be, said once as data: an option of a port, a key of the config file, an argument of a
- * command. Static types, JSON Schema (`json-schema.ts`), readers (`read-option.ts`, `read-arguments.ts`)
+ * command. Static types, JSON Schema (`json-schema.ts`), readers (`read-option.ts`, `control/arguments.ts`)
  * and the references in Markdown come from it.
  *
  * A definition is a literal with `as const`, from which TypeScript has the static type by `StaticOf`.

@@ -124,7 +124,12 @@ export class Lab implements AsyncDisposable {
     const command = [cli, 'run', '--io', IO, '--control', control, ...args]
     const process = this.background(node, command, env)
     const ready = /framepump: ready \(control (.*)\)/
-    await until('the daemon is ready', () => ready.test(process.stderr) || !process.isRunning)
+    await until(
+      'the daemon is ready',
+      () => ready.test(process.stderr) || !process.isRunning,
+    ).catch((error: Error) => {
+      throw new Error(`${error.message}, which says: ${process.stderr}`)
+    })
     if (!process.isRunning) throw new Error(`daemon ended: ${process.stderr}`)
     const daemon = new Daemon(ready.exec(process.stderr)![1], process)
     this.#clients.push(await daemon.connect())
