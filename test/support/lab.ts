@@ -14,6 +14,8 @@ import { Background, sh, until } from './processes.ts'
 
 export const ROOT: string = fileURLToPath(new URL('../..', import.meta.url))
 export const CLI: string = join(ROOT, 'dist/cli/main.js')
+/** Beside an emulated guest on two cores even the start of a daemon takes its time. */
+const READY_MS = 60_000
 /** The tier that this run of the suite tests; the command line's own choice when not set. */
 export const IO: string = process.env['FRAMEPUMP_TEST_IO'] ?? 'auto'
 export const IFNAME = 'x0'
@@ -127,6 +129,7 @@ export class Lab implements AsyncDisposable {
     await until(
       'the daemon is ready',
       () => ready.test(process.stderr) || !process.isRunning,
+      READY_MS,
     ).catch((error: Error) => {
       throw new Error(`${error.message}, which says: ${process.stderr}`)
     })
