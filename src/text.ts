@@ -2,6 +2,14 @@
 import { strerror } from './abi/strerror.ts'
 import { ConfigErrors, FramepumpError } from './errors.ts'
 
+/** debug: what each step was; info: what changed; warning: what is wrong and goes on; error: what does not. */
+export type LogLevel = 'debug' | 'info' | 'warning' | 'error'
+
+export type LogFormat = 'text' | 'json' | 'journald'
+
+/** A line of the log; without a level it is `info`. */
+export type Log = (message: string, level?: LogLevel) => void
+
 /** `1 port`, `2 ports`, `0 ports`. */
 export function counted(count: number, noun: string, plural: string = `${noun}s`): string {
   return `${count} ${count === 1 ? noun : plural}`

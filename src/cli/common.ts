@@ -30,12 +30,19 @@ export function packageVersion(): string {
   return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
 }
 
+let writeErrorLine = (line: string): void => void process.stderr.write(`${printable(line)}\n`)
+
+/** From now on what `reportError` says is part of a log. */
+export function writeErrorsTo(write: (line: string) => void): void {
+  writeErrorLine = write
+}
+
 /** Says what failed, each error in one line, and which exit code it is. */
 export function reportError(error: unknown): number {
   const errors = error instanceof ConfigErrors ? error.errors : [error]
   for (const one of errors) {
     const hint = isOutOfFiles(one) ? ` (${OPEN_FILES_HINT})` : ''
-    process.stderr.write(`${printable(`framepump: ${explain(one)}${hint}`)}\n`)
+    writeErrorLine(`framepump: ${explain(one)}${hint}`)
   }
   if (!(error instanceof FramepumpError)) {
     if (error instanceof Error && process.env['FRAMEPUMP_DEBUG'] !== undefined) {

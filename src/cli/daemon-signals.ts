@@ -2,6 +2,7 @@
 import { CLOSE_MS, endNow, endWithin } from './deadline.ts'
 import type { CaughtSignal } from './signals.ts'
 import { receiveSignals } from './signals.ts'
+import type { Log } from '../text.ts'
 
 /** One order to end may come as several signals: to the process and to its group, from a terminal and from npm. */
 const SAME_ORDER_MS = 250
@@ -11,7 +12,7 @@ export class DaemonSignals {
   readonly ending: AbortSignal
   /** Its name. */
   readonly ended: Promise<CaughtSignal>
-  readonly #log: (message: string) => void
+  readonly #log: Log
   readonly #abort: AbortController = new AbortController()
   #endingAtMs = 0
   #reload: (() => void) | undefined
@@ -19,7 +20,7 @@ export class DaemonSignals {
   /** Told once each, however often they come. */
   readonly #ignored = new Set<CaughtSignal>()
 
-  constructor(log: (message: string) => void) {
+  constructor(log: Log) {
     this.#log = log
     this.ending = this.#abort.signal
     this.ended = new Promise((resolve) => {

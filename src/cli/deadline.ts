@@ -2,6 +2,7 @@
 import { writeSync } from 'node:fs'
 import { shim } from '../native/shim.ts'
 import { EXIT_FAILED } from './common.ts'
+import { formatLine } from './logging.ts'
 
 /** For closing everything, after a signal or `quit`: scripts run, devices get their shape back. */
 export const CLOSE_MS = 5000
@@ -18,7 +19,7 @@ export function endWithin(ms: number, what: string): void {
 
 /** Ends the process: exit hooks remove sockets' files, and nobody waits for a thread. */
 export function endNow(reason: string): never {
-  const line = `framepump: forced end: ${reason}\n`
+  const line = `${formatLine(`framepump: forced end: ${reason}`, 'error')}\n`
   // A reader that does not read must not stop us now.
   if ((shim.poll(STDERR, POLLOUT, 0) & POLLOUT) !== 0) {
     try {

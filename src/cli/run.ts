@@ -11,11 +11,13 @@ import { Privileges } from '../daemon/privileges.ts'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { SwitchOptions } from '../switch/api.ts'
+import type { Log, LogFormat, LogLevel } from '../text.ts'
 import { counted, explain, nearest } from '../text.ts'
-import { defaultControlPath, EXIT_FAILED, packageVersion } from './common.ts'
+import { defaultControlPath, EXIT_FAILED, packageVersion, reportError } from './common.ts'
 import { DaemonSignals } from './daemon-signals.ts'
 import { CLOSE_MS, endWithin, FAILED_CLOSE_MS } from './deadline.ts'
 import { endLog, openLog, writeLogLine } from './logging.ts'
+import { WaitFd } from './wait-fd.ts'
 
 export interface RunOptions {
   readonly config?: string
@@ -27,6 +29,9 @@ export interface RunOptions {
   readonly check?: boolean
   readonly user?: string
   readonly privileges?: PrivilegeMode
+  readonly logLevel?: LogLevel
+  readonly logFormat?: LogFormat
+  readonly waitFd?: number
 }
 
 export async function run(options: RunOptions): Promise<number> {
@@ -40,6 +45,8 @@ export async function run(options: RunOptions): Promise<number> {
       },
     )
   }
+  // First of all: what is opened from here on could get its number.
+  const waitFd = options.waitFd === undefined ? undefined : WaitFd.take(options.waitFd)
   const read = (): Config => merge(options)
   const config = read()
   if (options.check === true) {
@@ -48,11 +55,16 @@ export async function run(options: RunOptions): Promise<number> {
     return 0
   }
   const controlPath = options.control ?? config.control ?? defaultControlPath()
-  const log = await openLog()
+  const log = await openLog({
+    level: options.logLevel ?? config.logLevel,
+    format: options.logFormat ?? config.logFormat,
+  })
   // Sockets, stored state and captures are nobody else's business.
   process.umask(0o077)
   try {
-    return await runDaemon(options, config, controlPath, log, read)
+    return await runDaemon(options, config, controlPath, log, read, waitFd)
+  } catch (error) {
+    return reportError(error)
   } finally {
     endLog()
   }
@@ -62,8 +74,9 @@ async function runDaemon(
   options: RunOptions,
   config: Config,
   controlPath: string,
-  log: (message: string) => void,
+  log: Log,
   read: () => Config,
+  waitFd: WaitFd | undefined,
 ): Promise<number> {
   const [major, minor, micro] = packageVersion().split('.').map(Number)
   const signals = new DaemonSignals(log)
@@ -96,8 +109,9 @@ async function runDaemon(
   }
   isReady = true
   writeLogLine(`framepump: ready (control ${daemon.controlPath})`)
+  waitFd?.ready()
   signals.onReload(() => {
-    daemon.reload().catch((error) => log(`config: not reloaded error="${explain(error)}"`))
+    daemon.reload().catch((error) => log(`config: not reloaded error="${explain(error)}"`, 'error'))
   })
   const reason = await Promise.race([daemon.ended, signals.ended])
   log(`switch: stopping reason=${reason === true ? 'quit' : reason === false ? 'failure' : reason}`)

@@ -2,12 +2,10 @@
 import { ControlClient } from '../control/client.ts'
 import type { PortInfo, SwitchCounters } from '../switch/api.ts'
 import { printableJson } from '../switch/printable.ts'
+import type { ShowSubject } from './commands.ts'
 import { defaultControlPath } from './common.ts'
 import { hasReader, write } from './output.ts'
 import { formatRows, formatTable, widthsOf } from './table.ts'
-
-export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads', 'privileges'] as const
-export type ShowSubject = (typeof SHOW_SUBJECTS)[number]
 
 type Rows = readonly (readonly string[])[]
 

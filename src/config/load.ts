@@ -11,6 +11,7 @@ import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { fileScalar, toJsonSchema } from '../schema/json-schema.ts'
 import type { GroupAddresses, IoTierName, Pace } from '../switch/api.ts'
+import type { LogFormat, LogLevel } from '../text.ts'
 import { counted, nearest, systemReason } from '../text.ts'
 import { isText, portOptionsFromObject } from './port-options.ts'
 import type { PrivilegeSettings } from './privileges.ts'
@@ -29,6 +30,8 @@ export interface Config {
   readonly stateDir?: string
   readonly pace?: Pace
   readonly io?: 'auto' | IoTierName
+  readonly logLevel?: LogLevel
+  readonly logFormat?: LogFormat
   readonly macAgingS?: number
   readonly macTableSize?: number
   readonly groupAddresses?: GroupAddresses
@@ -265,6 +268,8 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
     ...(raw['state-dir'] === undefined ? {} : { stateDir: raw['state-dir'] }),
     ...(raw.pace === undefined ? {} : { pace: raw.pace }),
     ...(raw.io === undefined ? {} : { io: raw.io }),
+    ...(raw['log-level'] === undefined ? {} : { logLevel: raw['log-level'] }),
+    ...(raw['log-format'] === undefined ? {} : { logFormat: raw['log-format'] }),
     ...(macAgingS === undefined ? {} : { macAgingS }),
     ...(macTableSize === undefined ? {} : { macTableSize }),
     ...(groupAddresses === undefined ? {} : { groupAddresses }),

@@ -37,6 +37,19 @@ const KEYS = {
     default: 'auto',
     description: 'Tier of TAP input and output; `auto`: the one that is faster here.',
   },
+  'log-level': {
+    kind: 'choice',
+    values: ['debug', 'info', 'warning', 'error'],
+    default: 'info',
+    description: 'What the log has: lines of this level and of those behind it.',
+  },
+  'log-format': {
+    kind: 'choice',
+    values: ['text', 'json', 'journald'],
+    absent: '`journald` when standard error is the journal, else `text`',
+    description:
+      'How a line of the log is written: `json` an object, `journald` with its priority (`<6>`) and without a time.',
+  },
   switch: {
     kind: 'map',
     isNullable: true,

@@ -47,6 +47,8 @@ export class ControlClient {
   #greeted: (() => void) | undefined
   #nextId = 1
   #isClosed = false
+  /** Of its end. */
+  #reason = 'it hung up'
 
   private constructor(path: string, fd: number) {
     this.#path = path
@@ -63,8 +65,11 @@ export class ControlClient {
     this.#socket.on('close', () => this.#ended())
   }
 
-  /** Connects and negotiates. Throws code DAEMON_UNREACHABLE. */
-  static async connect(path: string): Promise<ControlClient> {
+  /**
+   * Connects and negotiates. Throws code DAEMON_UNREACHABLE. Once `deadline` is aborted nothing is waited
+   * for any more, here and in commands.
+   */
+  static async connect(path: string, deadline?: AbortSignal): Promise<ControlClient> {
     const fd = shim.socketUnix(SOCK_STREAM)
     const result = fd < 0 ? fd : await connectInTime(fd, path)
     if (result < 0) {
@@ -72,11 +77,17 @@ export class ControlClient {
       throw unreachable(path, strerror(-result))
     }
     const client = new ControlClient(path, fd)
+    const giveUp = (): void => {
+      client.#reason = 'it does not answer'
+      client.#socket.destroy()
+    }
+    deadline?.addEventListener('abort', giveUp)
+    client.events.once('close', () => deadline?.removeEventListener('abort', giveUp))
     const greeting = new Promise<void>((resolve) => {
       client.#greeted = resolve
     })
     const closed = new Promise<never>((_, reject) => {
-      client.events.once('close', () => reject(unreachable(path, 'it hung up')))
+      client.events.once('close', () => reject(unreachable(path, client.#reason)))
     })
     closed.catch(() => undefined)
     await Promise.race([greeting, closed])
@@ -90,7 +101,7 @@ export class ControlClient {
     args: Readonly<Record<string, unknown>> = {},
     fd?: number,
   ): Promise<unknown> {
-    if (this.#isClosed) return Promise.reject(unreachable(this.#path, 'it hung up'))
+    if (this.#isClosed) return Promise.reject(unreachable(this.#path, this.#reason))
     const id = this.#nextId++
     const text = Buffer.from(`${JSON.stringify({ execute: command, arguments: args, id })}\r\n`)
     return new Promise((resolve, reject) => {
@@ -132,7 +143,7 @@ export class ControlClient {
 
   #ended(): void {
     this.#isClosed = true
-    for (const { reject } of this.#waiting.values()) reject(unreachable(this.#path, 'it hung up'))
+    for (const { reject } of this.#waiting.values()) reject(unreachable(this.#path, this.#reason))
     this.#waiting.clear()
     this.events.emit('close')
   }

@@ -6,12 +6,14 @@ import type { Config } from '../config/load.ts'
 import { makeCommands } from '../control/commands.ts'
 import { EventPace } from '../control/event-pace.ts'
 import type { EventData } from '../control/events.ts'
+import type { ServedCommand } from '../control/server.ts'
 import { ControlServer } from '../control/server.ts'
 import type { ServerVersion } from '../control/session.ts'
 import { FramepumpError, StateError } from '../errors.ts'
 import type { AddPortSettings, LoopInfo, PortInfo, Switch } from '../switch/api.ts'
 import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
+import type { Log, LogLevel } from '../text.ts'
 import { counted, explain } from '../text.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Notify } from './notify.ts'
@@ -19,13 +21,16 @@ import type { Privileges } from './privileges.ts'
 import type { Reloaded } from './running-config.ts'
 import { RunningConfig } from './running-config.ts'
 
+/** What the log has of a client's word for something. */
+const NAME_LENGTH_MAX = 64
+
 export interface DaemonOptions {
   readonly config: Config
   readonly controlPath: string
   /** It waits for the signal to take over from another instance. */
   readonly isIncoming?: boolean
   readonly version: ServerVersion
-  readonly log: (message: string) => void
+  readonly log: Log
   readonly privileges: Privileges
   /** Reads the config anew; absent: there is no config file. */
   readonly reread?: () => Config
@@ -91,7 +96,8 @@ export class Daemon {
         },
       })
       const { controlPath, version } = options
-      this.#server = new ControlServer(controlPath, commands, version, isIncoming, (error) =>
+      const told = withLog(commands, options.log)
+      this.#server = new ControlServer(controlPath, told, version, isIncoming, (error) =>
         this.#failed(error),
       )
     } catch (error) {
@@ -192,7 +198,10 @@ export class Daemon {
       this.#server.takePath()
     } catch (error) {
       // It runs, and can still be reached where it was.
-      this.#options.log(`control: stays at ${this.#server.path} error="${explain(error)}"`)
+      this.#options.log(
+        `control: stays at ${this.#server.path} error="${explain(error)}"`,
+        'warning',
+      )
     }
   }
 
@@ -222,7 +231,7 @@ export class Daemon {
     const { events } = this.switch
     const { notify } = this.#options
     events.on('port-added', (info: PortInfo) => {
-      log(`${info.type} ${info.id}: ${describeOpening(info)}`)
+      log(`${info.type} ${info.id}: ${describeOpening(info)}`, levelOf(info))
       this.#server.sendEvent('PORT_ADDED', { id: info.id })
       notify?.changed()
     })
@@ -234,7 +243,7 @@ export class Daemon {
     })
     events.on('port-changed', (info: PortInfo) => {
       const error = info.error === undefined ? '' : ` error="${info.error}"`
-      log(`${info.type} ${info.id}: state=${info.state}${error}`)
+      log(`${info.type} ${info.id}: state=${info.state}${error}`, levelOf(info))
       this.#linkChanges.say(info.id, {
         id: info.id,
         state: info.state,
@@ -249,7 +258,7 @@ export class Daemon {
   }
 
   #failed(error: Error): void {
-    this.#options.log(`switch: failed error="${explain(error)}"`)
+    this.#options.log(`switch: failed error="${explain(error)}"`, 'error')
     this.#options.failing?.(error)
     this.#options.notify?.stopping(error)
     this.#end(false)
@@ -276,6 +285,36 @@ function switchOptions(config: Config): Parameters<typeof createSwitch>[0] {
     ...(groupAddresses === undefined ? {} : { groupAddresses }),
     ...(stateDir === undefined ? {} : { stateDirectory: stateDir }),
   }
+}
+
+/** Each command is a line at level debug: what a client asked for, and how long it took. */
+function withLog(
+  commands: ReadonlyMap<string, ServedCommand>,
+  log: Log,
+): ReadonlyMap<string, ServedCommand> {
+  const entries = [...commands].map(([name, served]) => {
+    const run: ServedCommand['run'] = async (args, session) => {
+      const start = performance.now()
+      let end = ''
+      try {
+        return await served.run(args, session)
+      } catch (error) {
+        end = ` error="${explain(error)}"`
+        throw error
+      } finally {
+        const ms = (performance.now() - start).toFixed(1)
+        const subject = args['id'] ?? args['name']
+        const of = typeof subject === 'string' ? ` id=${subject.slice(0, NAME_LENGTH_MAX)}` : ''
+        log(`control: ${name}${of} ms=${ms}${end}`, 'debug')
+      }
+    }
+    return [name, { ...served, run }] as const
+  })
+  return new Map(entries)
+}
+
+function levelOf({ state }: PortInfo): LogLevel {
+  return state === 'failed' ? 'error' : 'info'
 }
 
 function describeOpening(info: PortInfo): string {

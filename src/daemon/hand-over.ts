@@ -3,6 +3,7 @@ import { lchownSync, lstatSync, readdirSync } from 'node:fs'
 import type { Stats } from 'node:fs'
 import { join } from 'node:path'
 import { SysError } from '../errors.ts'
+import type { Log } from '../text.ts'
 import { systemReason } from '../text.ts'
 import type { Identity } from './users.ts'
 
@@ -19,12 +20,7 @@ export const isState: IsOurs = (name, entry) =>
  * A directory of root's that nobody else may enter becomes the user's, with what is in it: only when
  * nothing but ours is, so that a control socket in somebody's home gives nothing away. Else it stays as it is.
  */
-export function handOver(
-  directory: string,
-  identity: Identity,
-  isOurs: IsOurs,
-  log: (message: string) => void,
-): void {
+export function handOver(directory: string, identity: Identity, isOurs: IsOurs, log: Log): void {
   try {
     const found = lstatSync(directory)
     // What others may enter is not ours alone; nor is it in the user's way.
@@ -35,7 +31,7 @@ export function handOver(
       return entry.uid !== 0 || !isOurs(name, entry)
     })
     if (other !== undefined) {
-      log(`privileges: ${directory} stays root's because="it has ${other.name}"`)
+      log(`privileges: ${directory} stays root's because="it has ${other.name}"`, 'warning')
       return
     }
     for (const { path } of entries) lchownSync(path, identity.uid, identity.gid)

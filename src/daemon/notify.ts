@@ -11,6 +11,7 @@ import { EAGAIN } from '../abi/errno.ts'
 import { strerror } from '../abi/strerror.ts'
 import { shim } from '../native/shim.ts'
 import { printable } from '../switch/printable.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 
 const SOCK_DGRAM = 2
@@ -29,7 +30,7 @@ export interface NotifyEnvironment {
 
 export class Notify {
   readonly #address: string
-  readonly #log: (message: string) => void
+  readonly #log: Log
   /** Half of what the manager waits; undefined: it does not watch. */
   readonly #watchdogMs: number | undefined
   readonly #fd: number
@@ -42,12 +43,7 @@ export class Notify {
   #reloads = 0
   #isStopping = false
 
-  private constructor(
-    address: string,
-    watchdogMs: number | undefined,
-    fd: number,
-    log: (message: string) => void,
-  ) {
+  private constructor(address: string, watchdogMs: number | undefined, fd: number, log: Log) {
     this.#address = address
     this.#watchdogMs = watchdogMs
     this.#fd = fd
@@ -58,19 +54,22 @@ export class Notify {
    * The manager's socket, if there is one. Its variables go from the environment: programs that the
    * daemon starts are not the service.
    */
-  static open(log: (message: string) => void): Notify | undefined {
+  static open(log: Log): Notify | undefined {
     const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = process.env as NotifyEnvironment
     for (const name of ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']) {
       Reflect.deleteProperty(process.env, name)
     }
     if (NOTIFY_SOCKET === undefined || NOTIFY_SOCKET === '') return undefined
     if (!/^[/@]./.test(NOTIFY_SOCKET)) {
-      log(`notify: NOTIFY_SOCKET is neither a path nor @NAME, and not used: "${NOTIFY_SOCKET}"`)
+      log(
+        `notify: NOTIFY_SOCKET is neither a path nor @NAME, and not used: "${NOTIFY_SOCKET}"`,
+        'warning',
+      )
       return undefined
     }
     const fd = shim.socketUnix(SOCK_DGRAM)
     if (fd < 0) {
-      log(`notify: no socket error="${strerror(-fd)}"`)
+      log(`notify: no socket error="${strerror(-fd)}"`, 'warning')
       return undefined
     }
     const watchdogMs = watchdogInterval({ WATCHDOG_USEC, WATCHDOG_PID }, process.pid)
@@ -174,13 +173,14 @@ export class Notify {
     }
     if (sent === -EAGAIN) return false
     if (sent < 0 && !this.#isFailing) {
-      this.#log(`notify: ${this.#address} error="${strerror(-sent)}"`)
+      this.#log(`notify: ${this.#address} error="${strerror(-sent)}"`, 'warning')
     }
     this.#isFailing = sent < 0
     return true
   }
 
   #sendNow(message: string): number {
+    this.#log(`notify: sends ${message.replaceAll('\n', ' ')}`, 'debug')
     const bytes = Buffer.from(message)
     return shim.sendMsg(this.#fd, bytes, 0, bytes.length, null, 0, 0)
   }

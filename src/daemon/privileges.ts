@@ -25,6 +25,7 @@ import type { PortOptions } from '../port/options.ts'
 import { becomeUser, holdCapabilities, installFilter } from './give-up.ts'
 import { handOver, isSocket, isState } from './hand-over.ts'
 import { findIdentity, groupName, userName } from './users.ts'
+import type { Log } from '../text.ts'
 
 const S_ISUID = 0o4000
 
@@ -64,7 +65,7 @@ export class Privileges {
   /** What was asked for and cannot be had is an error. */
   readonly #isAsked: boolean
   readonly #mode: PrivilegeMode
-  readonly #log: (message: string) => void
+  readonly #log: Log
   /** Capabilities that the daemon had at its start. */
   readonly #atStart: bigint
   #isLocked = false
@@ -72,11 +73,7 @@ export class Privileges {
   #isHeld = false
   #reason: string | undefined
 
-  private constructor(
-    settings: PrivilegeSettings | undefined,
-    atStart: bigint,
-    log: (message: string) => void,
-  ) {
+  private constructor(settings: PrivilegeSettings | undefined, atStart: bigint, log: Log) {
     this.#settings = settings ?? {}
     this.#isAsked = settings !== undefined
     this.#mode = settings?.mode ?? 'on'
@@ -91,7 +88,7 @@ export class Privileges {
   static begin(
     privileges: PrivilegeSettings | undefined,
     directories: { readonly control: string; readonly state: string | undefined },
-    log: (message: string) => void,
+    log: Log,
   ): Privileges {
     const atStart = permittedCapabilities()
     if (privileges?.user !== undefined && privileges.mode !== 'off') {
@@ -207,6 +204,7 @@ export class Privileges {
     this.#log(
       `privileges: mode=${mode} user=${user} capabilities=${capabilities.join(',') || 'none'}` +
         ` seccomp=${seccomp ? 'on' : 'off'} scripts=${scripts ? 'on' : 'off'}${because}`,
+      reason === undefined ? 'info' : 'warning',
     )
   }
 

@@ -11,6 +11,7 @@ import { planChanges } from '../config/diff.ts'
 import type { Config } from '../config/load.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Switch, SwitchSettings } from '../switch/api.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 
 /** Settings that only a restart changes, with their names in the file. */
@@ -18,6 +19,8 @@ const FIXED_SETTINGS = {
   control: 'control',
   stateDir: 'state-dir',
   io: 'io',
+  logLevel: 'log-level',
+  logFormat: 'log-format',
   macTableSize: 'mac-table-size',
   privileges: 'privileges',
 } as const
@@ -46,7 +49,7 @@ export interface RunningConfigContext {
   addPort(options: PortOptions): Promise<unknown>
   /** `keys`: the options that differ. */
   changePort(options: PortOptions, keys: readonly string[]): Promise<unknown>
-  readonly log: (message: string) => void
+  readonly log: Log
   /** Aborted: no further action is begun. */
   readonly signal: AbortSignal | undefined
 }
@@ -78,7 +81,8 @@ export class RunningConfig {
       const { log } = this.#context
       const wanted = read()
       const restart = differing(FIXED_SETTINGS, this.#config, wanted)
-      for (const key of restart) log(`config: ${key} changed: takes effect at the next start`)
+      for (const key of restart)
+        log(`config: ${key} changed: takes effect at the next start`, 'warning')
       const plan = this.#plan(wanted)
       await this.#apply(plan, wanted)
       log(`config: reloaded actions=${plan.length}`)
@@ -190,9 +194,9 @@ export class RunningConfig {
       await sw.release([...peers.keys()].filter((id) => before.has(id) && !isLacking(id)))
       const held = sw.ports().flatMap((port) => (port.held === true ? [port.id] : []))
       const waiting = held.length === 0 ? '' : ` held=${held.join(',')}`
-      log(`config: stopped at="${describeAction(step)}"${waiting}`)
+      log(`config: stopped at="${describeAction(step)}"${waiting}`, 'warning')
     } catch (error) {
-      log(`config: stopped at="${describeAction(step)}" error="${explain(error)}"`)
+      log(`config: stopped at="${describeAction(step)}" error="${explain(error)}"`, 'error')
     }
   }
 }

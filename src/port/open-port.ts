@@ -12,6 +12,7 @@ import type { PortSchema } from './port-schema.ts'
 import type { PostponedForm } from './postponed.control.ts'
 import type { FollowingTap } from './shape.ts'
 import type { MemoryPort, VirtioNetPort } from './api.ts'
+import type { Log } from '../text.ts'
 
 /** Facts for PortInfo that differ by kind. */
 export interface PortFacts {
@@ -115,7 +116,7 @@ export interface EngineAccess {
 
 export interface OpenPortContext {
   readonly given: ReadonlyMap<string, number>
-  readonly log: (message: string) => void
+  readonly log: Log
   readonly wake: () => void
   /** For eventfds of a front-end. */
   readonly signals: EventSignals

@@ -65,7 +65,7 @@ export class PostponedSwitchPort implements OpenPort {
       const failure = error instanceof Error ? error : new FramepumpError('ENGINE', String(error))
       failure.message = `${type} ${id}${at}: ${failure.message}`
       this.error = failure.message
-      context.log(`${explain(failure)}: postponed again`)
+      context.log(`${explain(failure)}: postponed again`, 'error')
       throw failure
     }
   }

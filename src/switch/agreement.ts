@@ -2,6 +2,7 @@
 import type { EngineClient } from '../engine/client.ts'
 import type { OpenPort } from '../port/open-port.ts'
 import type { FollowingTap, ShapedTap, TapShape } from '../port/shape.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import { agree } from './agree.ts'
 import type { AgreementAction } from './agree.ts'
@@ -21,14 +22,14 @@ export interface AgreementParty {
 export class Agreement {
   readonly #engine: Pick<EngineClient, 'request'>
   readonly #ports: () => readonly AgreementParty[]
-  readonly #log: (message: string) => void
+  readonly #log: Log
   #settling: NodeJS.Timeout | undefined
   #isClosed = false
 
   constructor(
     engine: Pick<EngineClient, 'request'>,
     ports: () => readonly AgreementParty[],
-    log: (message: string) => void,
+    log: Log,
   ) {
     this.#engine = engine
     this.#ports = ports
@@ -66,7 +67,7 @@ export class Agreement {
         now,
       )
     } catch (error) {
-      this.#log(explain(error))
+      this.#log(explain(error), 'error')
     }
   }
 
@@ -82,7 +83,7 @@ export class Agreement {
         const { port, isMerging } = action
         this.#engine
           .request({ op: 'set-merging', port, isMerging })
-          .catch((error) => this.#log(explain(error)))
+          .catch((error) => this.#log(explain(error), 'error'))
       }
     }
     await Promise.all(answers)
@@ -110,7 +111,7 @@ export class Agreement {
   }
 
   #tell(tap: FollowingTap, failure: string): void {
-    if (failure !== '' && failure !== tap.failure) this.#log(failure)
+    if (failure !== '' && failure !== tap.failure) this.#log(failure, 'warning')
     tap.failure = failure
   }
 }

@@ -16,6 +16,7 @@ import { shim } from '../native/shim.ts'
 import type { LinkInfo } from '../port/interface/link.ts'
 import { changedLinks, indexRequest, parseAnswer } from '../port/interface/link.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import type { KernelCounters, SwitchEvents } from './api.ts'
 import type { EngineClient } from '../engine/client.ts'
@@ -51,7 +52,7 @@ interface Watched {
 export class LinkWatcher {
   readonly #engine: Pick<EngineClient, 'request' | 'counters'>
   readonly #events: EventEmitter<SwitchEvents>
-  readonly #log: (message: string) => void
+  readonly #log: Log
   readonly #namespaces = new Map<string, Namespace>()
   readonly #ports = new Map<PortEntry, Watched>()
   readonly #data = new Uint8Array(MESSAGES_LENGTH)
@@ -68,7 +69,7 @@ export class LinkWatcher {
   constructor(
     engine: Pick<EngineClient, 'request' | 'counters'>,
     events: EventEmitter<SwitchEvents>,
-    log: (message: string) => void,
+    log: Log,
     astray: (entry: PortEntry) => void,
   ) {
     this.#astray = astray
@@ -185,7 +186,7 @@ export class LinkWatcher {
     if (wentDown) {
       this.#engine
         .request({ op: 'forget-macs', port: entry.index })
-        .catch((error) => this.#log(explain(error)))
+        .catch((error) => this.#log(explain(error), 'error'))
     }
     if (isSame || isNew || isQuiet) return
     this.#events.emit('port-changed', entry.info(this.#engine.counters))
@@ -211,7 +212,7 @@ export class LinkWatcher {
     if (joined < 0) {
       if (fd >= 0) shim.close(fd)
       if (!this.#hasToldFailure) {
-        this.#log(`interfaces cannot be watched: ${strerror(-joined)}`)
+        this.#log(`interfaces cannot be watched: ${strerror(-joined)}`, 'warning')
       }
       this.#hasToldFailure = true
       return undefined

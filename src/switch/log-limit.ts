@@ -5,6 +5,7 @@
  * quoted parts. What was left out is counted, and the counts are written when the window ends.
  */
 import { printable } from './printable.ts'
+import type { Log } from '../text.ts'
 
 export const WINDOW_MS = 10_000
 /** Lines in a window. */
@@ -27,19 +28,19 @@ interface Subject {
 }
 
 export class LimitedLog {
-  readonly #sink: (message: string) => void
+  readonly #sink: Log
   readonly #now: () => number
   readonly #subjects = new Map<string, Subject>()
   #windowEnd = 0
   #timer: NodeJS.Timeout | undefined
 
   /** `sink` gets what is let through, in one line without control characters. */
-  constructor(sink: (message: string) => void, now: () => number = () => performance.now()) {
+  constructor(sink: Log, now: () => number = () => performance.now()) {
     this.#sink = sink
     this.#now = now
   }
 
-  readonly log = (message: string): void => {
+  readonly log: Log = (message, level) => {
     const now = this.#now()
     if (now >= this.#windowEnd) {
       this.flush()
@@ -67,7 +68,7 @@ export class LimitedLog {
     }
     kind.lines++
     subject.lines++
-    this.#sink(printable(message))
+    this.#sink(printable(message), level)
   }
 
   /** Writes what was left out so far, and begins anew. */
@@ -81,7 +82,7 @@ export class LimitedLog {
       for (const [kind, { leftOut }] of kinds) {
         if (leftOut === 0) continue
         const prefix = name === '' ? 'log' : name
-        this.#sink(printable(`${prefix}: left out lines=${leftOut} like="${kind}"`))
+        this.#sink(printable(`${prefix}: left out lines=${leftOut} like="${kind}"`), 'warning')
       }
     }
   }

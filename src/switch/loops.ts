@@ -9,6 +9,7 @@ import type { LoopInfo, SwitchEvents } from './api.ts'
 import type { MovingAddress } from '../engine/messages.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { PortTable } from './port-table.ts'
+import type { Log } from '../text.ts'
 
 /** Without moves for so long a loop is over. */
 export const QUIET_MS = 60_000
@@ -23,7 +24,7 @@ interface Loop {
 export class Loops {
   readonly #ports: PortTable
   readonly #events: EventEmitter<SwitchEvents>
-  readonly #log: (message: string) => void
+  readonly #log: Log
   readonly #now: () => number
   /** No port is on two of them. */
   #loops: Loop[] = []
@@ -31,7 +32,7 @@ export class Loops {
   constructor(
     ports: PortTable,
     events: EventEmitter<SwitchEvents>,
-    log: (message: string) => void,
+    log: Log,
     now: () => number = () => performance.now(),
   ) {
     this.#ports = ports
@@ -85,6 +86,7 @@ export class Loops {
         `${names.at(-1)} (${loop.moves} times in a second): they are probably connected outside the ` +
         `switch as well (a loop), or two senders have this address; remove one of these ports, ` +
         `or set its link down`,
+      'warning',
     )
     this.#events.emit('loop-detected', loop)
   }

@@ -4,6 +4,7 @@
  */
 import type { EventEmitter } from 'node:events'
 import { EFAULT } from '../abi/errno.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import type { SwitchEvents } from './api.ts'
 import type { EngineClient } from '../engine/client.ts'
@@ -15,13 +16,13 @@ export class PortStates {
   readonly #ports: PortTable
   readonly #engine: EngineClient
   readonly #events: EventEmitter<SwitchEvents>
-  readonly #log: (message: string) => void
+  readonly #log: Log
 
   constructor(
     ports: PortTable,
     engine: EngineClient,
     events: EventEmitter<SwitchEvents>,
-    log: (message: string) => void,
+    log: Log,
   ) {
     this.#ports = ports
     this.#engine = engine
@@ -68,13 +69,13 @@ export class PortStates {
 
   #fail(entry: PortEntry, reason: string, isGuests: boolean): void {
     if (!entry.fail(reason, isGuests)) return
-    this.#log(`${entry.options.type} ${entry.options.id}: failed error=${reason}`)
+    this.#log(`${entry.options.type} ${entry.options.id}: failed error=${reason}`, 'error')
     this.show(entry)
   }
 
   /** The engine has set the link down itself, but what was said before may have set it up again. */
   #tellLater(entry: PortEntry): void {
-    this.tell(entry).catch((error) => this.#log(explain(error)))
+    this.tell(entry).catch((error) => this.#log(explain(error), 'error'))
   }
 
   /**

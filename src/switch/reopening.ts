@@ -3,6 +3,7 @@
  * when there is one of that name the port is opened anew, in its place on the switch or on a link.
  */
 import type { FramepumpError } from '../errors.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { PortStates } from './port-states.ts'
@@ -17,7 +18,7 @@ import type { OpenPort } from '../port/open-port.ts'
 const RETRY_MS = 2000
 
 export interface ReopeningParts {
-  readonly log: (message: string) => void
+  readonly log: Log
   /** Runs a step of the switch's changes. */
   change(step: () => Promise<void>): Promise<void>
   /** Those that were not removed. */
@@ -103,7 +104,7 @@ async function lose(entry: PortEntry, parts: ReopeningParts): Promise<void> {
   parts.watch(entry)
   // What was to be opened anew at once is not shown as lost.
   if (entry.open.judge?.(entry.open.lookUp?.() ?? null) === 'anew') return
-  parts.log(`${options.type} ${options.id}: failed error=${lost.failure}`)
+  parts.log(`${options.type} ${options.id}: failed error=${lost.failure}`, 'error')
   parts.states.show(entry)
 }
 
@@ -118,7 +119,7 @@ async function reopen(entry: PortEntry, parts: ReopeningParts): Promise<void> {
     if (entry.failure === failed.failure) return
     entry.open = failed
     entry.failure = failed.failure
-    parts.log(`${options.type} ${options.id}: failed error=${failed.failure}`)
+    parts.log(`${options.type} ${options.id}: failed error=${failed.failure}`, 'error')
     parts.states.show(entry)
     return
   }

@@ -11,6 +11,7 @@ import { chooseTier } from '../io/probe.ts'
 import { shimFailure } from '../native/shim.ts'
 import type { PortOptions } from '../port/options.ts'
 import { clearCounters } from '../stats/port-counters.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import { prepareStateDirectory } from '../vhost-user/state-directory.ts'
 import type {
@@ -52,7 +53,7 @@ import { allOrNothing, doAll } from './undo.ts'
 
 export interface CreateSwitchOptions extends SwitchOptions {
   /** Told what happens that nobody asked for, one line each. Default: silent. */
-  readonly log?: (message: string) => void
+  readonly log?: Log
 }
 
 /** Makes an empty switch and starts its engine. */
@@ -75,7 +76,7 @@ class UserspaceSwitch implements Switch {
   #closing: Promise<void> | undefined
   readonly #engine: EngineClient
   readonly #limitedLog: LimitedLog
-  readonly #log: (message: string) => void
+  readonly #log: Log
   readonly #stateDirectory: string | undefined
   readonly #ports: PortTable = new PortTable()
   readonly #states: PortStates
@@ -491,7 +492,7 @@ class UserspaceSwitch implements Switch {
   /** The control plane's end of a port found that it cannot go on. */
   #portStopped(id: string, reason: string): void {
     void this.#change(() => this.#states.stopped(id, reason)).catch((error) =>
-      this.#log(explain(error)),
+      this.#log(explain(error), 'error'),
     )
   }
 }

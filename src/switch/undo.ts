@@ -4,6 +4,7 @@
  */
 
 import type { FramepumpError } from '../errors.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 
 type Step = () => unknown
@@ -15,10 +16,7 @@ export type Undo = (step: Step) => void
  * Runs a change. When it fails, what it noted is done, last first, and the failure is thrown.
  * `log` is told what could not be undone.
  */
-export async function allOrNothing<T>(
-  change: (undo: Undo) => Promise<T>,
-  log: (message: string) => void,
-): Promise<T> {
+export async function allOrNothing<T>(change: (undo: Undo) => Promise<T>, log: Log): Promise<T> {
   const undoing: Step[] = []
   try {
     return await change((step) => void undoing.push(step))
@@ -29,13 +27,13 @@ export async function allOrNothing<T>(
 }
 
 /** Does each step in its turn, whatever becomes of those before it. `log` is told what failed. */
-export async function doAll(steps: readonly Step[], log: (message: string) => void): Promise<void> {
+export async function doAll(steps: readonly Step[], log: Log): Promise<void> {
   for (const step of steps) {
     try {
       await step()
     } catch (error) {
       // That the engine has failed is known.
-      if ((error as FramepumpError).code !== 'ENGINE_FAILED') log(explain(error))
+      if ((error as FramepumpError).code !== 'ENGINE_FAILED') log(explain(error), 'error')
     }
   }
 }

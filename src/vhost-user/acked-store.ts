@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { ConfigError } from '../errors.ts'
 import { featureNames } from '../virtio/device/features.ts'
 import { cleanStateFile, readStateFile, reasonOf, writeStateFile } from './state-directory.ts'
+import type { Log } from '../text.ts'
 
 export interface AckedState {
   /** Feature bits; 0 when no front-end has come yet. */
@@ -26,13 +27,13 @@ export class AckedStore {
   /** Undefined: nothing is kept. */
   readonly #directory: string | undefined
   readonly #name: string
-  readonly #log: (message: string) => void
+  readonly #log: Log
   /** What is still to be written. */
   #waiting: AckedState | undefined
   #timer: NodeJS.Timeout | undefined
   #retryMs = RETRY_MS_MIN
 
-  constructor(directory: string | undefined, id: string, log: (message: string) => void) {
+  constructor(directory: string | undefined, id: string, log: Log) {
     this.#directory = directory
     this.#name = `vhost-user-${id}.json`
     this.#log = log
@@ -77,6 +78,7 @@ export class AckedStore {
       if (isFirst) {
         this.#log(
           `what the guest acknowledged cannot be stored: ${reasonOf(error)}: tried again until it can`,
+          'warning',
         )
       }
       return false

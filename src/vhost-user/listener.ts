@@ -10,6 +10,7 @@ import { SOCK_STREAM } from '../sockets/listen.ts'
 import { ListeningSocket } from '../sockets/listening-socket.ts'
 import type { MessageItem } from '../sockets/message-stream.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import type { VhostUserSession } from './session.ts'
 
@@ -36,7 +37,7 @@ export interface ListenerOptions {
   readonly waitMs: () => number
   /** For a connection that came; throws when there is nothing left for it. */
   readonly makeSession: () => VhostUserSession
-  readonly log: (message: string) => void
+  readonly log: Log
   /** No front-end can come any more. */
   readonly failed: (reason: string) => void
 }
@@ -134,7 +135,7 @@ export class VhostUserListener {
       const session = this.#options.makeSession()
       this.#connections.set(number, { number, session, isBroken: false, ended, end })
     } catch (error) {
-      this.#options.log(`front-end hung up on: ${explain(error)}`)
+      this.#options.log(`front-end hung up on: ${explain(error)}`, 'warning')
       this.#sockets!.hangUp(number)
     }
   }
@@ -195,7 +196,7 @@ export class VhostUserListener {
     } catch (error) {
       if (connection.isBroken) return
       // Whatever went wrong, it went wrong with this peer.
-      this.#options.log(`front-end hung up on: ${explain(error)}`)
+      this.#options.log(`front-end hung up on: ${explain(error)}`, 'warning')
       this.#break(connection)
     }
   }
@@ -240,7 +241,7 @@ export class VhostUserListener {
     try {
       await session.close()
     } catch (error) {
-      this.#options.log(explain(error))
+      this.#options.log(explain(error), 'warning')
     } finally {
       end()
     }

@@ -18,6 +18,7 @@ import { VIRTQ_SIZE_MAX } from '../abi/virtio-ring.ts'
 import * as vhost from '../abi/vhost-user.ts'
 import { ProtocolError } from '../errors.ts'
 import type { RawMessage } from '../sockets/message-stream.ts'
+import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import * as codec from './codec.ts'
 import type { RegionRow } from './codec.ts'
@@ -40,7 +41,7 @@ export interface SessionOptions {
   readonly prepareEventFd: (fd: number) => boolean
   /** Signals an eventfd. */
   readonly signalFd: (fd: number) => void
-  readonly log: (message: string) => void
+  readonly log: Log
 }
 
 const PROTOCOL_FEATURES: bigint = featureMask(
@@ -102,7 +103,7 @@ export class VhostUserSession {
     } catch (error) {
       const isRefusal = error instanceof ProtocolError && !error.isFatal
       if (!isRefusal || !needsReply) throw error
-      this.#options.log(`refused message ${request}: ${explain(error)}`)
+      this.#options.log(`refused message ${request}: ${explain(error)}`, 'warning')
       return codec.replyU64(request, 1n)
     } finally {
       // What nobody took is not wanted.

@@ -236,7 +236,7 @@ test('every error code has a row in the README', () => {
 
 test('every counter and every command has a row in the README', () => {
   expect(COUNTER_NAMES.filter((name) => !readme.includes(`\`${name}\``))).toEqual([])
-  const main = files.find(({ name }) => name === 'cli/program.ts')!.text
+  const main = files.find(({ name }) => name === 'cli/commands.ts')!.text
   const commands = [...main.matchAll(/\.command\('(\w+)'\)/g)].map((match) => match[1])
   expect(commands.length).toBeGreaterThan(5)
   expect(commands.filter((name) => !readme.includes(`framepump ${name}`))).toEqual([])

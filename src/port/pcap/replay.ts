@@ -11,6 +11,7 @@ import { inflateFile } from '../../capture/inflate.ts'
 import type { CaptureIndex } from '../../capture/read-file.ts'
 import { indexCapture } from '../../capture/read-file.ts'
 import { ConfigError, SysError } from '../../errors.ts'
+import type { Log } from '../../text.ts'
 import { systemReason } from '../../text.ts'
 import { WINDOW_LENGTH_MAX, Window } from '../../mem/window.ts'
 import { shim } from '../../native/shim.ts'
@@ -53,7 +54,7 @@ export class ReplaySwitchPort extends DevicelessPort implements OpenPort {
     this.description = description
   }
 
-  static async open(options: PcapOptions, log: (message: string) => void): Promise<OpenPort> {
+  static async open(options: PcapOptions, log: Log): Promise<OpenPort> {
     const path = options.replay!
     const opened = await openFile(path)
     const release = claimOrClose(opened.fd, path, options.id)
@@ -178,11 +179,7 @@ async function copy(fd: number, size: number, path: string): Promise<number> {
 }
 
 /** What is in the file when it is a gzip file, else the file. */
-async function unpacked(
-  file: OpenFile,
-  path: string,
-  log: (message: string) => void,
-): Promise<OpenFile> {
+async function unpacked(file: OpenFile, path: string, log: Log): Promise<OpenFile> {
   let isKept = false
   let window: Window | undefined
   try {
@@ -193,7 +190,7 @@ async function unpacked(
     const inflated = await inflateFile(bytes, path)
     try {
       if (shim.windowFaults(window.id) > 0) throw truncated(path)
-      if (inflated.isCut) log(`${path}: the gzip file is cut off: the rest is replayed`)
+      if (inflated.isCut) log(`${path}: the gzip file is cut off: the rest is replayed`, 'warning')
       return memoryFile(new Uint8Array(inflated.window.buffer), path)
     } finally {
       inflated.window.unmap()

@@ -13,6 +13,7 @@ import { strerror } from '../../abi/strerror.ts'
 import { ConfigError, SysError } from '../../errors.ts'
 import { checkFdFree } from '../../native/owned-fds.ts'
 import type { Shim } from '../../native/shim.ts'
+import type { Log } from '../../text.ts'
 import { nearest } from '../../text.ts'
 import { findDescriptor, setNonblocking } from '../interface/given.ts'
 import { checkNoLoop, holderOf } from '../interface/held.ts'
@@ -40,7 +41,7 @@ export function checkUsable(
   link: LinkInfo,
   netnsFd: number,
   id: string,
-  log: (message: string) => void,
+  log: Log,
 ): void {
   const { ifname, master } = link
   checkEthernet(link)
@@ -57,6 +58,7 @@ export function checkUsable(
   log(
     `raw-socket ${id}: ${ifname} is part of ${bridge}, which goes on forwarding its frames beside ` +
       `this switch: do not connect the two anywhere else, or use ${bridge} itself as the interface`,
+    'warning',
   )
 }
 

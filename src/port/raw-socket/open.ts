@@ -57,6 +57,7 @@ import {
 } from './geometry.ts'
 import { checkEthernet, checkUsable, noInterface, takeGivenSocket } from './interface.ts'
 import { checkMemory, RING_SIZE_HINT } from './memory.ts'
+import type { Log } from '../../text.ts'
 
 const O_CLOEXEC = 0o2000000
 const OWN_NETNS = '/proc/self/ns/net'
@@ -68,7 +69,7 @@ export interface OpenRawSocketContext {
   readonly shim: Shim
   /** Descriptors by name, for fd=. */
   readonly given: ReadonlyMap<string, number>
-  readonly log: (message: string) => void
+  readonly log: Log
   /** Told which queue is opened next. */
   readonly reached?: (queue: number) => void
 }

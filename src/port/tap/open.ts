@@ -23,6 +23,7 @@ import { ConfigError, SysError } from '../../errors.ts'
 import type { FdClaim } from '../../native/owned-fds.ts'
 import { claimFd } from '../../native/owned-fds.ts'
 import type { Shim } from '../../native/shim.ts'
+import type { Log } from '../../text.ts'
 import { explain } from '../../text.ts'
 import { OFFLOADS_TUNNEL } from '../../wire/vnet-hdr.ts'
 import type { TapOptions } from '../options.ts'
@@ -49,7 +50,7 @@ export interface OpenContext {
   readonly shim: Shim
   /** Descriptors by name, for fd= and fds=. */
   readonly given: ReadonlyMap<string, number>
-  readonly log: (message: string) => void
+  readonly log: Log
   /** Another process may still have the interface: wait for it, never attach beside it. */
   readonly takesOver?: boolean
   /** Its owner leaves it behind, when it is persistent: it is not made anew. */
@@ -151,7 +152,7 @@ export class OpenTap {
     if (this.vnetHdrLength === 0) return 0
     const { shim, log } = this.#context
     this.#inForce = applyOffloads(shim, this.fds[0], wish, (errno) =>
-      log(`TUNSETOFFLOAD ioctl() failed: ${strerror(errno)}`),
+      log(`TUNSETOFFLOAD ioctl() failed: ${strerror(errno)}`, 'warning'),
     )
     return this.#inForce
   }
@@ -213,11 +214,7 @@ export class OpenTap {
 }
 
 /** What fails in it is told, and keeps nothing open. */
-async function runDownscript(
-  { downscript }: TapOptions,
-  ifname: string,
-  log: (message: string) => void,
-): Promise<void> {
+async function runDownscript({ downscript }: TapOptions, ifname: string, log: Log): Promise<void> {
   if (!isScript(downscript)) return
   await runScript(downscript, ifname).catch((error) => log(explain(error)))
 }
@@ -315,7 +312,7 @@ function readFeatures(context: OpenContext, node: string): number {
   try {
     const features = shim.tunGetFeatures(fd)
     if (features >= 0) return features
-    log(`TUNGETFEATURES failed: ${strerror(-features)}`)
+    log(`TUNGETFEATURES failed: ${strerror(-features)}`, 'warning')
     return 0
   } finally {
     shim.close(fd)
@@ -419,7 +416,7 @@ function configure(
   if (hasVnetHdr) {
     const wanted = probed.hasTunnel ? VNET_HDR_TUNNEL_LENGTH : VNET_HDR_MRG_LENGTH
     const set = shim.tunSetVnetHdrSize(fd, wanted)
-    if (set < 0) log(`TUNSETVNETHDRSZ ioctl() failed: ${strerror(-set)}.`)
+    if (set < 0) log(`TUNSETVNETHDRSZ ioctl() failed: ${strerror(-set)}.`, 'warning')
     vnetHdrLength = shim.tunGetVnetHdrSize(fd)
     if (!isUsableVnetHdrLength(vnetHdrLength)) {
       throw new SysError(

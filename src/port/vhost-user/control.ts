@@ -60,8 +60,8 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     this.#options = options
     this.#context = context
     this.queues = options.queues ?? 1
-    this.#store = new AckedStore(context.stateDirectory, options.id, (message) =>
-      context.log(`vhost-user ${options.id}: ${message}`),
+    this.#store = new AckedStore(context.stateDirectory, options.id, (message, level) =>
+      context.log(`vhost-user ${options.id}: ${message}`, level),
     )
     this.#acked = this.#store.load()
     // An acked feature that cannot be offered again is told now, not when the guest comes.
@@ -82,7 +82,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       isServer: options.server ?? true,
       makeSession: () => this.#makeSession(),
       waitMs: () => this.pace.waitMs(),
-      log: (message) => context.log(`vhost-user ${options.id}: ${message}`),
+      log: (message, level) => context.log(`vhost-user ${options.id}: ${message}`, level),
       failed: context.failed,
     })
   }
@@ -112,7 +112,8 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
       closeFd: (fd) => void shim.close(fd),
       prepareEventFd,
       signalFd: (fd) => this.#context.signals.signal(fd),
-      log: (message) => this.#context.log(`vhost-user ${this.#options.id}: ${message}`),
+      log: (message, level) =>
+        this.#context.log(`vhost-user ${this.#options.id}: ${message}`, level),
     })
     this.#sessions.set(device, session)
     return session
@@ -174,6 +175,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
         // It is not the fault of the one that hands over.
         this.#context.log(
           `vhost-user ${this.#options.id}: the waiting front-end: ${explain(error)}`,
+          'warning',
         )
       }
       if (next.isRunning) return
@@ -231,6 +233,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
     const { id } = this.#options
     this.#context.log(
       `vhost-user ${id}: its guest still sees a link: it cannot be told, frames drop`,
+      'warning',
     )
   }
 
