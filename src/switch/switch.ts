@@ -53,7 +53,7 @@ import { allOrNothing, doAll } from './undo.ts'
 
 export interface CreateSwitchOptions extends SwitchOptions {
   /** Told what happens that nobody asked for, one line each. Default: silent. */
-  readonly log?: Log
+  readonly log?: (message: string, level?: 'debug' | 'info' | 'warning' | 'error') => void
 }
 
 /** Makes an empty switch and starts its engine. */
