@@ -60,6 +60,6 @@ ${ofEvents()}
 
 ${table(['class', 'means'], classes)}
 
-\`desc\` is a sentence, QEMU's where QEMU has it. Beyond QEMU's members an error has \`code\` (the README explains each), and where there is one \`hint\` (what to do) and \`port\` (which one it is about). A misspelt command or option names the nearest one.
+\`desc\` is a sentence, QEMU's where QEMU has it. Beyond QEMU's members an error has \`code\` ([errors.md](../errors.md) explains each), and where there is one \`hint\` (what to do) and \`port\` (which one it is about). A misspelt command or option names the nearest one.
 `
 }

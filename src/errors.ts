@@ -1,6 +1,6 @@
 /**
- * What framepump throws. Match on `code`, not on the class or the text: each code has a row in the
- * README (meaning, cause, what to do).
+ * What framepump throws. Match on `code`, not on the class or the text: each code has a row in
+ * errors.md (meaning, cause, what to do).
  */
 
 export interface FramepumpErrorOptions {

@@ -17,7 +17,7 @@ export function counted(count: number, noun: string, plural: string = `${noun}s`
 
 /**
  * An error in one line: the port that it is about, what failed, what to do about it, and the code by
- * which the README explains it.
+ * which errors.md explains it.
  */
 export function explain(error: unknown): string {
   if (error instanceof ConfigErrors) return error.errors.map(explain).join('; ')

@@ -73,15 +73,22 @@ describe('the tarball', () => {
     const prebuilds = ['x64', 'arm64'].flatMap((arch) =>
       ['glibc', 'musl'].map((libc) => `native-shim/prebuilds/linux-${arch}/framepump.${libc}.node`),
     )
+    const rooms = ['cli', 'control', 'daemon', 'port', 'stats', 'switch']
+    const references = ['bench', 'config', 'native-shim', 'src', 'test/fuzz']
+      .concat(rooms.map((room) => `src/${room}`))
+      .map((directory) => `${directory}/README.md`)
     const wanted = [
+      'CHANGELOG.md',
       'LICENSE',
       'README.md',
       'package.json',
+      'src/errors.md',
       'config/framepump.schema.json',
       'config/examples/recorded-link.yaml',
       'config/examples/two-vms.yaml',
       'config/examples/uplink.yaml',
       'native-shim/flags',
+      ...references,
       ...sources,
       ...prebuilds,
     ]
@@ -178,22 +185,12 @@ describe('installed, without a compiler', () => {
       must(join(ROOT, 'node_modules/.bin/tsc'), ['-p', config], { cwd: project })
       forms.push(join(project, moduleResolution, 'example.js'))
     }
-    // Node 20 does not read `await using`, as the example says.
-    const plain = example.replace('await using', 'const') + '\nawait sw.close()\n'
-    writeFileSync(join(project, 'plain.js'), plain)
+    writeFileSync(join(project, 'plain.js'), example)
     forms.push(join(project, 'plain.js'))
 
     for (const form of forms) {
-      // Somebody behind fp0 asks for an address until the example has seen it.
-      const script = `
-        ip tuntap add fp0 mode tap vnet_hdr && ip link set fp0 up && ip addr add 10.9.9.1/24 dev fp0
-        ping -q -i 0.2 10.9.9.2 >/dev/null & peer=$!
-        node ${form}; status=$?
-        kill $peer; exit $status`
-      const said = must('unshare', ['--net', 'sh', '-c', script], { cwd: project, ...bare })
-      expect({ form, said }).toEqual({ form, said: expect.stringContaining('frame') })
-      expect(statSync(join(project, 'all.pcapng')).size).toBeGreaterThan(100)
-      rmSync(join(project, 'all.pcapng'))
+      const said = must('node', [form], { cwd: project, ...bare })
+      expect({ form, said }).toEqual({ form, said: expect.stringContaining('b has a frame') })
     }
   })
 })

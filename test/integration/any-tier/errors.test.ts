@@ -1,6 +1,6 @@
 /**
- * What users do wrong, in the real process: each time the exit status, the code by which the README
- * explains it, the name of what it is about, and what to do; never a stack or the system's own shorthand.
+ * What users do wrong, in the real process: each time the exit status, the code by which
+ * src/errors.md explains it, the name of what it is about, and what to do; never a stack or the system's own shorthand.
  */
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import type { Daemon } from '../../support/lab.ts'
 import { CLI, Lab, ROOT } from '../../support/lab.ts'
 import { Background, sh } from '../../support/processes.ts'
 
-const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+const codes = readFileSync(join(ROOT, 'src/errors.md'), 'utf8')
 /** A stack, an uncaught error, Node's names of numbers and of its calls. */
 const RAW =
   /\n +at |node:internal|Error:|\b(E(NOENT|ACCES|PERM|EXIST|NOTDIR|ISDIR|BUSY|INVAL|ROFS|ADDRINUSE|NAMETOOLONG))\b|errno|undefined|\[object/
@@ -25,7 +25,7 @@ async function cli(...args: string[]): Promise<Outcome> {
   expect(run.stderr).not.toMatch(RAW)
   const lines = run.stderr.split('\n').filter((line) => line.startsWith('framepump: '))
   for (const [, code] of run.stderr.matchAll(/ \[([A-Z_]+)\]$/gm)) {
-    expect([code, readme.includes(`\`${code}\``)]).toEqual([code, true])
+    expect([code, codes.includes(`\`${code}\``)]).toEqual([code, true])
   }
   return { exit, lines }
 }

@@ -25,7 +25,7 @@ test('what a port may need is what all of its queues have', () => {
 })
 
 describe('a budget', () => {
-  test('holds as many ports as the README says', () => {
+  test('holds as many ports as src/daemon/README.md says', () => {
     const budget = new DescriptorBudget(() => 16_384 + RESERVE_MAX)
     for (let n = 0; n < 1024; n++) take(budget, guest(`g${n}`))
     expect(() => take(budget, { type: 'tap', id: 'a' })).toThrow(
