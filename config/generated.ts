@@ -2,10 +2,12 @@
  * All files that are made from definitions, as they should be. `npm run generate` writes them, and a test
  * compares.
  */
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { format, resolveConfig } from 'prettier'
 import { controlReference } from './control-reference.ts'
 import { fileSchema } from './file-schema.ts'
+import { manPage } from './man-page.ts'
 import { configReference } from './reference.ts'
 
 export interface GeneratedFile {
@@ -21,10 +23,12 @@ export async function generatedFiles(root: string): Promise<GeneratedFile[]> {
     { path: 'src/control/README.md', text: controlReference() },
   ]
   const options = await resolveConfig(join(root, 'package.json'))
-  return await Promise.all(
+  const formatted = await Promise.all(
     files.map(async ({ path, text }) => ({
       path,
       text: await format(text, { ...options, filepath: join(root, path) }),
     })),
   )
+  const own = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }
+  return [...formatted, { path: 'config/framepump.1', text: manPage(own.version) }]
 }

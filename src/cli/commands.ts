@@ -7,9 +7,11 @@ import { Argument, Command, InvalidArgumentError, Option } from 'commander'
 import { printable } from '../switch/printable.ts'
 import type { BenchOptions } from './bench.ts'
 import type { CaptureCommandOptions } from './capture.ts'
-import { packageVersion } from './common.ts'
 import type { DemoOptions } from './demo.ts'
+import type { Shell } from './completion.ts'
+import { SHELLS } from './completion.ts'
 import type { RunOptions } from './run.ts'
+import type { ShowOptions } from './show.ts'
 import type { WaitOptions } from './wait.ts'
 
 export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads', 'privileges'] as const
@@ -27,13 +29,12 @@ export interface Actions {
     args: readonly string[],
     options: { readonly control?: string },
   ): Promise<number>
-  show(
-    subject: ShowSubject,
-    options: { readonly control?: string; readonly json?: boolean },
-  ): Promise<number>
+  show(subject: ShowSubject, options: ShowOptions): Promise<number>
   capture(options: CaptureCommandOptions): Promise<number>
   doctor(options: { readonly json?: boolean }): Promise<number>
   bench(options: BenchOptions): Promise<number>
+  completion(shell: Shell): Promise<number>
+  version(options: { readonly json?: boolean }): Promise<number>
 }
 
 function collect(value: string, previous: readonly string[]): string[] {
@@ -64,7 +65,11 @@ const tier = (): Option =>
   new Option('--io <tier>', 'tier of TAP input and output').choices(TIERS).default('auto')
 
 /** `finish` is told the exit code of the command that ran. */
-export function makeProgram(actions: Actions, finish: (exitCode: number) => void): Command {
+export function makeProgram(
+  actions: Actions,
+  finish: (exitCode: number) => void,
+  version: string,
+): Command {
   const act =
     <T extends unknown[]>(action: (...args: T) => Promise<number>) =>
     async (...args: T): Promise<void> =>
@@ -72,7 +77,8 @@ export function makeProgram(actions: Actions, finish: (exitCode: number) => void
 
   const program = new Command('framepump')
     .description('A virtual switch in userspace: pumps Ethernet frames between TAP devices.')
-    .version(packageVersion(), '-V, --version', 'print the version')
+    .version(version, '-V, --version', 'print the version')
+    .option('--verbose', 'with --version: print what a bug report needs, as the command version')
     .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .exitOverride()
@@ -171,11 +177,12 @@ export function makeProgram(actions: Actions, finish: (exitCode: number) => void
     .addArgument(new Argument('<subject>', 'what to show').choices(SHOW_SUBJECTS))
     .addOption(control())
     .option('--json', 'print JSON')
-    .action(
-      act((subject: ShowSubject, options: { control?: string; json?: boolean }) =>
-        actions.show(subject, options),
-      ),
+    .option(
+      '--watch [seconds]',
+      'again and again until Ctrl-C, every so many seconds (default: 1; without --watch: once)',
+      positive,
     )
+    .action(act((subject: ShowSubject, options: ShowOptions) => actions.show(subject, options)))
 
   program
     .command('capture')
@@ -210,6 +217,18 @@ export function makeProgram(actions: Actions, finish: (exitCode: number) => void
     .option('--json <file>', 'write all figures to a file (default: none)')
     .option('--quick', 'short runs, for a look')
     .action(act((options: BenchOptions) => actions.bench(options)))
+
+  program
+    .command('completion')
+    .description('print the completion script of a shell: source <(framepump completion bash)')
+    .addArgument(new Argument('<shell>', 'for which shell').choices(SHELLS))
+    .action(act((shell: Shell) => actions.completion(shell)))
+
+  program
+    .command('version')
+    .description('print what a bug report needs: versions, tier of input and output, native part')
+    .option('--json', 'print JSON')
+    .action(act((options: { json?: boolean }) => actions.version(options)))
 
   program
     .command('help')

@@ -14,13 +14,13 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { FramepumpError } from '../errors.ts'
 import { shimPath } from '../native/shim.ts'
-import type { PortInfo, Switch, SwitchOptions } from '../switch/api.ts'
-import { printable, printableJson } from '../switch/printable.ts'
-import { counted } from '../text.ts'
+import type { Switch, SwitchOptions } from '../switch/api.ts'
+import { printable } from '../switch/printable.ts'
 import { createSwitch } from '../switch/switch.ts'
-import { EXIT_FAILED, formatBits, formatCount, MachineError } from './common.ts'
-import { formatTable } from './table.ts'
+import { EXIT_FAILED, MachineError } from './common.ts'
 import { respond } from './demo-responder.ts'
+import { summarize } from './demo-summary.ts'
+import { LiveTable } from './demo-table.ts'
 import type { PeerAnswer, PeerOrder, PingResult, TransferResult } from './demo-peer.ts'
 import { findProgram } from './doctor.ts'
 import { hasReader, onReaderGone } from './output.ts'
@@ -43,7 +43,6 @@ const TCP_PORT = 5201
 const PINGS = 5
 /** Enough for the headers of every frame; whole frames would fill a disk in seconds. */
 const SNAP_LENGTH = 128
-const TABLE_INTERVAL_MS = 500
 
 export async function demo(options: DemoOptions): Promise<number> {
   checkMachine()
@@ -82,8 +81,7 @@ async function enterUserNamespace(): Promise<number> {
     env: { ...process.env, [INSIDE]: '1', FRAMEPUMP_SHIM: shimPath },
   })
   const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
-  process.on('SIGINT', forward)
-  process.on('SIGTERM', forward)
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, forward)
   return new Promise((done) => child.once('exit', (code) => done(code ?? EXIT_FAILED)))
 }
 
@@ -127,12 +125,11 @@ class Peer {
 }
 
 async function runDemo(options: DemoOptions): Promise<number> {
-  const say = (text: string): void => {
-    if (options.json !== true) process.stdout.write(`${text}\n`)
-  }
   const path = resolve(options.capture)
   // First, as it may refuse: the others have to be ended.
   const sw = createSwitch({ io: options.io })
+  const table = options.json === true ? undefined : new LiveTable(sw)
+  const say = (text: string): void => table?.say(text)
   const peers = [new Peer(), new Peer()] as const
   const beyond = new Peer()
   const all = [...peers, beyond]
@@ -141,8 +138,8 @@ async function runDemo(options: DemoOptions): Promise<number> {
     interrupted = true
     for (const peer of all) peer.child.kill('SIGKILL')
   }
-  process.once('SIGINT', interrupt)
-  process.once('SIGTERM', interrupt)
+  // A lost terminal as well; from a terminal and from whoever started this a signal may come twice.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt)
   onReaderGone(interrupt)
   try {
     const cable = layCable(beyond)
@@ -174,16 +171,23 @@ async function runDemo(options: DemoOptions): Promise<number> {
 
     say(`tcp: ${options.seconds} s from a to b ...`)
     await peers[1].order({ order: 'serve', port: TCP_PORT })
-    const stopTable = options.json === true ? () => undefined : showTable(sw)
-    const tcp = (await peers[0]
-      .order({ order: 'send', address: ADDRESSES[1], port: TCP_PORT, seconds: options.seconds })
-      .finally(stopTable)) as TransferResult
+    table?.start()
+    const { seconds } = options
+    const tcp = (await peers[0].order({
+      order: 'send',
+      address: ADDRESSES[1],
+      port: TCP_PORT,
+      seconds,
+    })) as TransferResult
 
     const virtio = await pingDevice(sw, peers[0], say)
     const ports = sw.ports()
     const written = await capture.stop()
-    return summarize(options, path, ports, { ping, tcp, virtio, uplink }, written)
+    if (interrupted) throw new Error('interrupted')
+    table?.stop()
+    return summarize(options.json === true, path, ports, { ping, tcp, virtio, uplink }, written)
   } catch (error) {
+    table?.stop()
     if (!interrupted) throw error
     if (!hasReader()) return 0
     process.stderr.write('framepump: the demo was interrupted\n')
@@ -272,117 +276,4 @@ async function addTap(sw: Switch, id: string, pid: number): Promise<void> {
     }
     throw error
   }
-}
-
-interface Sample {
-  readonly atMs: number
-  readonly ports: readonly PortInfo[]
-}
-
-/** A table that redraws itself on a terminal, lines elsewhere; returns how to stop it. */
-function showTable(sw: Switch): () => void {
-  const isTerminal = process.stdout.isTTY
-  let before: Sample = { atMs: performance.now(), ports: sw.ports() }
-  let drawn = 0
-  let hasDrawn = false
-  const draw = (): void => {
-    hasDrawn = true
-    const now: Sample = { atMs: performance.now(), ports: sw.ports() }
-    const rows = rates(before, now)
-    before = now
-    if (isTerminal) {
-      const head = ['PORT', 'RX FRAMES', 'RX', 'TX FRAMES', 'TX', 'DROPPED']
-      const text = formatTable(head, rows)
-      if (drawn > 0) process.stdout.write(`\u001b[${drawn}A\u001b[0J`)
-      process.stdout.write(`${text}\n`)
-      drawn = text.split('\n').length
-    } else {
-      for (const [id, rxFrames, rx, txFrames, tx, drops] of rows) {
-        process.stdout.write(
-          `  ${id}: rx ${rxFrames} frames ${rx}, tx ${txFrames} frames ${tx}, dropped ${drops}\n`,
-        )
-      }
-    }
-  }
-  const timer = setInterval(draw, isTerminal ? TABLE_INTERVAL_MS : 2 * TABLE_INTERVAL_MS)
-  return () => {
-    clearInterval(timer)
-    // A short run has not shown anything yet.
-    if (!hasDrawn) draw()
-  }
-}
-
-function rates(before: Sample, now: Sample): string[][] {
-  const seconds = (now.atMs - before.atMs) / 1000
-  return now.ports.map((port, at) => {
-    const old = before.ports[at].counters
-    const { counters } = port
-    return [
-      port.id,
-      formatCount(counters.rx_frames),
-      formatBits(counters.rx_bytes - old.rx_bytes, seconds),
-      formatCount(counters.tx_frames),
-      formatBits(counters.tx_bytes - old.tx_bytes, seconds),
-      String(dropsOf(port)),
-    ]
-  })
-}
-
-/** Frames that entered or should have left by the port and did not, for whatever reason. */
-function dropsOf(port: PortInfo): number {
-  return Object.entries(port.counters)
-    .filter(([name]) => name.includes('_drop_'))
-    .reduce((sum, [, value]) => sum + value, 0)
-}
-
-function summarize(
-  options: DemoOptions,
-  path: string,
-  ports: readonly PortInfo[],
-  results: {
-    readonly ping: PingResult
-    readonly tcp: TransferResult
-    readonly virtio: PingResult
-    /** Null: there is none. */
-    readonly uplink: PingResult | null
-  },
-  capture: { frames: number; dropped: number; error?: string },
-): number {
-  const frames = ports.reduce((sum, port) => sum + port.counters.tx_frames, 0)
-  const bytes = ports.reduce((sum, port) => sum + port.counters.tx_bytes, 0)
-  const lost = ports.reduce((sum, port) => sum + dropsOf(port), 0)
-  const { ping, tcp, virtio, uplink } = results
-  const pingsLost = [ping, virtio, uplink].reduce(
-    (sum, one) => sum + (one === null ? 0 : one.sent - one.received),
-    0,
-  )
-  const isComplete = tcp.receivedBytes === tcp.sentBytes && pingsLost === 0
-  if (options.json === true) {
-    const summary = {
-      frames,
-      bytes,
-      lostFrames: lost,
-      ping,
-      tcp,
-      virtio,
-      uplink,
-      capture: { path, ...capture },
-    }
-    process.stdout.write(`${printableJson(summary, 2)}\n`)
-  } else {
-    const line = (text: string): void => void process.stdout.write(`${text}\n`)
-    line('')
-    line(`frames forwarded  ${formatCount(frames)} (${frames})`)
-    line(`bytes forwarded   ${formatCount(bytes)}B`)
-    line(
-      `tcp               ${formatCount(tcp.receivedBytes)}B at ${formatBits(tcp.receivedBytes, tcp.seconds)}`,
-    )
-    line(`frames lost       ${lost}; pings lost ${pingsLost}`)
-    line(
-      `capture           ${printable(path)} (${counted(capture.frames, 'frame')}, ${capture.dropped} dropped)`,
-    )
-  }
-  if (capture.error !== undefined)
-    process.stderr.write(`${printable(`framepump: capture: ${capture.error}`)}\n`)
-  return isComplete && lost === 0 && capture.error === undefined ? 0 : EXIT_FAILED
 }

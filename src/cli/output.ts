@@ -17,7 +17,9 @@ function failed(error: NodeJS.ErrnoException): void {
   if (isReaderGone) return
   // Whatever it is, nothing more can be written.
   isReaderGone = true
-  if (error.code !== 'EPIPE') {
+  // A terminal that was lost answers EIO.
+  const hasGone = error.code === 'EPIPE' || (error.code === 'EIO' && process.stdout.isTTY)
+  if (!hasGone) {
     process.stderr.write(`framepump: standard output: ${systemReason(error)}\n`)
     failure = EXIT_FAILED
   }

@@ -6,6 +6,7 @@ import type { ShowSubject } from './commands.ts'
 import { defaultControlPath } from './common.ts'
 import { hasReader, write } from './output.ts'
 import { formatRows, formatTable, widthsOf } from './table.ts'
+import { watch } from './watch.ts'
 
 type Rows = readonly (readonly string[])[]
 
@@ -21,6 +22,13 @@ type ShownPort = PortInfo & {
   readonly 'vnet-hdr-length': number
   readonly 'not-postponed'?: string
   readonly 'queues-attached'?: number
+  readonly 'device-mtu'?: number
+}
+
+/** Frames that did not pass, for whatever reason. */
+function drops({ counters }: ShownPort, prefix: string): number {
+  const names = Object.keys(counters).filter((name) => name.startsWith(prefix))
+  return names.reduce((sum, name) => sum + counters[name as keyof typeof counters], 0)
 }
 
 /** `2/4`: two of four are attached. */
@@ -48,17 +56,38 @@ const onOff = (value: boolean): string => (value ? 'on' : 'off')
 const VIEWS: Readonly<Record<ShowSubject, View>> = {
   ports: {
     commands: ['query-ports'],
-    head: ['ID', 'TYPE', 'STATE', 'DEVICE', 'NETNS', 'QUEUES', 'VNET_HDR', 'PEER', 'NOTE', 'ERROR'],
+    head: [
+      'ID',
+      'TYPE',
+      'STATE',
+      'ADMIN',
+      'CARRIER',
+      'DEVICE',
+      'NETNS',
+      'MTU',
+      'QUEUES',
+      'VNET_HDR',
+      'PEER',
+      'RX_DROP',
+      'TX_DROP',
+      'NOTE',
+      'ERROR',
+    ],
     rows: (ports: ShownPort[]) =>
       ports.map((port) => [
         port.id,
         port.type,
         shownState(port),
+        port.link ? 'up' : 'down',
+        port.device ?? '-',
         port.ifname ?? port.path ?? '-',
         port.netns ?? '-',
+        String(port.mtu ?? port['device-mtu'] ?? '-'),
         shownQueues(port),
         port['vnet-hdr-length'] === 0 ? 'off' : 'on',
         port.peer ?? 'switch',
+        String(drops(port, 'rx_drop_')),
+        String(drops(port, 'tx_drop_')),
         port.held === true ? HELD : (port.info ?? port['not-postponed'] ?? deviceNote(port)),
         port.error ?? '',
       ]),
@@ -158,25 +187,23 @@ interface OffloadPair {
   readonly dropped: number
 }
 
-export async function show(
-  subject: ShowSubject,
-  options: { readonly control?: string; readonly json?: boolean },
-): Promise<number> {
-  const view = VIEWS[subject]
+export interface ShowOptions {
+  readonly control?: string
+  readonly json?: boolean
+  /** Seconds between two tables; true: one second. */
+  readonly watch?: number | true
+}
+
+type Emit = (text: string) => Promise<void>
+
+export async function show(subject: ShowSubject, options: ShowOptions): Promise<number> {
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
+  const draw = (emit: Emit): Promise<void> => showOnce(client, subject, options.json === true, emit)
   try {
-    if (subject === 'offloads') {
-      await showOffloads(client, options.json === true)
-      return 0
-    }
-    const results: unknown[] = []
-    for (const command of view.commands) results.push(await client.execute(command))
-    if (options.json === true) {
-      const named = view.names?.map((name, at) => [name, results[at]] as const)
-      const value = named === undefined ? results[0] : Object.fromEntries(named)
-      process.stdout.write(`${printableJson(value, 2)}\n`)
-    } else {
-      process.stdout.write(`${formatTable(view.head, view.rows(...(results as never[])))}\n`)
+    if (options.watch === undefined) await draw(write)
+    else {
+      const intervalS = options.watch === true ? 1 : options.watch
+      await watch({ title: `framepump show ${subject}`, draw }, intervalS)
     }
     return 0
   } finally {
@@ -184,10 +211,27 @@ export async function show(
   }
 }
 
+async function showOnce(
+  client: ControlClient,
+  subject: ShowSubject,
+  isJson: boolean,
+  emit: Emit,
+): Promise<void> {
+  if (subject === 'offloads') return showOffloads(client, isJson, emit)
+  const view = VIEWS[subject]
+  const results: unknown[] = []
+  for (const command of view.commands) results.push(await client.execute(command))
+  if (isJson) {
+    const named = view.names?.map((name, at) => [name, results[at]] as const)
+    const value = named === undefined ? results[0] : Object.fromEntries(named)
+    await emit(`${printableJson(value, 2)}\n`)
+  } else await emit(`${formatTable(view.head, view.rows(...(results as never[])))}\n`)
+}
+
 /**
  * A row for each pair of ports, a million of them if need be: asked for and printed sender by sender.
  */
-async function showOffloads(client: ControlClient, isJson: boolean): Promise<void> {
+async function showOffloads(client: ControlClient, isJson: boolean, emit: Emit): Promise<void> {
   const view = VIEWS.offloads
   const ports = (await client.execute('query-ports')) as { readonly id: string }[]
   let widths: number[] | undefined
@@ -198,7 +242,7 @@ async function showOffloads(client: ControlClient, isJson: boolean): Promise<voi
     const rows = view.rows(pairs)
     if (rows.length === 0) continue
     if (isJson) {
-      await write(
+      await emit(
         `${before}\n${(pairs as unknown[]).map((pair) => printableJson(pair)).join(',\n')}`,
       )
       before = ','
@@ -206,10 +250,10 @@ async function showOffloads(client: ControlClient, isJson: boolean): Promise<voi
     }
     if (widths === undefined) {
       widths = widthsOf([view.head, ...rows, ...ports.map(({ id }) => [id, id])])
-      await write(`${formatRows([view.head], widths)}\n`)
+      await emit(`${formatRows([view.head], widths)}\n`)
     }
-    await write(`${formatRows(rows, widths)}\n`)
+    await emit(`${formatRows(rows, widths)}\n`)
   }
-  if (isJson) await write(`${before === ',' ? '' : before}\n]\n`)
-  else if (widths === undefined) await write(`${formatTable(view.head, [])}\n`)
+  if (isJson) await emit(`${before === ',' ? '' : before}\n]\n`)
+  else if (widths === undefined) await emit(`${formatTable(view.head, [])}\n`)
 }

@@ -93,6 +93,8 @@ export interface PortInfo {
   readonly path?: string
   /** Of a TAP or a raw socket: state of the interface. */
   readonly device?: DeviceState
+  /** Its MTU, as the kernel told it last. */
+  readonly deviceMtu?: number
   readonly queues: number
   /** How many of a TAP's queues are attached, when its guest does not use all of them. */
   readonly queuesAttached?: number

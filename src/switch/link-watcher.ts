@@ -102,6 +102,7 @@ export class LinkWatcher {
     this.#ports.delete(entry)
     this.#leave(entry, watched)
     entry.device = undefined
+    entry.deviceMtu = undefined
     entry.wasUp = false
   }
 
@@ -182,6 +183,7 @@ export class LinkWatcher {
     watched.ifindex = link.ifindex
     watched.ifname = ifname
     entry.device = state
+    entry.deviceMtu = link.mtu
     if (state === 'up') entry.wasUp = true
     if (wentDown) {
       this.#engine

@@ -32,6 +32,8 @@ export class PortEntry {
   isHeld = false
   /** Of the interface behind it, as it was last looked at; undefined: there is none, or nobody knows. */
   device: DeviceState | undefined
+  /** Of the interface. */
+  deviceMtu: number | undefined
   /** That interface has been up since it was opened: one that nobody has set up yet is just open. */
   wasUp = false
   /** What the kernel had dropped at that interface before the port was opened. */
@@ -119,6 +121,7 @@ export class PortEntry {
       ...(notPostponed === undefined ? {} : { notPostponed }),
       ...open.facts(),
       ...(this.device === undefined ? {} : { device: this.device }),
+      ...(this.deviceMtu === undefined ? {} : { deviceMtu: this.deviceMtu }),
       queues: open.queues,
       ...(attached === open.queues ? {} : { queuesAttached: attached }),
       offloads: { rx: offloadNames(open.rxOffloads), tx: offloadNames(open.txOffloads) },

@@ -79,11 +79,16 @@ describe('the tarball', () => {
       .map((directory) => `${directory}/README.md`)
     const wanted = [
       'CHANGELOG.md',
+      'CONTRIBUTING.md',
       'LICENSE',
       'README.md',
+      'SECURITY.md',
       'package.json',
       'src/errors.md',
+      'config/framepump.1',
       'config/framepump.schema.json',
+      'config/systemd/framepump.service',
+      'config/systemd/framepump@.service',
       'config/examples/recorded-link.yaml',
       'config/examples/two-vms.yaml',
       'config/examples/uplink.yaml',

@@ -90,9 +90,10 @@ function readPort(args: Readonly<Record<string, unknown>>): PortOptions {
 
 /** PortInfo in QMP's spelling. */
 function describePort(port: PortInfo): Record<string, unknown> {
-  const { vnetHdrLength, notPostponed, queuesAttached, ...rest } = port
+  const { vnetHdrLength, notPostponed, queuesAttached, deviceMtu, ...rest } = port
   return {
     ...rest,
+    ...(deviceMtu === undefined ? {} : { 'device-mtu': deviceMtu }),
     ...(notPostponed === undefined ? {} : { 'not-postponed': notPostponed }),
     ...(queuesAttached === undefined ? {} : { 'queues-attached': queuesAttached }),
     'vnet-hdr-length': vnetHdrLength,

@@ -5,9 +5,9 @@ import { createServer } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { shim } from '../../src/native/shim.ts'
-import { CLI, IO, Lab } from '../support/lab.ts'
-import { until, words } from '../support/processes.ts'
+import { shim } from '../../../src/native/shim.ts'
+import { CLI, IO, Lab } from '../../support/lab.ts'
+import { until, words } from '../../support/processes.ts'
 
 const SOCK_STREAM = 1
 const ESC = '\u001b'

@@ -5,8 +5,8 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { CLI, compiledTool, IO, Lab, ROOT } from '../support/lab.ts'
-import { sh, until, words } from '../support/processes.ts'
+import { CLI, compiledTool, IO, Lab, ROOT } from '../../support/lab.ts'
+import { sh, until, words } from '../../support/processes.ts'
 
 const UNITS = join(ROOT, 'config/systemd')
 const names = readdirSync(UNITS)

@@ -3,9 +3,9 @@ import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { CLI, IO, Lab, tapSpec } from '../support/lab.ts'
-import type { Background } from '../support/processes.ts'
-import { until } from '../support/processes.ts'
+import { CLI, IO, Lab, tapSpec } from '../../support/lab.ts'
+import type { Background } from '../../support/processes.ts'
+import { until } from '../../support/processes.ts'
 
 const NODE = process.execPath
 

@@ -3,9 +3,9 @@ import { spawn } from 'node:child_process'
 import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { CLI, compiledTool, Lab, NODES, ROOT, tapSpec } from '../support/lab.ts'
-import type { Background } from '../support/processes.ts'
-import { until } from '../support/processes.ts'
+import { CLI, compiledTool, Lab, NODES, ROOT, tapSpec } from '../../support/lab.ts'
+import type { Background } from '../../support/processes.ts'
+import { until } from '../../support/processes.ts'
 
 const SHIM = join(ROOT, 'native-shim/build/Release/framepump.node')
 
