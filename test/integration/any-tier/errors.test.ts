@@ -84,7 +84,7 @@ const COMMAND_LINES: readonly (readonly [string[], number, readonly string[]])[]
     2,
     ['--incoming tcp:1: ... (give --incoming defer: ... [BAD_OPTION]'],
   ],
-  [['show', 'nothing'], 2, ['...Allowed are ports, macs, ... [BAD_ARGUMENT]']],
+  [['show', 'nothing'], 2, ['...Allowed choices are ports, macs, ... [BAD_ARGUMENT]']],
   [['capture'], 2, [`required option '-w, --write <file>' not specified [BAD_ARGUMENT]`]],
   [['capture', '-w', 'x', '-c', '0'], 2, ['option ...-c, ...above 0. [BAD_ARGUMENT]']],
   [['demo', '--seconds', 'x'], 2, ['option ...--seconds ...above 0. [BAD_ARGUMENT]']],
