@@ -9,6 +9,7 @@ import { WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import type { WorkerFailure } from '../native/worker-thread.ts'
 import { WorkerThread } from '../native/worker-thread.ts'
 import { PORTS_MAX } from '../port/contract.ts'
+import type { PortFailure } from '../port/messages.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
 import type {
   EngineReply,
@@ -17,6 +18,7 @@ import type {
   MacRows,
   MovingAddress,
 } from './messages.ts'
+import { errorFrom } from './messages.ts'
 import {
   ENGINE_BURSTS,
   ENGINE_COUNTERS,
@@ -48,7 +50,7 @@ export interface SwitchCounters {
 }
 
 export interface EngineEvents {
-  portFailed(port: number, errno: number): void
+  portFailed(port: number, failure: PortFailure): void
   queueBroken(port: number, queue: number, reason: string): void
   driverCalled(port: number): void
   loops(moving: readonly MovingAddress[]): void
@@ -157,7 +159,7 @@ export class EngineClient {
       case 'reply':
         return this.#settle(message)
       case 'port-failed':
-        return this.#events.portFailed(message.port, message.errno)
+        return this.#events.portFailed(message.port, message.failure)
       case 'queue-broken':
         return this.#events.queueBroken(message.port, message.queue, message.reason)
       case 'driver-called':
@@ -180,8 +182,10 @@ export class EngineClient {
   #settle(reply: EngineReply & { type: 'reply' }): void {
     const waiting = this.#waiting.get(reply.id)
     this.#waiting.delete(reply.id)
-    if (reply.error === undefined) waiting?.resolve(reply.value)
-    else waiting?.reject(new StateError('ENGINE', `engine: ${reply.error}`))
+    const { error } = reply
+    if (error === undefined) waiting?.resolve(reply.value)
+    else if (error.code !== undefined) waiting?.reject(errorFrom(error.code, error))
+    else waiting?.reject(new StateError('ENGINE', `engine: ${error.message}`))
   }
 
   #fail(error: Error): void {

@@ -13,8 +13,9 @@ import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
 import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
 import { FaultWatch } from '../mem/fault-watch.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
-import type { EnginePort, EngineServices, PolledPort } from '../port/contract.ts'
+import type { EnginePort, EngineServices, PolledPort, PortFailed } from '../port/contract.ts'
 import { polledWaitUs, PORTS_MAX, queuesOf } from '../port/contract.ts'
+import type { PortFailure } from '../port/messages.ts'
 import { EFAULT } from '../abi/errno.ts'
 import type { Clock } from '../mem/clock.ts'
 import { ENGINE_BURSTS, ENGINE_SLEEPS, SHARED_PENDING, SHARED_SLEEPING } from './cells.ts'
@@ -58,7 +59,7 @@ export interface EngineOptions extends EngineSettingsInPlace {
   readonly sleepMaxUs: number
   readonly clock: Clock
   /** A port cannot go on: its device is gone. */
-  readonly onPortFailed: (port: number, errno: number) => void
+  readonly onPortFailed: PortFailed
   readonly onLoops: OnLoops
 }
 
@@ -113,9 +114,8 @@ export class Engine implements EngineServices {
       this.#stages,
     )
     const reports = new TierReports({
-      counters: options.counters,
       port: (index) => this.forwarder.port(index),
-      portFailed: (index, errno) => this.portFailed(index, errno),
+      portFailed: (index, failure) => this.portFailed(index, failure),
     })
     this.#tier = makeTier(reports)
     this.#tapBudget = new TapBudget(this.#tier)
@@ -270,7 +270,7 @@ export class Engine implements EngineServices {
       if (port.stopIfFaulted?.() !== true) continue
       if (port === asked) isAsked = true
       this.forwarder.setLink(port.index, false)
-      this.#options.onPortFailed(port.index, EFAULT)
+      this.#options.onPortFailed(port.index, { what: 'memory-lost', errno: EFAULT })
     }
     return isAsked
   }
@@ -322,11 +322,11 @@ export class Engine implements EngineServices {
   }
 
   /** It cannot go on: frames for it and from it are dropped. Told once, also while its link is down. */
-  portFailed(port: number, errno: number): void {
+  portFailed(port: number, failure: PortFailure): void {
     this.forwarder.setLink(port, false)
     if (this.#hasFailed[port] !== 0) return
     this.#hasFailed[port] = 1
-    this.#options.onPortFailed(port, errno)
+    this.#options.onPortFailed(port, failure)
   }
 
   // --- what the control plane asks, between turns ---------------------------------------------

@@ -1,7 +1,8 @@
 /** What the control plane and the engine thread tell each other. All of it is structured-cloned. */
+import { FramepumpError, SysError } from '../errors.ts'
 import type { CaptureRingHandle } from '../capture/ring.ts'
 import type { IoTierName } from '../io/tier.ts'
-import type { PortCall, PortDescription } from '../port/messages.ts'
+import type { PortCall, PortDescription, PortFailure } from '../port/messages.ts'
 
 /** How the engine waits for frames: awake for a while, always awake, asleep at once. */
 export type Pace = 'adaptive' | 'busy' | 'interrupt'
@@ -91,9 +92,9 @@ export type EngineReply =
       readonly type: 'reply'
       readonly id: number
       readonly value?: unknown
-      readonly error?: string
+      readonly error?: ErrorFields
     }
-  | { readonly type: 'port-failed'; readonly port: number; readonly errno: number }
+  | { readonly type: 'port-failed'; readonly port: number; readonly failure: PortFailure }
   | { readonly type: 'driver-called'; readonly port: number }
   | { readonly type: 'loops'; readonly loops: readonly MovingAddress[] }
   | {
@@ -102,3 +103,44 @@ export type EngineReply =
       readonly queue: number
       readonly reason: string
     }
+
+/** What of an error crosses. */
+export interface ErrorFields {
+  readonly message: string
+  /** Absent: it is none of ours, but a mistake. */
+  readonly code?: string
+  readonly hint?: string | undefined
+  readonly port?: string | undefined
+  readonly syscall?: string | undefined
+  readonly errno?: number | undefined
+  readonly ifname?: string | undefined
+  readonly path?: string | undefined
+}
+
+export function errorFields(error: unknown): ErrorFields {
+  if (!(error instanceof FramepumpError)) {
+    return { message: error instanceof Error ? error.message : String(error) }
+  }
+  const { message, code, hint, port } = error
+  const fields: ErrorFields = { message, code, hint, port }
+  if (!(error instanceof SysError)) return fields
+  const { syscall, errno, ifname, path } = error
+  return { ...fields, syscall, errno, ifname, path }
+}
+
+/** The error again: one that the operating system is to blame for, or another with its code. */
+export function errorFrom(code: string, fields: ErrorFields): FramepumpError {
+  const { message, hint, port, syscall, errno, ifname, path } = fields
+  const isSystems = syscall !== undefined || errno !== undefined
+  const error = isSystems
+    ? new SysError(code, message, {
+        hint,
+        ifname,
+        path,
+        ...(syscall === undefined ? {} : { syscall }),
+        ...(errno === undefined ? {} : { errno }),
+      })
+    : new FramepumpError(code, message, { hint })
+  error.port = port
+  return error
+}

@@ -1,66 +1,36 @@
-/** What the I/O tier tells of single frames and queues, in the counters of their ports. */
-import {
-  EAGAIN,
-  EBADF,
-  EBADFD,
-  EINVAL,
-  EIO,
-  EMSGSIZE,
-  ENETDOWN,
-  ENOBUFS,
-  ENXIO,
-} from '../abi/errno.ts'
+/** What the I/O tier tells of single frames and queues, handed to the port whose they are. */
 import type { TapQueue, TierEvents } from '../io/tier.ts'
 import type { EnginePort } from '../port/contract.ts'
-import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import type { PortFailure } from '../port/messages.ts'
 
 export interface TierReportsTarget {
-  readonly counters: Float64Array
   port(index: number): EnginePort | null
   /** The port cannot go on: frames for it and from it are dropped. */
-  portFailed(index: number, errno: number): void
+  portFailed(index: number, failure: PortFailure): void
 }
 
 export class TierReports implements TierEvents {
-  readonly #counters: Float64Array
   readonly #target: TierReportsTarget
 
   constructor(target: TierReportsTarget) {
     this.#target = target
-    this.#counters = target.counters
   }
 
   writeFailed(port: number, length: number, errno: number): void {
-    const base = port * COUNTERS_STRIDE
-    const counters = this.#counters
-    // It was counted as sent when it was queued.
-    counters[base + COUNTERS.tx_frames]--
-    counters[base + COUNTERS.tx_bytes] -= length - this.#vnetHdrLength(port)
-    if (errno === EAGAIN || errno === ENOBUFS) counters[base + COUNTERS.tx_drop_full]++
-    else if (errno === EIO || errno === ENETDOWN) counters[base + COUNTERS.tx_drop_link_down]++
-    else if (errno === EMSGSIZE) counters[base + COUNTERS.tx_drop_mtu]++
-    else if (errno === EINVAL) counters[base + COUNTERS.tx_drop_malformed]++
-    else {
-      counters[base + COUNTERS.tx_drop_error]++
-      // A packet socket says ENXIO when its interface is gone.
-      const isGone = errno === EBADFD || errno === EBADF || errno === ENXIO
-      if (isGone) this.#target.portFailed(port, errno)
-    }
-  }
-
-  #vnetHdrLength(port: number): number {
-    const at = this.#target.port(port)
-    return at !== null && 'vnetHdrLength' in at ? (at.vnetHdrLength as number) : 0
+    const isGone = this.#target.port(port)?.writeFailed?.(length, errno)
+    if (isGone === true) this.#interfaceDeleted(port, errno)
   }
 
   dropped(port: number, malformed: number, unknownGsoType: number, oversize: number): void {
-    const base = port * COUNTERS_STRIDE
-    this.#counters[base + COUNTERS.rx_drop_malformed] += malformed
-    this.#counters[base + COUNTERS.rx_drop_gso_type] += unknownGsoType
-    this.#counters[base + COUNTERS.rx_drop_oversize] += oversize
+    this.#target.port(port)?.dropped?.(malformed, unknownGsoType, oversize)
   }
 
   queueFailed(queue: TapQueue, errno: number): void {
-    this.#target.portFailed(queue.port, errno)
+    this.#interfaceDeleted(queue.port, errno)
+  }
+
+  /** What the tier has of a port, queues and sockets, ends with their interface and not before. */
+  #interfaceDeleted(port: number, errno: number): void {
+    this.#target.portFailed(port, { what: 'interface-deleted', errno })
   }
 }

@@ -13,6 +13,7 @@ import { PORTS_MAX } from '../port/contract.ts'
 import { makePort } from '../port/kinds.engine.ts'
 import { KernelClock } from '../mem/clock.ts'
 import type { EngineReply, EngineRequest, EngineWorkerData } from './messages.ts'
+import { errorFields } from './messages.ts'
 import { SHARED_EXIT } from './cells.ts'
 import { Engine } from './engine.ts'
 import { WarmUp } from './warm-up.ts'
@@ -45,7 +46,7 @@ const engine = new Engine(
     shared,
     sleepMaxUs: data.sleepMaxUs,
     clock,
-    onPortFailed: (port, errno) => send({ type: 'port-failed', port, errno }),
+    onPortFailed: (port, failure) => send({ type: 'port-failed', port, failure }),
     onLoops: (loops) => send({ type: 'loops', loops }),
   },
   makeTier,
@@ -60,7 +61,7 @@ const surroundings: PortSurroundings = {
   signals,
   counters,
   clock,
-  portFailed: (port, errno) => engine.portFailed(port, errno),
+  portFailed: (port, failure) => engine.portFailed(port, failure),
   events: {
     queueBroken: (port, queue, reason) => {
       // At once, for all its queues: the control plane, which is told, may have other things to do.
@@ -165,7 +166,7 @@ function serve(): boolean {
       const value = handle(request)
       send({ type: 'reply', id, value })
     } catch (error) {
-      send({ type: 'reply', id, error: (error as Error).message })
+      send({ type: 'reply', id, error: errorFields(error) })
     }
     if (request.op === 'close') return false
   }

@@ -10,7 +10,7 @@ import type { Burst } from '../mem/burst.ts'
 import type { Clock } from '../mem/clock.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
 import type { EventSignals } from '../native/event-signals.ts'
-import type { PortCall, PortDescription } from './messages.ts'
+import type { PortCall, PortDescription, PortFailure } from './messages.ts'
 
 /** Ports of one switch. */
 export const PORTS_MAX = 1024
@@ -38,6 +38,13 @@ export interface EnginePort {
    * @hot
    */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void
+  /**
+   * A write of `length` bytes, vnet_hdr included, that the port gave to the tier failed with a positive errno:
+   * its frame did not leave, and is counted so. True: what it writes to is gone.
+   */
+  writeFailed?(length: number, errno: number): boolean
+  /** Frames that the tier read for it and that never became one of a burst: counts of them. */
+  dropped?(malformed: number, unknownGsoType: number, oversize: number): void
   /** Called in a turn in which the port was given frames, after the last copy has run. @hot */
   endTurn(): void
   /** What the control plane asks of it, between turns. Absent: there is nothing. */
@@ -65,11 +72,14 @@ export interface PortSurroundings {
   readonly signals: EventSignals
   readonly counters: Float64Array
   readonly clock: Clock
-  readonly portFailed: (port: number, errno: number) => void
+  readonly portFailed: PortFailed
   readonly events: PortEvents
   /** What all ports of a kind use, made with the first of them and closed with the engine. */
   share<T extends { close(): void }>(kind: string, make: () => T): T
 }
+
+/** The port cannot go on. */
+export type PortFailed = (port: number, failure: PortFailure) => void
 
 /** What a port tells the control plane. */
 export interface PortEvents {

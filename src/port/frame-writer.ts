@@ -1,8 +1,19 @@
 /**
  * Writes frames to descriptors that take one per write, behind a vnet_hdr or none: TAP queues and packet
  * sockets. Each is an entry of the I/O tier's; a header that does not stand before its frame as it is
- * wanted is spelt anew here.
+ * wanted is spelt anew here. What was queued counts as sent until the tier says that it was not.
  */
+import {
+  EAGAIN,
+  EBADF,
+  EBADFD,
+  EINVAL,
+  EIO,
+  EMSGSIZE,
+  ENETDOWN,
+  ENOBUFS,
+  ENXIO,
+} from '../abi/errno.ts'
 import { VNET_HDR_OUTER_TH_OFFSET } from '../abi/virtio-net.ts'
 import type { IoTier } from '../io/tier.ts'
 import type { Burst } from '../mem/burst.ts'
@@ -112,7 +123,40 @@ export class FrameWriter {
     return offset
   }
 
+  /**
+   * One of these writes, of `length` bytes with its vnet_hdr, failed with a positive errno. True: what is
+   * behind the descriptors is gone.
+   */
+  failed(length: number, errno: number): boolean {
+    const base = this.#counterBase
+    const counters = this.#counters
+    // It was counted as sent when it was queued.
+    counters[base + COUNTERS.tx_frames]--
+    counters[base + COUNTERS.tx_bytes] -= length - this.vnetHdrLength
+    counters[base + reasonOf(errno)]++
+    // A packet socket says ENXIO when its interface is gone.
+    return errno === EBADFD || errno === EBADF || errno === ENXIO
+  }
+
   close(): void {
     this.#headers.unmap()
+  }
+}
+
+/** The counter of frames that were not written for that errno. */
+function reasonOf(errno: number): number {
+  switch (errno) {
+    case EAGAIN:
+    case ENOBUFS:
+      return COUNTERS.tx_drop_full
+    case EIO:
+    case ENETDOWN:
+      return COUNTERS.tx_drop_link_down
+    case EMSGSIZE:
+      return COUNTERS.tx_drop_mtu
+    case EINVAL:
+      return COUNTERS.tx_drop_malformed
+    default:
+      return COUNTERS.tx_drop_error
   }
 }

@@ -16,5 +16,13 @@ export type PortDescription =
   /** Not open: its place on the switch or on a link. */
   | { readonly kind: 'postponed' }
 
+/** Why the engine cannot go on with a port; whoever finds out knows. */
+export interface PortFailure {
+  /** `memory-lost`: its guest took it away, or whoever owns it. `file-unreadable`: see the errno. */
+  readonly what: 'interface-deleted' | 'memory-lost' | 'file-truncated' | 'file-unreadable'
+  /** What the kernel said, positive. */
+  readonly errno: number
+}
+
 /** What the engine's port is asked between two turns. */
 export type PortCall = TapCall | RawSocketCall | ReplayCall | VirtioCall

@@ -9,7 +9,7 @@ import type { LinkInfo } from './interface/link.ts'
 import type { PortCall, PortDescription } from './messages.ts'
 import type { PortOptions } from './options.ts'
 import type { PortSchema } from './port-schema.ts'
-import type { PostponedForm } from './postponed.control.ts'
+import type { PostponedForm, PostponedSwitchPort } from './postponed.control.ts'
 import type { FollowingTap } from './shape.ts'
 import type { MemoryPort, VirtioNetPort } from './api.ts'
 import type { Log } from '../text.ts'
@@ -74,6 +74,8 @@ export interface OpenPort {
   readonly virtioNetPort?: VirtioNetPort
   /** Looks again whether the device is what it was; throws when not. */
   probe?(): void
+  /** It waits to be set up, by that. */
+  readonly postponed?: PostponedSwitchPort
   /** It is there and cannot work: why. */
   readonly failure?: string
   /** Somebody is at the other end; absent: there is no such thing. */

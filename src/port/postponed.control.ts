@@ -23,6 +23,7 @@ export type Opener = (options: PortOptions, context: OpenPortContext) => Promise
 
 export class PostponedSwitchPort implements OpenPort {
   readonly acceptsPostponedPeer: boolean = true
+  readonly postponed: PostponedSwitchPort = this
   readonly description: PortDescription = { kind: 'postponed' }
   readonly vnetHdrLength = 0
   readonly rxOffloads = 0

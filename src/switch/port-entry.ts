@@ -1,15 +1,14 @@
 /** What the control plane knows of one port of the switch, and how it is shown. */
-import { EFAULT } from '../abi/errno.ts'
 import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
+import type { PortFailure } from '../port/messages.ts'
 import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import type { LinkInfo } from '../port/interface/link.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
 import type { DeviceState, KernelCounters, MacEntry, PortInfo, PortState } from './api.ts'
-import { PostponedSwitchPort } from '../port/postponed.control.ts'
 import { offloadNames } from './switch-options.ts'
 import type { OpenPort, PortFacts } from '../port/open-port.ts'
 
@@ -87,7 +86,7 @@ export class PortEntry {
   }
 
   get #state(): PortState {
-    if (this.open instanceof PostponedSwitchPort) return 'postponed'
+    if (this.open.postponed !== undefined) return 'postponed'
     if (this.failure !== undefined) return 'failed'
     if (!this.link || (this.wasUp && this.device !== 'up')) return 'down'
     if (this.wasConnected === undefined) return 'open'
@@ -109,7 +108,7 @@ export class PortEntry {
 
   info(counters: Float64Array): PortInfo {
     const { options, open, link, peer, notPostponed } = this
-    const postponed = open instanceof PostponedSwitchPort ? open : undefined
+    const { postponed } = open
     const attached = open.tap?.current.attached.filter(Boolean).length ?? open.queues
     const error = postponed === undefined ? this.failure : postponed.error
     return {
@@ -176,9 +175,15 @@ export function checkFree({ options, peer }: PortEntry): void {
   throw new ConfigError('BAD_LINK', text)
 }
 
+const FAILURES: Readonly<Record<PortFailure['what'], (facts: PortFacts) => string>> = {
+  'interface-deleted': ({ ifname }) =>
+    `${ifname === undefined ? 'its interface' : `the interface ${ifname}`} was deleted`,
+  'memory-lost': () => 'its memory was taken away',
+  'file-truncated': () => 'its file was truncated',
+  'file-unreadable': () => 'its file cannot be read',
+}
+
 /** Why the engine could not go on with a port, in words. */
-export function whyFailed(errno: number, { ifname }: PortFacts): string {
-  const lost = errno === EFAULT ? 'its memory was taken away' : 'its file was truncated'
-  const what = ifname === undefined ? lost : `the interface ${ifname} was deleted`
-  return `${strerror(errno)}: ${what}`
+export function whyFailed({ what, errno }: PortFailure, facts: PortFacts): string {
+  return `${strerror(errno)}: ${FAILURES[what](facts)}`
 }

@@ -3,7 +3,7 @@
  * listen to events are told.
  */
 import type { EventEmitter } from 'node:events'
-import { EFAULT } from '../abi/errno.ts'
+import type { PortFailure } from '../port/messages.ts'
 import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import type { SwitchEvents } from './api.ts'
@@ -41,11 +41,12 @@ export class PortStates {
   }
 
   /** The engine cannot go on with a port. */
-  portFailed(index: number, errno: number): void {
+  portFailed(index: number, failure: PortFailure): void {
     const entry = this.#ports.at(index)
     if (entry === undefined) return
     // What takes memory away is the guest whose it is.
-    this.#fail(entry, whyFailed(errno, entry.open.facts()), errno === EFAULT)
+    const isGuests = failure.what === 'memory-lost'
+    this.#fail(entry, whyFailed(failure, entry.open.facts()), isGuests)
     entry.open.failed?.()
     this.#tellLater(entry)
   }

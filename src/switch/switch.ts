@@ -9,6 +9,7 @@ import { EventEmitter } from 'node:events'
 import { ConfigError, StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
 import { shimFailure } from '../native/shim.ts'
+import type { PortFailure } from '../port/messages.ts'
 import type { PortOptions } from '../port/options.ts'
 import { clearCounters } from '../stats/port-counters.ts'
 import type { Log } from '../text.ts'
@@ -43,7 +44,6 @@ import { checkFree, checkWirable, listLinks, PortEntry } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
 import { openOrPostpone } from './opening.ts'
-import { PostponedSwitchPort } from '../port/postponed.control.ts'
 import { InterfaceFollower } from './reopening.ts'
 import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
 import type { EngineAccess, OpenPortContext } from '../port/open-port.ts'
@@ -97,7 +97,7 @@ class UserspaceSwitch implements Switch {
     this.#isIncoming = options.incoming ?? false
     this.runState = this.#isIncoming ? 'inmigrate' : 'running'
     this.#engine = new EngineClient(engineSettings(options, tier), {
-      portFailed: (index, errno) => this.#portFailed(index, errno),
+      portFailed: (index, failure) => this.#portFailed(index, failure),
       queueBroken: (index, queue, reason) => this.#states.queueBroken(index, queue, reason),
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
       // At the end ports go one by one: each time what is left looks like another loop.
@@ -251,7 +251,7 @@ class UserspaceSwitch implements Switch {
       [first, second],
       [second, first],
     ]) {
-      const isWaiting = one.open instanceof PostponedSwitchPort
+      const isWaiting = one.open.postponed !== undefined
       if (isWaiting && !other.open.acceptsPostponedPeer) await this.#openPostponed(one, undo)
     }
     const ends = { a: first.index, b: second.index }
@@ -386,12 +386,12 @@ class UserspaceSwitch implements Switch {
   /** First in first out. At a failure those that were opened are postponed again, last first. */
   async #openAllPostponed(undo: Undo): Promise<void> {
     for (const entry of this.#ports.all) {
-      if (entry.open instanceof PostponedSwitchPort) await this.#openPostponed(entry, undo)
+      if (entry.open.postponed !== undefined) await this.#openPostponed(entry, undo)
     }
   }
 
   async #openPostponed(entry: PortEntry, undo: Undo): Promise<void> {
-    const postponed = entry.open as PostponedSwitchPort
+    const postponed = entry.open.postponed!
     const open = await postponed.open(this.#openContext(entry.options.id))
     undo(() => this.#states.show(entry))
     undo(() => open.abandon?.() ?? open.close())
@@ -413,9 +413,9 @@ class UserspaceSwitch implements Switch {
   }
 
   /** Where a port has an interface, that says whether it cannot go on. */
-  #portFailed(index: number, errno: number): void {
+  #portFailed(index: number, failure: PortFailure): void {
     const entry = this.#ports.at(index)
-    if (entry?.open.judge === undefined) this.#states.portFailed(index, errno)
+    if (entry?.open.judge === undefined) this.#states.portFailed(index, failure)
     else this.#follower.changed(entry)
   }
 

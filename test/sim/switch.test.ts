@@ -186,15 +186,16 @@ test('a port that goes is forgotten: its addresses flood, its number can be used
 })
 
 test('a port that fails while its link is down is told of, once', () => {
-  const failed: number[][] = []
-  using sim = new Sim(2, { onPortFailed: (port, errno) => void failed.push([port, errno]) })
+  const failed: unknown[] = []
+  using sim = new Sim(2, { onPortFailed: (...args) => void failed.push(args) })
+  const gone = { what: 'interface-deleted', errno: 77 } as const
   const { engine } = sim
   engine.forwarder.setLink(0, false)
-  engine.portFailed(0, 77)
-  expect(failed).toEqual([[0, 77]])
+  engine.portFailed(0, gone)
+  expect(failed).toEqual([[0, gone]])
   // Also when its link was set up again by somebody who did not know.
   engine.forwarder.setLink(0, true)
-  engine.portFailed(0, 77)
+  engine.portFailed(0, gone)
   expect(failed).toHaveLength(1)
   sim.send(0, frame(BROADCAST, 1))
   expect(sim.receive(1)).toEqual([])
@@ -202,7 +203,7 @@ test('a port that fails while its link is down is told of, once', () => {
   engine.removePort(0)
   sim.ports[0].close()
   sim.addPort(0)
-  engine.portFailed(0, 5)
+  engine.portFailed(0, { ...gone, errno: 5 })
   expect(failed).toHaveLength(2)
 })
 

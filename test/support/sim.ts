@@ -4,6 +4,7 @@
  */
 import type { Burst } from '../../src/mem/burst.ts'
 import type { IoTier, TapQueue, WatchedSocket } from '../../src/io/tier.ts'
+import type { PortFailed } from '../../src/port/contract.ts'
 import { MemoryEndpoint } from '../../src/port/memory/control.ts'
 import { MemoryEnginePort } from '../../src/port/memory/engine.ts'
 import { MemoryRing } from '../../src/port/memory/ring.ts'
@@ -63,7 +64,7 @@ export interface SimOptions {
   readonly macAgingS?: number
   readonly macTableSize?: number
   readonly dropsReservedGroups?: boolean
-  readonly onPortFailed?: (port: number, errno: number) => void
+  readonly onPortFailed?: PortFailed
   readonly onLoops?: OnLoops
 }
 

@@ -12,7 +12,7 @@ import { shim } from '../../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../stats/counters.ts'
 import type { Clock } from '../../mem/clock.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
-import type { EngineKind, EnginePort, PolledPort } from '../contract.ts'
+import type { EngineKind, EnginePort, PolledPort, PortFailed } from '../contract.ts'
 import { PORTS_MAX } from '../contract.ts'
 import type { PortCall } from '../messages.ts'
 import type { RecordDescription, ReplayDescription, ReplayFile } from './messages.ts'
@@ -45,7 +45,7 @@ export class ReplayPort implements PolledPort {
   /** What was read of the file for the current burst. */
   readonly #window: Window = Window.map(READ_LENGTH_MAX)
   readonly #clock: Clock
-  readonly #failed: (port: number, errno: number) => void
+  readonly #failed: PortFailed
   #isPaced: boolean
   #loop: number
   #hasFailed = false
@@ -55,12 +55,7 @@ export class ReplayPort implements PolledPort {
   #startUs = 0
 
   /** `failed` is told that the file was truncated, or cannot be read any more. */
-  constructor(
-    index: number,
-    file: ReplayFile,
-    clock: Clock,
-    failed: (port: number, errno: number) => void,
-  ) {
+  constructor(index: number, file: ReplayFile, clock: Clock, failed: PortFailed) {
     this.index = index
     this.#file = file
     this.#clock = clock
@@ -130,7 +125,9 @@ export class ReplayPort implements PolledPort {
     const got = shim.preadInto(fd, this.#window.id, 0, length, offset)
     if (got === length && shim.fileSize(fd) >= size) return true
     this.#hasFailed = true
-    this.#failed(this.index, got < 0 ? -got : EIO)
+    const isCut = got >= 0
+    const what = isCut ? 'file-truncated' : 'file-unreadable'
+    this.#failed(this.index, { what, errno: isCut ? EIO : -got })
     return false
   }
 

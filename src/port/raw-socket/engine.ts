@@ -4,11 +4,12 @@
  * plane's (port/raw-socket/open.ts).
  */
 import { PACKET_STATISTICS, SOL_PACKET } from '../../abi/if-packet.ts'
-import type { IoTier } from '../../io/tier.ts'
+import type { IoTier, TierEvents } from '../../io/tier.ts'
 import type { Burst } from '../../mem/burst.ts'
 import { shim } from '../../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../stats/counters.ts'
 import { FrameWriter } from '../frame-writer.ts'
+import { countRxDrops } from '../rx-drops.ts'
 import type { PolledPort } from '../contract.ts'
 import type { PortCall } from '../messages.ts'
 import type { RawSocketDescription } from './messages.ts'
@@ -58,12 +59,15 @@ export class RawSocketPort implements PolledPort {
     this.#writer = new FrameWriter(index, vnetHdrLength, tier, counters)
     const guess = new OffloadGuess(options.mtu)
     this.#guess = guess
+    const events: Pick<TierEvents, 'dropped'> = {
+      dropped: (port, ...counts) => countRxDrops(counters, port, ...counts),
+    }
     try {
       for (const { fd, window, first } of queues) {
         const socket = tier.watchSocket(fd)
         const { geometry } = options
         this.#rings.push(
-          new PacketRing(index, socket, window, first, vnetHdrLength, geometry, guess, this),
+          new PacketRing(index, socket, window, first, vnetHdrLength, geometry, guess, events),
         )
       }
     } catch (error) {
@@ -112,12 +116,8 @@ export class RawSocketPort implements PolledPort {
     if (call.do === 'interface-mtu') this.#guess.mtu = call.mtu
   }
 
-  /** Frames that never became one of a burst; see TierEvents. */
-  dropped(_port: number, malformed: number, unknownGsoType: number, oversize: number): void {
-    const base = this.#counterBase
-    this.#counters[base + COUNTERS.rx_drop_malformed] += malformed
-    this.#counters[base + COUNTERS.rx_drop_gso_type] += unknownGsoType
-    this.#counters[base + COUNTERS.rx_drop_oversize] += oversize
+  writeFailed(length: number, errno: number): boolean {
+    return this.#writer.failed(length, errno)
   }
 
   /** Takes in what the kernel has dropped; `mustAsk`: also where nothing says that it has. */

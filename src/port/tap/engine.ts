@@ -8,6 +8,7 @@ import { TapQueue } from '../../io/tier.ts'
 import type { Burst } from '../../mem/burst.ts'
 import { shim } from '../../native/shim.ts'
 import { FrameWriter } from '../frame-writer.ts'
+import { countRxDrops } from '../rx-drops.ts'
 import type { EnginePort, EngineServices } from '../contract.ts'
 import type { PortCall } from '../messages.ts'
 import { shapeTap } from './shape.ts'
@@ -33,6 +34,7 @@ export class TapPort implements EnginePort {
   /** By queue, where its frames are written: itself, or one that is attached in its place. */
   readonly #fds: Int32Array
   readonly #presetLength: number
+  readonly #counters: Float64Array
   readonly #writer: FrameWriter
 
   constructor(options: TapPortOptions, tier: IoTier, counters: Float64Array) {
@@ -40,6 +42,7 @@ export class TapPort implements EnginePort {
     this.txOffloads = options.txOffloads
     this.#fds = Int32Array.from(options.fds)
     this.#presetLength = options.vnetHdrLength
+    this.#counters = counters
     this.#writer = new FrameWriter(options.index, options.vnetHdrLength, tier, counters)
     this.queues = options.fds.map(
       (fd, index) => new TapQueue(fd, options.index, index, options.vnetHdrLength),
@@ -57,6 +60,14 @@ export class TapPort implements EnginePort {
   /** @hot */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
     this.#writer.write(this.#fds[queue % this.#fds.length], burst, list, first, count)
+  }
+
+  writeFailed(length: number, errno: number): boolean {
+    return this.#writer.failed(length, errno)
+  }
+
+  dropped(malformed: number, unknownGsoType: number, oversize: number): void {
+    countRxDrops(this.#counters, this.index, malformed, unknownGsoType, oversize)
   }
 
   /** @hot */

@@ -32,6 +32,7 @@ import { attachQueue } from '../../virtio/ring/queue-layout.ts'
 import { startBase } from '../../virtio/ring/start-base.ts'
 import type { EngineServices, PolledPort, PortEvents } from '../contract.ts'
 import type { PortCall } from '../messages.ts'
+import { countRxDrops } from '../rx-drops.ts'
 import { StartedQueue } from './started-queue.ts'
 import type { VirtioScratch } from './scratch.ts'
 import { QUEUE_PAIRS_MAX } from './scratch.ts'
@@ -119,11 +120,9 @@ export class VirtioPort implements PolledPort {
     this.#filled = ring
     const pair = this.#transmitqPair[this.#nextTransmitq]
     this.rxQueue = pair
-    const base = this.#counterBase
     if ((source.malformed | source.unknownType | source.oversize) !== 0) {
-      this.#counters[base + COUNTERS.rx_drop_malformed] += source.malformed
-      this.#counters[base + COUNTERS.rx_drop_gso_type] += source.unknownType
-      this.#counters[base + COUNTERS.rx_drop_oversize] += source.oversize
+      const { malformed, unknownType, oversize } = source
+      countRxDrops(this.#counters, this.index, malformed, unknownType, oversize)
     }
     if (this.#isEnabled[2 * pair + 1] === 0) this.#dropDisabled(burst)
     if (burst.count === 0) this.release()
