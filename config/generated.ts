@@ -6,6 +6,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { format, resolveConfig } from 'prettier'
 import { controlReference } from './control-reference.ts'
+import { counterReference } from './counter-reference.ts'
+import { errorReference } from './error-reference.ts'
 import { fileSchema } from './file-schema.ts'
 import { manPage } from './man-page.ts'
 import { configReference } from './reference.ts'
@@ -21,6 +23,8 @@ export async function generatedFiles(root: string): Promise<GeneratedFile[]> {
     { path: 'config/framepump.schema.json', text: JSON.stringify(fileSchema()) },
     { path: 'config/README.md', text: configReference(root) },
     { path: 'src/control/README.md', text: controlReference() },
+    { path: 'src/stats/README.md', text: counterReference() },
+    { path: 'src/errors.md', text: errorReference() },
   ]
   const options = await resolveConfig(join(root, 'package.json'))
   const formatted = await Promise.all(

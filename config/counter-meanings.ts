@@ -1,0 +1,38 @@
+/** What each counter counts, grouped: src/stats/README.md is made of it. */
+import type { CounterName } from '../src/stats/counters.ts'
+
+export const COUNTER_MEANINGS: Readonly<Record<CounterName, string>> = {
+  rx_frames: 'frames that entered the switch by the port',
+  rx_bytes: 'their L2 bytes, without vnet_hdr and FCS',
+  tx_frames: 'frames that left the switch by the port',
+  tx_bytes: 'their L2 bytes, without vnet_hdr and FCS',
+  tx_drop_full: 'the queue, ring or socket buffer had no room',
+  tx_drop_buffer: "longer than a guest's buffer, and the guest takes no mergeable ones",
+  tx_drop_filter: "the receive filter of an in-process device's driver does not want it",
+  tx_drop_mtu: "longer than the port's `mtu`",
+  tx_drop_link_down: 'link or interface down, or the port has failed',
+  tx_drop_offload:
+    'needs an offload that the port cannot take, and that cannot be done in software: its headers make no sense, or its burst has more segments than its limit',
+  tx_checksummed:
+    'frames whose TCP, UDP or IPv4 checksum was completed, because the port cannot take a partial one',
+  tx_segmented:
+    'TSO and USO frames, tunnelled or not, that were cut into segments, because the port cannot take them',
+  tx_coalesced:
+    'segments that became part of the one before them, because the port takes TSO and the sender has none',
+  tx_drop_descriptors:
+    "the guest's receive buffers take more descriptors than the frames of a turn may cost ([limits](../daemon/README.md#limits))",
+  rx_drop_kernel:
+    "a raw socket's ring was full when the frame came, or the kernel could not say its offloads",
+  tx_drop_malformed: 'the kernel refused frame or vnet_hdr',
+  tx_drop_error: 'any other write error',
+  rx_drop_malformed:
+    'shorter than an Ethernet header, or a vnet_hdr that contradicts the frame or that the kernel cannot write',
+  rx_drop_gso_type: 'unknown gso_type',
+  rx_drop_oversize: 'longer than a slot (68 KiB)',
+  rx_drop_link_down: 'arrived while the port was down, or by a queue that its guest has disabled',
+  rx_drop_same_port: 'destination is on the port it came from',
+  rx_drop_source:
+    'the source is a multicast address, broadcast or zero; ports on a link pass such frames',
+  rx_drop_group_address: '802.1D group address, dropped as configured',
+  rx_drop_no_port: 'no other port could be given the frame',
+}
