@@ -92,8 +92,6 @@ describe('the tarball', () => {
       'config/examples/recorded-link.yaml',
       'config/examples/two-vms.yaml',
       'config/examples/uplink.yaml',
-      'config/systemd/framepump.service',
-      'config/systemd/framepump@.service',
       'native-shim/flags',
       ...references,
       ...sources,
