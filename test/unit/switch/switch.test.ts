@@ -1,0 +1,196 @@
+/**
+ * The switch beside an engine that only notes what it is asked for: what is asked, in which order, and what
+ * is left when that fails.
+ */
+import { beforeEach, expect, test, vi } from 'vitest'
+import type { EngineEvents } from '../../../src/engine/client.ts'
+import type { EngineRequest } from '../../../src/engine/messages.ts'
+import type { Switch } from '../../../src/index.ts'
+
+const asked: string[] = []
+/** Requests of this kind fail. */
+let failing: string | undefined
+let events: EngineEvents
+
+vi.mock('../../../src/engine/client.ts', () => ({
+  EngineClient: class {
+    readonly counters = new Float64Array(32 * 1024)
+    readonly engineCounters = new Float64Array(16)
+    readonly signals = { context: 0n }
+
+    constructor(_settings: unknown, told: EngineEvents) {
+      events = told
+    }
+
+    wake = (): void => undefined
+
+    request(request: EngineRequest): Promise<unknown> {
+      const { port, a, b } = request as { port?: number; a?: number; b?: number }
+      const where = port ?? (a === undefined ? '' : `${a}-${b}`)
+      const isUp = 'isUp' in request ? (request.isUp ? ' up' : ' down') : ''
+      asked.push(`${request.op} ${where}${isUp}`.trim())
+      if (request.op === failing) return Promise.reject(new Error(`no ${request.op}`))
+      return Promise.resolve(request.op === 'release' ? [] : undefined)
+    }
+
+    async *macTable(): AsyncGenerator<unknown> {
+      yield [
+        [0x02, 0x0100, 0, 5],
+        [0x02, 0x0200, 9, 5],
+      ]
+    }
+
+    switchCounters(): object {
+      return { bursts: 1 }
+    }
+
+    close(): Promise<void> {
+      asked.push('close')
+      return Promise.resolve()
+    }
+  },
+}))
+
+const { createSwitch } = await import('../../../src/switch/switch.ts')
+
+let sw: Switch
+
+beforeEach(() => {
+  asked.length = 0
+  failing = undefined
+  sw = createSwitch({ io: 'read-write' })
+})
+
+const add = (id: string): Promise<unknown> => sw.addPort({ type: 'memory', id })
+const ids = (): string[] => sw.ports().map(({ id }) => id)
+const isLike = (more: object): Error => expect.objectContaining(more) as Error
+
+test('ports have the lowest free numbers, and a removed one leaves its own', async () => {
+  for (const id of ['a', 'b', 'c']) await add(id)
+  await sw.removePort('b')
+  await add('d')
+  expect(asked).toEqual(['add-port 0', 'add-port 1', 'add-port 2', 'remove-port 1', 'add-port 1'])
+  expect(ids()).toEqual(['a', 'c', 'd'])
+  await sw.close()
+})
+
+test('a port that is there already, or is not, is refused before the engine hears of it', async () => {
+  await add('a')
+  await expect(add('a')).rejects.toMatchObject({ code: 'DUPLICATE_ID' })
+  await expect(sw.removePort('b')).rejects.toMatchObject({ code: 'PORT_NOT_FOUND' })
+  await expect(sw.setLink('b', false)).rejects.toMatchObject({ code: 'PORT_NOT_FOUND' })
+  await expect(sw.addLink('a', 'b')).rejects.toMatchObject({ code: 'PORT_NOT_FOUND' })
+  expect(() => sw.port('b')).toThrow(isLike({ code: 'PORT_NOT_FOUND' }))
+  expect(asked).toEqual(['add-port 0'])
+  await sw.close()
+})
+
+test('a port that the engine cannot have is not there, and its number is free', async () => {
+  failing = 'add-port'
+  await expect(add('a')).rejects.toThrow('no add-port')
+  expect(asked).toEqual(['add-port 0', 'remove-port 0'])
+  expect(ids()).toEqual([])
+  failing = undefined
+  await add('a')
+  expect(asked.at(-1)).toBe('add-port 0')
+  await sw.close()
+})
+
+test('a port with a peer is held until it is wired to it', async () => {
+  await add('a')
+  await sw.addPort({ type: 'memory', id: 'b' }, new Map(), { peer: 'a' })
+  expect(asked).toEqual(['add-port 0', 'add-port 1', 'wire 1-0', 'release'])
+  expect(sw.links()).toEqual([['a', 'b']])
+  await expect(
+    sw.addPort({ type: 'memory', id: 'c' }, new Map(), { peer: 'a' }),
+  ).rejects.toMatchObject({ code: 'BAD_LINK' })
+  await sw.removeLink('a', 'b')
+  expect(asked.at(-1)).toBe('unwire 0-1')
+  expect(sw.links()).toEqual([])
+  await sw.close()
+})
+
+test('a wire that fails leaves both ports on the switch', async () => {
+  for (const id of ['a', 'b']) await add(id)
+  failing = 'wire'
+  await expect(sw.addLink('a', 'b')).rejects.toThrow('no wire')
+  expect(asked.slice(2)).toEqual(['wire 0-1', 'unwire 0-1'])
+  expect(sw.links()).toEqual([])
+  await sw.close()
+})
+
+test('a link that cannot be shut stays as it was', async () => {
+  await add('a')
+  await sw.setLink('a', false)
+  expect(sw.port('a')).toMatchObject({ link: false, state: 'down' })
+  failing = 'set-link'
+  await expect(sw.setLink('a', true)).rejects.toThrow('no set-link')
+  expect(sw.port('a')).toMatchObject({ link: false, state: 'down' })
+  expect(asked.slice(1)).toEqual(['set-link 0 down', 'set-link 0 up', 'set-link 0 down'])
+  await sw.close()
+})
+
+test('changes are made one after the other, whatever becomes of those before', async () => {
+  failing = 'wire'
+  const all = await Promise.allSettled([
+    add('a'),
+    add('b'),
+    sw.addLink('a', 'b'),
+    sw.removePort('a'),
+    add('a'),
+  ])
+  expect(all.map(({ status }) => status === 'fulfilled')).toEqual([true, true, false, true, true])
+  expect(ids()).toEqual(['b', 'a'])
+  await sw.close()
+})
+
+test('paused and resumed, each once', async () => {
+  await sw.pause()
+  await sw.pause()
+  expect(sw.runState).toBe('paused')
+  failing = 'resume'
+  await expect(sw.resume()).rejects.toThrow('no resume')
+  expect(sw.runState).toBe('paused')
+  failing = undefined
+  await sw.resume()
+  await sw.resume()
+  expect(sw.runState).toBe('running')
+  expect(asked).toEqual(['pause', 'resume', 'pause', 'resume'])
+  await sw.close()
+})
+
+test('addresses of ports that have just gone are left out', async () => {
+  await add('a')
+  expect(await sw.macTable()).toEqual([{ mac: '02:00:00:00:00:01', port: 'a', ageS: 5 }])
+  await sw.close()
+})
+
+test('a failed port says why, once, and is let go of like others', async () => {
+  await add('a')
+  const told: string[] = []
+  sw.events.on('port-changed', ({ state, error }) => told.push(`${state} ${error}`))
+  events.queueBroken(0, 1, 'a descriptor is out of range')
+  events.queueBroken(0, 1, 'a descriptor is out of range')
+  expect(told).toEqual(['failed queue 1 is broken: a descriptor is out of range'])
+  await sw.removePort('a')
+  expect(asked.filter((one) => one.startsWith('remove'))).toEqual(['remove-port 0'])
+  await sw.close()
+})
+
+test('an engine that fails closes the switch, and says so', async () => {
+  await add('a')
+  const told: Error[] = []
+  sw.events.on('engine-failed', (error) => told.push(error))
+  events.failed(new Error('gone'))
+  expect(sw.runState).toBe('shutdown')
+  await sw.close()
+  expect(told.map(({ message }) => message)).toEqual(['gone'])
+  expect(asked.slice(1)).toEqual(['remove-port 0', 'close'])
+  await expect(add('b')).rejects.toMatchObject({ code: 'SWITCH_CLOSED' })
+})
+
+test('closed twice, it closes once', async () => {
+  await add('a')
+  await Promise.all([sw.close(), sw.close()])
+  expect(asked).toEqual(['add-port 0', 'remove-port 0', 'close'])
+})
