@@ -2,9 +2,9 @@
  * Makes the engine's code warm before the first frame. V8 interprets what has run a few times only: the
  * first frames of a new switch would take twice as long as those after some thousand others.
  *
- *     socket pair --> [TapPort] \                 / [TapPort] --> socket pair
+ *     socket pair --> [TapEnginePort] \                 / [TapEnginePort] --> socket pair
  *                                > turns, asleep <
- *     driver's ring -> [VirtioPort] /             \ [VirtioPort] -> driver's ring
+ *     driver's ring -> [VirtioEnginePort] /             \ [VirtioEnginePort] -> driver's ring
  *
  * For each kind of port that is to come, two of it exchange frames for a moment. A socket that keeps
  * messages apart stands in for a TAP, a driver in this thread for a guest. Nothing of it is left: the

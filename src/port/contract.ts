@@ -1,6 +1,6 @@
 /**
  * The Port contract, as the engine sees a port. What a port is to the outside (state, names,
- * opening and closing) is the control plane's: port/open-port.ts.
+ * opening and closing) is the control plane's: port/control-port.ts.
  *
  * A TAP's frames arrive through the I/O tier; every other port that can hand frames to the switch
  * is a `PolledPort` and is asked once per turn.

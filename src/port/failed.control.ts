@@ -6,9 +6,9 @@ import type { FramepumpError } from '../errors.ts'
 import type { PortOptions } from './options.ts'
 import { explain } from '../text.ts'
 import type { PortDescription } from './messages.ts'
-import type { OpenPort, PortFacts } from './open-port.ts'
+import type { ControlPort, PortFacts } from './control-port.ts'
 
-export class FailedSwitchPort implements OpenPort {
+export class FailedControlPort implements ControlPort {
   readonly acceptsPostponedPeer = true
   readonly description: PortDescription = { kind: 'postponed' }
   readonly queues: number

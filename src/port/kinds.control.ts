@@ -6,11 +6,11 @@ import { requiredOf } from '../schema/value.ts'
 import type { DescriptorShare } from './descriptor-budget.ts'
 import { DescriptorBudget } from './descriptor-budget.ts'
 import { memoryKind } from './memory/kind.control.ts'
-import type { ControlKind, OpenPort, OpenPortContext, PortNeeds } from './open-port.ts'
+import type { ControlKind, ControlPort, ControlPortContext, PortNeeds } from './control-port.ts'
 import type { PortOptions, PortType } from './options.ts'
 import { pcapKind } from './pcap/kind.control.ts'
 import type { PortSchema } from './port-schema.ts'
-import { PostponedSwitchPort } from './postponed.control.ts'
+import { PostponedControlPort } from './postponed.control.ts'
 import { rawSocketKind } from './raw-socket/kind.control.ts'
 import { tapKind } from './tap/kind.control.ts'
 import { vhostUserKind } from './vhost-user/kind.control.ts'
@@ -60,7 +60,10 @@ export function checkOptions(options: PortOptions, at: At): void {
 }
 
 /** Its descriptors are set aside until it is closed. Throws, also SysError DESCRIPTOR_SHARE. */
-export async function openPort(options: PortOptions, context: OpenPortContext): Promise<OpenPort> {
+export async function openPort(
+  options: PortOptions,
+  context: ControlPortContext,
+): Promise<ControlPort> {
   const share = DescriptorBudget.ofProcess.take(options.id, descriptorsOf(options))
   try {
     return giveBackAtEnd(await kindOf(options).open(options, context, share), share)
@@ -71,7 +74,7 @@ export async function openPort(options: PortOptions, context: OpenPortContext): 
 }
 
 /** However the port ends. */
-function giveBackAtEnd(open: OpenPort, share: DescriptorShare): OpenPort {
+function giveBackAtEnd(open: ControlPort, share: DescriptorShare): ControlPort {
   const ending: { close(): Promise<void>; abandon?(): Promise<void> } = open
   for (const way of ['close', 'abandon'] as const) {
     const end = ending[way]?.bind(open)
@@ -92,13 +95,13 @@ export function descriptorsOf(options: PortOptions): number {
 export function postponePort(
   options: PortOptions,
   isIncoming: boolean,
-): PostponedSwitchPort | string {
+): PostponedControlPort | string {
   const kind = kindOf(options)
   if (kind.postpone === undefined) {
     return `a ${options.type} port has nothing that another process could own`
   }
   const form = isIncoming ? kind.postpone(options) : 'not started with --incoming'
-  return typeof form === 'string' ? form : new PostponedSwitchPort(options, form, openPort)
+  return typeof form === 'string' ? form : new PostponedControlPort(options, form, openPort)
 }
 
 /**

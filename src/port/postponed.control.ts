@@ -6,7 +6,7 @@ import { FramepumpError } from '../errors.ts'
 import type { PortOptions } from './options.ts'
 import { explain } from '../text.ts'
 import type { PortDescription } from './messages.ts'
-import type { OpenPort, OpenPortContext, PortFacts } from './open-port.ts'
+import type { ControlPort, ControlPortContext, PortFacts } from './control-port.ts'
 
 /** What a port that waits is going to be. */
 export interface PostponedForm {
@@ -19,11 +19,11 @@ export interface PostponedForm {
 }
 
 /** Opens a port of any kind. */
-export type Opener = (options: PortOptions, context: OpenPortContext) => Promise<OpenPort>
+export type Opener = (options: PortOptions, context: ControlPortContext) => Promise<ControlPort>
 
-export class PostponedSwitchPort implements OpenPort {
+export class PostponedControlPort implements ControlPort {
   readonly acceptsPostponedPeer: boolean = true
-  readonly postponed: PostponedSwitchPort = this
+  readonly postponed: PostponedControlPort = this
   readonly description: PortDescription = { kind: 'postponed' }
   readonly vnetHdrLength = 0
   readonly rxOffloads = 0
@@ -52,7 +52,7 @@ export class PostponedSwitchPort implements OpenPort {
    * Opens all of its queues, in order, or nothing. Throws the error of the step that failed; its
    * text starts with the port and the queue.
    */
-  async open(context: OpenPortContext): Promise<OpenPort> {
+  async open(context: ControlPortContext): Promise<ControlPort> {
     const { type, id } = this.#options
     let at = ''
     const reached = (queue: number): void => {

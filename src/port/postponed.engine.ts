@@ -11,12 +11,12 @@ import { guestEnds } from './virtio/kind.engine.ts'
 
 export const postponedKind: EngineKind<{ readonly kind: 'postponed' }> = {
   make: (_description, { index, txOffloads }, { counters }) =>
-    new PostponedPort(index, txOffloads, counters),
+    new PostponedEnginePort(index, txOffloads, counters),
   // What it will be is known when frames wait already.
   farEnds: () => [tapEnds(VNET_HDR_MRG_LENGTH), guestEnds],
 }
 
-export class PostponedPort implements EnginePort {
+export class PostponedEnginePort implements EnginePort {
   readonly index: number
   readonly txOffloads: number
   readonly #counters: Float64Array

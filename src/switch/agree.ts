@@ -11,19 +11,19 @@
  *   A queue is attached at once. It is detached when the guest has not used it for a while, because a
  *   front-end enables its pairs one after another, and the frames that wait in a queue are lost.
  */
-import type { OpenPort } from '../port/open-port.ts'
+import type { ControlPort } from '../port/control-port.ts'
 import type { FollowingTap, TapShape } from '../port/shape.ts'
 import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../wire/vnet-hdr.ts'
 
 /** What is looked at of the port at the other end of a link. */
 export type AgreeingPeer = Pick<
-  OpenPort,
+  ControlPort,
   'isConnected' | 'isPairEnabled' | 'txOffloads' | 'vnetHdrLength'
 >
 
 export interface AgreeingPort {
   readonly index: number
-  readonly open: Pick<OpenPort, 'offloads'> & {
+  readonly open: Pick<ControlPort, 'offloads'> & {
     readonly tap?: Pick<FollowingTap, 'preset' | 'asked'>
   }
   readonly peer: { readonly open: AgreeingPeer } | undefined

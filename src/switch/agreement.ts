@@ -1,6 +1,6 @@
 /** Has ports do what they owe to one another (agree.ts), after each change of any. */
 import type { EngineClient } from '../engine/client.ts'
-import type { OpenPort } from '../port/open-port.ts'
+import type { ControlPort } from '../port/control-port.ts'
 import type { FollowingTap, ShapedTap, TapShape } from '../port/shape.ts'
 import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
@@ -12,7 +12,7 @@ const SETTLE_MS = 100
 /** A port, as far as it agrees with others. */
 export interface AgreementParty {
   readonly index: number
-  readonly open: OpenPort
+  readonly open: ControlPort
   readonly peer: AgreementParty | undefined
   readonly failure: string | undefined
   readonly merges: boolean

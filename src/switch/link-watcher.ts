@@ -65,7 +65,7 @@ export class LinkWatcher {
   #hasToldFailure = false
   readonly #astray: (entry: PortEntry) => void
 
-  /** `astray` is told of ports that are to follow their interface; see OpenPort.judge. */
+  /** `astray` is told of ports that are to follow their interface; see ControlPort.judge. */
   constructor(
     engine: Pick<EngineClient, 'request' | 'counters'>,
     events: EventEmitter<SwitchEvents>,

@@ -1,12 +1,12 @@
 /** How a new port is opened: at once, or postponed; or it is kept as one that failed. */
 import { ConfigError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
-import { FailedSwitchPort } from '../port/failed.control.ts'
-import type { OpenPort, OpenPortContext } from '../port/open-port.ts'
+import { FailedControlPort } from '../port/failed.control.ts'
+import type { ControlPort, ControlPortContext } from '../port/control-port.ts'
 import { openPort, postponePort } from '../port/kinds.control.ts'
 
 export interface Opened {
-  readonly open: OpenPort
+  readonly open: ControlPort
   /** In an incoming instance: why it was opened at once. */
   readonly notPostponed: string | undefined
 }
@@ -14,7 +14,7 @@ export interface Opened {
 /** `keepsUnusable`: what is stored of a guest must not keep the other ports from starting. */
 export async function openOrPostpone(
   options: PortOptions,
-  context: OpenPortContext,
+  context: ControlPortContext,
   keepsUnusable: boolean,
 ): Promise<Opened> {
   const isWaiting = context.takesOver === true
@@ -26,6 +26,6 @@ export async function openOrPostpone(
   } catch (error) {
     const isStored = error instanceof ConfigError && error.code === 'VHOST_USER_ACKED'
     if (!keepsUnusable || !isStored) throw error
-    return { open: new FailedSwitchPort(options, error), notPostponed }
+    return { open: new FailedControlPort(options, error), notPostponed }
   }
 }

@@ -10,7 +10,7 @@ import { readCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
 import type { DeviceState, KernelCounters, MacEntry, PortInfo, PortState } from './api.ts'
 import { offloadNames } from './switch-options.ts'
-import type { OpenPort, PortFacts } from '../port/open-port.ts'
+import type { ControlPort, PortFacts } from '../port/control-port.ts'
 
 const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 
@@ -19,7 +19,7 @@ export class PortEntry {
   /** Replaced by others that differ in what changes in place. */
   options: PortOptions
   /** A postponed one until the real one is open. */
-  open: OpenPort
+  open: ControlPort
   /** In an incoming instance: why it was not postponed. */
   readonly notPostponed: string | undefined
   /** Administrative state (set_link). */
@@ -46,7 +46,7 @@ export class PortEntry {
   constructor(
     index: number,
     options: PortOptions,
-    open: OpenPort,
+    open: ControlPort,
     notPostponed: string | undefined,
   ) {
     this.index = index

@@ -9,7 +9,7 @@ import type { PortEntry } from './port-entry.ts'
 import type { PortStates } from './port-states.ts'
 import type { PortTable } from './port-table.ts'
 import type { PortCall } from '../port/messages.ts'
-import type { OpenPort } from '../port/open-port.ts'
+import type { ControlPort } from '../port/control-port.ts'
 
 /**
  * A port that is lost is looked at so often without being told: its namespace may have been made anew, or
@@ -28,7 +28,7 @@ export interface ReopeningParts {
   /** Tells the engine's end of a port something. */
   call(entry: PortEntry, call: PortCall): Promise<unknown>
   /** Opens the port that its options describe. */
-  open(entry: PortEntry): Promise<OpenPort>
+  open(entry: PortEntry): Promise<ControlPort>
   /** The engine has what `entry.open` describes from now on. */
   replace(entry: PortEntry): Promise<void>
   /** Looks at the interface of what is open now. */
@@ -110,7 +110,7 @@ async function lose(entry: PortEntry, parts: ReopeningParts): Promise<void> {
 
 async function reopen(entry: PortEntry, parts: ReopeningParts): Promise<void> {
   const { open: lost, options } = entry
-  let open: OpenPort
+  let open: ControlPort
   try {
     open = await parts.open(entry)
   } catch (error) {
@@ -135,7 +135,7 @@ async function reopen(entry: PortEntry, parts: ReopeningParts): Promise<void> {
 }
 
 /** When the engine cannot have the new one it keeps the one before. */
-async function exchange(entry: PortEntry, open: OpenPort, parts: ReopeningParts): Promise<void> {
+async function exchange(entry: PortEntry, open: ControlPort, parts: ReopeningParts): Promise<void> {
   const { open: before, failure } = entry
   entry.open = open
   entry.failure = open.failure

@@ -46,7 +46,7 @@ import { PortTable } from './port-table.ts'
 import { openOrPostpone } from './opening.ts'
 import { InterfaceFollower } from './reopening.ts'
 import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
-import type { EngineAccess, OpenPortContext } from '../port/open-port.ts'
+import type { EngineAccess, ControlPortContext } from '../port/control-port.ts'
 import { openPort } from '../port/kinds.control.ts'
 import type { Undo } from './undo.ts'
 import { allOrNothing, doAll } from './undo.ts'
@@ -176,7 +176,7 @@ class UserspaceSwitch implements Switch {
     return info
   }
 
-  #openContext(id: string, given: ReadonlyMap<string, number> = new Map()): OpenPortContext {
+  #openContext(id: string, given: ReadonlyMap<string, number> = new Map()): ControlPortContext {
     return {
       given,
       log: this.#log,

@@ -12,7 +12,7 @@ import { Window } from '../../src/mem/window.ts'
 import { EventSignals } from '../../src/native/event-signals.ts'
 import { shim } from '../../src/native/shim.ts'
 import type { EngineServices } from '../../src/port/contract.ts'
-import { VirtioPort } from '../../src/port/virtio/engine.ts'
+import { VirtioEnginePort } from '../../src/port/virtio/engine.ts'
 import { VirtioScratch } from '../../src/port/virtio/scratch.ts'
 import { COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import type { VirtioCall } from '../../src/port/virtio/messages.ts'
@@ -101,10 +101,17 @@ const tier = {
 } as unknown as IoTier
 const copies = new CopyProgram()
 const counters = new Float64Array(COUNTERS_STRIDE)
-const port = new VirtioPort(0, tier, new VirtioScratch(copies), new EventSignals(-1), counters, {
-  queueBroken: () => undefined,
-  driverCalled: () => undefined,
-})
+const port = new VirtioEnginePort(
+  0,
+  tier,
+  new VirtioScratch(copies),
+  new EventSignals(-1),
+  counters,
+  {
+    queueBroken: () => undefined,
+    driverCalled: () => undefined,
+  },
+)
 const received = new Burst()
 const sent = new Burst()
 const frames = Window.map(PAGE)

@@ -13,7 +13,7 @@ import { HEAD_WORDS } from '../../src/mem/burst.ts'
 import { Window } from '../../src/mem/window.ts'
 import { shim } from '../../src/native/shim.ts'
 import type { PolledPort } from '../../src/port/contract.ts'
-import { TapPort } from '../../src/port/tap/engine.ts'
+import { TapEnginePort } from '../../src/port/tap/engine.ts'
 import type { CounterName } from '../../src/stats/counters.ts'
 import { allocateCounters, readCounters } from '../../src/stats/port-counters.ts'
 import type { MemoryPort, Switch } from '../../src/switch/api.ts'
@@ -234,7 +234,7 @@ class EngineBench implements AsyncDisposable {
   readonly failed: number[] = []
   readonly #counters: Float64Array = new Float64Array(allocateCounters(2))
   readonly #eventFd: number = shim.eventfd(0, EFD_NONBLOCK_CLOEXEC)
-  readonly #tap: TapPort
+  readonly #tap: TapEnginePort
   readonly tapFd: number
 
   /** `headLength`: of the vnet_hdr that the frames bring; the TAP's is 12. */
@@ -270,7 +270,7 @@ class EngineBench implements AsyncDisposable {
     )
     this.hostile = new HostilePort(headLength)
     this.engine.addPort(this.hostile, 0)
-    this.#tap = new TapPort(
+    this.#tap = new TapEnginePort(
       { index: 1, fds: [this.tapFd], vnetHdrLength: 12, txOffloads: 0x7f },
       this.engine.tier,
       this.#counters,

@@ -8,7 +8,7 @@ import { Window } from '../../mem/window.ts'
 import { COPY_ROW_INTS, shim } from '../../native/shim.ts'
 import { ETHER_HEADER_LENGTH } from '../../wire/ethernet.ts'
 import type { MemoryPort } from '../api.ts'
-import type { OpenPort, PortFacts } from '../open-port.ts'
+import type { ControlPort, PortFacts } from '../control-port.ts'
 import { DevicelessPort } from '../deviceless.control.ts'
 import type { MemoryOptions } from '../options.ts'
 import type { MemoryDescription } from './messages.ts'
@@ -22,7 +22,7 @@ const HEAD_LENGTH = 16
 /** Where the frame of a stage begins. */
 const STAGE_AT = 64
 
-export class MemorySwitchPort extends DevicelessPort implements OpenPort {
+export class MemoryControlPort extends DevicelessPort implements ControlPort {
   readonly txOffloads = 0
   readonly memoryPort: MemoryEndpoint
   readonly description: MemoryDescription

@@ -25,18 +25,18 @@ const READ_LENGTH_MAX = 512 * 1024
 
 export const replayKind: EngineKind<ReplayDescription> = {
   make: ({ file }, { index }, { clock, portFailed }) =>
-    new ReplayPort(index, file, clock, portFailed),
+    new ReplayEnginePort(index, file, clock, portFailed),
 }
 
 export const recordKind: EngineKind<RecordDescription> = {
   make({ ring, block }, { index }, { clock, copies, counters }) {
     const recorder = new Recorder(ring, PORTS_MAX)
     recorder.addInterface(index, 0, block)
-    return new RecordPort(index, recorder, clock, copies, counters)
+    return new RecordEnginePort(index, recorder, clock, copies, counters)
   },
 }
 
-export class ReplayPort implements PolledPort {
+export class ReplayEnginePort implements PolledPort {
   readonly index: number
   readonly rxQueues = 1
   readonly rxQueue = 0
@@ -172,7 +172,7 @@ export class ReplayPort implements PolledPort {
   }
 }
 
-export class RecordPort implements EnginePort {
+export class RecordEnginePort implements EnginePort {
   readonly index: number
   /** A GSO frame is one record, so it can be given anything. */
   readonly txOffloads: number = OFFLOADS_ALL

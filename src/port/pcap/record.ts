@@ -1,19 +1,19 @@
 /** A port that records what it is given, as the control plane keeps it. */
 import { CaptureSession } from '../../capture/capture.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
-import type { OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+import type { ControlPort, ControlPortContext, PortFacts } from '../control-port.ts'
 import { DevicelessPort } from '../deviceless.control.ts'
 import type { PcapOptions } from '../options.ts'
 import type { RecordDescription } from './messages.ts'
 
-export class RecordSwitchPort extends DevicelessPort implements OpenPort {
+export class RecordControlPort extends DevicelessPort implements ControlPort {
   readonly txOffloads: number = OFFLOADS_ALL
   readonly description: RecordDescription
   readonly #path: string
   readonly #capture: CaptureSession
   #letGo: () => void = () => undefined
 
-  constructor(options: PcapOptions, context: OpenPortContext) {
+  constructor(options: PcapOptions, context: ControlPortContext) {
     super()
     this.#path = options.record!
     // The engine's recorder is the port itself: it is detached when the port is removed, and not

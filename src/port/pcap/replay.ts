@@ -20,7 +20,7 @@ import type { ReplayDescription, ReplaySettings } from './messages.ts'
 import { strerror } from '../../abi/strerror.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import { fileRefusal } from '../slow-file.ts'
-import type { EngineAccess, OpenPort, PortFacts } from '../open-port.ts'
+import type { EngineAccess, ControlPort, PortFacts } from '../control-port.ts'
 import { DevicelessPort } from '../deviceless.control.ts'
 
 /** Bytes of a file that are copied at once. */
@@ -32,7 +32,7 @@ const open = promisify(fs.open)
 const fstat = promisify(fs.fstat)
 const read = promisify(fs.read)
 
-export class ReplaySwitchPort extends DevicelessPort implements OpenPort {
+export class ReplayControlPort extends DevicelessPort implements ControlPort {
   readonly txOffloads: number = OFFLOADS_ALL
   readonly description: ReplayDescription
   readonly #path: string
@@ -54,7 +54,7 @@ export class ReplaySwitchPort extends DevicelessPort implements OpenPort {
     this.description = description
   }
 
-  static async open(options: PcapOptions, log: Log): Promise<OpenPort> {
+  static async open(options: PcapOptions, log: Log): Promise<ControlPort> {
     const path = options.replay!
     const opened = await openFile(path)
     const release = claimOrClose(opened.fd, path, options.id)
@@ -65,7 +65,7 @@ export class ReplaySwitchPort extends DevicelessPort implements OpenPort {
     try {
       const index = indexFile({ fd, size }, path)
       for (const note of index.notes) log(`${path}: ${note}`)
-      return new ReplaySwitchPort(path, fd, release, {
+      return new ReplayControlPort(path, fd, release, {
         kind: 'replay',
         file: {
           fd,

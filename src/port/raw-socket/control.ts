@@ -4,15 +4,20 @@ import { shim } from '../../native/shim.ts'
 import type { LinkInfo } from '../interface/link.ts'
 import type { PortOptions, RawSocketOptions } from '../options.ts'
 import type { OpenRawSocket } from './open.ts'
-import { LostSwitchPort } from './lost.ts'
+import { LostControlPort } from './lost.ts'
 import { openRawSocket } from './open.ts'
 import { OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
 import type { PortCall, PortDescription } from '../messages.ts'
-import type { InterfaceVerdict, OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+import type {
+  InterfaceVerdict,
+  ControlPort,
+  ControlPortContext,
+  PortFacts,
+} from '../control-port.ts'
 
 const USO: number = TUN_F_USO4 | TUN_F_USO6
 
-export class RawSocketSwitchPort implements OpenPort {
+export class RawSocketControlPort implements ControlPort {
   readonly acceptsPostponedPeer = true
   readonly facesOutward = true
   readonly queues: number
@@ -43,8 +48,8 @@ export class RawSocketSwitchPort implements OpenPort {
     this.openNetns = () => socket.openNetns()
   }
 
-  static open(options: RawSocketOptions, context: OpenPortContext): RawSocketSwitchPort {
-    return new RawSocketSwitchPort(openRawSocket(options, { ...context, shim }), options)
+  static open(options: RawSocketOptions, context: ControlPortContext): RawSocketControlPort {
+    return new RawSocketControlPort(openRawSocket(options, { ...context, shim }), options)
   }
 
   get description(): PortDescription {
@@ -79,8 +84,8 @@ export class RawSocketSwitchPort implements OpenPort {
     return { do: 'interface-mtu', mtu: this.#mtu }
   }
 
-  placeholder(options: PortOptions, reason?: string): OpenPort {
-    return new LostSwitchPort(options as RawSocketOptions, this, reason)
+  placeholder(options: PortOptions, reason?: string): ControlPort {
+    return new LostControlPort(options as RawSocketOptions, this, reason)
   }
 
   close(): Promise<void> {

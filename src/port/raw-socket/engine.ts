@@ -16,7 +16,7 @@ import type { RawSocketDescription } from './messages.ts'
 import { OffloadGuess } from './offload-guess.ts'
 import { PacketRing } from './ring.ts'
 
-export interface RawSocketPortOptions extends Omit<RawSocketDescription, 'kind'> {
+export interface RawSocketEnginePortOptions extends Omit<RawSocketDescription, 'kind'> {
   readonly index: number
   readonly txOffloads: number
 }
@@ -24,7 +24,7 @@ export interface RawSocketPortOptions extends Omit<RawSocketDescription, 'kind'>
 /** struct tpacket_stats: u32 packets, u32 drops, since it was last asked for. */
 const STATISTICS_LENGTH = 8
 
-export class RawSocketPort implements PolledPort {
+export class RawSocketEnginePort implements PolledPort {
   /** Whoever is on the other side of the wire is held to a budget like a guest. */
   readonly isGuest = true
   readonly index: number
@@ -46,7 +46,7 @@ export class RawSocketPort implements PolledPort {
   readonly #statistics: Uint8Array = new Uint8Array(STATISTICS_LENGTH)
   readonly #statisticWords: Uint32Array = new Uint32Array(this.#statistics.buffer)
 
-  constructor(options: RawSocketPortOptions, tier: IoTier, counters: Float64Array) {
+  constructor(options: RawSocketEnginePortOptions, tier: IoTier, counters: Float64Array) {
     const { index, queues, vnetHdrLength } = options
     this.index = index
     this.txOffloads = options.txOffloads

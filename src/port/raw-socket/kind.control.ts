@@ -1,15 +1,15 @@
 /** Raw sockets, as the control plane has them. */
 import { OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
-import type { ControlKind } from '../open-port.ts'
+import type { ControlKind } from '../control-port.ts'
 import type { RawSocketOptions } from '../options.ts'
 import type { PostponedForm } from '../postponed.control.ts'
-import { RawSocketSwitchPort } from './control.ts'
+import { RawSocketControlPort } from './control.ts'
 import { checkRawSocket, rawSocketSchema } from './options.ts'
 
 export const rawSocketKind: ControlKind<RawSocketOptions> = {
   schema: rawSocketSchema,
   check: checkRawSocket,
-  open: (options, context) => RawSocketSwitchPort.open(options, context),
+  open: (options, context) => RawSocketControlPort.open(options, context),
   // And the namespace, and a socket by which its interface is watched.
   descriptors: ({ queues = 1 }) => 2 + queues,
   postpone,

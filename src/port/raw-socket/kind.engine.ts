@@ -4,7 +4,7 @@ import { SysError } from '../../errors.ts'
 import { Window } from '../../mem/window.ts'
 import { shim } from '../../native/shim.ts'
 import type { EngineKind, FarEnd, PortSurroundings } from '../contract.ts'
-import { RawSocketPort } from './engine.ts'
+import { RawSocketEnginePort } from './engine.ts'
 import { ringGeometry, ringLength, slotOffsets } from './geometry.ts'
 import type { RawSocketDescription } from './messages.ts'
 
@@ -19,7 +19,7 @@ const HEADER_AT: number = TPACKET2_HDRLEN + 16
 
 export const rawSocketKind: EngineKind<RawSocketDescription> = {
   make: (description, place, { tier, counters }) =>
-    new RawSocketPort({ ...description, ...place }, tier, counters),
+    new RawSocketEnginePort({ ...description, ...place }, tier, counters),
   farEnds: ({ vnetHdrLength }) => [
     {
       key: `raw-socket ${vnetHdrLength}`,
@@ -29,7 +29,7 @@ export const rawSocketKind: EngineKind<RawSocketDescription> = {
 }
 
 class RawSocketEnd implements FarEnd {
-  readonly port: RawSocketPort
+  readonly port: RawSocketEnginePort
   readonly #near: number
   readonly #far: number
   readonly #ring: Window
@@ -58,7 +58,7 @@ class RawSocketEnd implements FarEnd {
     try {
       const queues = [{ fd: this.#near, window: this.#ring.id, first: 0 }]
       const options = { index, queues, geometry, vnetHdrLength, mtu: MTU, txOffloads: 0 }
-      this.port = new RawSocketPort(options, surroundings.tier, surroundings.counters)
+      this.port = new RawSocketEnginePort(options, surroundings.tier, surroundings.counters)
     } catch (error) {
       this.close()
       throw error

@@ -10,9 +10,9 @@ import { getLink } from '../interface/link.ts'
 import { openNetns } from '../interface/netns.ts'
 import type { PortOptions, RawSocketOptions } from '../options.ts'
 import type { PortDescription } from '../messages.ts'
-import type { InterfaceVerdict, OpenPort, PortFacts } from '../open-port.ts'
+import type { InterfaceVerdict, ControlPort, PortFacts } from '../control-port.ts'
 
-export class LostSwitchPort implements OpenPort {
+export class LostControlPort implements ControlPort {
   readonly acceptsPostponedPeer = true
   readonly facesOutward = true
   readonly isPlaceholder = true
@@ -28,7 +28,7 @@ export class LostSwitchPort implements OpenPort {
   readonly #facts: PortFacts
 
   /** `reason` is why there is none. */
-  constructor(options: RawSocketOptions, open: OpenPort, reason?: string) {
+  constructor(options: RawSocketOptions, open: ControlPort, reason?: string) {
     this.#options = options
     this.#facts = open.facts()
     this.queues = open.queues
@@ -79,8 +79,8 @@ export class LostSwitchPort implements OpenPort {
     }
   }
 
-  placeholder(options: PortOptions, reason?: string): OpenPort {
-    return new LostSwitchPort(options as RawSocketOptions, this, reason)
+  placeholder(options: PortOptions, reason?: string): ControlPort {
+    return new LostControlPort(options as RawSocketOptions, this, reason)
   }
 
   judge(link: LinkInfo | null): InterfaceVerdict {

@@ -3,7 +3,7 @@ import { VNET_HDR_TUNNEL_LENGTH } from '../../abi/virtio-net.ts'
 import { shim } from '../../native/shim.ts'
 import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
 import type { LinkInfo } from '../interface/link.ts'
-import type { OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+import type { ControlPort, ControlPortContext, PortFacts } from '../control-port.ts'
 import type { TapOptions } from '../options.ts'
 import { FollowingTap } from '../shape.ts'
 import type { TapDescription } from './messages.ts'
@@ -11,9 +11,9 @@ import { OpenTap, openTap } from './open.ts'
 
 export async function openTapPort(
   options: TapOptions,
-  context: OpenPortContext,
-): Promise<OpenPort> {
-  return new TapSwitchPort(await openTap(options, { ...context, shim }))
+  context: ControlPortContext,
+): Promise<ControlPort> {
+  return new TapControlPort(await openTap(options, { ...context, shim }))
 }
 
 /** What a vnet_hdr of that length has room for. */
@@ -22,7 +22,7 @@ function fittingOffloads(vnetHdrLength: number): number {
   return vnetHdrLength >= VNET_HDR_TUNNEL_LENGTH ? OFFLOADS_ALL : OFFLOADS_PLAIN
 }
 
-class TapSwitchPort implements OpenPort {
+class TapControlPort implements ControlPort {
   readonly acceptsPostponedPeer = true
   readonly queues: number
   readonly txOffloads: number

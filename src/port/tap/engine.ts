@@ -14,7 +14,7 @@ import type { PortCall } from '../messages.ts'
 import { shapeTap } from './shape.ts'
 import { isAttached, setAttached, setVnetHdrLength } from './queues.ts'
 
-export interface TapPortOptions {
+export interface TapEnginePortOptions {
   readonly index: number
   /** One per queue. Owned by the control plane, which closes them after the engine let go. */
   readonly fds: readonly number[]
@@ -24,7 +24,7 @@ export interface TapPortOptions {
   readonly areAttached?: boolean
 }
 
-export class TapPort implements EnginePort {
+export class TapEnginePort implements EnginePort {
   readonly index: number
   readonly txOffloads: number
   /** A write, and what the kernel does with it meanwhile. */
@@ -37,7 +37,7 @@ export class TapPort implements EnginePort {
   readonly #counters: Float64Array
   readonly #writer: FrameWriter
 
-  constructor(options: TapPortOptions, tier: IoTier, counters: Float64Array) {
+  constructor(options: TapEnginePortOptions, tier: IoTier, counters: Float64Array) {
     this.index = options.index
     this.txOffloads = options.txOffloads
     this.#fds = Int32Array.from(options.fds)

@@ -1,6 +1,6 @@
 /** TAPs, as the control plane has them. */
 import { OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
-import type { ControlKind, PortNeeds } from '../open-port.ts'
+import type { ControlKind, PortNeeds } from '../control-port.ts'
 import type { TapOptions } from '../options.ts'
 import type { PostponedForm } from '../postponed.control.ts'
 import { openTapPort } from './control.ts'

@@ -3,7 +3,7 @@ import { SysError } from '../../errors.ts'
 import { Window } from '../../mem/window.ts'
 import { shim } from '../../native/shim.ts'
 import type { EngineKind, FarEnd, FarEndMaker, PortSurroundings } from '../contract.ts'
-import { TapPort } from './engine.ts'
+import { TapEnginePort } from './engine.ts'
 import type { TapDescription } from './messages.ts'
 
 const SOCK_SEQPACKET = 5
@@ -11,7 +11,7 @@ const O_NONBLOCK = 0o4000
 
 export const tapKind: EngineKind<TapDescription> = {
   make: ({ fds, vnetHdrLength }, { index, txOffloads }, { tier, counters }) =>
-    new TapPort({ index, fds, vnetHdrLength, txOffloads }, tier, counters),
+    new TapEnginePort({ index, fds, vnetHdrLength, txOffloads }, tier, counters),
   farEnds: ({ vnetHdrLength }) => [tapEnds(vnetHdrLength)],
 }
 
@@ -24,7 +24,7 @@ export function tapEnds(vnetHdrLength: number): FarEndMaker {
 }
 
 class TapEnd implements FarEnd {
-  readonly port: TapPort
+  readonly port: TapEnginePort
   readonly #near: number
   readonly #far: number
   readonly #bytes: Window = Window.map(4096)
@@ -42,7 +42,7 @@ class TapEnd implements FarEnd {
     // They are no TAP's: nothing is asked of them, which an instance that waits must not either.
     const options = { index, ...queue, areAttached: true }
     try {
-      this.port = new TapPort(options, surroundings.tier, surroundings.counters)
+      this.port = new TapEnginePort(options, surroundings.tier, surroundings.counters)
     } catch (error) {
       this.close()
       throw error

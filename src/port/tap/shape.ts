@@ -4,14 +4,14 @@
  * way; a queue leaves the tier before it is detached and joins it after it is attached.
  */
 import { strerror } from '../../abi/strerror.ts'
-import type { TapPort } from './engine.ts'
+import type { TapEnginePort } from './engine.ts'
 import type { EngineServices } from '../contract.ts'
 import type { ShapedTap, TapShape } from '../shape.ts'
 
 type Reader = Pick<EngineServices, 'withoutReading' | 'readOut' | 'isStill'>
 
 /** Queue 0 stays attached, and nothing is detached while frames wait. */
-export function shapeTap(engine: Reader, port: TapPort, shape: TapShape): ShapedTap {
+export function shapeTap(engine: Reader, port: TapEnginePort, shape: TapShape): ShapedTap {
   const failures: string[] = []
   const check = (what: string, errno: number): void => {
     if (errno !== 0) failures.push(`${what}: ${strerror(errno)}`)

@@ -27,7 +27,7 @@ import type { DeviceHost } from './guest-device.ts'
 import { negotiatedOf } from '../../virtio/net/negotiated.ts'
 import { GuestDevice } from './guest-device.ts'
 import { DEVICE_FEATURES } from '../virtio/guest-features.ts'
-import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+import type { EngineAccess, ControlPort, ControlPortContext, PortFacts } from '../control-port.ts'
 import { CONNECTION_UNITS, MemoryPace } from './memory-pace.ts'
 import { WindowBudget } from './window-shares.ts'
 
@@ -38,14 +38,14 @@ const VHOST_FEATURES: bigint =
 const MQ_MASK: bigint = featureMask(VIRTIO_NET_F_MQ)
 const SERVABLE: bigint = VHOST_FEATURES | MQ_MASK
 
-export class VhostUserSwitchPort implements OpenPort, DeviceHost {
+export class VhostUserControlPort implements ControlPort, DeviceHost {
   readonly acceptsPostponedPeer = true
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
   readonly windows: WindowBudget = new WindowBudget()
   readonly pace: MemoryPace = new MemoryPace()
   #options: VhostUserOptions
-  readonly #context: OpenPortContext
+  readonly #context: ControlPortContext
   readonly #share: DescriptorShare
   readonly #listener: VhostUserListener
   /** Of the front-end that negotiated last, in this run or before it. */
@@ -55,7 +55,7 @@ export class VhostUserSwitchPort implements OpenPort, DeviceHost {
   readonly #sessions = new Map<GuestDevice, VhostUserSession>()
   #owner: GuestDevice | undefined
 
-  constructor(options: VhostUserOptions, context: OpenPortContext, share: DescriptorShare) {
+  constructor(options: VhostUserOptions, context: ControlPortContext, share: DescriptorShare) {
     this.#share = share
     this.#options = options
     this.#context = context

@@ -3,7 +3,7 @@
  * the engine's port while it owns that. A second front-end of the same port (a guest that migrates
  * from one QEMU to another) has a device of its own, which waits until the first one's rings stop.
  *
- *     VhostUserSession -> GuestDevice -> (owner only) engine: VirtioPort
+ *     VhostUserSession -> GuestDevice -> (owner only) engine: VirtioEnginePort
  */
 import { ProtocolError, StateError } from '../../errors.ts'
 import type { GuestRegion } from '../../mem/guest-memory.ts'

@@ -1,15 +1,15 @@
 /** vhost-user ports, as the control plane has them. */
 import { isAnswered } from '../../sockets/listen.ts'
 import { frontEndFds } from '../descriptor-budget.ts'
-import type { ControlKind } from '../open-port.ts'
+import type { ControlKind } from '../control-port.ts'
 import type { VhostUserOptions } from '../options.ts'
 import type { PostponedForm } from '../postponed.control.ts'
-import { VhostUserSwitchPort } from './control.ts'
+import { VhostUserControlPort } from './control.ts'
 import { vhostUserSchema } from './options.ts'
 
 export const vhostUserKind: ControlKind<VhostUserOptions> = {
   schema: vhostUserSchema,
-  open: (options, context, share) => new VhostUserSwitchPort(options, context, share),
+  open: (options, context, share) => new VhostUserControlPort(options, context, share),
   descriptors: ({ queues = 1 }) => 1 + frontEndFds(queues),
   postpone,
 }

@@ -39,7 +39,7 @@ import { ControlPath } from './control-path.ts'
 import { DriverThread } from './driver-thread.ts'
 import type { PortDescription } from '../messages.ts'
 import { DEVICE_FEATURES } from '../virtio/guest-features.ts'
-import type { EngineAccess, OpenPort, OpenPortContext, PortFacts } from '../open-port.ts'
+import type { EngineAccess, ControlPort, ControlPortContext, PortFacts } from '../control-port.ts'
 
 /** ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK. VIRTIO 1.3 §2.1. */
 const DEVICE_RUNS = 0x0f
@@ -59,12 +59,12 @@ const IN_PROCESS_FEATURES: bigint =
 const MULTI_QUEUE: bigint = featureMask(VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS)
 const MTU_MASK: bigint = featureMask(VIRTIO_NET_F_MTU)
 
-export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
+export class VirtioNetControlPort implements ControlPort, VirtioNetPort {
   readonly acceptsPostponedPeer = true
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
   readonly #options: VirtioNetOptions
-  readonly #context: OpenPortContext
+  readonly #context: ControlPortContext
   readonly #window: Window
   readonly #state: DeviceState
   #engine: EngineAccess | undefined
@@ -76,7 +76,7 @@ export class VirtioNetSwitchPort implements OpenPort, VirtioNetPort {
   #called: (() => void)[] = []
   #isClosed = false
 
-  constructor(options: VirtioNetOptions, context: OpenPortContext) {
+  constructor(options: VirtioNetOptions, context: ControlPortContext) {
     this.#options = options
     this.#context = context
     this.queues = options.queues ?? 1

@@ -39,7 +39,7 @@ import { QUEUE_PAIRS_MAX } from './scratch.ts'
 
 export { QUEUE_PAIRS_MAX }
 
-export class VirtioPort implements PolledPort {
+export class VirtioEnginePort implements PolledPort {
   readonly isGuest = true
   readonly index: number
   txOffloads = 0

@@ -8,7 +8,7 @@ import { negotiatedOf } from '../../virtio/net/negotiated.ts'
 import { NetDriver, ringSetup } from '../../virtio/driver/net-driver.ts'
 import { MEMORY_ADDRESS, memoryLength } from '../../virtio/driver/net-layout.ts'
 import type { EngineKind, FarEnd, FarEndMaker, PortSurroundings } from '../contract.ts'
-import { VirtioPort } from './engine.ts'
+import { VirtioEnginePort } from './engine.ts'
 import type { VirtioDescription } from './messages.ts'
 import { VirtioScratch } from './scratch.ts'
 
@@ -24,14 +24,14 @@ export const virtioKind: EngineKind<VirtioDescription> = {
   farEnds: () => [guestEnds],
 }
 
-function makeVirtioPort(index: number, surroundings: PortSurroundings): VirtioPort {
+function makeVirtioPort(index: number, surroundings: PortSurroundings): VirtioEnginePort {
   const { tier, copies, signals, counters, events } = surroundings
   const scratch = surroundings.share('virtio', () => new VirtioScratch(copies))
-  return new VirtioPort(index, tier, scratch, signals, counters, events)
+  return new VirtioEnginePort(index, tier, scratch, signals, counters, events)
 }
 
 class GuestEnd implements FarEnd {
-  readonly port: VirtioPort
+  readonly port: VirtioEnginePort
   readonly #memory: Window = Window.map(memoryLength(2))
   readonly #driver: NetDriver
 

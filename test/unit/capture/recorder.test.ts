@@ -16,7 +16,7 @@ import { Burst } from '../../../src/mem/burst.ts'
 import { CopyProgram } from '../../../src/mem/copy-program.ts'
 import { Window } from '../../../src/mem/window.ts'
 import { shim } from '../../../src/native/shim.ts'
-import { RecordPort } from '../../../src/port/pcap/engine.ts'
+import { RecordEnginePort } from '../../../src/port/pcap/engine.ts'
 import { allocateCounters, readCounters } from '../../../src/stats/port-counters.ts'
 import { pcapHeader, readPcap } from '../../../src/wire/pcap.ts'
 import { interfaceDescription, readPcapng, sectionHeader } from '../../../src/wire/pcapng.ts'
@@ -466,7 +466,7 @@ test('a record port counts the bytes of those frames that it has recorded', () =
   rig.describe(0, 0)
   const counters = new Float64Array(allocateCounters(1))
   const clock = { time: new Float64Array(4), words: rig.words, read: () => undefined }
-  const port = new RecordPort(0, rig.recorder, clock, rig.copies, counters)
+  const port = new RecordEnginePort(0, rig.recorder, clock, rig.copies, counters)
   rig.fill([1400, 1401, 1402, 300, 1403].map((length) => new Uint8Array(length)))
   port.transmit(rig.burst, Int32Array.of(0, 1, 2, 3, 4), 0, 5)
   const { tx_frames, tx_bytes, tx_drop_full } = readCounters(counters, 0)

@@ -1,7 +1,7 @@
 /** What ports owe to one another, and when the engine is asked for it. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { EngineRequest } from '../../../src/engine/messages.ts'
-import type { OpenPort } from '../../../src/port/open-port.ts'
+import type { ControlPort } from '../../../src/port/control-port.ts'
 import { FollowingTap } from '../../../src/port/shape.ts'
 import type { TapShape } from '../../../src/port/shape.ts'
 import { agree, wantedShape } from '../../../src/switch/agree.ts'
@@ -17,7 +17,7 @@ const preset = { vnetHdrLength: 12, attached: [ON, ON, ON, ON] }
 const guest = (
   pairs: readonly number[],
   vnetHdrLength = 12,
-): Pick<OpenPort, 'isConnected' | 'isPairEnabled' | 'vnetHdrLength'> => ({
+): Pick<ControlPort, 'isConnected' | 'isPairEnabled' | 'vnetHdrLength'> => ({
   isConnected: true,
   vnetHdrLength,
   isPairEnabled: (pair: number) => pairs.includes(pair),
@@ -123,7 +123,7 @@ describe('agree', () => {
 
 describe('Agreement', () => {
   let tap: FollowingTap
-  let peer: { open: OpenPort } | undefined
+  let peer: { open: ControlPort } | undefined
   let failure: string | undefined
   let asked: string[]
   let log: string[]
@@ -159,13 +159,13 @@ describe('Agreement', () => {
   })
 
   async function follow(pairs?: readonly number[], vnetHdrLength = 12): Promise<void> {
-    peer = pairs === undefined ? undefined : { open: guest(pairs, vnetHdrLength) as OpenPort }
+    peer = pairs === undefined ? undefined : { open: guest(pairs, vnetHdrLength) as ControlPort }
     const same = { merges: false, wasMerging: false }
     parties = [
-      { index: 8, open: {} as OpenPort, peer: undefined, failure: undefined, ...same },
+      { index: 8, open: {} as ControlPort, peer: undefined, failure: undefined, ...same },
       {
         index: 7,
-        open: { tap } as unknown as OpenPort,
+        open: { tap } as unknown as ControlPort,
         peer: peer as AgreementParty | undefined,
         failure,
         ...same,

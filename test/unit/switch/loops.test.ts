@@ -5,7 +5,7 @@ import type { LoopInfo, SwitchEvents } from '../../../src/switch/api.ts'
 import { Loops, QUIET_MS } from '../../../src/switch/loops.ts'
 import { PortEntry } from '../../../src/switch/port-entry.ts'
 import { PortTable } from '../../../src/switch/port-table.ts'
-import { MemorySwitchPort } from '../../../src/port/memory/control.ts'
+import { MemoryControlPort } from '../../../src/port/memory/control.ts'
 
 const SECOND_MS = 1000
 
@@ -37,7 +37,7 @@ afterEach(async () => {
 
 function addPort(id: string): void {
   const options = { type: 'memory', id } as const
-  const open = new MemorySwitchPort(options, () => undefined)
+  const open = new MemoryControlPort(options, () => undefined)
   ports.add(new PortEntry(ports.freeIndex(id), options, open, undefined))
 }
 

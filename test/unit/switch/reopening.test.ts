@@ -3,10 +3,10 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { StateError } from '../../../src/errors.ts'
 import type { LinkInfo } from '../../../src/port/interface/link.ts'
 import type { RawSocketOptions } from '../../../src/port/options.ts'
-import type { InterfaceVerdict, OpenPort } from '../../../src/port/open-port.ts'
+import type { InterfaceVerdict, ControlPort } from '../../../src/port/control-port.ts'
 import { PortEntry } from '../../../src/switch/port-entry.ts'
 import { InterfaceFollower } from '../../../src/switch/reopening.ts'
-import { LostSwitchPort } from '../../../src/port/raw-socket/lost.ts'
+import { LostControlPort } from '../../../src/port/raw-socket/lost.ts'
 
 const OPTIONS: RawSocketOptions = { type: 'raw-socket', id: 'p', ifname: 'eth1' }
 const LINK: LinkInfo = {
@@ -26,7 +26,7 @@ const LINK: LinkInfo = {
 let steps: string[]
 let verdict: InterfaceVerdict
 /** What opening and handing over come to. */
-let opening: (name: string) => OpenPort | Error
+let opening: (name: string) => ControlPort | Error
 let replacing: Error | undefined
 let isThere: boolean
 let isClosed: boolean
@@ -34,7 +34,7 @@ let last: Promise<unknown>
 let follower: InterfaceFollower
 let entry: PortEntry
 
-function fake(name: string): OpenPort {
+function fake(name: string): ControlPort {
   return {
     acceptsPostponedPeer: true,
     queues: 1,
@@ -45,7 +45,7 @@ function fake(name: string): OpenPort {
     facts: () => ({ ifname: name }),
     setCarrier: () => undefined,
     placeholder: (options, reason) =>
-      new LostSwitchPort(options as RawSocketOptions, fake(name), reason),
+      new LostControlPort(options as RawSocketOptions, fake(name), reason),
     lookUp: () => (isThere ? LINK : null),
     judge: () => verdict,
     adapt: (link) => ({ do: 'interface-mtu', mtu: link!.mtu }),
@@ -57,7 +57,7 @@ function fake(name: string): OpenPort {
 }
 
 const nameOf = ({ open }: PortEntry): string =>
-  open instanceof LostSwitchPort ? 'lost' : open.facts().ifname!
+  open instanceof LostControlPort ? 'lost' : open.facts().ifname!
 
 beforeEach(() => {
   vi.useFakeTimers()
@@ -156,7 +156,7 @@ test('a port whose interface is gone lets go of it, and says so once', async () 
 
 test('one that is there again at once is opened anew without having failed', async () => {
   verdict = 'anew'
-  const judge = vi.spyOn(LostSwitchPort.prototype, 'judge').mockReturnValue('anew')
+  const judge = vi.spyOn(LostControlPort.prototype, 'judge').mockReturnValue('anew')
   expect(await changed()).toEqual([
     'replace lost',
     'close open1',
@@ -175,8 +175,10 @@ test('one that is there again at once is opened anew without having failed', asy
 async function lose(): Promise<void> {
   verdict = 'gone'
   await changed()
-  expect(entry.open).toBeInstanceOf(LostSwitchPort)
-  vi.spyOn(entry.open as LostSwitchPort, 'lookUp').mockImplementation(() => (isThere ? LINK : null))
+  expect(entry.open).toBeInstanceOf(LostControlPort)
+  vi.spyOn(entry.open as LostControlPort, 'lookUp').mockImplementation(() =>
+    isThere ? LINK : null,
+  )
 }
 
 test('a port that is lost comes back when it is told, or after a while', async () => {
@@ -188,7 +190,7 @@ test('a port that is lost comes back when it is told, or after a while', async (
     const done = isTold ? await changed() : await after(10_000)
     expect(done[0]).toBe('open')
     expect(done.at(-1)).toBe('show open')
-    expect(entry.open).not.toBeInstanceOf(LostSwitchPort)
+    expect(entry.open).not.toBeInstanceOf(LostControlPort)
     verdict = 'fine'
     expect(await after(60_000)).toEqual([])
   }
@@ -203,7 +205,7 @@ test('one that cannot be opened is tried again, and what is in the way is said o
     'show failed',
   ])
   expect(entry.failure).toBe(`no ring [X] ${HOPE}`)
-  vi.spyOn(entry.open as LostSwitchPort, 'lookUp').mockReturnValue(LINK)
+  vi.spyOn(entry.open as LostControlPort, 'lookUp').mockReturnValue(LINK)
   const retried = await after(10_000)
   expect(retried.length).toBeGreaterThan(1)
   expect(new Set(retried)).toEqual(new Set(['no open']))
@@ -221,7 +223,7 @@ test('what the engine does not take is closed, and the port stays as it was', as
   await lose()
   replacing = new Error('no engine')
   expect(await changed()).toEqual(['open', 'replace open2', 'close open2', 'log no engine'])
-  expect(entry.open).toBeInstanceOf(LostSwitchPort)
+  expect(entry.open).toBeInstanceOf(LostControlPort)
   expect(entry.failure).toBe(`${GONE} ${HOPE}`)
   replacing = undefined
   expect((await after(10_000)).at(-1)).toBe('show open')

@@ -33,7 +33,7 @@ vi.mock('../../../src/engine/client.ts', () => ({
       return Promise.resolve(request.op === 'release' ? [] : undefined)
     }
 
-    async *macTable(): AsyncGenerator<unknown> {
+    async *macTable(): AsyncGenerator {
       yield [
         [0x02, 0x0100, 0, 5],
         [0x02, 0x0200, 9, 5],

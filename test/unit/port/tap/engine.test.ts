@@ -4,7 +4,7 @@ import type { IoTier, TapQueue, WatchedSocket } from '../../../../src/io/tier.ts
 import { Burst, ZEROS_BEFORE } from '../../../../src/mem/burst.ts'
 import { windowAddresses } from '../../../../src/mem/window.ts'
 import { shim } from '../../../../src/native/shim.ts'
-import { TapPort } from '../../../../src/port/tap/engine.ts'
+import { TapEnginePort } from '../../../../src/port/tap/engine.ts'
 import { isUsableVnetHdrLength } from '../../../../src/port/tap/queues.ts'
 import { COUNTERS_STRIDE } from '../../../../src/stats/counters.ts'
 import { readCounters } from '../../../../src/stats/port-counters.ts'
@@ -68,10 +68,10 @@ class RecordingTier implements IoTier {
 let tier: RecordingTier
 let counters: Float64Array
 let burst: Burst
-let port: TapPort
+let port: TapEnginePort
 
 function setUp(vnetHdrLength: number, fds = [10]): void {
-  port = new TapPort({ index: INDEX, fds, vnetHdrLength, txOffloads: 0x7f }, tier, counters)
+  port = new TapEnginePort({ index: INDEX, fds, vnetHdrLength, txOffloads: 0x7f }, tier, counters)
 }
 
 beforeEach(() => {

@@ -8,7 +8,7 @@ import { portOptionsFromObject } from '../../../../src/config/port-options.ts'
 import type { TapOptions } from '../../../../src/port/options.ts'
 import { postponedInfo, whyNotPostponed } from '../../../../src/port/tap/postpone.ts'
 import { postponePort } from '../../../../src/port/kinds.control.ts'
-import { PostponedSwitchPort } from '../../../../src/port/postponed.control.ts'
+import { PostponedControlPort } from '../../../../src/port/postponed.control.ts'
 
 const ELIGIBLE: TapOptions = {
   type: 'tap',
@@ -118,10 +118,10 @@ test('E7: vhost=off with vhostfd(s) is refused before anything is postponed', ()
 })
 
 describe('what a postponed port is', () => {
-  const port = (extra: Partial<TapOptions> = {}): PostponedSwitchPort => {
+  const port = (extra: Partial<TapOptions> = {}): PostponedControlPort => {
     const postponed = postponePort({ ...ELIGIBLE, ...extra }, true)
-    expect(postponed).toBeInstanceOf(PostponedSwitchPort)
-    return postponed as PostponedSwitchPort
+    expect(postponed).toBeInstanceOf(PostponedControlPort)
+    return postponed as PostponedControlPort
   }
 
   test('P1: it has all of its queues', () => {

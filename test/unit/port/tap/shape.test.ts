@@ -2,13 +2,13 @@
 import { beforeEach, expect, test } from 'vitest'
 import { EINVAL } from '../../../../src/abi/errno.ts'
 import { TapQueue } from '../../../../src/io/tier.ts'
-import type { TapPort } from '../../../../src/port/tap/engine.ts'
+import type { TapEnginePort } from '../../../../src/port/tap/engine.ts'
 import { shapeTap } from '../../../../src/port/tap/shape.ts'
 
 let steps: string[]
 let isPaused: boolean
 let errno: number
-let port: TapPort
+let port: TapEnginePort
 
 beforeEach(() => {
   steps = []
@@ -29,7 +29,7 @@ beforeEach(() => {
       return errno
     },
   }
-  port = fake as unknown as TapPort
+  port = fake as unknown as TapEnginePort
 })
 
 function shape(vnetHdrLength: number, attached: string): ReturnType<typeof shapeTap> {

@@ -9,7 +9,7 @@ import type { LinkInfo } from './interface/link.ts'
 import type { PortCall, PortDescription } from './messages.ts'
 import type { PortOptions } from './options.ts'
 import type { PortSchema } from './port-schema.ts'
-import type { PostponedForm, PostponedSwitchPort } from './postponed.control.ts'
+import type { PostponedForm, PostponedControlPort } from './postponed.control.ts'
 import type { FollowingTap } from './shape.ts'
 import type { MemoryPort, VirtioNetPort } from './api.ts'
 import type { Log } from '../text.ts'
@@ -22,12 +22,12 @@ export interface PortFacts {
 }
 
 /**
- * `adapt`: what is open goes on, once it is told (OpenPort.adapt). `gone`: it is of no use any more.
+ * `adapt`: what is open goes on, once it is told (ControlPort.adapt). `gone`: it is of no use any more.
  * `anew`: the port is to be opened anew.
  */
 export type InterfaceVerdict = 'fine' | 'adapt' | 'gone' | 'anew'
 
-export interface OpenPort {
+export interface ControlPort {
   /**
    * A TAP on a link to it may stay postponed. Without it, such a TAP is opened when it is wired. The
    * switch itself accepts it, too.
@@ -64,7 +64,7 @@ export interface OpenPort {
   /** For the verdict `adapt`: takes the state in, and returns what the engine's end is to be told. */
   adapt?(link: LinkInfo | null): PortCall
   /** Takes its place while there is no such interface, or it cannot be opened for that reason. */
-  placeholder?(options: PortOptions, reason?: string): OpenPort
+  placeholder?(options: PortOptions, reason?: string): ControlPort
   /** It is such a one. */
   readonly isPlaceholder?: boolean
   /** It is such a one, in whose place the port is to be opened when it can be. */
@@ -75,7 +75,7 @@ export interface OpenPort {
   /** Looks again whether the device is what it was; throws when not. */
   probe?(): void
   /** It waits to be set up, by that. */
-  readonly postponed?: PostponedSwitchPort
+  readonly postponed?: PostponedControlPort
   /** It is there and cannot work: why. */
   readonly failure?: string
   /** Somebody is at the other end; absent: there is no such thing. */
@@ -116,7 +116,7 @@ export interface EngineAccess {
   probePeer(): void
 }
 
-export interface OpenPortContext {
+export interface ControlPortContext {
   readonly given: ReadonlyMap<string, number>
   readonly log: Log
   readonly wake: () => void
@@ -147,7 +147,11 @@ export interface PortNeeds {
 
 /** A kind of port, as the control plane has it. */
 export interface ControlKind<O extends PortOptions> {
-  open(options: O, context: OpenPortContext, share: DescriptorShare): OpenPort | Promise<OpenPort>
+  open(
+    options: O,
+    context: ControlPortContext,
+    share: DescriptorShare,
+  ): ControlPort | Promise<ControlPort>
   /** Descriptors that a port may need at most. */
   descriptors(options: O): number
   readonly schema: PortSchema
