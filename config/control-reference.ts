@@ -3,7 +3,8 @@ import { COMMANDS } from '../src/control/commands.ts'
 import type { Command } from '../src/control/command.ts'
 import { ERROR_CLASSES } from '../src/control/error-answers.ts'
 import { EVENTS } from '../src/control/events.ts'
-import { code, JSON_BOOLEANS, memberRows, table } from './markdown.ts'
+import { code, JSON_BOOLEANS } from '../src/schema/describe.ts'
+import { memberRows, table } from './markdown.ts'
 
 const HEAD = ['argument', 'what it may be', 'default', 'meaning']
 

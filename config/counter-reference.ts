@@ -1,6 +1,7 @@
 /** The reference of counters, in Markdown. */
 import { COUNTER_MEANINGS } from './counter-meanings.ts'
-import { code, table } from './markdown.ts'
+import { code } from '../src/schema/describe.ts'
+import { table } from './markdown.ts'
 
 /** Of an interface, read from the kernel: `KernelCounters` of the library. */
 const OF_THE_KERNEL = {

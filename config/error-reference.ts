@@ -1,6 +1,7 @@
 /** The reference of error codes, in Markdown. */
 import { ERROR_CODES } from './error-codes.ts'
-import { code, table } from './markdown.ts'
+import { code } from '../src/schema/describe.ts'
+import { table } from './markdown.ts'
 
 export function errorReference(): string {
   const rows = Object.entries(ERROR_CODES).map(([name, { meaning, fix }]) => [

@@ -64,11 +64,12 @@ const repeatable = (flags: string, description: string): Option =>
 const tier = (): Option =>
   new Option('--io <tier>', 'tier of TAP input and output').choices(TIERS).default('auto')
 
-/** `finish` is told the exit code of the command that ran. */
+/** `finish` is told the exit code of the command that ran; `topicHelp`: what there is help on beside commands. */
 export function makeProgram(
   actions: Actions,
   finish: (exitCode: number) => void,
   version: string,
+  topicHelp: (name: string) => string | undefined = () => undefined,
 ): Command {
   const act =
     <T extends unknown[]>(action: (...args: T) => Promise<number>) =>
@@ -232,12 +233,16 @@ export function makeProgram(
 
   program
     .command('help')
-    .description('print all commands, or the help of one')
-    .argument('[command]', 'which one')
+    .description(
+      'print all commands, or the help of one, of a type of port (tap), or of a control command (netdev_add)',
+    )
+    .argument('[topic]', 'which one')
     .action((name: string | undefined) => {
       const command = name === undefined ? program : program.commands.find((c) => c.name() === name)
-      if (command === undefined) return program.error(`error: unknown command '${name}'`)
-      command.help()
+      if (command !== undefined) return command.help()
+      const text = topicHelp(name!)
+      if (text === undefined) return program.error(`error: no help on '${name}'`)
+      process.stdout.write(`${text}\n`)
     })
 
   return program

@@ -12,23 +12,26 @@ type Value =
   | { readonly kind: 'words'; readonly words: readonly string[] }
   | { readonly kind: 'file' | 'port' | 'other' }
 
-/** `controlCommands`: what `ctl` takes. */
-export function completionScript(
-  program: Command,
-  shell: Shell,
-  controlCommands: readonly string[],
-): string {
-  return shell === 'bash' ? bash(program, controlCommands) : zsh(program, controlCommands)
+/** Words beside the table's. */
+export interface Offered {
+  /** What `ctl` takes. */
+  readonly controlCommands: readonly string[]
+  /** What `help` tells of beside commands. */
+  readonly topics: readonly string[]
 }
 
-function valueOf(of: Option | Argument, name: string, controlCommands: readonly string[]): Value {
+export function completionScript(program: Command, shell: Shell, offered: Offered): string {
+  return shell === 'bash' ? bash(program, offered) : zsh(program, offered)
+}
+
+function valueOf(of: Option | Argument, name: string, offered: Offered): Value {
   const choices = of.argChoices
   if (choices !== undefined) return { kind: 'words', words: choices }
   const placeholder = /<([^>]+)>|\[([^\]]+)\]/.exec(name)
   const word = placeholder?.[1] ?? placeholder?.[2]
   if (word === 'file' || word === 'path') return { kind: 'file' }
   if (word === 'ports') return { kind: 'port' }
-  if (word === 'command') return { kind: 'words', words: controlCommands }
+  if (word === 'command') return { kind: 'words', words: offered.controlCommands }
   return { kind: 'other' }
 }
 
@@ -36,20 +39,21 @@ function optionsOf(command: Command): readonly Option[] {
   return command.createHelp().visibleOptions(command)
 }
 
-/** Of the command's first argument: the words of `help` are the commands themselves. */
-function argumentOf(program: Command, command: Command, controlCommands: readonly string[]): Value {
+/** Of the command's first argument: the words of `help` are the commands themselves, and topics. */
+function argumentOf(program: Command, command: Command, offered: Offered): Value {
   const [argument] = command.registeredArguments
   if (argument === undefined) return { kind: 'other' }
   if (command.name() === 'help') {
-    return { kind: 'words', words: program.commands.map((one) => one.name()) }
+    const commands = program.commands.map((one) => one.name())
+    return { kind: 'words', words: [...commands, ...offered.topics] }
   }
-  return valueOf(argument, `<${argument.name()}>`, controlCommands)
+  return valueOf(argument, `<${argument.name()}>`, offered)
 }
 
 /** Prints the ids of ports, one a line; `$1` and `$2` are `--control PATH`, if the line has them. */
 const PORT_IDS = `framepump ctl query-ports "$@" 2>/dev/null | sed -n 's/^    "id": "\\(.*\\)",*$/\\1/p'`
 
-function bash(program: Command, controlCommands: readonly string[]): string {
+function bash(program: Command, offered: Offered): string {
   const values: string[] = []
   const words: string[] = []
   for (const command of program.commands) {
@@ -60,11 +64,11 @@ function bash(program: Command, controlCommands: readonly string[]): string {
         (flag) => flag !== undefined && flag !== null,
       )
       const patterns = flags.map((flag) => `${name}:${flag}`).join('|')
-      const value = valueOf(option, option.flags, controlCommands)
+      const value = valueOf(option, option.flags, offered)
       // One whose value may be left out goes on with the words of the command.
       if (option.required) values.push(`    ${patterns}) ${bashValue(value)} return ;;`)
     }
-    const argument = argumentOf(program, command, controlCommands)
+    const argument = argumentOf(program, command, offered)
     const flags = optionsOf(command).flatMap(({ long }) => (long == null ? [] : [long]))
     const own = argument.kind === 'words' ? argument.words : []
     words.push(`    ${name}) words='${[...flags, ...own].join(' ')}' ;;`)
@@ -112,18 +116,18 @@ function bashValue(value: Value): string {
   }
 }
 
-function zsh(program: Command, controlCommands: readonly string[]): string {
+function zsh(program: Command, offered: Offered): string {
   const described = program.commands.map(
     (command) => `        ${quote(`${command.name()}:${command.description()}`)}`,
   )
   const cases = program.commands.map((command) => {
-    const argument = argumentOf(program, command, controlCommands)
-    const specs = optionsOf(command).map((option) => zshOption(option, controlCommands))
+    const argument = argumentOf(program, command, offered)
+    const specs = optionsOf(command).map((option) => zshOption(option, offered))
     const [first] = command.registeredArguments
     if (first !== undefined) specs.push(quote(`1:${first.name()}:${zshValue(argument)}`))
     return `        ${command.name()}) _arguments ${specs.join(' ')} ;;`
   })
-  const own = optionsOf(program).map((option) => zshOption(option, controlCommands))
+  const own = optionsOf(program).map((option) => zshOption(option, offered))
   return `#compdef framepump
 # Completion of framepump for zsh: write it to _framepump in a directory of $fpath, or source it.
 # Made by: framepump completion zsh
@@ -158,9 +162,9 @@ if [[ $funcstack[1] == _framepump ]]; then _framepump "$@"; else compdef _framep
 `
 }
 
-function zshOption(option: Option, controlCommands: readonly string[]): string {
+function zshOption(option: Option, offered: Offered): string {
   const text = option.description.replaceAll(/[[\]\\]/g, '\\$&')
-  const value = valueOf(option, option.flags, controlCommands)
+  const value = valueOf(option, option.flags, offered)
   const hasValue = option.required || option.optional
   // A double colon: it may be left out.
   const colons = option.optional ? '::' : ':'

@@ -15,6 +15,7 @@ import { blameLimit } from './open-files.ts'
 import { outputFailure, watchOutput } from './output.ts'
 import { run } from './run.ts'
 import { show } from './show.ts'
+import { topicHelp, TOPICS } from './topics.ts'
 import { version } from './version.ts'
 import { wait } from './wait.ts'
 
@@ -22,12 +23,17 @@ import { wait } from './wait.ts'
 let exitCode = 0
 
 const completion = async (shell: Shell): Promise<number> => {
-  const names = COMMANDS.map(({ name }) => name)
-  process.stdout.write(completionScript(program, shell, names))
+  const controlCommands = COMMANDS.map(({ name }) => name)
+  process.stdout.write(completionScript(program, shell, { controlCommands, topics: TOPICS }))
   return 0
 }
 const actions = { run, wait, demo, ctl, show, capture, doctor, bench, completion, version }
-const program = makeProgram(actions, (code) => (exitCode = code), packageVersion())
+const program = makeProgram(
+  actions,
+  (code) => (exitCode = code),
+  packageVersion(),
+  (name) => topicHelp(name, program),
+)
 /** These work without the shim. */
 const WITHOUT_SHIM = ['doctor', 'help', 'completion', 'version']
 

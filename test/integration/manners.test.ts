@@ -140,7 +140,7 @@ describe('version and help', () => {
     expect(sh(NODE, CLI, 'help', 'wait')).toBe(sh(NODE, CLI, 'wait', '--help'))
     const run = lab.background(NODE, [CLI, 'help', 'wiat'])
     expect(await run.exited).toBe(2)
-    expect(run.stderr).toBe("framepump: unknown command 'wiat' [BAD_ARGUMENT]\n")
+    expect(run.stderr).toBe("framepump: no help on 'wiat' [BAD_ARGUMENT]\n")
   })
 })
 

@@ -95,6 +95,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'abi',
     'io',
     'native',
+    'schema',
     'port',
     'switch',
     'config',

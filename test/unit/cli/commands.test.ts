@@ -7,13 +7,16 @@ import type { Command } from 'commander'
 import { makeProgram } from '../../../src/cli/commands.ts'
 import type { Actions } from '../../../src/cli/commands.ts'
 import { completionScript, SHELLS } from '../../../src/cli/completion.ts'
+import { topicHelp, TOPICS } from '../../../src/cli/topics.ts'
 import { COMMANDS } from '../../../src/control/commands.ts'
+import { PORT_SCHEMAS } from '../../../src/port/kinds.control.ts'
+import type { PortSchema } from '../../../src/port/port-schema.ts'
 import { ROOT } from '../../support/lab.ts'
 import { sh } from '../../support/processes.ts'
 
 const actions = new Proxy({} as Actions, { get: () => async () => 0 })
 const program = makeProgram(actions, () => undefined, '1.2.3')
-const controlCommands = COMMANDS.map(({ name }) => name)
+const words = { controlCommands: COMMANDS.map(({ name }) => name), topics: TOPICS }
 
 describe('help', () => {
   const commands = program.commands.map((command): [string, Command] => [command.name(), command])
@@ -45,6 +48,27 @@ describe('help', () => {
   })
 })
 
+describe('help on what is no command', () => {
+  test.each(TOPICS)('%s: every option or argument, within 80 columns', (topic) => {
+    const text = topicHelp(topic, program)!
+    const schema = PORT_SCHEMAS[topic] as PortSchema | undefined
+    const members = schema?.options ?? COMMANDS.find(({ name }) => name === topic)!.arguments
+    for (const name of Object.keys(members)) {
+      expect(text).toMatch(new RegExp(`^  ${name} `, 'm'))
+    }
+    expect(text).not.toContain('`')
+    const items = text.split('\n').filter((line) => line.startsWith('  '))
+    for (const line of items) expect(line.length).toBeLessThanOrEqual(80)
+  })
+
+  test('tells what an option may be, and what it is without', () => {
+    expect(topicHelp('tap', program)).toMatch(/^ {2}queues .*\n +1\.\.256 \(default: 1\)$/m)
+    expect(topicHelp('vhost-user', program)).toMatch(/\(required\)$/m)
+    expect(topicHelp('nothing', program)).toBeUndefined()
+    expect(topicHelp('constructor', program)).toBeUndefined()
+  })
+})
+
 test('man shows the page without a warning, and the page has every command and option', () => {
   const page = join(ROOT, 'config/framepump.1')
   const shown = spawnSync('man', ['--warnings', '-l', page], {
@@ -60,7 +84,7 @@ test('man shows the page without a warning, and the page has every command and o
 
 /** What bash offers for a line; the last word is the one that is being written. */
 function offered(line: string, path = process.env['PATH']): string[] {
-  const script = `${completionScript(program, 'bash', controlCommands)}
+  const script = `${completionScript(program, 'bash', words)}
     COMP_WORDS=(${line}); COMP_CWORD=$(( \${#COMP_WORDS[@]} - 1 ))
     compopt() { echo "compopt $*"; }
     _framepump; printf '%s\\n' "\${COMPREPLY[@]}"`
@@ -82,6 +106,7 @@ describe('completion', () => {
     expect(offered(`framepump run --config ''`)).toEqual(['compopt -o default'])
     expect(offered('framepump ctl netdev_')).toEqual(['netdev_add', 'netdev_del'])
     expect(offered('framepump help b')).toEqual(['bench'])
+    expect(offered('framepump help ta')).toEqual(['tap'])
     expect(offered('framepump completion z')).toEqual(['zsh'])
     expect(offered(`framepump wait --timeout ''`)).toEqual([])
   })
@@ -107,7 +132,7 @@ describe('completion', () => {
   const installed = SHELLS.filter((shell) => spawnSync(shell, ['-c', 'true']).status === 0)
 
   test.each(installed)('%s takes the script', (shell) => {
-    const script = completionScript(program, shell, controlCommands)
+    const script = completionScript(program, shell, words)
     const run = spawnSync(shell, ['-n'], { input: script, encoding: 'utf8' })
     expect({ error: run.error, status: run.status, stderr: run.stderr }).toEqual({
       error: undefined,
@@ -121,10 +146,7 @@ describe('completion', () => {
     () => {
       const directory = mkdtempSync('/tmp/framepump-completion-')
       try {
-        writeFileSync(
-          join(directory, '_framepump'),
-          completionScript(program, 'zsh', controlCommands),
-        )
+        writeFileSync(join(directory, '_framepump'), completionScript(program, 'zsh', words))
         const shown = (line: string): string => {
           const script = `zmodload zsh/zpty
           zpty z 'TERM=dumb PS1=READY\\> zsh -f -i'
