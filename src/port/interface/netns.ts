@@ -24,6 +24,24 @@ export function openNetns(shim: Pick<Shim, 'open'>, netns: string): number {
   })
 }
 
+/** The namespace behind a descriptor is our own; false also where nobody knows, without /proc. */
+export function isOwnNetns(fd: number): boolean {
+  try {
+    const [there, here] = [fstatSync(fd), statSync('/proc/self/ns/net')]
+    return there.ino === here.ino && there.dev === here.dev
+  } catch {
+    return false
+  }
+}
+
+/**
+ * An rtnetlink socket in the namespace behind the descriptor, -1: ours. Ours needs no permission, also when
+ * the descriptor of a device's namespace turns out to be that: entering one takes CAP_SYS_ADMIN.
+ */
+export function routeSocket(shim: Pick<Shim, 'netlinkRoute'>, netnsFd: number): number {
+  return shim.netlinkRoute(netnsFd >= 0 && isOwnNetns(netnsFd) ? -1 : netnsFd)
+}
+
 function candidates(netns: string): string[] {
   if (netns.includes('/')) return [netns]
   if (/^\d+$/.test(netns)) return [`/proc/${netns}/ns/net`]

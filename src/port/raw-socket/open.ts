@@ -6,7 +6,7 @@
  * one, PACKET_IGNORE_OUTGOING before the first socket joins its group, and a socket joins when it is
  * bound. packet(7); net/packet/af_packet.c
  */
-import { constants, fstatSync, statSync } from 'node:fs'
+import { constants } from 'node:fs'
 import { EBUSY, ENODEV, ENOMEM, EPERM } from '../../abi/errno.ts'
 import {
   ETH_P_ALL,
@@ -43,7 +43,7 @@ import type { Shim } from '../../native/shim.ts'
 import { noteHeld, noteReleased } from '../interface/held.ts'
 import type { LinkInfo } from '../interface/link.ts'
 import { getLink, getLinkByIndex } from '../interface/link.ts'
-import { netnsName, openNetns } from '../interface/netns.ts'
+import { isOwnNetns, netnsName, openNetns } from '../interface/netns.ts'
 import type { RawSocketOptions } from '../options.ts'
 import type { RawSocketQueue } from './messages.ts'
 import type { RingGeometry } from './geometry.ts'
@@ -261,13 +261,7 @@ export function openRawSocket(
 function placeOf(shim: Shim, netns: string | undefined): number {
   if (netns === undefined) return -1
   const fd = openNetns(shim, netns)
-  try {
-    const [there, here] = [fstatSync(fd), statSync(OWN_NETNS)]
-    if (there.ino !== here.ino || there.dev !== here.dev) return fd
-  } catch {
-    // Without /proc nobody knows: it is entered, whichever it is.
-    return fd
-  }
+  if (!isOwnNetns(fd)) return fd
   shim.close(fd)
   return -1
 }

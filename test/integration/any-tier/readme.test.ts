@@ -86,6 +86,11 @@ const NOT_RUN: readonly (readonly string[])[] = [
     'cp config/systemd/framepump*.service /etc/systemd/system/ && systemctl daemon-reload',
     'it changes the machine; test/integration/any-tier/systemd.test.ts runs the unit files',
   ],
+  [
+    'src/daemon/README.md',
+    'docker build -f config/container/Dockerfile -t framepump .',
+    'it needs a container engine and a registry',
+  ],
 ]
 
 const sessions = FILES.flatMap((file) =>

@@ -90,10 +90,12 @@ links:
   })
 
   test('of the examples is right', () => {
-    const directory = new URL('../../../config/examples/', import.meta.url).pathname
-    const files = readdirSync(directory)
-    expect(files.length).toBeGreaterThan(0)
-    for (const file of files) expect(loadConfig(join(directory, file)).ports).not.toEqual([])
+    const config = new URL('../../../config/', import.meta.url).pathname
+    const examples = readdirSync(join(config, 'examples')).map((name) => join('examples', name))
+    expect(examples.length).toBeGreaterThan(0)
+    for (const file of [...examples, 'container/framepump.yaml', 'containerlab/framepump.yaml']) {
+      expect(loadConfig(join(config, file)).ports).not.toEqual([])
+    }
   })
 
   test('of ten thousand lines is read whole, and an error in its last lines is found there', () => {
