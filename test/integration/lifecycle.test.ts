@@ -284,7 +284,7 @@ test('bad arguments are exit 2, an unreachable daemon 3, each in one line that s
     ],
     [['run', '--nonsense'], 2, /unknown option/],
     [['nonsense'], 2, /unknown command/],
-    [['show', 'nonsense'], 2, /Allowed are ports/],
+    [['show', 'nonsense'], 2, /Allowed choices are ports/],
     [['ctl', 'query-status', '--control', '/nonexistent/c'], 3, /cannot reach a daemon/],
     [['capture', '-w', '/tmp/x', '--control', '/nonexistent/c'], 3, /cannot reach a daemon/],
   ]
