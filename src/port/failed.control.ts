@@ -30,7 +30,7 @@ export class FailedControlPort implements ControlPort {
   }
 
   setCarrier(): void {
-    // Nobody looks.
+    // There is no interface that could show it.
   }
 
   close(): Promise<void> {

@@ -1,4 +1,4 @@
-/** What is on a link with a postponed TAP: F1 to F5 of spec/tap.md 1.4, D8, and guests that wait. */
+/** What is on a link with a postponed TAP, and guests that wait. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'

@@ -1,4 +1,4 @@
-/** The pre-incoming point and `cont`: order, all or none, frames that wait, repeating after a mend. */
+/** The pre-incoming point and `cont`: order, all or none, frames that wait, repeating after a fix. */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'

@@ -1,6 +1,6 @@
 /**
  * Before the pre-incoming point: what a newcomer with `--incoming defer` must not do to TAPs that
- * their owner uses (spec/tap.md 1.7), seen from the kernel, from /proc and in the shim's calls.
+ * their owner uses, seen from the kernel, from /proc and in the shim's calls.
  */
 import { join } from 'node:path'
 import { expect, test } from 'vitest'

@@ -378,7 +378,7 @@ test('a driver that breaks its queue fails its port, which comes back with a new
   expect(sw.port('g').error).toContain('queue 1 is broken: more chains made available')
   await until('the front-end is told', () => shim.eventfdRead(err) > 0)
   shim.close(err)
-  // Neither does another memory table mend it.
+  // Neither does another memory table repair it.
   guest.send(5, guest.memoryTable(), [guest.memfd])
   await guest.barrier()
   guest.setAvailIndex(1, 1)

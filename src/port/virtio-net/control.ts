@@ -261,7 +261,7 @@ export class VirtioNetControlPort implements ControlPort, VirtioNetPort {
       signal?.addEventListener('abort', aborted, { once: true })
       const driver = this.#running
       if (!driver.enableCalls()) await called
-      // Each call is a message from the engine: only for who waits.
+      // Each call is a message from the engine: only while a driver waits for it.
       driver.disableCalls()
       signal?.removeEventListener('abort', aborted)
     }

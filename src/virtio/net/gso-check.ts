@@ -25,7 +25,7 @@ export function checkGso(burst: Burst): number {
   headers.read()
   let kept = 0
   for (let k = 0; k < count; k++) {
-    if (isGso(burst.gso[k]) && !mend(burst, k)) continue
+    if (isGso(burst.gso[k]) && !amend(burst, k)) continue
     if (kept !== k) burst.take(burst, k, kept)
     kept++
   }
@@ -34,7 +34,7 @@ export function checkGso(burst: Burst): number {
 }
 
 /** False: the frame is not what its header says. @hot */
-function mend(burst: Burst, k: number): boolean {
+function amend(burst: Burst, k: number): boolean {
   const { gso, headers } = burst
   if (!headers.parseGso(k)) return false
   const { l3, l4, end, protocol, isIpv6, outerL3, outerL4, isOuterIpv6 } = headers.of(k)

@@ -1,4 +1,4 @@
-/** TUNSETOFFLOAD: the whole matrix that was measured (spec/tap.md 2.3), and what is asked for. */
+/** TUNSETOFFLOAD: the whole matrix that was measured, and what is asked for. */
 import { describe, expect, test } from 'vitest'
 import { EINVAL } from '../../../../src/abi/errno.ts'
 import {

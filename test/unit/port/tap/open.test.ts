@@ -1,4 +1,4 @@
-/** The open sequence and its exact error texts (spec/tap.md 2.1, 2.2, 2.4), on a made-up kernel. */
+/** The open sequence and its exact error texts, on a made-up kernel. */
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

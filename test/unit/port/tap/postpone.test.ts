@@ -74,7 +74,7 @@ describe('E4: both scripts must be given as none', () => {
     expect(reason === undefined).toBe(isNone(script) && isNone(downscript))
   })
 
-  test('absent is told with its mend', () => {
+  test('absent is told with its fix', () => {
     const both = whyNotPostponed(without('script', 'downscript'), true)
     expect(both).toBe('script not given: add script=no,downscript=no')
     const one = whyNotPostponed(without('downscript'), true)

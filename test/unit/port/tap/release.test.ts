@@ -1,4 +1,4 @@
-/** Waiting for the owner of a TAP (spec/tap.md 2.4: who holds a multi-queue TAP), on a made-up kernel. */
+/** Waiting for the owner of a TAP (who holds a multi-queue TAP), on a made-up kernel. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { LinkShim } from '../../../../src/port/interface/link.ts'
 import { awaitRelease } from '../../../../src/port/tap/release.ts'
