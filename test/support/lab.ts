@@ -73,6 +73,16 @@ export class Lab implements AsyncDisposable {
     return process
   }
 
+  /**
+   * A command on a terminal of its own, its words separated by spaces; what is written to its input is typed,
+   * and `typescript` gets what it shows. `script` has a shell run it, which must be gone when keys come: one
+   * that waits would die of Ctrl-C as well, and its end be taken for the command's.
+   */
+  terminal(command: string, env: NodeJS.ProcessEnv = {}, typescript = '/dev/null'): Background {
+    const shell = { SHELL: '/bin/sh', TERM: 'xterm' }
+    return this.background('script', ['-qfec', `exec ${command}`, typescript], { ...shell, ...env })
+  }
+
   /** A daemon with these arguments, once it is ready. */
   daemon(...args: string[]): Promise<Daemon> {
     return this.daemonOf(CLI, ...args)

@@ -149,7 +149,7 @@ test('colour is for terminals, unless NO_COLOR or FORCE_COLOR says otherwise', a
   const onTerminal = async (env: NodeJS.ProcessEnv): Promise<string> => {
     const out = join(lab.directory, 'typescript')
     const command = `${process.execPath} ${CLI} run --control ${lab.controlPath()}`
-    const pty = lab.background('script', ['-qfec', command, out], { TERM: 'xterm', ...env })
+    const pty = lab.terminal(command, env, out)
     await until('it is ready', () => pty.stdout.includes('ready (control'))
     pty.child.stdin!.write('\u0003')
     expect(await pty.exited).toBe(0)

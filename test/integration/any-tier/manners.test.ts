@@ -13,11 +13,6 @@ const ESC = '\u001b'
 /** "At once", on a machine that does something else as well. */
 const AT_ONCE_MS = 3000
 
-/** A command on a terminal of its own; what is written to its input is typed. */
-function terminal(lab: Lab, command: string): Background {
-  return lab.background('script', ['-qfec', command, '/dev/null'], { TERM: 'xterm' })
-}
-
 /** Processes with this word in their command lines. */
 function living(word: string): string[] {
   const commandOf = (pid: string): string => {
@@ -92,7 +87,7 @@ describe('show', () => {
   test('--watch: in place on a terminal, until Ctrl-C', async () => {
     await using lab = new Lab()
     const daemon = await lab.daemon('--port', 'pcap,id=r,record=/dev/null')
-    const run = terminal(lab, `${NODE} ${CLI} show ports --watch --control ${daemon.control}`)
+    const run = lab.terminal(`${NODE} ${CLI} show ports --watch --control ${daemon.control}`)
     await until('three of them', () => run.stdout.split(`${ESC}[H`).length >= 4)
     expect(run.stdout).toMatch(/framepump show ports, every 1 s, \d\d:\d\d:\d\d/)
     const time = await ending(run, () => run.child.stdin!.write('\u0003'))
@@ -173,7 +168,7 @@ describe('the demo', () => {
   test('on a terminal the table lives until the summary', async () => {
     await using lab = new Lab()
     const file = join(lab.directory, 'd.pcapng')
-    const run = terminal(lab, `${NODE} ${CLI} ${seconds(1)} --capture ${file}`)
+    const run = lab.terminal(`${NODE} ${CLI} ${seconds(1)} --capture ${file}`)
     expect(await run.exited).toBe(0)
     const text = run.stdout.replaceAll('\r', '')
     const end = text.indexOf('frames forwarded')
@@ -201,7 +196,7 @@ describe('the demo', () => {
     await using lab = new Lab()
     const file = join(lab.directory, 'd.pcapng')
     const long = mark === 'answered through the switch' ? 1 : 30
-    const run = terminal(lab, `${NODE} ${CLI} ${seconds(long)} --capture ${file}`)
+    const run = lab.terminal(`${NODE} ${CLI} ${seconds(long)} --capture ${file}`)
     await until('the moment has come', () => run.stdout.includes(mark))
     expect(await ending(run, () => run.child.stdin!.write('\u0003'))).toBeLessThan(AT_ONCE_MS)
     expect(run.stdout).toContain('framepump: the demo was interrupted')
@@ -215,7 +210,7 @@ describe('the demo', () => {
     const cli = isRoot ? CLI : installFor(lab)
     const as = isRoot ? '' : 'setpriv --reuid 65534 --regid 65534 --clear-groups '
     const file = join(lab.directory, 'd.pcapng')
-    const run = terminal(lab, `${as}${NODE} ${cli} ${seconds(30)} --capture ${file}`)
+    const run = lab.terminal(`${as}${NODE} ${cli} ${seconds(30)} --capture ${file}`)
     await until('it runs', () => run.stdout.includes('RX FRAMES'))
     expect(living(file).length).toBeGreaterThan(0)
     // The terminal goes with who holds its other side.
