@@ -28,7 +28,7 @@ const FILES: readonly string[] = [
 /** Without comments, and without the texts of options. */
 function declarations(path: string): string {
   const text = readFileSync(`${dist}${path}`, 'utf8')
-    .replace(/\/\*[^]*?\*\/\n?/g, '')
+    .replace(/ *\/\*[^]*?\*\/\n?/g, '')
     .replace(/^\s*readonly (description|absent): '(\\.|[^'])*';\n/gm, '')
     .replace(/^\s*\/\/.*\n/gm, '')
   return `// ${path}\n${text.trim()}\n`
@@ -43,4 +43,15 @@ test('it is what it was', async () => {
 test('nothing is exported from elsewhere', () => {
   const sources = readFileSync(`${dist}index.d.ts`, 'utf8').matchAll(/from '\.\/([^']+)\.ts'/g)
   for (const [, source] of sources) expect(FILES).toContain(`${source}.d.ts`)
+})
+
+test.each(Object.entries(PORT_SCHEMAS))('editors show what options of %s mean', (type, schema) => {
+  const files = [`port/${type}/options.d.ts`, 'port/port-schema.d.ts']
+  const text = files.map((file) => readFileSync(`${dist}${file}`, 'utf8')).join('')
+  const comments = text.matchAll(/\/\*\*\n +\* ([^\n]*)\n(?: +\*[^\n]*\n)* +readonly '?([\w-]+)/g)
+  const documented = new Map(Array.from(comments, ([, first, name]) => [name, first]))
+  for (const [name, { description }] of Object.entries(schema.options)) {
+    if (!['id', 'mtu', 'gro'].includes(name)) expect(documented.get(name)).toBe(description)
+    else expect(documented.get(name)).toBeDefined()
+  }
 })
