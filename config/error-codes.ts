@@ -132,7 +132,11 @@ export const ERROR_CODES: Readonly<Record<string, ErrorCode>> = {
     meaning: '`migrate-incoming` or `cont` at the wrong time, or without `--incoming`',
     fix: 'the message says what comes first',
   },
-  SWITCH_CLOSED: { meaning: 'the switch was closed', fix: 'make a new one' },
+  HAND_OVER: {
+    meaning: 'the switch, or a port of it, cannot be handed over or gone on with',
+    fix: 'the message names the port; it may be left out',
+  },
+  SWITCH_CLOSED: { meaning: 'the switch was closed, or handed over', fix: 'make a new one' },
   ENGINE: { meaning: 'the engine could not do a request', fix: 'report it' },
   ENGINE_FAILED: {
     meaning: 'the engine thread died; the switch is closed',

@@ -154,6 +154,13 @@ export class EngineClient {
     }
   }
 
+  /** Goes on from these. Of addresses, see `take-over`. */
+  restoreCounters({ loop_seconds, bursts, sleeps }: SwitchCounters): void {
+    this.engineCounters[ENGINE_LOOP_SECONDS] = loop_seconds
+    this.engineCounters[ENGINE_BURSTS] = bursts
+    this.engineCounters[ENGINE_SLEEPS] = sleeps
+  }
+
   #receive(message: EngineReply): void {
     switch (message.type) {
       case 'reply':

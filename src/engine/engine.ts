@@ -27,12 +27,11 @@ import { Housekeeping } from './housekeeping.ts'
 import { Intake } from './intake.ts'
 import { fillWithFrame } from './lone-frame.ts'
 import { MacTable } from './mac-table.ts'
+import { OwnFrames } from './own-frames.ts'
 import { TapBudget } from './tap-budget.ts'
 import { TierReports } from './tier-reports.ts'
 import { TurnBudget } from './turn-budget.ts'
 
-/** Frames of our own that wait for the end of a pause, or for their port; the oldest goes. */
-const OWN_MAX = 256
 /** Cells of the MAC table that are read between two turns. */
 const MAC_PAGE_CELLS = 4096
 /**
@@ -66,6 +65,7 @@ export interface EngineOptions extends EngineSettingsInPlace {
 export class Engine implements EngineServices {
   readonly forwarder: Forwarder
   readonly copies: CopyProgram = new CopyProgram()
+  readonly own: OwnFrames = new OwnFrames()
   readonly #tier: IoTier
   readonly #burst: Burst = new Burst()
   readonly #options: EngineOptions
@@ -92,7 +92,6 @@ export class Engine implements EngineServices {
   #maySleep = true
   #spinsMax = 0
   #isPaused = false
-  #own: { readonly port: number; readonly frame: Uint8Array }[] = []
   /** Turns without a frame, one after another. */
   #spins = 0
 
@@ -351,7 +350,7 @@ export class Engine implements EngineServices {
       this.#intake.stop(index, queuesOf(port))
     } finally {
       this.#intake.forget(index)
-      this.#own = this.#own.filter((own) => own.port !== index)
+      this.own.forget(index)
       this.forwarder.removePort(index)
       this.#budget.forget(index)
       for (const recorder of this.#recorders) recorder.removeInterface(index)
@@ -424,8 +423,7 @@ export class Engine implements EngineServices {
    */
   inject(port: number, frame: Uint8Array): void {
     if (this.isStill(port)) {
-      this.#own.push({ port, frame })
-      if (this.#own.length > OWN_MAX) this.#own.shift()
+      this.own.add(port, frame)
       return
     }
     const window = fillWithFrame(this.#burst, frame)
@@ -449,7 +447,7 @@ export class Engine implements EngineServices {
   }
 
   #injectOwn(): void {
-    for (const { port, frame } of this.#own.splice(0)) this.inject(port, frame)
+    for (const { port, frame } of this.own.takeAll()) this.inject(port, frame)
   }
 
   /**

@@ -3,6 +3,7 @@ import { FramepumpError, SysError } from '../errors.ts'
 import type { CaptureRingHandle } from '../capture/ring.ts'
 import type { IoTierName } from '../io/tier.ts'
 import type { PortCall, PortDescription, PortFailure } from '../port/messages.ts'
+import type { OwnFrame } from './own-frames.ts'
 
 /** How the engine waits for frames: awake for a while, always awake, asleep at once. */
 export type Pace = 'adaptive' | 'busy' | 'interrupt'
@@ -33,6 +34,13 @@ export interface EngineWorkerData extends EngineSettingsInPlace {
 export interface MacRows {
   readonly rows: readonly (readonly [number, number, number, number])[]
   readonly next: number
+}
+
+/** What an engine has beside its ports and addresses. */
+export interface HandedEngine {
+  readonly macMoves: number
+  readonly macFull: number
+  readonly own: readonly OwnFrame[]
 }
 
 /** An address that kept moving between two ports, and how often it and others did so in a second. */
@@ -79,6 +87,9 @@ export type EngineRequest =
   | { op: 'configure'; settings: EngineSettingsInPlace }
   | { op: 'pause' }
   | { op: 'resume' }
+  /** Of one that is paused; answered with a HandedEngine. */
+  | { op: 'hand-over' }
+  | { op: 'take-over'; engine: HandedEngine; macs: MacRows['rows'] }
   /** Answered with MacRows, from that cell of the table on. */
   | { op: 'mac-table'; cell: number }
   | { op: 'add-capture'; capture: number; ring: CaptureRingHandle; interfaces: CaptureInterface[] }

@@ -16,6 +16,7 @@ import type { EngineReply, EngineRequest, EngineWorkerData } from './messages.ts
 import { errorFields } from './messages.ts'
 import { SHARED_EXIT } from './cells.ts'
 import { Engine } from './engine.ts'
+import { handOver, takeOver } from './handing.ts'
 import { WarmUp } from './warm-up.ts'
 
 dropThreadCapabilities()
@@ -122,6 +123,10 @@ function handle(request: EngineRequest): unknown {
       return engine.pause()
     case 'resume':
       return engine.resume()
+    case 'hand-over':
+      return handOver(engine)
+    case 'take-over':
+      return takeOver(engine, request.engine, request.macs, clock)
     case 'mac-table':
       return engine.macTable(request.cell)
     case 'add-capture': {

@@ -5,6 +5,7 @@
 import type { EventSignals } from '../native/event-signals.ts'
 import type { At } from '../schema/read-option.ts'
 import type { DescriptorShare } from './descriptor-budget.ts'
+import type { HandedState } from './handed.ts'
 import type { LinkInfo } from './interface/link.ts'
 import type { PortCall, PortDescription } from './messages.ts'
 import type { PortOptions } from './options.ts'
@@ -94,6 +95,17 @@ export interface ControlPort {
   queueBroken?(queue: number): void
   /** The device has something for a driver that asked to be told. */
   driverCalled?(): void
+  /**
+   * What another process needs to go on with it. The engine is paused; from now on nothing is changed or
+   * answered outside, until `keep` or `handedOver`. Absent: it cannot be handed over.
+   */
+  handOver?(engine: EngineAccess): Promise<HandedState>
+  /** It goes on here: it was not handed over after all, or was taken over. */
+  keep?(engine: EngineAccess): Promise<void>
+  /** In the place of `close`: another process has it, so what it is made of is let go of and not changed. */
+  handedOver?(): Promise<void>
+  /** Why another process could not open it after this one has closed it; absent or undefined: it could. */
+  whyNotOpenedAgain?(): string | undefined
   /** The engine has let go of it. */
   close(): Promise<void>
   /**
@@ -152,6 +164,17 @@ export interface ControlKind<O extends PortOptions> {
     context: ControlPortContext,
     share: DescriptorShare,
   ): ControlPort | Promise<ControlPort>
+  /**
+   * Goes on with a port of another process: opens and sets nothing, and answers nobody, before `keep`. The
+   * descriptors become the port's; when this throws, StateError HAND_OVER, they stay the caller's. Absent: it
+   * cannot be handed over.
+   */
+  takeOver?(
+    options: O,
+    handed: HandedState,
+    context: ControlPortContext,
+    share: DescriptorShare,
+  ): ControlPort
   /** Descriptors that a port may need at most. */
   descriptors(options: O): number
   readonly schema: PortSchema

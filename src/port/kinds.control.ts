@@ -7,6 +7,9 @@ import type { DescriptorShare } from './descriptor-budget.ts'
 import { DescriptorBudget } from './descriptor-budget.ts'
 import { memoryKind } from './memory/kind.control.ts'
 import type { ControlKind, ControlPort, ControlPortContext, PortNeeds } from './control-port.ts'
+import { takeOverFailed } from './failed.control.ts'
+import type { HandedState } from './handed.ts'
+import { handOverError } from './handed.ts'
 import type { PortOptions, PortType } from './options.ts'
 import { pcapKind } from './pcap/kind.control.ts'
 import type { PortSchema } from './port-schema.ts'
@@ -73,10 +76,31 @@ export async function openPort(
   }
 }
 
+/** The same of a port that another process hands over. Throws, and the descriptors stay the caller's. */
+export function takeOverPort(
+  options: PortOptions,
+  handed: HandedState,
+  context: ControlPortContext,
+): ControlPort {
+  const failed = takeOverFailed(options, handed)
+  if (failed !== undefined) return failed
+  const kind = Object.hasOwn(KINDS, options.type) ? kindOf(options) : undefined
+  if (kind?.takeOver === undefined) {
+    throw handOverError(options.id, `a ${options.type} port cannot be taken over`)
+  }
+  const share = DescriptorBudget.ofProcess.take(options.id, descriptorsOf(options))
+  try {
+    return giveBackAtEnd(kind.takeOver(options, handed, context, share), share)
+  } catch (error) {
+    share.giveBack()
+    throw error
+  }
+}
+
 /** However the port ends. */
 function giveBackAtEnd(open: ControlPort, share: DescriptorShare): ControlPort {
-  const ending: { close(): Promise<void>; abandon?(): Promise<void> } = open
-  for (const way of ['close', 'abandon'] as const) {
+  const ending: Partial<Record<'abandon' | 'close' | 'handedOver', () => Promise<void>>> = open
+  for (const way of ['close', 'abandon', 'handedOver'] as const) {
     const end = ending[way]?.bind(open)
     if (end !== undefined) ending[way] = () => end().finally(() => share.giveBack())
   }
@@ -104,16 +128,21 @@ export function postponePort(
   return typeof form === 'string' ? form : new PostponedControlPort(options, form, openPort)
 }
 
+/** The names of the options that differ. */
+export function changedOptions(before: PortOptions, after: PortOptions): string[] {
+  const [old, wanted] = [before, after] as unknown as Record<string, unknown>[]
+  return [...new Set([...Object.keys(old), ...Object.keys(wanted)])].filter(
+    (key) => !isDeepStrictEqual(old[key], wanted[key]),
+  )
+}
+
 /**
  * The names of the options that differ, of which all change while the port runs; null: it must be made
  * anew for one of them.
  */
 export function changedInPlace(before: PortOptions, after: PortOptions): string[] | null {
   if (before.type !== after.type || before.id !== after.id) return null
-  const [old, wanted] = [before, after] as unknown as Record<string, unknown>[]
-  const keys = [...new Set([...Object.keys(old), ...Object.keys(wanted)])].filter(
-    (key) => !isDeepStrictEqual(old[key], wanted[key]),
-  )
+  const keys = changedOptions(before, after)
   const { options } = kindOf(before).schema
   return keys.every((key) => options[key]?.inPlace === true) ? keys : null
 }

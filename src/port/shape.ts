@@ -25,11 +25,12 @@ export class FollowingTap {
   /** Told once. */
   failure = ''
 
-  constructor(vnetHdrLength: number, queues: number) {
+  /** `now`: what it is, when that is not as it was opened. */
+  constructor(vnetHdrLength: number, queues: number, now?: TapShape) {
     const attached = Array.from({ length: queues }, () => true)
     this.preset = { vnetHdrLength, attached }
-    this.asked = this.preset
-    this.current = this.preset
+    this.asked = now ?? this.preset
+    this.current = this.asked
   }
 
   /** The shortest that its vnet_hdr is, or is about to be. */

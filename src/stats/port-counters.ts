@@ -15,6 +15,16 @@ export function readCounters(cells: Float64Array, port: number): Record<CounterN
   return values
 }
 
+/** Goes on from these; those without a value from zero. */
+export function writeCounters(
+  cells: Float64Array,
+  port: number,
+  values: Readonly<Partial<Record<CounterName, number>>>,
+): void {
+  const base = port * COUNTERS_STRIDE
+  for (const name of COUNTER_NAMES) cells[base + COUNTERS[name]] = values[name] ?? 0
+}
+
 /** Sets all counters of a port to zero: its number is about to be used by another port. */
 export function clearCounters(cells: Float64Array, port: number): void {
   cells.fill(0, port * COUNTERS_STRIDE, (port + 1) * COUNTERS_STRIDE)

@@ -24,7 +24,10 @@ export class Agreement {
   readonly #ports: () => readonly AgreementParty[]
   readonly #log: Log
   #settling: NodeJS.Timeout | undefined
+  #isSuspended = false
   #isClosed = false
+  /** Those that are being reached. */
+  readonly #reaching = new Set<Promise<void>>()
 
   constructor(
     engine: Pick<EngineClient, 'request'>,
@@ -38,7 +41,18 @@ export class Agreement {
 
   /** Resolves when the engine has done what is done at once. Never rejects. */
   reach(): Promise<void> {
-    return this.#reach(false)
+    return this.#begin(false)
+  }
+
+  /** Nothing is asked for until `resume`; resolves when all that was is done. */
+  async suspend(): Promise<void> {
+    this.#isSuspended = true
+    clearTimeout(this.#settling)
+    await Promise.all(this.#reaching)
+  }
+
+  resume(): void {
+    this.#isSuspended = false
   }
 
   /** Nothing is asked for any more. */
@@ -47,17 +61,23 @@ export class Agreement {
     clearTimeout(this.#settling)
   }
 
+  #begin(hasSettled: boolean): Promise<void> {
+    if (this.#isClosed || this.#isSuspended) return Promise.resolve()
+    const reached = this.#reach(hasSettled).finally(() => this.#reaching.delete(reached))
+    this.#reaching.add(reached)
+    return reached
+  }
+
   async #reach(hasSettled: boolean): Promise<void> {
-    if (this.#isClosed) return
     clearTimeout(this.#settling)
     try {
       const ports = this.#ports()
       const { actions, isSettling } = agree(ports, hasSettled)
-      if (isSettling) {
-        this.#settling = setTimeout(() => void this.#reach(true), SETTLE_MS).unref()
+      if (isSettling && !this.#isSuspended) {
+        this.#settling = setTimeout(() => void this.#begin(true), SETTLE_MS).unref()
       }
       await this.#run(actions, ports)
-      if (this.#isClosed) return
+      if (this.#isClosed || this.#isSuspended) return
       // The header of a TAP may have room for more now, and other frames are merged. What a TAP has
       // refused is asked of it again with the next change.
       const now = this.#ports()

@@ -10,7 +10,10 @@ import type { IoTierName } from '../io/tier.ts'
 import type { MemoryPort, VirtioNetPort } from '../port/api.ts'
 import type { CounterName } from '../stats/counters.ts'
 import type { PortOptions, PortType } from '../port/options.ts'
+import type { HandedSwitch, HandOverOutline } from './handed.ts'
 
+export type { HandedState, JsonValue } from '../port/handed.ts'
+export type { HandedPort, HandedSwitch, HandOverOutline, OutlinedPort } from './handed.ts'
 export type {
   Capture,
   CaptureDirection,
@@ -25,7 +28,7 @@ export type { IoTierName } from '../io/tier.ts'
 export type { MemoryPort, VirtioNetConfig, VirtioNetFrame, VirtioNetPort } from '../port/api.ts'
 
 /** QEMU's RunState words. */
-export type RunState = 'inmigrate' | 'running' | 'paused' | 'shutdown'
+export type RunState = 'inmigrate' | 'running' | 'paused' | 'postmigrate' | 'shutdown'
 /** 802.1D group addresses 01-80-C2-00-00-00..0F: forward them like any multicast, or drop them. */
 export type GroupAddresses = 'transparent' | '802.1D'
 
@@ -218,6 +221,35 @@ export interface Switch extends AsyncDisposable {
    * At the first failure all of it is postponed again, and the call can be repeated.
    */
   migrateIncoming(): Promise<void>
+  /**
+   * What `handOver` would hand over, while frames pass. Ports that are left out (`excluded`) are not handed
+   * over, but closed, and opened by whoever takes over. Throws HAND_OVER, naming the port, when one cannot be
+   * handed over or not be left out.
+   */
+  outlineHandOver(excluded?: readonly string[]): Promise<HandOverOutline>
+  /**
+   * Pauses; when all that was read is delivered, gives what another process needs to go on (`takeOver`). The
+   * descriptors stay this switch's. Changes of the switch wait until `takeBack` or `handedOver` is called.
+   */
+  handOver(excluded?: readonly string[]): Promise<HandedSwitch>
+  /** Goes on exactly where it was: nothing is lost, as frames have waited in their queues. */
+  takeBack(): Promise<void>
+  /**
+   * Another process has it all from now on: this switch never reads again, leaves devices as they are, and
+   * has no ports any more. Run state `postmigrate`.
+   */
+  handedOver(): Promise<void>
+  /**
+   * Of a switch made with `incoming`, before `takeOver`: does what takes time while the other one still
+   * forwards. Its ports are there, `postponed`.
+   */
+  prepareTakeOver(outline: HandOverOutline): Promise<void>
+  /**
+   * Of a switch made with `incoming`: takes over what another one has handed over. The descriptors become
+   * this switch's; each is checked against what was said of it. On failure, HAND_OVER, they are closed. Nothing is
+   * opened but what was left out, nothing set, and nothing read before `resume`, or `pause` to go on paused.
+   */
+  takeOver(handed: HandedSwitch): Promise<void>
   startCapture(options: CaptureOptions): Promise<Capture>
   /** Those that run, as they are now. */
   captures(): CaptureInfo[]

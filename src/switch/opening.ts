@@ -3,6 +3,7 @@ import { ConfigError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { FailedControlPort } from '../port/failed.control.ts'
 import type { ControlPort, ControlPortContext } from '../port/control-port.ts'
+import { explain } from '../text.ts'
 import { openPort, postponePort } from '../port/kinds.control.ts'
 
 export interface Opened {
@@ -26,6 +27,6 @@ export async function openOrPostpone(
   } catch (error) {
     const isStored = error instanceof ConfigError && error.code === 'VHOST_USER_ACKED'
     if (!keepsUnusable || !isStored) throw error
-    return { open: new FailedControlPort(options, error), notPostponed }
+    return { open: new FailedControlPort(options, explain(error)), notPostponed }
   }
 }

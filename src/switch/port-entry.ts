@@ -29,6 +29,8 @@ export class PortEntry {
   #isGuests = false
   /** Nothing enters or leaves by it yet. */
   isHeld = false
+  /** Another process has it, or is about to: what it is made of is let go of and not changed. */
+  isAnothers = false
   /** Of the interface behind it, as it was last looked at; undefined: there is none, or nobody knows. */
   device: DeviceState | undefined
   /** Of the interface. */
@@ -63,6 +65,11 @@ export class PortEntry {
     this.failure = reason
     this.#isGuests = isGuests
     return true
+  }
+
+  /** Why it has failed, for whoever goes on with it. */
+  get handedFailure(): { readonly reason: string; readonly isGuests: boolean } | null {
+    return this.failure === undefined ? null : { reason: this.failure, isGuests: this.#isGuests }
   }
 
   /** Its guest is gone. True: the port had failed because of it. */

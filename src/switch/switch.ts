@@ -11,7 +11,6 @@ import { chooseTier } from '../io/probe.ts'
 import { shimFailure } from '../native/shim.ts'
 import type { PortFailure } from '../port/messages.ts'
 import type { PortOptions } from '../port/options.ts'
-import { clearCounters } from '../stats/port-counters.ts'
 import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 import { prepareStateDirectory } from '../vhost-user/state-directory.ts'
@@ -32,22 +31,28 @@ import type {
   SwitchOptions,
   SwitchSettings,
 } from './api.ts'
+import { addPort, wire } from './adding.ts'
 import { Agreement } from './agreement.ts'
 import { CaptureSet } from './capture-set.ts'
 import { changeOptions } from './changing.ts'
 import { EngineClient } from '../engine/client.ts'
+import type { HandedSwitch, HandOverOutline } from './handed.ts'
+import { HandingOver } from './hand-over.ts'
 import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
 import { LinkWatcher } from './link-watcher.ts'
 import { Loops } from './loops.ts'
-import { checkFree, checkWirable, listLinks, PortEntry } from './port-entry.ts'
+import type { PortEntry } from './port-entry.ts'
+import { listLinks } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
-import { openOrPostpone } from './opening.ts'
+import type { SwitchParts } from './parts.ts'
 import { InterfaceFollower } from './reopening.ts'
 import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
 import type { EngineAccess, ControlPortContext } from '../port/control-port.ts'
 import { openPort } from '../port/kinds.control.ts'
+import { PortOpener } from './port-opener.ts'
+import { TakingOver } from './take-over.ts'
 import type { Undo } from './undo.ts'
 import { allOrNothing, doAll } from './undo.ts'
 
@@ -84,6 +89,11 @@ class UserspaceSwitch implements Switch {
   readonly #agreement: Agreement
   readonly #watcher: LinkWatcher
   readonly #follower: InterfaceFollower
+  readonly #parts: SwitchParts
+  readonly #opener: PortOpener
+  readonly #handing: HandingOver
+  readonly #taking: TakingOver
+  #hasTakenOver = false
   /** The end of the queue of changes. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -115,6 +125,23 @@ class UserspaceSwitch implements Switch {
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log, (entry) =>
       this.#follower.changed(entry),
     )
+    this.#parts = {
+      engine: this.#engine,
+      ports: this.#ports,
+      states: this.#states,
+      captures: this.#captures,
+      agreement: this.#agreement,
+      watcher: this.#watcher,
+      log: this.#log,
+      context: (id, given) => this.#openContext(id, given),
+      access: (entry) => this.#engineAccess(entry),
+      forget: (entry) => this.#forget(entry),
+    }
+    this.#opener = new PortOpener(this.#parts)
+    this.#taking = new TakingOver(this.#parts, this.#opener)
+    this.#handing = new HandingOver(this.#parts, this.#opener, this, (action) =>
+      this.#change(action),
+    )
     this.#follower = new InterfaceFollower({
       log: this.#log,
       change: (step) => this.#change(step),
@@ -122,7 +149,7 @@ class UserspaceSwitch implements Switch {
       states: this.#states,
       call: ({ index: port }, call) => this.#engine.request({ op: 'call', port, call }),
       open: ({ options: port }) => openPort(port, this.#openContext(port.id)),
-      replace: (entry) => this.#replaceInEngine(entry),
+      replace: (entry) => this.#opener.replaceInEngine(entry),
       watch: (entry) => this.#watcher.add(entry),
     })
     // Before the first port is there. When it fails the engine is gone, and says so itself.
@@ -132,44 +159,10 @@ class UserspaceSwitch implements Switch {
   async addPort(
     options: PortOptions,
     given: ReadonlyMap<string, number> = new Map(),
-    { keepsUnusable = false, isHeld = false, peer }: AddPortSettings = {},
+    settings: AddPortSettings = {},
   ): Promise<PortInfo> {
     const info = await this.#change(async (undo) => {
-      const index = this.#ports.freeIndex(options.id)
-      const other = peer === undefined ? undefined : this.#ports.entry(peer)
-      if (other !== undefined) checkFree(other)
-      const { open, notPostponed } = await openOrPostpone(
-        options,
-        this.#openContext(options.id, given),
-        keepsUnusable,
-      )
-      undo(() => open.abandon?.() ?? open.close())
-      const entry = new PortEntry(index, options, open, notPostponed)
-      // Its first frame is for its peer as well.
-      entry.isHeld = isHeld || other !== undefined
-      clearCounters(this.#engine.counters, index)
-      undo(() => this.#forget(entry))
-      this.#ports.add(entry)
-      // Before the first frame, so that none needs what this port cannot take.
-      void this.#agreement.reach()
-      undo(() => this.#engine.request({ op: 'remove-port', port: index }))
-      undo(() => open.stop?.())
-      await this.#engine.request({
-        op: 'add-port',
-        port: index,
-        mtu: options.mtu ?? 0,
-        txOffloads: open.txOffloads,
-        description: open.description,
-        isHeld: entry.isHeld,
-      })
-      await this.#captures.add(entry)
-      this.#watcher.add(entry)
-      if (!entry.isUp) await this.#states.tell(entry)
-      open.start?.(this.#engineAccess(entry))
-      if (other !== undefined) {
-        await this.#wire(entry, other, undo)
-        if (!isHeld && !other.isHeld) await release(this.#engine, [entry])
-      }
+      const entry = await addPort(this.#parts, this.#opener, options, given, settings, undo)
       return entry.info(this.#engine.counters)
     })
     this.events.emit('port-added', info)
@@ -212,14 +205,14 @@ class UserspaceSwitch implements Switch {
 
   /** Whatever goes wrong on the way, nothing of the port is left. */
   #release(entry: PortEntry): Promise<void> {
-    const { index, open } = entry
+    const { index, open, isAnothers } = entry
     return doAll(
       [
-        () => open.stop?.(),
+        () => (isAnothers ? undefined : open.stop?.()),
         // Before its descriptors are closed.
         () => this.#engine.request({ op: 'remove-port', port: index }),
         () => this.#forget(entry),
-        () => open.close(),
+        () => (isAnothers ? open.handedOver?.() : open.close()),
       ],
       this.#log,
     )
@@ -242,23 +235,10 @@ class UserspaceSwitch implements Switch {
   }
 
   addLink(a: string, b: string): Promise<void> {
-    return this.#change((undo) => this.#wire(this.#ports.entry(a), this.#ports.entry(b), undo))
-  }
-
-  async #wire(first: PortEntry, second: PortEntry, undo: Undo): Promise<void> {
-    checkWirable(first, second)
-    for (const [one, other] of [
-      [first, second],
-      [second, first],
-    ]) {
-      const isWaiting = one.open.postponed !== undefined
-      if (isWaiting && !other.open.acceptsPostponedPeer) await this.#openPostponed(one, undo)
-    }
-    const ends = { a: first.index, b: second.index }
-    undo(() => this.#engine.request({ op: 'unwire', ...ends }))
-    await this.#engine.request({ op: 'wire', ...ends })
-    undo(() => this.#setPeers(first, second, false))
-    await this.#setPeers(first, second, true)
+    return this.#change((undo) => {
+      const [first, second] = [this.#ports.entry(a), this.#ports.entry(b)]
+      return wire(this.#parts, this.#opener, first, second, undo)
+    })
   }
 
   hold(ids: readonly string[]): Promise<void> {
@@ -274,22 +254,15 @@ class UserspaceSwitch implements Switch {
     })
   }
 
-  /** Ends of a link, or no longer. */
-  #setPeers(a: PortEntry, b: PortEntry, areWired: boolean): Promise<void> {
-    a.peer = areWired ? b : undefined
-    b.peer = areWired ? a : undefined
-    return this.#agreement.reach()
-  }
-
   removeLink(a: string, b: string): Promise<void> {
     return this.#change(async (undo) => {
       const [first, second] = [this.#ports.entry(a), this.#ports.entry(b)]
       if (first.peer !== second) {
         throw new ConfigError('BAD_LINK', `"${a}" and "${b}" are not wired to each other`)
       }
-      undo(() => this.#setPeers(first, second, true))
+      undo(() => this.#opener.setPeers(first, second, true))
       // Back on the switch they may meet ports that can take less.
-      await this.#setPeers(first, second, false)
+      await this.#opener.setPeers(first, second, false)
       const ends = { a: first.index, b: second.index }
       undo(() => this.#engine.request({ op: 'wire', ...ends }))
       await this.#engine.request({ op: 'unwire', ...ends })
@@ -346,7 +319,8 @@ class UserspaceSwitch implements Switch {
 
   pause(): Promise<void> {
     return this.#change(async (undo) => {
-      if (this.runState !== 'running') return
+      if (this.runState === 'inmigrate' && this.#hasTakenOver) await this.#taking.keep()
+      else if (this.runState !== 'running') return
       undo(() => this.#engine.request({ op: 'resume' }))
       await this.#engine.request({ op: 'pause' })
       this.runState = 'paused'
@@ -361,7 +335,8 @@ class UserspaceSwitch implements Switch {
           const reason = 'ports are still postponed until the pre-incoming point'
           throw new StateError('INCOMING', reason, { hint: 'migrate-incoming first' })
         }
-        await this.#openAllPostponed(undo)
+        await this.#opener.openAllPostponed(undo)
+        await this.#taking.keep()
       }
       undo(() => this.#engine.request({ op: 'pause' }))
       await this.#engine.request({ op: 'resume' })
@@ -378,38 +353,46 @@ class UserspaceSwitch implements Switch {
       if (!this.#isIncoming) {
         throw new StateError('INCOMING', `'-incoming' was not specified on the command line`)
       }
-      await this.#openAllPostponed(undo)
+      await this.#opener.openAllPostponed(undo)
       this.#isSignalled = true
     })
   }
 
-  /** First in first out. At a failure those that were opened are postponed again, last first. */
-  async #openAllPostponed(undo: Undo): Promise<void> {
-    for (const entry of this.#ports.all) {
-      if (entry.open.postponed !== undefined) await this.#openPostponed(entry, undo)
-    }
+  outlineHandOver(excluded: readonly string[] = []): Promise<HandOverOutline> {
+    return this.#handing.outline(excluded)
   }
 
-  async #openPostponed(entry: PortEntry, undo: Undo): Promise<void> {
-    const postponed = entry.open.postponed!
-    const open = await postponed.open(this.#openContext(entry.options.id))
-    undo(() => this.#states.show(entry))
-    undo(() => open.abandon?.() ?? open.close())
-    undo(() => {
-      this.#watcher.remove(entry)
-      entry.open = postponed
-      entry.failure = undefined
-      entry.wasConnected = undefined
-      return this.#replaceInEngine(entry)
+  handOver(excluded: readonly string[] = []): Promise<HandedSwitch> {
+    return this.#handing.handOver(excluded)
+  }
+
+  takeBack(): Promise<void> {
+    return this.#handing.takeBack()
+  }
+
+  handedOver(): Promise<void> {
+    return this.#handing.handedOver()
+  }
+
+  prepareTakeOver(outlined: HandOverOutline): Promise<void> {
+    return this.#change((undo) => {
+      this.#checkWaits()
+      return this.#taking.prepare(outlined, undo)
     })
-    undo(() => open.stop?.())
-    entry.open = open
-    entry.wasConnected = open.isConnected
-    await this.#replaceInEngine(entry)
-    if (!entry.link) open.setCarrier(false)
-    this.#watcher.add(entry)
-    open.start?.(this.#engineAccess(entry))
-    this.#states.show(entry)
+  }
+
+  #checkWaits(): void {
+    if (this.runState === 'inmigrate' && !this.#isSignalled) return
+    throw new StateError('INCOMING', 'the switch does not wait to take over')
+  }
+
+  takeOver(handed: HandedSwitch): Promise<void> {
+    return this.#change(async (undo) => {
+      this.#checkWaits()
+      await this.#taking.takeOver(handed, undo)
+      this.#isSignalled = true
+      this.#hasTakenOver = true
+    })
   }
 
   /** Where a port has an interface, that says whether it cannot go on. */
@@ -417,14 +400,6 @@ class UserspaceSwitch implements Switch {
     const entry = this.#ports.at(index)
     if (entry?.open.judge === undefined) this.#states.portFailed(index, failure)
     else this.#follower.changed(entry)
-  }
-
-  async #replaceInEngine(entry: PortEntry): Promise<void> {
-    const { index, open } = entry
-    const { txOffloads, description } = open
-    await this.#engine.request({ op: 'replace-port', port: index, txOffloads, description })
-    await this.#agreement.reach()
-    await this.#states.tell(entry)
   }
 
   startCapture(options: CaptureOptions): Promise<Capture> {
@@ -459,9 +434,12 @@ class UserspaceSwitch implements Switch {
 
   /** Runs a change after those before it, whatever became of them: as a whole or not at all. */
   #change<T>(action: (undo: Undo) => Promise<T>, isClosing = false): Promise<T> {
-    const result = this.#last.then(() => {
-      if (this.runState === 'shutdown' && !isClosing) {
-        throw new StateError('SWITCH_CLOSED', 'the switch is closed')
+    const result = this.#last.then(async () => {
+      await (isClosing ? this.#handing.settle() : this.#handing.over)
+      const { runState } = this
+      if (!isClosing && (runState === 'shutdown' || runState === 'postmigrate')) {
+        const what = runState === 'shutdown' ? 'is closed' : 'was handed over'
+        throw new StateError('SWITCH_CLOSED', `the switch ${what}`)
       }
       return allOrNothing(action, this.#log)
     })

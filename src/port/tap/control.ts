@@ -3,17 +3,31 @@ import { VNET_HDR_TUNNEL_LENGTH } from '../../abi/virtio-net.ts'
 import { shim } from '../../native/shim.ts'
 import { OFFLOADS_ALL, OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
 import type { LinkInfo } from '../interface/link.ts'
-import type { ControlPort, ControlPortContext, PortFacts } from '../control-port.ts'
+import type { ControlPort, ControlPortContext, EngineAccess, PortFacts } from '../control-port.ts'
+import type { HandedState } from '../handed.ts'
 import type { TapOptions } from '../options.ts'
+import type { TapShape } from '../shape.ts'
 import { FollowingTap } from '../shape.ts'
+import { handOverTap, takeOverTap, whyNotOpenedAgain } from './hand-over.ts'
+import type { TakenTap } from './hand-over.ts'
 import type { TapDescription } from './messages.ts'
-import { OpenTap, openTap } from './open.ts'
+import { openTap } from './open.ts'
+import type { OpenTap } from './open-tap.ts'
 
 export async function openTapPort(
   options: TapOptions,
   context: ControlPortContext,
 ): Promise<ControlPort> {
   return new TapControlPort(await openTap(options, { ...context, shim }))
+}
+
+export function takeOverTapPort(
+  options: TapOptions,
+  handed: HandedState,
+  context: ControlPortContext,
+): ControlPort {
+  const taken = takeOverTap(options, handed, { ...context, shim })
+  return new TapControlPort(taken.tap, taken)
 }
 
 /** What a vnet_hdr of that length has room for. */
@@ -33,11 +47,16 @@ class TapControlPort implements ControlPort {
   readonly #known: number
   /** What was asked for, of which the kernel may know less. */
   #asked = 0
+  /** It was taken over in that shape. */
+  readonly #handed: TapShape | undefined
 
-  constructor(tap: OpenTap) {
+  constructor(tap: OpenTap, taken?: TakenTap) {
     this.#tap = tap
     this.queues = tap.fds.length
-    this.tap = new FollowingTap(tap.vnetHdrLength, tap.fds.length)
+    this.#handed = taken?.shape
+    this.tap = new FollowingTap(tap.vnetHdrLength, tap.fds.length, taken?.shape)
+    this.rxOffloads = tap.inForce
+    this.#asked = taken?.asked ?? 0
     // TUNSETOFFLOAD limits only what the kernel gives us: it takes every offload from us that fits
     // into the header. On a link that may be shorter, as a guest without tunnels sends none.
     this.txOffloads = fittingOffloads(tap.vnetHdrLength)
@@ -45,7 +64,14 @@ class TapControlPort implements ControlPort {
   }
 
   get description(): TapDescription {
-    return { kind: 'tap', fds: [...this.#tap.fds], vnetHdrLength: this.#tap.vnetHdrLength }
+    const { fds, vnetHdrLength } = this.#tap
+    const handed = this.#handed
+    return {
+      kind: 'tap',
+      fds: [...fds],
+      vnetHdrLength,
+      ...(handed === undefined ? {} : { handed }),
+    }
   }
 
   get vnetHdrLength(): number {
@@ -85,6 +111,24 @@ class TapControlPort implements ControlPort {
 
   probe(): void {
     this.#tap.probe()
+  }
+
+  async handOver(engine: EngineAccess): Promise<HandedState> {
+    const shape = (await engine.call({ do: 'leave' })) as TapShape
+    return handOverTap(shim, this.#tap, shape, this.#asked)
+  }
+
+  async keep(engine: EngineAccess): Promise<void> {
+    await engine.call({ do: 'keep' })
+  }
+
+  handedOver(): Promise<void> {
+    this.#tap.letGo()
+    return Promise.resolve()
+  }
+
+  whyNotOpenedAgain(): string | undefined {
+    return whyNotOpenedAgain(shim, this.#tap.fds[0])
   }
 
   close(): Promise<void> {

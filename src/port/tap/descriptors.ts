@@ -6,7 +6,7 @@ import { checkFdFree } from '../../native/owned-fds.ts'
 import type { Shim } from '../../native/shim.ts'
 import { findDescriptor, setNonblocking } from '../interface/given.ts'
 import type { TapOptions } from '../options.ts'
-import type { OpenContext } from './open.ts'
+import type { OpenContext } from './open-tap.ts'
 
 /** It uses descriptors from elsewhere, which become ours only with success: their giver knows them by name. */
 export function isGiven(options: TapOptions): boolean {

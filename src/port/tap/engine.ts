@@ -11,6 +11,7 @@ import { FrameWriter } from '../frame-writer.ts'
 import { countRxDrops } from '../rx-drops.ts'
 import type { EnginePort, EngineServices } from '../contract.ts'
 import type { PortCall } from '../messages.ts'
+import type { TapShape } from '../shape.ts'
 import { shapeTap } from './shape.ts'
 import { isAttached, setAttached, setVnetHdrLength } from './queues.ts'
 
@@ -22,6 +23,8 @@ export interface TapEnginePortOptions {
   readonly txOffloads: number
   /** All are attached; else the kernel is asked of each. */
   readonly areAttached?: boolean
+  /** It is another process's until `keep`, in that shape. */
+  readonly handed?: TapShape
 }
 
 export class TapEnginePort implements EnginePort {
@@ -36,6 +39,8 @@ export class TapEnginePort implements EnginePort {
   readonly #presetLength: number
   readonly #counters: Float64Array
   readonly #writer: FrameWriter
+  /** Another process has it, or is about to: nothing is set on the device. */
+  #isLeft: boolean
 
   constructor(options: TapEnginePortOptions, tier: IoTier, counters: Float64Array) {
     this.index = options.index
@@ -43,11 +48,19 @@ export class TapEnginePort implements EnginePort {
     this.#fds = Int32Array.from(options.fds)
     this.#presetLength = options.vnetHdrLength
     this.#counters = counters
-    this.#writer = new FrameWriter(options.index, options.vnetHdrLength, tier, counters)
+    const { handed } = options
+    const vnetHdrLength = handed?.vnetHdrLength ?? options.vnetHdrLength
+    this.#isLeft = handed !== undefined
+    this.#writer = new FrameWriter(options.index, vnetHdrLength, tier, counters)
     this.queues = options.fds.map(
-      (fd, index) => new TapQueue(fd, options.index, index, options.vnetHdrLength),
+      (fd, index) => new TapQueue(fd, options.index, index, vnetHdrLength),
     )
     if (options.areAttached === true) return
+    if (handed !== undefined) {
+      for (const queue of this.queues) queue.isAttached = handed.attached[queue.index]
+      this.#listFds()
+      return
+    }
     // Whoever gave the descriptors may have detached some.
     for (const queue of this.queues) queue.isAttached = isAttached(shim, queue.fd)
     this.#attachAll()
@@ -76,13 +89,23 @@ export class TapEnginePort implements EnginePort {
   }
 
   call(call: PortCall, engine: EngineServices): unknown {
-    return call.do === 'shape' ? shapeTap(engine, this, call.shape) : undefined
+    if (call.do === 'shape') return shapeTap(engine, this, call.shape)
+    if (call.do === 'leave') this.#isLeft = true
+    else if (call.do === 'keep') this.#isLeft = false
+    return this.#shape
   }
 
-  /** Leaves the device as it found it: it may go on without us. */
+  get #shape(): TapShape {
+    const attached = this.queues.map((queue) => queue.isAttached)
+    return { vnetHdrLength: this.vnetHdrLength, attached }
+  }
+
+  /** Leaves the device as it found it: it may go on without us. Or as it is, when another process has it. */
   close(): void {
-    if (this.vnetHdrLength !== this.#presetLength) this.setVnetHdrLength(this.#presetLength)
-    this.#attachAll()
+    if (!this.#isLeft) {
+      if (this.vnetHdrLength !== this.#presetLength) this.setVnetHdrLength(this.#presetLength)
+      this.#attachAll()
+    }
     this.#writer.close()
   }
 

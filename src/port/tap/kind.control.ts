@@ -3,7 +3,7 @@ import { OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
 import type { ControlKind, PortNeeds } from '../control-port.ts'
 import type { TapOptions } from '../options.ts'
 import type { PostponedForm } from '../postponed.control.ts'
-import { openTapPort } from './control.ts'
+import { openTapPort, takeOverTapPort } from './control.ts'
 import { postponedInfo, whyNotPostponed } from './postpone.ts'
 import { isScript } from './scripts.ts'
 import { checkTap, tapSchema } from './options.ts'
@@ -12,6 +12,7 @@ export const tapKind: ControlKind<TapOptions> = {
   schema: tapSchema,
   check: checkTap,
   open: openTapPort,
+  takeOver: takeOverTapPort,
   // And a socket by which its interface is watched; those of a namespace share one.
   descriptors: ({ fds, queues = 1 }) => 1 + (fds?.split(':').length ?? queues),
   postpone,

@@ -10,8 +10,8 @@ const SOCK_SEQPACKET = 5
 const O_NONBLOCK = 0o4000
 
 export const tapKind: EngineKind<TapDescription> = {
-  make: ({ fds, vnetHdrLength }, { index, txOffloads }, { tier, counters }) =>
-    new TapEnginePort({ index, fds, vnetHdrLength, txOffloads }, tier, counters),
+  make: (description, place, { tier, counters }) =>
+    new TapEnginePort({ ...description, ...place }, tier, counters),
   farEnds: ({ vnetHdrLength }) => [tapEnds(vnetHdrLength)],
 }
 

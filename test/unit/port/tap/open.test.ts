@@ -18,8 +18,8 @@ import { ConfigError, SysError } from '../../../../src/errors.ts'
 import { shim as realShim } from '../../../../src/native/shim.ts'
 import type { TapOptions } from '../../../../src/port/options.ts'
 import { NO_OFFLOADS } from '../../../../src/port/tap/offloads.ts'
-import type { OpenTap } from '../../../../src/port/tap/open.ts'
 import { openTap } from '../../../../src/port/tap/open.ts'
+import type { OpenTap } from '../../../../src/port/tap/open-tap.ts'
 import { FakeKernel } from './fake-kernel.ts'
 
 // linux/if_tun.h

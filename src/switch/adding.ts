@@ -1,0 +1,81 @@
+/** Adds ports to a switch, and wires them. */
+import type { PortOptions } from '../port/options.ts'
+import { clearCounters } from '../stats/port-counters.ts'
+import type { AddPortSettings } from './api.ts'
+import { release } from './holding.ts'
+import { openOrPostpone } from './opening.ts'
+import type { SwitchParts } from './parts.ts'
+import { checkFree, checkWirable, PortEntry } from './port-entry.ts'
+import type { PortOpener } from './port-opener.ts'
+import type { Undo } from './undo.ts'
+
+/** Opens the port and puts it on the switch, or on a link. */
+export async function addPort(
+  parts: SwitchParts,
+  opener: PortOpener,
+  options: PortOptions,
+  given: ReadonlyMap<string, number>,
+  { keepsUnusable = false, isHeld = false, peer }: AddPortSettings,
+  undo: Undo,
+): Promise<PortEntry> {
+  const { engine, ports, agreement, captures, watcher, states, context, access, forget } = parts
+  const index = ports.freeIndex(options.id)
+  const other = peer === undefined ? undefined : ports.entry(peer)
+  if (other !== undefined) checkFree(other)
+  const { open, notPostponed } = await openOrPostpone(
+    options,
+    context(options.id, given),
+    keepsUnusable,
+  )
+  undo(() => open.abandon?.() ?? open.close())
+  const entry = new PortEntry(index, options, open, notPostponed)
+  // Its first frame is for its peer as well.
+  entry.isHeld = isHeld || other !== undefined
+  clearCounters(engine.counters, index)
+  undo(() => forget(entry))
+  ports.add(entry)
+  // Before the first frame, so that none needs what this port cannot take.
+  void agreement.reach()
+  undo(() => engine.request({ op: 'remove-port', port: index }))
+  undo(() => open.stop?.())
+  await engine.request({
+    op: 'add-port',
+    port: index,
+    mtu: options.mtu ?? 0,
+    txOffloads: open.txOffloads,
+    description: open.description,
+    isHeld: entry.isHeld,
+  })
+  await captures.add(entry)
+  watcher.add(entry)
+  if (!entry.isUp) await states.tell(entry)
+  open.start?.(access(entry))
+  if (other !== undefined) {
+    await wire(parts, opener, entry, other, undo)
+    if (!isHeld && !other.isHeld) await release(engine, [entry])
+  }
+  return entry
+}
+
+/** Wires two ports to each other; one that waits is opened for a peer that cannot take it so. */
+export async function wire(
+  { engine }: SwitchParts,
+  opener: PortOpener,
+  first: PortEntry,
+  second: PortEntry,
+  undo: Undo,
+): Promise<void> {
+  checkWirable(first, second)
+  for (const [one, other] of [
+    [first, second],
+    [second, first],
+  ]) {
+    const isWaiting = one.open.postponed !== undefined
+    if (isWaiting && !other.open.acceptsPostponedPeer) await opener.openPostponed(one, undo)
+  }
+  const ends = { a: first.index, b: second.index }
+  undo(() => engine.request({ op: 'unwire', ...ends }))
+  await engine.request({ op: 'wire', ...ends })
+  undo(() => opener.setPeers(first, second, false))
+  await opener.setPeers(first, second, true)
+}

@@ -1,0 +1,54 @@
+/** What of a switch crosses to another process that goes on with it: plain JSON, and descriptors for each port. */
+import type { SwitchCounters } from '../engine/client.ts'
+import type { HandedState } from '../port/handed.ts'
+import type { PortOptions } from '../port/options.ts'
+import type { CounterName } from '../stats/counters.ts'
+
+/** A port with all that the switch knows of it; what its kind says of it is HandedState. */
+export interface HandedPort extends HandedState {
+  readonly id: string
+  readonly options: PortOptions
+  /** It was left out and is closed: whoever takes over opens it by its options. */
+  readonly isExcluded: boolean
+  /** Administrative state (set_link). */
+  readonly link: boolean
+  readonly isHeld: boolean
+  /** Why it passes no frames, if it has failed; `isGuests`: until another guest comes. */
+  readonly failure: { readonly reason: string; readonly isGuests: boolean } | null
+  /** Of its interface: whether it has been up, and what the kernel had dropped there before it was opened. */
+  readonly wasUp: boolean
+  readonly droppedBefore: { readonly rx: number; readonly tx: number }
+  readonly counters: Readonly<Record<CounterName, number>>
+}
+
+export interface HandedSwitch {
+  /** Whether frames are to be read again. */
+  readonly runState: 'running' | 'paused'
+  /** In the order in which they were added. */
+  readonly ports: readonly HandedPort[]
+  readonly links: readonly (readonly [string, string])[]
+  /** First four and last two bytes of an address, place of its port in `ports`, age in seconds. */
+  readonly macs: readonly (readonly [number, number, number, number])[]
+  readonly counters: SwitchCounters
+  /** Of the daemon's own that wait for the end of a pause: place of the port in `ports`, bytes in base64. */
+  readonly ownFrames: readonly (readonly [number, string])[]
+}
+
+/** What would be handed over. */
+export interface HandOverOutline {
+  readonly ports: readonly OutlinedPort[]
+  readonly links: readonly (readonly [string, string])[]
+  /** Files of captures that end when the switch is handed over. */
+  readonly endingCaptures: readonly string[]
+}
+
+export interface OutlinedPort {
+  readonly id: string
+  readonly options: PortOptions
+  readonly queues: number
+  /** TUN_F_* bits: what the port can be given, and what its frames may need. */
+  readonly txOffloads: number
+  readonly rxOffloads: number
+  readonly vnetHdrLength: number
+  readonly isExcluded: boolean
+}

@@ -1,0 +1,306 @@
+/** A switch on real TAPs that another one takes over, as often as one likes: no frame is lost, and nothing is set. */
+import {
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, expect, test } from 'vitest'
+import type { createSwitch as CreateSwitch, HandedSwitch, Switch } from '../../src/index.ts'
+import { shim } from '../../src/native/shim.ts'
+import { moveSwitch, passOn, received } from '../support/hand-over.ts'
+import { frameHex, frameNumber, IO, Lab } from '../support/lab.ts'
+import { sh, until } from '../support/processes.ts'
+import { makeTap } from '../support/tun.ts'
+
+const { createSwitch } = (await import('../../dist/index.js')) as {
+  createSwitch: typeof CreateSwitch
+}
+const io = IO as 'auto'
+const IFNAME = 'x0'
+
+const made: Switch[] = []
+afterEach(async () => {
+  for (const sw of made.splice(0)) await sw.close()
+})
+
+function make(incoming = false): Switch {
+  const sw = createSwitch({ io, incoming, macAgingS: 1000 })
+  made.push(sw)
+  return sw
+}
+
+/** A switch with a TAP `p0`, `p1` ... in each namespace, which hold more frames than a pause could ever make wait. */
+async function star(lab: Lab, count: number, more: object = {}): Promise<[Switch, string[]]> {
+  const sw = make()
+  const netns = Array.from({ length: count }, () => lab.netns())
+  for (const [k, name] of netns.entries()) {
+    await sw.addPort({ type: 'tap', id: `p${k}`, ifname: IFNAME, netns: name, up: true, ...more })
+    sh('ip', '-n', name, 'link', 'set', IFNAME, 'txqueuelen', '20000')
+    lab.address(name, `10.0.0.${k + 1}`)
+  }
+  return [sw, netns]
+}
+
+const numbers = (first: number, count: number): number[] =>
+  Array.from({ length: count }, (_, k) => first + k)
+
+/** Numbered frames both ways between two namespaces; resolves with the numbers that arrived, in their order. */
+async function exchange(
+  lab: Lab,
+  netns: readonly string[],
+  count: number,
+  meanwhile: () => Promise<void>,
+): Promise<number[][]> {
+  const macs = netns.map((name) => lab.mac(name))
+  const receivers = await Promise.all(netns.map((name) => lab.receive(name, count, 8000)))
+  const sending = netns.map((name, k) =>
+    lab.send(
+      name,
+      numbers(0, count).map((n) => frameHex(macs[1 - k], macs[k], n)),
+    ),
+  )
+  await meanwhile()
+  await Promise.all(sending)
+  return Promise.all(receivers.map(async (r) => (await r.frames()).map((f) => frameNumber(f))))
+}
+
+test('H4, H5, H11, H16: taken back and handed over again and again, frames of two directions are there once and in order', async () => {
+  await using lab = new Lab()
+  let [sw, netns] = await star(lab, 2)
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  const count = 12_000
+  let isOver = false
+  let moves = 0
+  const pauses: number[] = []
+  const got = exchange(lab, netns, count, async () => {
+    await until('frames pass', () => sw.port('p1').counters.rx_frames > 100)
+    while (!isOver && moves < 30) {
+      if (moves++ % 3 === 0) {
+        await sw.handOver()
+        await sw.takeBack()
+      } else {
+        const next = make(true)
+        pauses.push(await moveSwitch(sw, next))
+        sw = next
+      }
+    }
+  })
+  const [there, back] = await got.finally(() => (isOver = true))
+  expect(there).toEqual(numbers(0, count))
+  expect(back).toEqual(numbers(0, count))
+  expect(moves).toBeGreaterThan(5)
+  const total = sw.ports().map(({ counters }) => counters)
+  // What was counted goes on to be: all frames of the whole time, whoever has forwarded them.
+  for (const { rx_frames, tx_frames } of total) {
+    expect(rx_frames).toBeGreaterThanOrEqual(count)
+    expect(tx_frames).toBe(rx_frames)
+  }
+  console.log(
+    `${moves} moves, pause at most ${Math.max(...pauses).toFixed(1)} ms, median ${pauses.toSorted((a, b) => a - b)[pauses.length >> 1].toFixed(1)} ms`,
+  )
+})
+
+test('H13: links, MAC table with ages, counters, link states and the run state are the same afterwards', async () => {
+  await using lab = new Lab()
+  const [sw, netns] = await star(lab, 4)
+  await sw.addLink('p2', 'p3')
+  await sw.setLink('p1', false)
+  await sw.setLink('p1', true)
+  await sw.setLink('p3', false)
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  await sw.pause()
+  const before = { ports: sw.ports(), links: sw.links(), macs: await sw.macTable() }
+  const counters = await sw.currentCounters()
+  const next = make(true)
+  await moveSwitch(sw, next)
+  expect(sw.runState).toBe('shutdown')
+  expect(next.runState).toBe('paused')
+  expect(next.ports()).toEqual(before.ports)
+  expect(next.links()).toEqual(before.links)
+  const macs = await next.macTable()
+  expect(macs.map(({ mac, port }) => ({ mac, port }))).toEqual(
+    before.macs.map(({ mac, port }) => ({ mac, port })),
+  )
+  for (const [k, { ageS }] of macs.entries()) {
+    expect(ageS).toBeGreaterThanOrEqual(before.macs[k].ageS)
+    expect(ageS).toBeLessThanOrEqual(before.macs[k].ageS + 10)
+  }
+  const { sleeps: _, ...same } = counters
+  expect(await next.currentCounters()).toMatchObject(same)
+  await next.resume()
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  await next.setLink('p3', true)
+  lab.address(netns[2], '10.1.0.1')
+  lab.address(netns[3], '10.1.0.2')
+  expect(lab.ping(netns[2], '10.1.0.2')).toBe(3)
+})
+
+test.each([
+  ['another TAP', /is of x1, not of x0/, (lab: Lab, netns: string) => otherTap(lab, netns)],
+  ['a socket', /is not a TAP/, () => shim.socketUnix(1)],
+])(
+  'H9, H11: %s in the place of a queue is refused by name, and the source goes on',
+  async (_what, text, open) => {
+    await using lab = new Lab()
+    const [sw, netns] = await star(lab, 2)
+    expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+    const before = openTaps()
+    const handed = received(await sw.handOver())
+    const wrong = open(lab, netns[0])
+    const next = make(true)
+    await expect(next.takeOver(withFd(handed, 1, wrong))).rejects.toMatchObject({
+      code: 'HAND_OVER',
+      port: 'p1',
+      message: expect.stringMatching(text) as string,
+    })
+    expect(next.ports()).toEqual([])
+    // All that it was given is closed, what it had taken already included.
+    expect(openTaps()).toBe(before)
+    await sw.takeBack()
+    expect(sw.runState).toBe('running')
+    expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  },
+)
+
+/** Descriptors of this process. */
+function openTaps(): number {
+  const links = readdirSync('/proc/self/fd').map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`)
+    } catch {
+      return ''
+    }
+  })
+  return links.filter((link) => link === '/dev/net/tun').length
+}
+
+function withFd(handed: HandedSwitch, port: number, fd: number): HandedSwitch {
+  const ports = handed.ports.map((one, k) => {
+    if (k !== port) return one
+    shim.close(one.fds[0])
+    return { ...one, fds: [fd] }
+  })
+  return { ...handed, ports }
+}
+
+function otherTap(lab: Lab, netns: string): number {
+  makeTap(netns, 1, 'x1')
+  const netnsFd = shim.open(`/run/netns/${netns}`, 0o2000000)
+  const stage = new Int32Array(1)
+  const fd = shim.tunOpen(netnsFd, '/dev/net/tun', 'x1', 0x5002, new Uint8Array(16), stage)
+  shim.close(netnsFd)
+  if (fd < 0) throw new Error(`x1: ${fd}`)
+  return fd
+}
+
+test('H9: a header length or an attach state that is not what was said is refused', async () => {
+  await using lab = new Lab()
+  const [sw] = await star(lab, 1, { queues: 2 })
+  const handed = received(await sw.handOver())
+  const [port] = handed.ports
+  const state = port.state as { shape: { vnetHdrLength: number; attached: boolean[] } }
+  const withShape = (shape: object): HandedSwitch => ({
+    ...handed,
+    ports: [
+      {
+        ...port,
+        fds: port.fds.map(passOn),
+        state: { ...state, shape: { ...state.shape, ...shape } },
+      },
+    ],
+  })
+  const next = make(true)
+  const refused = (message: RegExp): object => ({
+    code: 'HAND_OVER',
+    message: expect.stringMatching(message) as string,
+  })
+  await expect(next.takeOver(withShape({ vnetHdrLength: 14 }))).rejects.toMatchObject(
+    refused(/of queue 0 has a vnet_hdr of \d+ bytes, not of 14/),
+  )
+  await expect(next.takeOver(withShape({ attached: [true, false] }))).rejects.toMatchObject(
+    refused(/of queue 1 is attached, and was detached/),
+  )
+  await expect(next.takeOver(withShape({ attached: [true] }))).rejects.toMatchObject(
+    refused(/2 descriptors for 1 queues/),
+  )
+  // It can still take over the right one.
+  await next.takeOver(handed)
+  await next.resume()
+  await sw.handedOver()
+  expect(next.port('p0').queues).toBe(2)
+})
+
+test('H12: the down-script, and the end of a TAP that is not persistent, are the business of whoever has it', async () => {
+  await using lab = new Lab()
+  const log = join(lab.directory, 'scripts')
+  const script = join(lab.directory, 'script')
+  writeFileSync(script, `#!/bin/sh\necho "$0 $1" >> ${log}\n`)
+  chmodSync(script, 0o755)
+  const [sw, netns] = await star(lab, 1, { downscript: script })
+  const next = make(true)
+  await moveSwitch(sw, next)
+  expect(existsSync(log)).toBe(false)
+  expect(lab.exec(netns[0], 'ip', '-o', 'link', 'show', IFNAME)).toContain('UP')
+  await next.close()
+  expect(readFileSync(log, 'utf8')).toBe(`${script} ${IFNAME}\n`)
+  expect(() => lab.exec(netns[0], 'ip', 'link', 'show', IFNAME)).toThrow(/does not exist/)
+})
+
+test('H1: what is left out is closed here, opened there, and opened again when it is taken back', async () => {
+  await using lab = new Lab()
+  const [sw, netns] = await star(lab, 1)
+  const other = lab.netns()
+  makeTap(other, 1)
+  await sw.addPort({ type: 'tap', id: 'p1', ifname: IFNAME, netns: other })
+  lab.address(other, '10.0.0.2')
+  await sw.addPort({ type: 'memory', id: 'm' })
+  await expect(sw.outlineHandOver(['m'])).resolves.toMatchObject({
+    ports: [{ id: 'p0' }, { id: 'p1' }, { id: 'm', isExcluded: true }],
+  })
+  await expect(sw.outlineHandOver()).rejects.toMatchObject({
+    code: 'HAND_OVER',
+    message: 'port "m": a memory port cannot be handed over',
+  })
+  await expect(sw.handOver(['p0', 'm'])).rejects.toMatchObject({
+    message: expect.stringContaining(
+      'port "p0": cannot be left out: its TAP is not persistent',
+    ) as string,
+  })
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  await sw.handOver(['p1', 'm'])
+  await sw.takeBack()
+  expect(sw.ports().map(({ state }) => state)).toEqual(['open', 'open', 'open'])
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  const next = make(true)
+  await moveSwitch(sw, next, ['p1', 'm'])
+  expect(next.ports().map(({ id }) => id)).toEqual(['p0', 'p1', 'm'])
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  expect(next.port('p0').counters.rx_frames).toBeGreaterThanOrEqual(9)
+})
+
+test('changes wait until it is known whose the switch is; one that was handed over takes none', async () => {
+  await using lab = new Lab()
+  const [sw] = await star(lab, 1)
+  await sw.handOver()
+  let isDone = false
+  const change = sw.setLink('p0', false).then(() => (isDone = true))
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  expect(isDone).toBe(false)
+  await sw.takeBack()
+  await change
+  expect(sw.port('p0').link).toBe(false)
+  await expect(sw.takeBack()).rejects.toMatchObject({ code: 'HAND_OVER' })
+  const handed = received(await sw.handOver())
+  const late = sw.setLink('p0', true).catch((error: { code: string }) => error.code)
+  await sw.handedOver()
+  expect(await late).toBe('SWITCH_CLOSED')
+  expect(sw.runState).toBe('postmigrate')
+  const next = make(true)
+  await next.takeOver(handed)
+  await expect(next.takeOver(handed)).rejects.toMatchObject({ code: 'INCOMING' })
+  await expect(next.handOver()).rejects.toMatchObject({ code: 'HAND_OVER' })
+})

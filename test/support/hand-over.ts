@@ -1,0 +1,42 @@
+/** One switch takes over from another, as two processes do it: what is said as JSON, descriptors by SCM_RIGHTS. */
+import type { HandedSwitch, Switch } from '../../src/index.ts'
+import { shim } from '../../src/native/shim.ts'
+
+const SOCK_SEQPACKET = 5
+
+/** Another descriptor of the same open file, as the receiver of a message has it. */
+export function passOn(fd: number): number {
+  const pair = new Int32Array(2)
+  if (shim.socketPair(SOCK_SEQPACKET, pair) < 0) throw new Error('socketpair')
+  const byte = new Uint8Array(1)
+  const [fds, info] = [new Int32Array(1), new Int32Array(2)]
+  const sent = shim.sendMsg(pair[0], byte, 0, 1, Int32Array.of(fd), 1, 0)
+  const got = shim.recvMsg(pair[1], byte, fds, info, 0)
+  for (const end of pair) shim.close(end)
+  if (sent < 0 || got < 0 || info[0] !== 1) throw new Error(`descriptor ${fd} was not passed on`)
+  return fds[0]
+}
+
+/** What the other process gets. */
+export function received(handed: HandedSwitch): HandedSwitch {
+  const copy = JSON.parse(JSON.stringify(handed)) as HandedSwitch
+  return { ...copy, ports: copy.ports.map((port) => ({ ...port, fds: port.fds.map(passOn) })) }
+}
+
+/** The whole way; resolves when `to` reads and nothing is left of `from`. Returns the pause in milliseconds. */
+export async function moveSwitch(
+  from: Switch,
+  to: Switch,
+  excluded: readonly string[] = [],
+): Promise<number> {
+  await to.prepareTakeOver(JSON.parse(JSON.stringify(await from.outlineHandOver(excluded))))
+  const started = performance.now()
+  const handed = received(await from.handOver(excluded))
+  await to.takeOver(handed)
+  if (handed.runState === 'running') await to.resume()
+  else await to.pause()
+  const pauseMs = performance.now() - started
+  await from.handedOver()
+  await from.close()
+  return pauseMs
+}
