@@ -149,7 +149,7 @@ test('H13: links, MAC table with ages, counters, link states and the run state a
 })
 
 test.each([
-  ['another TAP', /is of x1, not of x0/, (lab: Lab, netns: string) => otherTap(lab, netns)],
+  ['another TAP', /is of x1, not of x0/, otherTap],
   ['a socket', /is not a TAP/, () => shim.socketUnix(1)],
 ])(
   'H9, H11: %s in the place of a queue is refused by name, and the source goes on',
@@ -159,7 +159,7 @@ test.each([
     expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
     const before = openTaps()
     const handed = received(await sw.handOver())
-    const wrong = open(lab, netns[0])
+    const wrong = open(netns[0])
     const next = make(true)
     await expect(next.takeOver(withFd(handed, 1, wrong))).rejects.toMatchObject({
       code: 'HAND_OVER',
@@ -196,7 +196,7 @@ function withFd(handed: HandedSwitch, port: number, fd: number): HandedSwitch {
   return { ...handed, ports }
 }
 
-function otherTap(lab: Lab, netns: string): number {
+function otherTap(netns: string): number {
   makeTap(netns, 1, 'x1')
   const netnsFd = shim.open(`/run/netns/${netns}`, 0o2000000)
   const stage = new Int32Array(1)
