@@ -34,5 +34,6 @@ export const COUNTER_MEANINGS: Readonly<Record<CounterName, string>> = {
   rx_drop_source:
     'the source is a multicast address, broadcast or zero; ports on a link pass such frames',
   rx_drop_group_address: '802.1D group address, dropped as configured',
+  rx_drop_mirror_output: 'the port is the output of a mirror, and takes nothing but copies',
   rx_drop_no_port: 'no other port could be given the frame',
 }

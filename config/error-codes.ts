@@ -20,6 +20,11 @@ export const ERROR_CODES: Readonly<Record<string, ErrorCode>> = {
     meaning: 'a link names a missing port, a wired one, or one twice',
     fix: 'name two different, unwired ports',
   },
+  BAD_MIRROR: {
+    meaning: 'a mirror selects nothing, contradicts itself or others, or its output is on a link',
+    fix: 'the message says what',
+  },
+  MIRROR_NOT_FOUND: { meaning: 'no mirror of that name', fix: '`framepump show mirrors`' },
   DUPLICATE_ID: { meaning: 'a port with that id exists', fix: 'choose another id' },
   CONFIG_FILE: { meaning: 'the config file cannot be read', fix: 'check path and permissions' },
   CONFIG_SYNTAX: { meaning: 'it is not YAML', fix: 'correct it at the given line' },

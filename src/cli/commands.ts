@@ -14,7 +14,15 @@ import type { RunOptions } from './run.ts'
 import type { ShowOptions } from './show.ts'
 import type { WaitOptions } from './wait.ts'
 
-export const SHOW_SUBJECTS = ['ports', 'macs', 'stats', 'links', 'offloads', 'privileges'] as const
+export const SHOW_SUBJECTS = [
+  'ports',
+  'macs',
+  'stats',
+  'links',
+  'mirrors',
+  'offloads',
+  'privileges',
+] as const
 export type ShowSubject = (typeof SHOW_SUBJECTS)[number]
 
 const TIERS = ['auto', 'io_uring-multishot', 'read-write'] as const

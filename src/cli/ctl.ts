@@ -84,7 +84,7 @@ function parseValue(text: string, type: string): unknown {
   const isNumber = /^-?(0|[1-9]\d*)(\.\d+)?$/.test(text)
   if (text === 'on' || text === 'true') return true
   if (text === 'off' || text === 'false') return false
-  if (type === 'number' && isNumber) return Number(text)
+  if ((type === 'number' || type === 'integer') && isNumber) return Number(text)
   if (!/^[[{"]/.test(text)) return text
   try {
     return JSON.parse(text) as unknown

@@ -116,6 +116,21 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
     head: ['A', 'B'],
     rows: (links: { a: string; b: string }[]) => links.map(({ a, b }) => [a, b]),
   },
+  mirrors: {
+    commands: ['query-mirrors'],
+    head: ['NAME', 'SRC', 'DST', 'OUTPUT', 'SNAPLEN', 'FRAMES', 'BYTES', 'NOTE'],
+    rows: (mirrors: ShownMirror[]) =>
+      mirrors.map((mirror) => [
+        mirror.name,
+        shownSelection(mirror, 'select-src-port'),
+        shownSelection(mirror, 'select-dst-port'),
+        mirror['output-port'],
+        String(mirror.snaplen ?? '-'),
+        String(mirror.frames),
+        String(mirror.bytes),
+        mirror.missing.length === 0 ? '' : `not there: ${mirror.missing.join(' ')}`,
+      ]),
+  },
   // Printed part by part, see showOffloads.
   offloads: {
     commands: [],
@@ -157,6 +172,22 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
       ]),
     ],
   },
+}
+
+interface ShownMirror {
+  readonly name: string
+  readonly 'select-all'?: boolean
+  readonly 'select-src-port'?: readonly string[]
+  readonly 'select-dst-port'?: readonly string[]
+  readonly 'output-port': string
+  readonly snaplen?: number
+  readonly missing: readonly string[]
+  readonly frames: number
+  readonly bytes: number
+}
+
+function shownSelection(mirror: ShownMirror, which: 'select-src-port' | 'select-dst-port'): string {
+  return mirror['select-all'] === true ? 'all' : (mirror[which]?.join(' ') ?? '-')
 }
 
 interface ShownPrivileges {

@@ -2,13 +2,16 @@
 import { isDeepStrictEqual } from 'node:util'
 import { changedInPlace } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
+import type { MirrorOptions } from '../switch/api.ts'
 
 export interface Topology {
   readonly ports: readonly PortOptions[]
   readonly links: readonly (readonly [string, string])[]
+  readonly mirrors?: readonly MirrorOptions[]
 }
 
 export type Action =
+  | { readonly action: 'unmirror'; readonly mirror: MirrorOptions }
   | { readonly action: 'unlink'; readonly a: string; readonly b: string }
   | { readonly action: 'remove'; readonly id: string }
   /** `keys`: what is different. */
@@ -19,6 +22,7 @@ export type Action =
     }
   | { readonly action: 'add'; readonly options: PortOptions }
   | { readonly action: 'link'; readonly a: string; readonly b: string }
+  | { readonly action: 'mirror'; readonly mirror: MirrorOptions }
 
 /**
  * The actions, in their order, that lead from `running` to `desired`. A port whose options differ is
@@ -45,7 +49,15 @@ export function planChanges(
   const survives = (link: readonly [string, string]): boolean =>
     link.every(isKept) && same(link, running.links) && same(link, desired.links)
 
+  const [mirrorsBefore, mirrorsAfter] = [running.mirrors ?? [], desired.mirrors ?? []]
+  const isIn = (mirror: MirrorOptions, others: readonly MirrorOptions[]): boolean =>
+    others.some((other) => isDeepStrictEqual(mirror, other))
+
   return [
+    // Its output may get a link, and the end of a link may become an output.
+    ...mirrorsBefore
+      .filter((mirror) => !isIn(mirror, mirrorsAfter))
+      .map((mirror): Action => ({ action: 'unmirror', mirror })),
     ...running.links
       .filter((link) => !survives(link))
       .map(([a, b]): Action => ({ action: 'unlink', a, b })),
@@ -62,5 +74,8 @@ export function planChanges(
     ...desired.links
       .filter((link) => !survives(link))
       .map(([a, b]): Action => ({ action: 'link', a, b })),
+    ...mirrorsAfter
+      .filter((mirror) => !isIn(mirror, mirrorsBefore))
+      .map((mirror): Action => ({ action: 'mirror', mirror })),
   ]
 }

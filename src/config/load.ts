@@ -10,9 +10,11 @@ import { isAlias, isCollection, isMap, isNode, isScalar, LineCounter, parseDocum
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { fileScalar, toJsonSchema } from '../schema/json-schema.ts'
-import type { GroupAddresses, IoTierName, Pace } from '../switch/api.ts'
+import type { GroupAddresses, IoTierName, MirrorOptions, Pace } from '../switch/api.ts'
 import type { LogFormat, LogLevel } from '../text.ts'
 import { counted, nearest, systemReason } from '../text.ts'
+import type { RawMirror } from './mirrors.ts'
+import { portsOfMirror, toMirror } from './mirrors.ts'
 import { isText, portOptionsFromObject } from './port-options.ts'
 import type { PrivilegeSettings } from './privileges.ts'
 import { privilegeConflict, toPrivileges } from './privileges.ts'
@@ -38,6 +40,7 @@ export interface Config {
   readonly privileges?: PrivilegeSettings
   readonly ports: readonly PortOptions[]
   readonly links: readonly (readonly [string, string])[]
+  readonly mirrors?: readonly MirrorOptions[]
 }
 
 export function loadConfig(path: string): Config {
@@ -263,6 +266,7 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
     'mac-table-size': macTableSize,
     'group-addresses': groupAddresses,
   } = raw.switch ?? {}
+  const mirrors = toMirrors(raw, new Set(ids(objects).map(({ id }) => id)), place, errors)
   return {
     ...(raw.control === undefined ? {} : { control: raw.control }),
     ...(raw['state-dir'] === undefined ? {} : { stateDir: raw['state-dir'] }),
@@ -276,8 +280,50 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
     ...(privileges === undefined ? {} : { privileges }),
     ports: options,
     links: links.map(({ value }) => value),
+    ...(mirrors.length === 0 ? {} : { mirrors }),
   }
 }
+
+/** Those that are right; of what the schema has refused nothing more is said. */
+function toMirrors(
+  raw: RawConfig & { readonly mirrors?: unknown },
+  known: ReadonlySet<string>,
+  place: Places,
+  errors: ConfigError[],
+): MirrorOptions[] {
+  const mirrors: MirrorOptions[] = []
+  const wired = new Set(listOf(raw.links, isPair).flatMap(({ value }) => value))
+  for (const { value, index } of listOf(raw['mirrors'], isMirror)) {
+    const wrong = (path: readonly (string | number)[], text: string, hint?: string): void =>
+      void errors.push(place.error(['mirrors', index, ...path], text, hint))
+    const own: ConfigError[] = []
+    const mirror = gather(own, () => toMirror(value))
+    for (const { path, message, hint } of own) wrong(path === '' ? [] : [path], message, hint)
+    for (const [path, id] of portsOfMirror(value)) {
+      if (!known.has(id)) wrong(path, `there is no port "${id}"`, didYouMean(id, known))
+    }
+    if (wired.has(value['output-port'])) {
+      wrong(['output-port'], `port "${value['output-port']}" is on a link`)
+    }
+    if (mirror === undefined) continue
+    if (mirrors.some(({ name }) => name === mirror.name)) {
+      wrong(['name'], `"${mirror.name}" is already the name of a mirror`)
+    } else mirrors.push(mirror)
+  }
+  return mirrors
+}
+
+const isTexts = (value: unknown): boolean =>
+  value === undefined || (Array.isArray(value) && value.every((one) => typeof one === 'string'))
+
+/** As far as it is looked at here. */
+const isMirror = (value: unknown): value is RawMirror =>
+  isObject(value) &&
+  typeof value['name'] === 'string' &&
+  typeof value['output-port'] === 'string' &&
+  isTexts(value['select-src-port']) &&
+  isTexts(value['select-dst-port']) &&
+  ['number', 'undefined'].includes(typeof value['snaplen'])
 
 interface Placed<T> {
   readonly value: T
@@ -344,13 +390,17 @@ function checkLinks(
   for (const { value: ends, index } of links) {
     for (const [end, id] of ends.entries()) {
       if (!known.has(id)) {
-        const near = nearest(id, [...known])
-        const hint = near === undefined ? undefined : `did you mean "${near}"?`
-        errors.push(place.error(['links', index, end], `there is no port "${id}"`, hint))
+        const text = `there is no port "${id}"`
+        errors.push(place.error(['links', index, end], text, didYouMean(id, known)))
       } else if (wired.has(id)) {
         errors.push(place.error(['links', index, end], `port "${id}" is wired already`))
       }
     }
     for (const id of ends) wired.add(id)
   }
+}
+
+function didYouMean(id: string, known: ReadonlySet<string>): string | undefined {
+  const near = nearest(id, [...known])
+  return near === undefined ? undefined : `did you mean "${near}"?`
 }

@@ -3,6 +3,7 @@
  * of a file, and both references (config/README.md, config/framepump.schema.json).
  */
 import type { MapValue, StaticMembers } from '../schema/value.ts'
+import { MIRRORS } from './mirrors.ts'
 
 const KEYS = {
   control: {
@@ -142,5 +143,5 @@ export type RawPrivileges = NonNullable<RawConfig['privileges']>
 
 export const CONFIG_SCHEMA: MapValue = {
   kind: 'map',
-  members: KEYS,
+  members: { ...KEYS, mirrors: MIRRORS },
 }

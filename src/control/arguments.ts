@@ -8,6 +8,7 @@ const TYPES: Readonly<Partial<Record<Value['kind'], string>>> = {
   choice: 'string',
   boolean: 'boolean',
   number: 'number',
+  integer: 'number',
   list: 'array',
   map: 'object',
 }

@@ -7,6 +7,7 @@ import type { Command, ControlTarget } from './command.ts'
 import { command } from './command.ts'
 import { CAPTURE_COMMANDS } from './commands/captures.ts'
 import { DESCRIPTOR_COMMANDS } from './commands/descriptors.ts'
+import { MIRROR_COMMANDS } from './commands/mirrors.ts'
 import { PORT_COMMANDS } from './commands/ports.ts'
 import { STATE_COMMANDS } from './commands/state.ts'
 import { SWITCHING_COMMANDS } from './commands/switching.ts'
@@ -32,6 +33,7 @@ export const COMMANDS: readonly Command[] = [
   ...PORT_COMMANDS,
   ...DESCRIPTOR_COMMANDS,
   ...SWITCHING_COMMANDS,
+  ...MIRROR_COMMANDS,
   ...CAPTURE_COMMANDS,
 ]
 

@@ -6,7 +6,7 @@
  * until the last action is done; then all of them begin at once. Other ports go on meanwhile.
  */
 import { isDeepStrictEqual } from 'node:util'
-import type { Action } from '../config/diff.ts'
+import type { Action, Topology } from '../config/diff.ts'
 import { planChanges } from '../config/diff.ts'
 import type { Config } from '../config/load.ts'
 import type { PortOptions } from '../port/options.ts'
@@ -68,7 +68,7 @@ export class RunningConfig {
   /** Of `config`, nothing runs yet but its settings. */
   constructor(config: Config, context: RunningConfigContext) {
     this.#context = context
-    this.#config = { ...config, ports: [], links: [] }
+    this.#config = { ...config, ports: [], links: [], mirrors: [] }
   }
 
   start(config: Config): Promise<unknown> {
@@ -114,12 +114,17 @@ export class RunningConfig {
   }
 
   /** What runs of what the config named: ports added by hand are not the config's to remove. */
-  #running(): { ports: PortOptions[]; links: [string, string][] } {
+  #running(): Topology {
     const existing = this.#ids()
     const ports = this.#config.ports.filter(({ id }) => existing.has(id))
     const wired = this.#context.switch.links()
     const links = wired.filter((link) => link.every((id) => ports.some((port) => port.id === id)))
-    return { ports, links }
+    const named = new Set((this.#config.mirrors ?? []).map(({ name }) => name))
+    const mirrors = this.#context.switch
+      .mirrors()
+      .map(({ options }) => options)
+      .filter(({ name }) => named.has(name))
+    return { ports, links, mirrors }
   }
 
   #ids(): Set<string> {
@@ -129,7 +134,11 @@ export class RunningConfig {
   async #apply(plan: readonly Step[], wanted: Config): Promise<void> {
     const { switch: sw, signal } = this.#context
     const before = this.#ids()
-    const rewired = plan.flatMap((step) => ('a' in step ? [step.a, step.b] : []))
+    // Outputs of mirrors as well: between two mirrors they are ports like any other.
+    const rewired = plan.flatMap((step) => {
+      if ('mirror' in step) return [step.mirror.outputPort]
+      return 'a' in step ? [step.a, step.b] : []
+    })
     await sw.hold([...new Set(rewired)].filter((id) => before.has(id)))
     for (const step of plan) {
       // It ends: what is held stays so.
@@ -143,7 +152,12 @@ export class RunningConfig {
     }
     await sw.release()
     // Settings that need a restart stay as they run.
-    this.#config = { ...this.#config, ports: wanted.ports, links: wanted.links }
+    this.#config = {
+      ...this.#config,
+      ports: wanted.ports,
+      links: wanted.links,
+      mirrors: wanted.mirrors ?? [],
+    }
   }
 
   async #do(step: Step): Promise<void> {
@@ -168,6 +182,12 @@ export class RunningConfig {
         return this.#note(step.options.id, step.options)
       case 'link':
         return sw.addLink(step.a, step.b)
+      case 'mirror':
+        await sw.addMirror(step.mirror)
+        this.#config = { ...this.#config, mirrors: [...(this.#config.mirrors ?? []), step.mirror] }
+        return
+      case 'unmirror':
+        return sw.removeMirror(step.mirror.name)
     }
   }
 
@@ -179,15 +199,21 @@ export class RunningConfig {
   }
 
   /**
-   * An action failed. What ran before goes on, but for ports that lack their link: on the switch their
-   * frames would reach ports that shall never see them. They wait, as do new ports, for a reload that
-   * succeeds.
+   * An action failed. What ran before goes on, but for ports that lack their link or their mirror: on the
+   * switch their frames would reach ports that shall never see them. They wait, as do new ports, for a
+   * reload that succeeds.
    */
   async #stopAt(step: Step, before: ReadonlySet<string>, wanted: Config): Promise<void> {
     const { switch: sw, log } = this.#context
     try {
       const peers = new Map(sw.ports().map(({ id, peer }) => [id, peer]))
+      const mirrors = new Set(sw.mirrors().map(({ options }) => options.name))
+      const isOutput = (id: string): boolean =>
+        (wanted.mirrors ?? []).some(
+          ({ name, outputPort }) => outputPort === id && !mirrors.has(name),
+        )
       const isLacking = (id: string): boolean =>
+        isOutput(id) ||
         wanted.links.some(
           ([a, b]) => (a === id && peers.get(a) !== b) || (b === id && peers.get(b) !== a),
         )
@@ -229,5 +255,8 @@ function describeAction(step: Step): string {
     case 'link':
     case 'unlink':
       return `${step.action} ${step.a},${step.b}`
+    case 'mirror':
+    case 'unmirror':
+      return `${step.action} ${step.mirror.name}`
   }
 }

@@ -15,4 +15,8 @@ export const ENGINE_MAC_MOVES = 3
 export const ENGINE_MAC_FULL = 4
 /** Seconds in which addresses kept moving between ports. */
 export const ENGINE_LOOP_SECONDS = 5
-export const ENGINE_COUNTERS = 8
+/** Two for each mirror: frames that it has selected, and their L2 bytes. */
+export const ENGINE_MIRRORS = 8
+/** Mirrors of one switch: a bit for each. */
+export const MIRRORS_MAX = 31
+export const ENGINE_COUNTERS: number = ENGINE_MIRRORS + 2 * MIRRORS_MAX

@@ -26,6 +26,7 @@ import {
   ENGINE_MAC_ENTRIES,
   ENGINE_MAC_FULL,
   ENGINE_MAC_MOVES,
+  ENGINE_MIRRORS,
   ENGINE_SLEEPS,
   SHARED_EXIT,
   SHARED_PENDING,
@@ -159,6 +160,12 @@ export class EngineClient {
     this.engineCounters[ENGINE_LOOP_SECONDS] = loop_seconds
     this.engineCounters[ENGINE_BURSTS] = bursts
     this.engineCounters[ENGINE_SLEEPS] = sleeps
+  }
+
+  /** Of the mirror with that number. */
+  mirrorCounters(number: number): { readonly frames: number; readonly bytes: number } {
+    const cell = ENGINE_MIRRORS + 2 * number
+    return { frames: this.engineCounters[cell], bytes: this.engineCounters[cell + 1] }
   }
 
   #receive(message: EngineReply): void {

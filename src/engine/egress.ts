@@ -13,9 +13,12 @@
 import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import { Finisher, FinishStage } from '../offload/finish-stage.ts'
 import { Merger, MergeStage } from '../offload/merge-stage.ts'
+import type { Burst } from '../mem/burst.ts'
+import { Cutter } from '../offload/cut-stage.ts'
 import type { FrameTaker } from '../offload/stage.ts'
 import type { EnginePort } from '../port/contract.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
+import { isGso } from '../wire/vnet-hdr.ts'
 
 const TSO: number = TUN_F_TSO4 | TUN_F_TSO6
 /** Longest frame for a port without an mtu: more than any slot holds. */
@@ -25,20 +28,26 @@ const L2_OVERHEAD: number = ETHER_HEADER_LENGTH + 2 * VLAN_TAG_LENGTH
 /** What a frame costs that is given to a port which does not say, in nanoseconds: about that of a copy. */
 const DELIVERY_NS = 100
 
+/** What it costs to cut a segment, in nanoseconds: about, and without what the kernel or a guest make of it. */
+export const SEGMENT_NS = 400
+
 /** What the stages of all egresses share. */
 export class StageMachinery {
   readonly finisher: Finisher
   readonly merger: Merger
+  readonly cutter: Cutter
 
   /** `flushWrites` completes everything that ports were given. */
   constructor(counters: Float64Array, flushWrites: () => void) {
     this.finisher = new Finisher(counters, flushWrites)
     this.merger = new Merger(counters, flushWrites)
+    this.cutter = new Cutter(flushWrites)
   }
 
   close(): void {
     this.finisher.close()
     this.merger.close()
+    this.cutter.close()
   }
 }
 
@@ -69,6 +78,18 @@ export class Egress {
   /** 0: no limit. */
   setMtu(mtu: number): void {
     this.lengthMax = mtu === 0 ? NO_LIMIT : mtu + L2_OVERHEAD
+  }
+
+  /**
+   * Frame k of the burst is longer than the mtu lets pass. A GSO frame leaves the next hop in segments:
+   * hdr_len + gso_size is what the mtu limits.
+   * @hot
+   */
+  isTooLong(burst: Burst, k: number): boolean {
+    const gso = burst.gso[k]
+    const isCut = burst.needs[k] !== 0 && isGso(gso)
+    const onWire = isCut ? (gso >>> 16) + (burst.gsoSize[k] & 0xffff) : burst.length[k]
+    return onWire > this.lengthMax
   }
 
   /** What the port can be given has changed: its guest has negotiated. */

@@ -111,6 +111,8 @@ export class Engine implements EngineServices {
       options.counters,
       options.dropsReservedGroups,
       this.#stages,
+      options.engineCounters,
+      this.#recordLeaving.bind(this),
     )
     const reports = new TierReports({
       port: (index) => this.forwarder.port(index),
@@ -295,18 +297,15 @@ export class Engine implements EngineServices {
     const { egress, egressCount, lists, listLength } = this.forwarder
     for (let at = 0; at < egressCount; at++) {
       const port = egress[at]
-      for (let which = 0; which < this.#recorders.length; which++) {
-        this.#recorders[which].record(
-          burst,
-          lists,
-          port * BURST_SIZE_MAX,
-          listLength[port],
-          port,
-          true,
-          this.#clock.words,
-          this.copies,
-        )
-      }
+      this.#recordLeaving(burst, lists, port * BURST_SIZE_MAX, listLength[port], port)
+    }
+  }
+
+  /** @hot */
+  #recordLeaving(burst: Burst, list: Int32Array, first: number, count: number, port: number): void {
+    const { words } = this.#clock
+    for (let at = 0; at < this.#recorders.length; at++) {
+      this.#recorders[at].record(burst, list, first, count, port, true, words, this.copies)
     }
   }
 

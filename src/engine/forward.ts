@@ -14,19 +14,23 @@ import { PORTS_MAX } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { isGroup, isReservedGroup } from '../wire/ethernet.ts'
 import { isGso } from '../wire/vnet-hdr.ts'
+import { ENGINE_COUNTERS } from './cells.ts'
 import type { StageMachinery } from './egress.ts'
-import { Egress, NO_LIMIT } from './egress.ts'
+import { Egress, NO_LIMIT, SEGMENT_NS } from './egress.ts'
 import type { MacTable } from './mac-table.ts'
+import type { MirrorDescription } from './messages.ts'
+import type { CopyRecorder, MirrorPorts } from './mirror-output.ts'
+import { Mirrors } from './mirrors.ts'
 
 const NO_PORT = -1
 /** What a burst costs, in nanoseconds: about, and without what the kernel or a guest make of it. */
-const SEGMENT_NS = 400
 const FURTHER_NS = 15
 const KIBIBYTE_NS = 100
 const COST_MAX = 1e9
 
 export class Forwarder {
   readonly macTable: MacTable
+  readonly mirrors: Mirrors
   readonly #counters: Float64Array
   /** 01-80-C2-00-00-00..0F are not forwarded. */
   dropsReservedGroups: boolean
@@ -40,7 +44,7 @@ export class Forwarder {
   readonly #peer: Int32Array = new Int32Array(PORTS_MAX).fill(NO_PORT)
   readonly #linkUp: Uint8Array = new Uint8Array(PORTS_MAX)
   readonly #isHeld: Uint8Array = new Uint8Array(PORTS_MAX)
-  /** The link is up and the port is not held. */
+  /** The link is up, and the port neither held nor the output of mirrors. */
   readonly #passes: Uint8Array = new Uint8Array(PORTS_MAX)
   /** Ports whose TCP segments are merged for those that take TSO. */
   readonly #merges: Uint8Array = new Uint8Array(PORTS_MAX)
@@ -65,9 +69,20 @@ export class Forwarder {
     counters: Float64Array,
     dropsReservedGroups: boolean,
     machinery: StageMachinery,
+    engineCounters: Float64Array = new Float64Array(ENGINE_COUNTERS),
+    recordCopies: CopyRecorder = () => undefined,
   ) {
     this.macTable = macTable
     this.#machinery = machinery
+    const ports: MirrorPorts = {
+      counters,
+      machinery,
+      recordCopies,
+      egressOf: (index) => this.#egresses[index],
+      isUp: (index) => this.#isUp(index),
+      touch: (index) => this.#touch(index),
+    }
+    this.mirrors = new Mirrors(ports, engineCounters)
     this.#counters = counters
     this.dropsReservedGroups = dropsReservedGroups
   }
@@ -79,9 +94,27 @@ export class Forwarder {
     egress.setMtu(mtu)
     this.#egresses[index] = egress
     this.#linkUp[index] = 1
-    this.#passes[index] = 1
     this.#peer[index] = NO_PORT
+    this.#setPasses(index)
     this.#listMembers()
+  }
+
+  #setPasses(index: number): void {
+    this.#passes[index] = this.#isUp(index) && !this.mirrors.isOutput(index) ? 1 : 0
+  }
+
+  /** Mirrors from now on. Ports that are outputs take nothing but copies, and what comes by them is dropped. */
+  setMirrors(mirrors: readonly MirrorDescription[]): void {
+    this.mirrors.set(mirrors)
+    for (let index = 0; index < PORTS_MAX; index++) {
+      if (this.mirrors.isOutput(index)) this.macTable.forgetPort(index)
+      this.#setPasses(index)
+    }
+    this.#listMembers()
+  }
+
+  #isUp(index: number): boolean {
+    return this.#linkUp[index] !== 0 && this.#isHeld[index] === 0
   }
 
   /** Longer frames do not leave by the port; 0: no limit. */
@@ -120,7 +153,7 @@ export class Forwarder {
 
   setLink(index: number, isUp: boolean): void {
     this.#linkUp[index] = isUp ? 1 : 0
-    this.#passes[index] = isUp ? 1 - this.#isHeld[index] : 0
+    this.#setPasses(index)
     if (!isUp) this.macTable.forgetPort(index)
   }
 
@@ -133,7 +166,7 @@ export class Forwarder {
   setHeld(indexes: readonly number[], isHeld: boolean): void {
     for (const index of indexes) {
       this.#isHeld[index] = isHeld ? 1 : 0
-      this.#passes[index] = isHeld ? 0 : this.#linkUp[index]
+      this.#setPasses(index)
       if (isHeld) this.macTable.forgetPort(index)
     }
     this.#listMembers()
@@ -171,7 +204,7 @@ export class Forwarder {
     this.#memberCount = 0
     for (let index = 0; index < PORTS_MAX; index++) {
       const isOnSwitch = this.#egresses[index] !== null && this.#peer[index] === NO_PORT
-      if (isOnSwitch && this.#isHeld[index] === 0) {
+      if (isOnSwitch && this.#isHeld[index] === 0 && !this.mirrors.isOutput(index)) {
         this.#members[this.#memberCount++] = index
       }
     }
@@ -185,12 +218,22 @@ export class Forwarder {
   classify(burst: Burst, inPort: number, nowS: number): void {
     this.#countReceived(burst, inPort)
     if (this.#passes[inPort] === 0) {
-      this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_link_down] += burst.count
+      const reason = this.#isUp(inPort)
+        ? COUNTERS.rx_drop_mirror_output
+        : COUNTERS.rx_drop_link_down
+      this.#counters[inPort * COUNTERS_STRIDE + reason] += burst.count
       return
     }
     const peer = this.#peer[inPort]
+    const { mirrors } = this
     if (peer === NO_PORT) this.#classifyOnSwitch(burst, inPort, nowS)
-    else this.#give(burst, 0, burst.count, peer)
+    else {
+      if (mirrors.sources[inPort] !== 0) mirrors.arrived(burst, inPort, 0, burst.count)
+      this.#give(burst, 0, burst.count, peer)
+    }
+    if (mirrors.isOn) {
+      mirrors.left(burst, this.egress, this.egressCount, this.lists, this.listLength)
+    }
   }
 
   /** @hot */
@@ -208,6 +251,8 @@ export class Forwarder {
   #classifyOnSwitch(burst: Burst, inPort: number, nowS: number): void {
     const heads = burst.heads
     const table = this.macTable
+    const { mirrors } = this
+    const isMirrored = mirrors.sources[inPort] !== 0
     const count = burst.count
     let lastSourceHi = 0
     let lastSourceLo = 0
@@ -233,6 +278,7 @@ export class Forwarder {
         this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_source] += end - first
         continue
       }
+      if (isMirrored) mirrors.arrived(burst, inPort, first, end)
       const port = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
       if (port === NO_PORT) this.#flood(burst, first, end, inPort)
       else if (port !== inPort) this.#give(burst, first, end, port)
@@ -321,12 +367,10 @@ export class Forwarder {
       taker.transmit(burst, this.lists, port * BURST_SIZE_MAX, listed, queue)
       // Each of them is a frame for the port.
       cost += (finisher.segments - before) * egress.deliveryNs
-      if (this.#isTouched[port] === 0) {
-        this.#isTouched[port] = 1
-        this.#touched[this.#touchedCount++] = port
-      }
+      this.#touch(port)
     }
     this.egressCount = 0
+    if (this.mirrors.isOn) cost += this.mirrors.deliver(burst, queue)
     // What the frames have on average, so often as they were given to somebody.
     if (burst.count > 0) {
       const each = (this.#bytes >> 10) * KIBIBYTE_NS + burst.furtherTotal * FURTHER_NS
@@ -334,6 +378,13 @@ export class Forwarder {
     }
     cost += finisher.segments * SEGMENT_NS
     this.costNs = cost < COST_MAX ? cost | 0 : COST_MAX
+  }
+
+  /** @hot */
+  #touch(port: number): void {
+    if (this.#isTouched[port] !== 0) return
+    this.#isTouched[port] = 1
+    this.#touched[this.#touchedCount++] = port
   }
 
   /** Tells the ports that were given frames that the turn is over. @hot */

@@ -51,6 +51,19 @@ export interface MovingAddress {
   readonly moves: number
 }
 
+/** A mirror, with the numbers of its ports. */
+export interface MirrorDescription {
+  /** Of the mirror, 0..MIRRORS_MAX - 1. */
+  readonly number: number
+  /** Ports of which the frames are copied that enter by them, and of which those that leave by them. */
+  readonly sources: readonly number[]
+  readonly destinations: readonly number[]
+  /** Where copies go; -1: there is no such port now. */
+  readonly output: number
+  /** Bytes of a copy, at most; 0: all. */
+  readonly snapLength: number
+}
+
 export interface CaptureInterface {
   readonly port: number
   readonly id: number
@@ -84,6 +97,8 @@ export type EngineRequest =
   | { op: 'inject'; port: number; frame: Uint8Array }
   | { op: 'wire'; a: number; b: number }
   | { op: 'unwire'; a: number; b: number }
+  /** All that there are from now on: those that are not named are no more. */
+  | { op: 'set-mirrors'; mirrors: readonly MirrorDescription[] }
   | { op: 'configure'; settings: EngineSettingsInPlace }
   | { op: 'pause' }
   | { op: 'resume' }

@@ -117,6 +117,8 @@ function handle(request: EngineRequest): unknown {
       return engine.forwarder.wire(request.a, request.b)
     case 'unwire':
       return engine.forwarder.unwire(request.a, request.b)
+    case 'set-mirrors':
+      return engine.forwarder.setMirrors(request.mirrors)
     case 'configure':
       return engine.configure(request.settings)
     case 'pause':

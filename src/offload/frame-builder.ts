@@ -12,6 +12,7 @@ import {
   FURTHER_MAX,
   FURTHER_PER_FRAME_MAX,
   HEAD_WORDS,
+  ZEROS_BEFORE,
 } from '../mem/burst.ts'
 import { Window } from '../mem/window.ts'
 import { HEADERS_MAX, write16 } from '../wire/headers.ts'
@@ -237,6 +238,39 @@ export class FrameBuilder {
       burst.furtherLength[first + at] = from.furtherLength[piece]
     }
     burst.furtherTotal = first + count
+  }
+
+  /** The first `length` bytes of frame k, which has more: without what its vnet_hdr said of the whole. @hot */
+  cut(from: Burst, k: number, length: number): void {
+    this.pass(from, k)
+    const burst = this.#burst
+    const to = burst.count - 1
+    burst.length[to] = length
+    // A vnet_hdr that stands before the frame is not that of its beginning.
+    if (burst.headLength[to] !== ZEROS_BEFORE) burst.headLength[to] = 0
+    burst.gso[to] = 0
+    burst.gsoSize[to] = 0
+    burst.csumOffset[to] = 0
+    burst.needs[to] = 0
+    burst.tunnel[to] = 0
+    if (burst.isScattered(to)) this.#cutFurther(to, length)
+  }
+
+  /** @hot */
+  #cutFurther(to: number, length: number): void {
+    const burst = this.#burst
+    const first = burst.furtherFirst[to]
+    let left = length - burst.firstLength[to]
+    if (left < 0) burst.firstLength[to] = length
+    let pieces = 0
+    while (left > 0) {
+      const piece = burst.furtherLength[first + pieces]
+      if (piece > left) burst.furtherLength[first + pieces] = left
+      left -= piece
+      pieces++
+    }
+    burst.furtherCount[to] = pieces
+    burst.furtherTotal = first + pieces
   }
 
   /** Hands on the frames built so far. @hot */

@@ -29,6 +29,7 @@ export const COUNTERS = {
   rx_drop_source: 22,
   tx_drop_descriptors: 23,
   rx_drop_kernel: 24,
+  rx_drop_mirror_output: 25,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

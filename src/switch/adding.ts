@@ -34,6 +34,7 @@ export async function addPort(
   clearCounters(engine.counters, index)
   undo(() => forget(entry))
   ports.add(entry)
+  await parts.mirrors.portsChanged()
   // Before the first frame, so that none needs what this port cannot take.
   void agreement.reach()
   undo(() => engine.request({ op: 'remove-port', port: index }))
@@ -59,13 +60,14 @@ export async function addPort(
 
 /** Wires two ports to each other; one that waits is opened for a peer that cannot take it so. */
 export async function wire(
-  { engine }: SwitchParts,
+  { engine, mirrors }: SwitchParts,
   opener: PortOpener,
   first: PortEntry,
   second: PortEntry,
   undo: Undo,
 ): Promise<void> {
   checkWirable(first, second)
+  for (const { options } of [first, second]) mirrors.checkWirable(options.id)
   for (const [one, other] of [
     [first, second],
     [second, first],

@@ -125,6 +125,31 @@ export interface MacEntry {
   readonly ageS: number
 }
 
+/**
+ * Copies of the frames that enter or leave by some ports, for another port, which then takes nothing else.
+ * Either all ports are selected, or those that are named.
+ */
+export interface MirrorOptions {
+  readonly name: string
+  readonly selectAll?: boolean
+  /** Ports of which the frames are copied that enter the switch by them, as they came. */
+  readonly selectSrcPort?: readonly string[]
+  /** Ports of which the frames are copied that leave the switch by them. */
+  readonly selectDstPort?: readonly string[]
+  readonly outputPort: string
+  /** L2 bytes of a copy, at most; 14..65535; absent: all. */
+  readonly snapLength?: number
+}
+
+export interface MirrorInfo {
+  readonly options: MirrorOptions
+  /** Ports that it names and that are not there. */
+  readonly missing: readonly string[]
+  /** Frames that it has selected, and their L2 bytes: what became of the copies its output counts. */
+  readonly frames: number
+  readonly bytes: number
+}
+
 /** Ports that seem to be connected outside the switch as well. */
 export interface LoopInfo {
   /** An address that keeps moving between them. */
@@ -194,6 +219,10 @@ export interface Switch extends AsyncDisposable {
   hold(ids: readonly string[]): Promise<void>
   /** Lets go of these ports and their peers, or of all, in the same moment. */
   release(ids?: readonly string[]): Promise<void>
+  /** Its ports must be there. It stays when they go, and has them again when they return. */
+  addMirror(options: MirrorOptions): Promise<void>
+  removeMirror(name: string): Promise<void>
+  mirrors(): MirrorInfo[]
   ports(): PortInfo[]
   port(id: string): PortInfo
   /** Undefined: there is no interface behind the port, or the kernel does not tell. */

@@ -62,7 +62,7 @@ async function handOver(
   excluded: readonly string[],
   undo: Undo,
 ): Promise<Omit<HandedSwitch, 'runState'>> {
-  const { engine, ports } = parts
+  const { engine, ports, mirrors } = parts
   const entries = ports.all
   outline(parts, excluded)
   // All at once: the engine answers them between two turns.
@@ -86,6 +86,7 @@ async function handOver(
       ...(one as PromiseFulfilledResult<Awaited<(typeof handing)[number]>>).value,
     })),
     links: listLinks(entries),
+    mirrors: mirrors.infos().map(({ options }) => options),
     macs,
     counters: engine.switchCounters(),
     ownFrames: own.map(({ port, frame }) => [

@@ -3,6 +3,7 @@ import type { SwitchCounters } from '../engine/client.ts'
 import type { HandedState } from '../port/handed.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { CounterName } from '../stats/counters.ts'
+import type { MirrorOptions } from './api.ts'
 
 /** A port with all that the switch knows of it; what its kind says of it is HandedState. */
 export interface HandedPort extends HandedState {
@@ -27,6 +28,7 @@ export interface HandedSwitch {
   /** In the order in which they were added. */
   readonly ports: readonly HandedPort[]
   readonly links: readonly (readonly [string, string])[]
+  readonly mirrors: readonly MirrorOptions[]
   /** First four and last two bytes of an address, place of its port in `ports`, age in seconds. */
   readonly macs: readonly (readonly [number, number, number, number])[]
   readonly counters: SwitchCounters

@@ -5,6 +5,7 @@ import type { Log } from '../text.ts'
 import type { Agreement } from './agreement.ts'
 import type { CaptureSet } from './capture-set.ts'
 import type { LinkWatcher } from './link-watcher.ts'
+import type { MirrorSet } from './mirror-set.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { PortStates } from './port-states.ts'
 import type { PortTable } from './port-table.ts'
@@ -16,6 +17,7 @@ export interface SwitchParts {
   readonly captures: CaptureSet
   readonly agreement: Agreement
   readonly watcher: LinkWatcher
+  readonly mirrors: MirrorSet
   readonly log: Log
   /** For a port that is opened, with the descriptors that it is given. */
   readonly context: (id: string, given?: ReadonlyMap<string, number>) => ControlPortContext

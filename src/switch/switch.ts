@@ -22,6 +22,8 @@ import type {
   KernelCounters,
   MacEntry,
   MemoryPort,
+  MirrorInfo,
+  MirrorOptions,
   PortInfo,
   RunState,
   Switch,
@@ -42,6 +44,7 @@ import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
 import { LinkWatcher } from './link-watcher.ts'
 import { Loops } from './loops.ts'
+import { MirrorSet } from './mirror-set.ts'
 import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
@@ -87,6 +90,7 @@ class UserspaceSwitch implements Switch {
   readonly #states: PortStates
   readonly #captures: CaptureSet
   readonly #agreement: Agreement
+  readonly #mirrors: MirrorSet
   readonly #watcher: LinkWatcher
   readonly #follower: InterfaceFollower
   readonly #parts: SwitchParts
@@ -122,6 +126,7 @@ class UserspaceSwitch implements Switch {
     const loops = new Loops(this.#ports, this.events, this.#log)
     this.#captures = new CaptureSet(this.#engine)
     this.#agreement = new Agreement(this.#engine, () => this.#ports.all, this.#log)
+    this.#mirrors = new MirrorSet(this.#engine, this.#ports)
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log, (entry) =>
       this.#follower.changed(entry),
     )
@@ -132,6 +137,7 @@ class UserspaceSwitch implements Switch {
       captures: this.#captures,
       agreement: this.#agreement,
       watcher: this.#watcher,
+      mirrors: this.#mirrors,
       log: this.#log,
       context: (id, given) => this.#openContext(id, given),
       access: (entry) => this.#engineAccess(entry),
@@ -267,6 +273,18 @@ class UserspaceSwitch implements Switch {
       undo(() => this.#engine.request({ op: 'wire', ...ends }))
       await this.#engine.request({ op: 'unwire', ...ends })
     })
+  }
+
+  addMirror(options: MirrorOptions): Promise<void> {
+    return this.#change((undo) => this.#mirrors.add(options, undo))
+  }
+
+  removeMirror(name: string): Promise<void> {
+    return this.#change(() => this.#mirrors.remove(name))
+  }
+
+  mirrors(): MirrorInfo[] {
+    return this.#mirrors.infos()
   }
 
   ports(): PortInfo[] {
@@ -450,6 +468,7 @@ class UserspaceSwitch implements Switch {
   async #forget(entry: PortEntry): Promise<void> {
     this.#ports.remove(entry)
     this.#watcher.remove(entry)
+    await this.#mirrors.portsChanged()
     await this.#agreement.reach()
   }
 

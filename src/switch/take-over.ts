@@ -40,7 +40,7 @@ export class TakingOver {
 
   /** All of it or nothing: on failure the descriptors are closed. */
   async takeOver(handed: HandedSwitch, undo: Undo): Promise<void> {
-    const { engine, ports, agreement } = this.#parts
+    const { engine, ports, agreement, mirrors } = this.#parts
     undo(() => agreement.resume())
     await agreement.suspend()
     const left = new Set(handed.ports)
@@ -57,6 +57,7 @@ export class TakingOver {
       const [first, second] = [ports.entry(a), ports.entry(b)]
       if (first.peer !== second) await wire(this.#parts, this.#opener, first, second, undo)
     }
+    await mirrors.takeOver(handed.mirrors, undo)
     await this.#opener.openAllPostponed(undo)
     engine.restoreCounters(handed.counters)
     await engine.request({ op: 'take-over', ...engineState(handed, ports) })
@@ -187,7 +188,7 @@ async function replace(
 async function add(
   { options, isHeld }: Pick<HandedPort, 'options' | 'isHeld'>,
   open: ControlPort,
-  { engine, ports, captures, forget }: SwitchParts,
+  { engine, ports, captures, mirrors, forget }: SwitchParts,
   undo: Undo,
 ): Promise<PortEntry> {
   const index = ports.freeIndex(options.id)
@@ -196,6 +197,7 @@ async function add(
   clearCounters(engine.counters, index)
   undo(() => forget(entry))
   ports.add(entry)
+  await mirrors.portsChanged()
   undo(() => engine.request({ op: 'remove-port', port: index }))
   const { txOffloads, description } = open
   const mtu = options.mtu ?? 0

@@ -1,5 +1,7 @@
 /** The data plane allocates nothing: no garbage collection is caused by frames. */
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { ControlClient } from '../../src/control/client.ts'
 import { F_VERSION_1 } from '../support/front-end.ts'
 import { CLI, IFNAME, IO, Lab, tapSpec } from '../support/lab.ts'
 import type { Background } from '../support/processes.ts'
@@ -90,6 +92,26 @@ test('nor do segmentation and merging', { timeout: 120_000 }, async () => {
     const bytes = String((count / 2) * 1448)
     await transfer('-n', bytes)
     await transfer('-R', '-n', bytes)
+  })
+})
+
+test('nor do copies for mirrors, cut and whole', { timeout: 120_000 }, async () => {
+  await using lab = new Lab()
+  const netns = [lab.netns(), lab.netns()]
+  const outputs = ['m0', 'm1'].map((id) => `virtio-net,id=${id},driver=sink`)
+  const specs = netns.map((name, k) => tapSpec(k, name, 'vnet_hdr=off'))
+  const daemon = await tracedDaemon(lab, [...specs, ...outputs])
+  const client = await ControlClient.connect(join(lab.directory, 'control.sock'))
+  const selected = { 'select-src-port': ['p0'], 'select-dst-port': ['p1'] }
+  await client.execute('mirror-add', { name: 'a', ...selected, 'output-port': 'm0', snaplen: 40 })
+  await client.execute('mirror-add', { name: 'b', ...selected, 'output-port': 'm1' })
+  client.close()
+  netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
+  await expectNoCollection(daemon, async (count) => {
+    const goal = arrivedIn(lab, netns[1]) + count
+    while (arrivedIn(lab, netns[1]) < goal) {
+      await lab.flood(netns[0], 200_000, 60, lab.mac(netns[1])).exited
+    }
   })
 })
 

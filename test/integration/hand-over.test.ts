@@ -113,6 +113,20 @@ test('H4, H5, H11, H16: taken back and handed over again and again, frames of tw
 const sortedMacs = async (sw: Switch): Promise<MacEntry[]> =>
   (await sw.macTable()).toSorted((a, b) => (a.mac < b.mac ? -1 : 1))
 
+test('M3: mirrors go on, and the output takes nothing but copies', async () => {
+  await using lab = new Lab()
+  const [sw, netns] = await star(lab, 3)
+  const span = { name: 'span', selectSrcPort: ['p0'], outputPort: 'p2' }
+  await sw.addMirror(span)
+  const next = make(true)
+  await moveSwitch(sw, next)
+  expect(next.mirrors()).toMatchObject([{ options: span, missing: [] }])
+  const receiver = await lab.receive(netns[2], 1)
+  await lab.send(netns[1], [frameHex('ff:ff:ff:ff:ff:ff', '02:00:00:00:00:02', 1)])
+  await lab.send(netns[0], [frameHex('02:00:00:00:00:02', '02:00:00:00:00:01', 2)])
+  expect((await receiver.frames()).map((hex) => frameNumber(hex))).toEqual([2])
+})
+
 test('H13: links, MAC table with ages, counters, link states and the run state are the same afterwards', async () => {
   await using lab = new Lab()
   const [sw, netns] = await star(lab, 4)

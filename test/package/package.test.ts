@@ -97,6 +97,7 @@ describe('the tarball', () => {
       'config/systemd/framepump.service',
       'config/systemd/framepump@.service',
       'config/examples/recorded-link.yaml',
+      'config/examples/span.yaml',
       'config/examples/two-vms.yaml',
       'config/examples/uplink.yaml',
       'native-shim/flags',

@@ -113,7 +113,7 @@ describe('a reload', () => {
           } else if (step.action === 'add') {
             expect(ports.has(step.options.id)).toBe(false)
             ports.set(step.options.id, step.options)
-          } else {
+          } else if (step.action === 'link') {
             expect(ports.has(step.a) && ports.has(step.b)).toBe(true)
             expect(peers.has(step.a) || peers.has(step.b)).toBe(false)
             peers.set(step.a, step.b)

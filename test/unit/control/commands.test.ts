@@ -54,6 +54,12 @@ const sw = {
     { id: 3, to: '/x', format: 'pcap', direction: 'in', snapLength: 64, frames: 2, dropped: 1 },
   ],
   links: () => [['a', 'b']],
+  addMirror: vi.fn<Act>(async () => undefined),
+  removeMirror: vi.fn<Act>(async () => undefined),
+  mirrors: () => {
+    const options = { name: 'm', selectAll: true, outputPort: 'b', snapLength: 64 }
+    return [{ options, missing: [], frames: 1, bytes: 60 }]
+  },
   ports: () => ports,
   port: (id: string) => ports.find((one) => one.id === id)!,
   async *macTablePages() {
@@ -359,5 +365,38 @@ describe('captures', () => {
   ])('need one place to go to: %j', async (args, text) => {
     await expect(run('capture-start', args)).rejects.toThrow(text)
     expect(sw.startCapture).not.toHaveBeenCalled()
+  })
+})
+
+describe('mirrors', () => {
+  test('are added, ended and told with what they have selected', async () => {
+    await run('mirror-add', {
+      name: 'm',
+      'select-dst-port': ['a'],
+      'output-port': 'b',
+      snaplen: 64,
+    })
+    expect(sw.addMirror).toHaveBeenCalledWith({
+      name: 'm',
+      selectDstPort: ['a'],
+      outputPort: 'b',
+      snapLength: 64,
+    })
+    await expect(run('mirror-add', { name: 'm', 'output-port': 'b' })).rejects.toMatchObject({
+      code: 'BAD_MIRROR',
+    })
+    await run('mirror-del', { name: 'm' })
+    expect(sw.removeMirror).toHaveBeenCalledWith('m')
+    expect(await run('query-mirrors')).toEqual([
+      {
+        name: 'm',
+        'select-all': true,
+        'output-port': 'b',
+        snaplen: 64,
+        missing: [],
+        frames: 1,
+        bytes: 60,
+      },
+    ])
   })
 })

@@ -1,9 +1,15 @@
 /** Stages are put together as one likes: each looks to the one before it like the port itself. */
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import type { Burst } from '../../../src/mem/burst.ts'
-import { Burst as NewBurst, BURST_SIZE_MAX, HEAD_WORDS } from '../../../src/mem/burst.ts'
+import {
+  Burst as NewBurst,
+  BURST_SIZE_MAX,
+  HEAD_WORDS,
+  ZEROS_BEFORE,
+} from '../../../src/mem/burst.ts'
 import { CopyProgram } from '../../../src/mem/copy-program.ts'
 import { Window } from '../../../src/mem/window.ts'
+import { Cutter } from '../../../src/offload/cut-stage.ts'
 import { Finisher, FinishStage } from '../../../src/offload/finish-stage.ts'
 import { Merger, MergeStage } from '../../../src/offload/merge-stage.ts'
 import type { FrameTaker } from '../../../src/offload/stage.ts'
@@ -20,10 +26,11 @@ const counters = new Float64Array(4 * COUNTERS_STRIDE)
 let flushes = 0
 const finisher = new Finisher(counters, () => flushes++)
 const merger = new Merger(counters, () => flushes++)
+const cutter = new Cutter(() => flushes++)
 const ALL = Int32Array.from({ length: BURST_SIZE_MAX }, (_, k) => k)
 
 afterAll(() => {
-  for (const thing of [finisher, merger, burst, copies]) thing.close()
+  for (const thing of [finisher, merger, cutter, burst, copies]) thing.close()
   for (const one of [window, output]) one.unmap()
 })
 
@@ -143,4 +150,58 @@ test('more headers than there is memory for are written in several goes', () => 
   expect(port.frames).toHaveLength(256 * 8)
   expect(flushes).toBeGreaterThan(0)
   burst.clearOffloads()
+})
+
+describe('M5: what is cut', () => {
+  test('is the beginning of each frame that is longer, wherever its pieces end', () => {
+    const frames = segments(4).map((bytes) => bytes.slice(0, 600))
+    for (const length of [14, 63, 64, 65, 199, 200, 201, 599, 600, 601]) {
+      fill(frames)
+      // The second lies in three pieces, 64, 136 and 400 bytes long.
+      burst.furtherTotal = 2
+      for (const k of [0, 2, 3]) burst.furtherCount[k] = 0
+      for (const k of [0, 2, 3]) burst.firstLength[k] = 600
+      burst.firstLength[1] = 64
+      burst.furtherFirst[1] = 0
+      burst.furtherCount[1] = 2
+      for (const [piece, from, pieceLength] of [
+        [0, 64, 136],
+        [1, 200, 400],
+      ]) {
+        burst.furtherWindow[piece] = window.id
+        burst.furtherOffset[piece] = burst.offset[1] + from
+        burst.furtherLength[piece] = pieceLength
+      }
+      const port = new Port()
+      cutter.cut(port, length, burst, ALL, 0, frames.length, 2)
+      expect(port.frames).toEqual(frames.map((bytes) => bytes.slice(0, length)))
+      expect(port.queues).toEqual([2])
+    }
+  })
+
+  test('has no offloads any more and no vnet_hdr before it; what is not cut keeps both', () => {
+    const frames = segments(2)
+    fill([frames[0], frames[1].slice(0, 100)])
+    const columns = ['gso', 'gsoSize', 'csumOffset', 'needs', 'tunnel', 'headLength'] as const
+    for (const column of columns) burst[column].fill(12, 0, 2)
+    const seen: number[][] = []
+    const port = {
+      transmit: (given: Burst, list: Int32Array, first: number, count: number): void => {
+        for (let at = first; at < first + count; at++) {
+          seen.push(columns.map((column) => given[column][list[at]]))
+        }
+      },
+    }
+    cutter.cut(port, 100, burst, ALL, 0, 2, 0)
+    expect(seen).toEqual([
+      [0, 0, 0, 0, 0, 0],
+      [12, 12, 12, 12, 12, 12],
+    ])
+    for (const column of columns) burst[column].fill(0, 0, 2)
+    // Zeros before a frame are no vnet_hdr of another one.
+    burst.headLength.fill(ZEROS_BEFORE, 0, 2)
+    seen.length = 0
+    cutter.cut(port, 99, burst, ALL, 0, 2, 0)
+    expect(seen.map((row) => row.at(-1))).toEqual([ZEROS_BEFORE, ZEROS_BEFORE])
+  })
 })

@@ -1,0 +1,97 @@
+/** Mirrors as config files and `mirror-add` have them: each option said once, and what one says about another. */
+import { ConfigError } from '../errors.ts'
+import { FORMATS } from '../schema/formats.ts'
+import { BOOLEANS } from '../schema/read-option.ts'
+import type { ListValue, Members, StaticMembers } from '../schema/value.ts'
+import type { MirrorInfo, MirrorOptions } from '../switch/api.ts'
+import { mirrorFault } from '../switch/mirror-set.ts'
+
+const OPTIONS = {
+  name: { kind: 'string', required: true, description: 'Unique name of the mirror.' },
+  'select-all': {
+    kind: 'boolean',
+    default: false,
+    description: 'Copy what enters and what leaves by any port, those to come included.',
+  },
+  'select-src-port': {
+    kind: 'list',
+    isUnique: true,
+    of: { kind: 'string' },
+    description: 'Ports of which the frames are copied that enter the switch by them.',
+  },
+  'select-dst-port': {
+    kind: 'list',
+    isUnique: true,
+    of: { kind: 'string' },
+    description: 'Ports of which the frames are copied that leave the switch by them.',
+  },
+  'output-port': {
+    kind: 'string',
+    required: true,
+    description:
+      'The port that is given the copies, and nothing else; what comes in by it is dropped.',
+  },
+  snaplen: {
+    kind: 'integer',
+    range: [14, 65535],
+    unit: 'bytes',
+    absent: 'all',
+    description:
+      'Kept of each copy. What is cut has no offloads any more: its checksum may be wrong.',
+  },
+} as const
+
+export const MIRROR: Members = OPTIONS
+export const MIRRORS: ListValue & { readonly description: string } = {
+  kind: 'list',
+  isNullable: true,
+  count: [0, 31],
+  inPlace: true,
+  of: { kind: 'map', members: MIRROR },
+  description: 'Copies of what enters or leaves by some ports, for another port.',
+}
+/** As it stands in a file or a command. */
+export type RawMirror = StaticMembers<typeof OPTIONS>
+
+/** Throws ConfigError, with the key. */
+export function toMirror(raw: RawMirror): MirrorOptions {
+  const refusal = FORMATS.id.refuse(raw.name, 'name')
+  if (refusal !== undefined) {
+    throw new ConfigError('BAD_MIRROR', refusal.message, { path: 'name', hint: refusal.hint })
+  }
+  const { 'select-src-port': sources, 'select-dst-port': destinations, snaplen } = raw
+  const isAll = BOOLEANS[String(raw['select-all'] ?? false)]
+  const options = {
+    name: raw.name,
+    ...(isAll ? { selectAll: true } : {}),
+    ...(sources === undefined ? {} : { selectSrcPort: sources }),
+    ...(destinations === undefined ? {} : { selectDstPort: destinations }),
+    outputPort: raw['output-port'],
+    ...(snaplen === undefined ? {} : { snapLength: snaplen }),
+  }
+  const wrong = mirrorFault(options)
+  if (wrong !== undefined) throw new ConfigError('BAD_MIRROR', `mirror "${raw.name}": ${wrong}`)
+  return options
+}
+
+/** In the spelling of files and commands. */
+export function fromMirror({ options, ...facts }: MirrorInfo): Record<string, unknown> {
+  const { name, selectAll, selectSrcPort, selectDstPort, outputPort, snapLength } = options
+  return {
+    name,
+    ...(selectAll === undefined ? {} : { 'select-all': selectAll }),
+    ...(selectSrcPort === undefined ? {} : { 'select-src-port': selectSrcPort }),
+    ...(selectDstPort === undefined ? {} : { 'select-dst-port': selectDstPort }),
+    'output-port': outputPort,
+    ...(snapLength === undefined ? {} : { snaplen: snapLength }),
+    ...facts,
+  }
+}
+
+/** Paths of ports that a mirror names, and their names. */
+export function portsOfMirror(raw: RawMirror): [(string | number)[], string][] {
+  const listed = (['select-src-port', 'select-dst-port'] as const).flatMap((key) =>
+    (raw[key] ?? []).map((id, at): [(string | number)[], string] => [[key, at], id]),
+  )
+  return [...listed, [['output-port'], raw['output-port']]]
+}

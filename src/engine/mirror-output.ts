@@ -1,0 +1,107 @@
+/**
+ * The way of copies to the port that is the output of mirrors:
+ *
+ *     [cut] -> mtu, captures -> [finish] -> port
+ *
+ * There is no merging: a copy is what was seen, not what TCP would make of it.
+ */
+import type { Burst } from '../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import type { FrameTaker } from '../offload/stage.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import type { Egress, StageMachinery } from './egress.ts'
+import { SEGMENT_NS } from './egress.ts'
+
+/** The switch, as mirrors have to know it. */
+export interface MirrorPorts {
+  /** Of the ports. */
+  readonly counters: Float64Array
+  readonly machinery: StageMachinery
+  /** Copies are captured where they leave. */
+  readonly recordCopies: CopyRecorder
+  /** Null: there is no such port. */
+  egressOf(port: number): Egress | null
+  /** Its link is up, and it is not held. */
+  isUp(port: number): boolean
+  /** It is given frames in this turn. @hot */
+  touch(port: number): void
+}
+
+/** Captures of the port have these frames, which leave by it. */
+export type CopyRecorder = (
+  burst: Burst,
+  list: Int32Array,
+  first: number,
+  count: number,
+  port: number,
+) => void
+
+export class MirrorOutput implements FrameTaker {
+  readonly port: number
+  /** There are copies for it of the current burst. */
+  isWanted = false
+  readonly #ports: MirrorPorts
+  /** Of the current burst; null: there is none now that could take them. */
+  #egress: Egress | null = null
+  #given = 0
+  /** That were cut of the burst before. */
+  #segmentsBefore = 0
+  readonly #list: Int32Array = new Int32Array(BURST_SIZE_MAX)
+
+  constructor(port: number, ports: MirrorPorts) {
+    this.port = port
+    this.#ports = ports
+  }
+
+  /** Copies of a burst come. @hot */
+  begin(): void {
+    const egress = this.#ports.egressOf(this.port)
+    this.#egress = egress
+    this.#given = 0
+    this.#segmentsBefore = this.#ports.machinery.finisher.segments
+    if (egress !== null) this.#ports.touch(this.port)
+  }
+
+  /**
+   * Frames list[0 .. count) of the burst, at most `snapLength` bytes of each.
+   * @hot
+   */
+  give(burst: Burst, list: Int32Array, count: number, snapLength: number, queue: number): void {
+    if (this.#egress === null) return
+    if (!this.#ports.isUp(this.port)) {
+      this.#ports.counters[this.port * COUNTERS_STRIDE + COUNTERS.tx_drop_link_down] += count
+      return
+    }
+    this.#ports.machinery.cutter.cut(this, snapLength, burst, list, 0, count, queue)
+  }
+
+  /** Copies as the port shall have them, but for what it cannot take. @hot */
+  transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
+    const egress = this.#egress!
+    const { needs } = burst
+    const lacking = ~egress.txOffloads
+    let unmet = 0
+    let listed = 0
+    for (let at = first; at < first + count; at++) {
+      const k = list[at]
+      if (egress.isTooLong(burst, k)) continue
+      unmet |= needs[k] & lacking
+      this.#list[listed++] = k
+    }
+    if (listed < count) {
+      this.#ports.counters[this.port * COUNTERS_STRIDE + COUNTERS.tx_drop_mtu] += count - listed
+      if (listed === 0) return
+    }
+    this.#given += listed
+    this.#ports.recordCopies(burst, this.#list, 0, listed, this.port)
+    const taker = unmet === 0 ? egress.plain : egress.finishing
+    taker.transmit(burst, this.#list, 0, listed, queue)
+  }
+
+  /** Returns what the copies of the burst cost, in reckoned nanoseconds. @hot */
+  end(): number {
+    if (this.#egress === null) return 0
+    const segments = this.#ports.machinery.finisher.segments - this.#segmentsBefore
+    return this.#given * this.#egress.deliveryNs + segments * (this.#egress.deliveryNs + SEGMENT_NS)
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * Mirrors: copies of the frames that enter or leave by some ports, for another port (Open vSwitch's Mirror
+ * table, SPAN). What is selected is noted while frames are classified; copies are given out when every port
+ * has had its own frames.
+ *
+ *     classify:  arrived(frames that are switched)   left(the lists of the egress ports)
+ *     deliver:   the lists, as without mirrors       then deliver(): the copies, output by output
+ *
+ * A frame is copied once for an output, whichever mirrors select it, in its greatest length among them. Copies
+ * are no copies in memory: an output is given the frame like any port.
+ */
+import type { Burst } from '../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import { PORTS_MAX } from '../port/contract.ts'
+import { ENGINE_MIRRORS, MIRRORS_MAX } from './cells.ts'
+import type { MirrorDescription } from './messages.ts'
+import type { MirrorPorts } from './mirror-output.ts'
+import { MirrorOutput } from './mirror-output.ts'
+
+/** A `snapLength`: nothing is cut. More than any frame has. */
+const WHOLE = 0x7fff_ffff
+
+export class Mirrors {
+  /** There are some. */
+  isOn = false
+  /** By port: bits of the mirrors that select what enters by it, and what leaves by it. */
+  readonly sources: Int32Array = new Int32Array(PORTS_MAX)
+  readonly #destinations: Int32Array = new Int32Array(PORTS_MAX)
+  readonly #ports: MirrorPorts
+  /** The engine's own. */
+  readonly #counters: Float64Array
+  #outputs: MirrorOutput[] = []
+  /** By mirror: the number of its output in `#outputs`, -1: none; and the bytes that a copy has at most. */
+  readonly #outputOf: Int32Array = new Int32Array(MIRRORS_MAX)
+  readonly #snapLength: Int32Array = new Int32Array(MIRRORS_MAX)
+  /** By frame: bits of the mirrors that have selected it. */
+  readonly #selectedBy: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** By output and frame: bytes of the copy, at most; 0: there is none. */
+  readonly #lengthOf: Int32Array = new Int32Array(MIRRORS_MAX * BURST_SIZE_MAX)
+  /** Frames of a list that are copied in the same way. */
+  readonly #run: Int32Array = new Int32Array(BURST_SIZE_MAX)
+
+  constructor(ports: MirrorPorts, engineCounters: Float64Array) {
+    this.#ports = ports
+    this.#counters = engineCounters
+  }
+
+  /** These from now on, and no others. Those with a number that there was before go on counting. */
+  set(mirrors: readonly MirrorDescription[]): void {
+    this.sources.fill(0)
+    this.#destinations.fill(0)
+    this.#outputOf.fill(-1)
+    const outputs = [...new Set(mirrors.map(({ output }) => output))].filter((port) => port >= 0)
+    this.#outputs = outputs.map((port) => new MirrorOutput(port, this.#ports))
+    for (const { number, sources, destinations, output, snapLength } of mirrors) {
+      const bit = 1 << number
+      for (const port of sources) this.sources[port] |= bit
+      for (const port of destinations) this.#destinations[port] |= bit
+      this.#outputOf[number] = outputs.indexOf(output)
+      this.#snapLength[number] = snapLength === 0 ? WHOLE : snapLength
+    }
+    for (let number = 0; number < MIRRORS_MAX; number++) {
+      if (mirrors.some((mirror) => mirror.number === number)) continue
+      this.#counters.fill(0, ENGINE_MIRRORS + 2 * number, ENGINE_MIRRORS + 2 * number + 2)
+    }
+    this.isOn = mirrors.length > 0
+  }
+
+  /** The port takes nothing but copies. */
+  isOutput(port: number): boolean {
+    return this.#outputs.some((output) => output.port === port)
+  }
+
+  /** Frames first..end - 1, which came in by the port, have passed all that could drop them. @hot */
+  arrived(burst: Burst, port: number, first: number, end: number): void {
+    const mirrors = this.sources[port]
+    for (let k = first; k < end; k++) this.#select(burst, k, mirrors)
+  }
+
+  /** The burst is classified: the lists of these ports say which frames leave by them. @hot */
+  left(
+    burst: Burst,
+    ports: Int32Array,
+    portCount: number,
+    lists: Int32Array,
+    listLength: Int32Array,
+  ): void {
+    for (let at = 0; at < portCount; at++) {
+      const port = ports[at]
+      const mirrors = this.#destinations[port]
+      if (mirrors === 0) continue
+      const list = port * BURST_SIZE_MAX
+      const end = list + listLength[port]
+      for (let place = list; place < end; place++) this.#select(burst, lists[place], mirrors)
+    }
+  }
+
+  /** @hot */
+  #select(burst: Burst, k: number, mirrors: number): void {
+    let left = mirrors & ~this.#selectedBy[k]
+    this.#selectedBy[k] |= left
+    while (left !== 0) {
+      const mirror = 31 - Math.clz32(left)
+      left &= ~(1 << mirror)
+      const cell = ENGINE_MIRRORS + 2 * mirror
+      this.#counters[cell]++
+      this.#counters[cell + 1] += burst.length[k]
+      const output = this.#outputOf[mirror]
+      if (output < 0) continue
+      const copy = output * BURST_SIZE_MAX + k
+      const length = this.#snapLength[mirror]
+      if (this.#lengthOf[copy] < length) this.#lengthOf[copy] = length
+      this.#outputs[output].isWanted = true
+    }
+  }
+
+  /** Gives the outputs their copies. Returns what that cost, in reckoned nanoseconds. @hot */
+  deliver(burst: Burst, queue: number): number {
+    let cost = 0
+    for (let at = 0; at < this.#outputs.length; at++) {
+      const output = this.#outputs[at]
+      if (output.isWanted) cost += this.#give(output, at * BURST_SIZE_MAX, burst, queue)
+    }
+    this.#selectedBy.fill(0, 0, burst.count)
+    return cost
+  }
+
+  /** In the order in which they came: those that follow one another and have the same limit together. @hot */
+  #give(output: MirrorOutput, cells: number, burst: Burst, queue: number): number {
+    const { count } = burst
+    const lengthOf = this.#lengthOf
+    const run = this.#run
+    let inRun = 0
+    let snapLength = 0
+    output.isWanted = false
+    output.begin()
+    for (let k = 0; k < count; k++) {
+      const length = lengthOf[cells + k]
+      if (length === 0) continue
+      if (length !== snapLength && inRun > 0) {
+        output.give(burst, run, inRun, snapLength, queue)
+        inRun = 0
+      }
+      snapLength = length
+      run[inRun++] = k
+      lengthOf[cells + k] = 0
+    }
+    output.give(burst, run, inRun, snapLength, queue)
+    return output.end()
+  }
+}

@@ -1,0 +1,84 @@
+/** Mirrors in config files: what is right, what is refused, and what a reload does with them. */
+import { describe, expect, test } from 'vitest'
+import { planChanges } from '../../../src/config/diff.ts'
+import { parseConfig } from '../../../src/config/load.ts'
+import { fromMirror, toMirror } from '../../../src/config/mirrors.ts'
+import type { MirrorOptions } from '../../../src/switch/api.ts'
+
+const PORTS = 'ports: [{ id: a, type: tap }, { id: b, type: tap }, { id: mon, type: tap }]\n'
+
+function refusal(text: string): string {
+  try {
+    parseConfig(PORTS + text, 'x.yaml')
+  } catch (error) {
+    return (error as Error).message
+  }
+  return 'nothing'
+}
+
+describe('M1: mirrors in a file', () => {
+  test('have the names that Open vSwitch has', () => {
+    const text = `${PORTS}mirrors:
+  - { name: all, select-all: on, output-port: mon, snaplen: 64 }
+  - { name: some, select-src-port: [a], select-dst-port: [a, b], output-port: mon }
+`
+    expect(parseConfig(text, 'x.yaml').mirrors).toEqual([
+      { name: 'all', selectAll: true, outputPort: 'mon', snapLength: 64 },
+      { name: 'some', selectSrcPort: ['a'], selectDstPort: ['a', 'b'], outputPort: 'mon' },
+    ])
+    expect(parseConfig(`${PORTS}mirrors:\n`, 'x.yaml')).not.toHaveProperty('mirrors')
+  })
+
+  test.each([
+    ['{ name: m, output-port: mon }', 'it selects nothing'],
+    ['{ name: m, select-all: off, output-port: mon }', 'it selects nothing'],
+    ['{ name: m, select-src-port: [], output-port: mon }', 'it selects nothing'],
+    ['{ name: m, select-all: on, select-src-port: [a], output-port: mon }', 'selects all ports'],
+    ['{ name: m, select-src-port: [mon], output-port: mon }', 'it selects its own output "mon"'],
+    ['{ name: m, select-src-port: [x], output-port: mon }', 'there is no port "x"'],
+    ['{ name: m, select-all: on, output-port: nom }', 'there is no port "nom"'],
+    ['{ name: 1m, select-all: on, output-port: mon }', '"1m" is not an id'],
+    ['{ name: m, select-all: on, output-port: mon, snaplen: 13 }', 'must be 14 to 65535'],
+    ['{ name: m, select-all: on, output-port: mon, filter: udp }', 'unknown key'],
+    ['{ name: m, select-all: on }', "must have required property 'output-port'"],
+  ])('%s: %s', (mirror, why) => {
+    expect(refusal(`mirrors: [${mirror}]`)).toContain(why)
+    expect(refusal(`mirrors: [${mirror}]`)).toMatch(/^x\.yaml:2:\d+: mirrors\[0\]/)
+  })
+
+  test('have names of their own, and no output that is on a link', () => {
+    const one = '{ name: m, select-src-port: [a], output-port: mon }'
+    expect(refusal(`mirrors: [${one}, ${one}]`)).toContain('"m" is already the name of a mirror')
+    expect(refusal(`mirrors: [${one}]\nlinks: [[b, mon]]`)).toContain('port "mon" is on a link')
+    expect(refusal(`mirrors: [${one}]\nlinks: [[a, b]]`)).toBe('nothing')
+  })
+})
+
+test('a mirror is told as it was given', () => {
+  const raw = { name: 'm', 'select-src-port': ['a'], 'output-port': 'mon', snaplen: 99 }
+  const info = { options: toMirror(raw), missing: [], frames: 1, bytes: 2 }
+  expect(fromMirror(info)).toEqual({ ...raw, missing: [], frames: 1, bytes: 2 })
+})
+
+test('a reload ends mirrors before anything else and begins new ones last; same ones stay', () => {
+  const mirror = (name: string, snapLength?: number): MirrorOptions => ({
+    name,
+    selectAll: true,
+    outputPort: 'mon',
+    ...(snapLength === undefined ? {} : { snapLength }),
+  })
+  const running = {
+    ports: [],
+    links: [],
+    mirrors: [mirror('same'), mirror('other'), mirror('old')],
+  }
+  const mirrors = [mirror('same'), mirror('other', 64), mirror('new')]
+  const desired = { ports: [], links: [['a', 'b'] as const], mirrors }
+  expect(planChanges(running, desired)).toEqual([
+    { action: 'unmirror', mirror: mirror('other') },
+    { action: 'unmirror', mirror: mirror('old') },
+    { action: 'link', a: 'a', b: 'b' },
+    { action: 'mirror', mirror: mirror('other', 64) },
+    { action: 'mirror', mirror: mirror('new') },
+  ])
+})
