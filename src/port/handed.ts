@@ -72,6 +72,13 @@ export class HandedReader {
     })
   }
 
+  numbers(key: string): number[] {
+    return this.list(key).map((value) => {
+      if (!Number.isSafeInteger(value)) throw this.#wrong(key, 'list of whole numbers')
+      return value as number
+    })
+  }
+
   list(key: string): readonly JsonValue[] {
     return this.#typed(key, Array.isArray, 'list') as readonly JsonValue[]
   }

@@ -8,7 +8,7 @@ import { shim } from '../native/shim.ts'
 import { JsonStream } from './json-stream.ts'
 import { CONNECTION_FDS_MAX } from './limits.ts'
 import { MessageStream } from './message-stream.ts'
-import type { Framing, SocketItem } from './socket-messages.ts'
+import type { ConnectionState, Framing, SocketItem } from './socket-messages.ts'
 
 /** Bytes that wait for a peer which does not read; more ends the connection. */
 const OUTPUT_MAX = 4 * 1024 * 1024
@@ -25,6 +25,7 @@ const LOST = `descriptors were lost: more than ${CONNECTION_FDS_MAX} came, or th
 
 interface Stream {
   readonly wanted?: number
+  readonly pending?: Uint8Array
   push(bytes: Uint8Array): SocketItem[]
 }
 
@@ -61,15 +62,30 @@ export class Connection {
   #unansweredFds = 0
   /** What epoll watches it for, 0: it is not in epoll. A peer that hung up is told of in any case. */
   #watched = 0
+  /** Nothing is read; what is sent is written at once, or waits. */
+  #isSuspended = false
 
-  constructor(number: number, listener: number, fd: number, framing: Framing, epoll: number) {
+  /** `state`: how far it has come already. */
+  constructor(
+    number: number,
+    listener: number,
+    fd: number,
+    framing: Framing,
+    epoll: number,
+    state?: ConnectionState,
+  ) {
     this.number = number
     this.listener = listener
     this.fd = fd
     this.lastMs = performance.now()
     this.#epoll = epoll
     this.#framing = framing
-    this.#stream = framing === 'json' ? new JsonStream() : new MessageStream()
+    this.#stream = framing === 'json' ? new JsonStream() : new MessageStream(state?.bytes)
+    if (state !== undefined) {
+      this.#fds.push(...state.fds)
+      if (state.output.length > 0) this.#output.push(state.output)
+      this.#outputLength = state.output.length
+    }
     this.uid = shim.peerCredentials(fd, received) === 0 ? received[1] : -1
   }
 
@@ -101,7 +117,8 @@ export class Connection {
   watch(): boolean {
     const hasOutput = this.#output.length > 0
     if (!hasOutput && (this.isHangingUp || (this.#isEnded && !this.isBusy))) return false
-    const events = (this.#mayRead ? POLLIN : 0) | (hasOutput ? POLLOUT : 0)
+    const wanted = (this.#mayRead ? POLLIN : 0) | (hasOutput ? POLLOUT : 0)
+    const events = this.#isSuspended ? 0 : wanted
     const before = this.#watched
     if (events === before) return true
     this.#watched = events
@@ -200,6 +217,18 @@ export class Connection {
     if (!this.isHangingUp) this.endMs = endMs
     this.#closeFds()
     return this.write()
+  }
+
+  /** Neither read nor watched, until this is taken back. False: the connection is to be dropped. */
+  suspend(isSuspended: boolean): boolean {
+    this.#isSuspended = isSuspended
+    return this.watch()
+  }
+
+  /** How far it has come, of one that is suspended and whose messages have been dealt with. */
+  get state(): ConnectionState {
+    const output = new Uint8Array(Buffer.concat(this.#output))
+    return { bytes: this.#stream.pending ?? new Uint8Array(0), fds: [...this.#fds], output }
   }
 
   #closeFds(): void {

@@ -7,6 +7,13 @@ import type { ListenErrors } from './listen.ts'
 import { listenOn, makeDirectoryOf } from './listen.ts'
 import { removeDirectories, SocketFile } from './socket-file.ts'
 
+/** Of another process. */
+export interface CameSocket {
+  readonly fd: number
+  /** The outermost directory that was made for it. */
+  readonly made: string | undefined
+}
+
 export class ListeningSocket {
   readonly fd: number
   readonly file: SocketFile
@@ -14,21 +21,37 @@ export class ListeningSocket {
 
   /**
    * For `owner`, as people say. Its directory is made if it is missing, and goes with the file. Throws
-   * what `errors` has, and what lstat(2) says.
+   * what `errors` has, and what lstat(2) says. `came`: another process has opened it so, and made that
+   * directory; the descriptor is the socket's with success.
    */
-  constructor(path: string, backlog: number, owner: string, errors: ListenErrors) {
-    const made = makeDirectoryOf(path, errors)
+  constructor(
+    path: string,
+    backlog: number,
+    owner: string,
+    errors: ListenErrors,
+    came?: CameSocket,
+  ) {
+    const made = came === undefined ? makeDirectoryOf(path, errors) : came.made
     let fd = -1
     try {
-      fd = listenOn(path, backlog, errors)
+      fd = came?.fd ?? listenOn(path, backlog, errors)
       this.file = new SocketFile(path, owner, made)
     } catch (error) {
-      if (fd >= 0) shim.close(fd)
-      removeDirectories(dirname(path), made)
+      if (came === undefined) {
+        if (fd >= 0) shim.close(fd)
+        removeDirectories(dirname(path), made)
+      }
       throw error
     }
     this.fd = fd
     this.#claim = claimFd(this.fd, `clients come by it to ${path}`)
+  }
+
+  /** Another process has it, with its file. */
+  letGo(): void {
+    shim.close(this.fd)
+    this.#claim.end()
+    this.file.letGo()
   }
 
   /** Removes the file, if it is still ours. Nobody touches the socket any more. */

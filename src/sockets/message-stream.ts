@@ -25,6 +25,16 @@ export class MessageStream {
   #length = 0
   #isBroken = false
 
+  /** `begun`: of a message in the making, as `pending` had it. */
+  constructor(begun: Uint8Array = new Uint8Array(0)) {
+    if (begun.length > 0) this.push(begun)
+  }
+
+  /** Of the message in the making, so far. */
+  get pending(): Uint8Array {
+    return this.#bytes.slice(0, this.#length)
+  }
+
   /** Bytes that may be read next: to the end of the header, then to the end of the payload. */
   get wanted(): number {
     if (this.#length < VHOST_USER_HEADER_LENGTH) return VHOST_USER_HEADER_LENGTH - this.#length

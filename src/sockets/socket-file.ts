@@ -41,6 +41,17 @@ export class SocketFile {
     return this.#path
   }
 
+  /** The outermost directory that goes with it. */
+  get made(): string | undefined {
+    return this.#made
+  }
+
+  /** It is another process's. */
+  letGo(): void {
+    this.#forget()
+    files.delete(this)
+  }
+
   /** Throws what rename(2) refuses. */
   moveTo(path: string): void {
     renameSync(this.#path, path)

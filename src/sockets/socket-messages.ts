@@ -15,6 +15,20 @@ export interface SocketWorkerData {
   readonly stop: Int32Array
 }
 
+/** What a connection of `vhost-user` framing has beside its socket. */
+export interface ConnectionState {
+  /** Of a message in the making, and the descriptors that have come for it. */
+  readonly bytes: Uint8Array
+  readonly fds: readonly number[]
+  /** What the peer has not taken yet. */
+  readonly output: Uint8Array
+}
+
+export interface SuspendedConnection extends ConnectionState {
+  readonly connection: number
+  readonly fd: number
+}
+
 /** From the main thread. Numbers of listeners and of adopted connections are its own. */
 export type SocketRequest =
   /**
@@ -35,7 +49,17 @@ export type SocketRequest =
       readonly listener: number
       readonly fd: number
       readonly framing: Framing
+      /** How far it has come elsewhere. */
+      readonly state?: ConnectionState
+      /** Told with `open`. */
+      readonly token?: number
     }
+  /** Nobody is accepted, nothing is read or noticed, until `resume`; answered by `suspended`. */
+  | { readonly type: 'suspend' | 'resume'; readonly listener: number }
+  /** Of a suspended listener, whose messages have been dealt with: answered by `described`. */
+  | { readonly type: 'describe'; readonly listener: number }
+  /** As `ignore`, but nothing is written any more: another process has the connections. */
+  | { readonly type: 'let-go'; readonly listener: number }
   | { readonly type: 'send'; readonly connection: number; readonly data: Uint8Array }
   /** Is answered by `drained` when the peer has taken everything, unless the connection ends. */
   | { readonly type: 'tell-drained'; readonly connection: number }
@@ -51,7 +75,18 @@ export type SocketRequest =
 
 /** To the main thread. `fds` belong to the receiver. */
 export type SocketEvent =
-  | { readonly type: 'open'; readonly listener: number; readonly connection: number }
+  | {
+      readonly type: 'open'
+      readonly listener: number
+      readonly connection: number
+      readonly token: number | undefined
+    }
+  | { readonly type: 'suspended'; readonly listener: number }
+  | {
+      readonly type: 'described'
+      readonly listener: number
+      readonly connections: readonly SuspendedConnection[]
+    }
   | {
       readonly type: 'item'
       readonly connection: number

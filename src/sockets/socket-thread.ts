@@ -11,16 +11,19 @@ import { WORKER_SLEEP_MAX_MS } from '../native/worker-exit.ts'
 import type { WorkerFailure } from '../native/worker-thread.ts'
 import { WorkerThread } from '../native/worker-thread.ts'
 import type {
+  ConnectionState,
   Framing,
   SocketEvent,
   SocketItem,
   SocketRequest,
   SocketWorkerData,
+  SuspendedConnection,
 } from './socket-messages.ts'
 
 /** What a listener's owner is told. */
 export interface SocketHandlers {
-  opened(connection: number): void
+  /** `token`: see SocketThread.adopt. */
+  opened(connection: number, token?: number): void
   /** `fds` belong to the receiver. Each item is answered for by `answered`, else no more come. */
   received(connection: number, item: SocketItem, fds: number[]): void
   /**
@@ -42,6 +45,8 @@ export class SocketThread {
   readonly #handlers = new Map<number, SocketHandlers>()
   readonly #listenerOf = new Map<number, number>()
   readonly #ignored = new Map<number, () => void>()
+  readonly #suspended = new Map<number, () => void>()
+  readonly #described = new Map<number, (all: readonly SuspendedConnection[]) => void>()
   readonly #stop: Int32Array = new Int32Array(new SharedArrayBuffer(4))
   readonly #watches = new Map<number, () => void>()
   readonly #drained = new Map<number, () => void>()
@@ -108,20 +113,59 @@ export class SocketThread {
     return listener
   }
 
-  /** A connected socket joins the group; it belongs to the I/O thread from now on. */
-  adopt(listener: number, fd: number, framing: Framing): void {
+  /**
+   * A connected socket joins the group; it belongs to the I/O thread from now on. One that came from elsewhere
+   * has a `state`, and `opened` is told its `token`.
+   */
+  adopt(
+    listener: number,
+    fd: number,
+    framing: Framing,
+    came?: { readonly state: ConnectionState; readonly token: number },
+  ): void {
     if (this.#hasEnded) shim.close(fd)
-    else this.#request({ type: 'adopt', listener, fd, framing })
+    else this.#request({ type: 'adopt', listener, fd, framing, ...came })
   }
 
   /** Ends the listener's connections; when it resolves, nothing touches its socket any more. */
-  async ignore(listener: number): Promise<void> {
+  ignore(listener: number): Promise<void> {
+    return this.#leave(listener, 'ignore')
+  }
+
+  /** The same of connections that another process has: nothing more is written to them. */
+  letGo(listener: number): Promise<void> {
+    return this.#leave(listener, 'let-go')
+  }
+
+  async #leave(listener: number, type: 'ignore' | 'let-go'): Promise<void> {
     if (!this.#hasEnded) {
       const done = new Promise<void>((resolve) => this.#ignored.set(listener, resolve))
-      this.#request({ type: 'ignore', listener })
+      this.#request({ type, listener })
       await done
     }
     this.#handlers.delete(listener)
+  }
+
+  /** Nobody is accepted and nothing is read until `resume`. What was read before has been told of. */
+  async suspend(listener: number): Promise<void> {
+    if (this.#hasEnded) return
+    const done = new Promise<void>((resolve) => this.#suspended.set(listener, resolve))
+    this.#request({ type: 'suspend', listener })
+    await done
+  }
+
+  resume(listener: number): void {
+    this.#request({ type: 'resume', listener })
+  }
+
+  /** How far the connections of a suspended listener have come, whose messages have been dealt with. */
+  async describe(listener: number): Promise<readonly SuspendedConnection[]> {
+    if (this.#hasEnded) return []
+    const described = new Promise<readonly SuspendedConnection[]>((resolve) =>
+      this.#described.set(listener, resolve),
+    )
+    this.#request({ type: 'describe', listener })
+    return described
   }
 
   /** Calls `readable` once, when there is something to read. Returns its number, for `unwatch`. */
@@ -185,6 +229,10 @@ export class SocketThread {
     }
     for (const resolve of this.#ignored.values()) resolve()
     this.#ignored.clear()
+    for (const resolve of this.#suspended.values()) resolve()
+    this.#suspended.clear()
+    for (const resolve of this.#described.values()) resolve([])
+    this.#described.clear()
     const watches = [...this.#watches.values()]
     this.#watches.clear()
     for (const told of watches) told()
@@ -198,7 +246,7 @@ export class SocketThread {
     switch (event.type) {
       case 'open':
         this.#listenerOf.set(event.connection, event.listener)
-        this.#handlers.get(event.listener)?.opened(event.connection)
+        this.#handlers.get(event.listener)?.opened(event.connection, event.token)
         return
       case 'item': {
         const handlers = this.#handlersOf(event.connection)
@@ -221,6 +269,14 @@ export class SocketThread {
         told?.()
         return
       }
+      case 'suspended':
+        this.#suspended.get(event.listener)?.()
+        this.#suspended.delete(event.listener)
+        return
+      case 'described':
+        this.#described.get(event.listener)?.(event.connections)
+        this.#described.delete(event.listener)
+        return
       case 'ignored':
         this.#ignored.get(event.listener)?.()
         this.#ignored.delete(event.listener)

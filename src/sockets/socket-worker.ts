@@ -17,7 +17,13 @@ import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EPOLL_ROW_INTS, shim } from '../native/shim.ts'
 import { Connection } from './connection.ts'
 import { CONTROL_CONNECTIONS_MAX, CONTROL_CONNECTIONS_PER_USER_MAX } from './limits.ts'
-import type { Framing, SocketEvent, SocketRequest, SocketWorkerData } from './socket-messages.ts'
+import type {
+  ConnectionState,
+  Framing,
+  SocketEvent,
+  SocketRequest,
+  SocketWorkerData,
+} from './socket-messages.ts'
 
 /**
  * Peers accepted before others are looked at: those that come and go in quick succession would else
@@ -42,6 +48,7 @@ interface Listener {
   /** Connections that the main thread still has something of. */
   held: number
   isWatched: boolean
+  isSuspended: boolean
   /** It is looked at again from this time on; Infinity: nothing is in its way. */
   resumeMs: number
 }
@@ -78,7 +85,7 @@ function isFull(listener: Listener): boolean {
 
 /** Watches the listener while a peer of it could be accepted. */
 function watchListener(listener: Listener): void {
-  const isWatched = !isFull(listener) && !paused.has(listener)
+  const isWatched = !isFull(listener) && !paused.has(listener) && !listener.isSuspended
   if (isWatched === listener.isWatched) return
   const { fd, number } = listener
   if (!isWatched) shim.epollCtl(epoll, EPOLL_CTL_DEL, fd, 0, 0)
@@ -149,12 +156,18 @@ function byUse(a: Connection, b: Connection): number {
 
 // --- connections ----------------------------------------------------------------------------------
 
-function connect(listener: number, fd: number, framing: Framing): void {
-  const connection = new Connection(nextConnection++, listener, fd, framing, epoll)
+function connect(
+  listener: number,
+  fd: number,
+  framing: Framing,
+  state?: ConnectionState,
+  token?: number,
+): void {
+  const connection = new Connection(nextConnection++, listener, fd, framing, epoll, state)
   connections.set(connection.number, connection)
   const owner = listeners.get(listener)
   if (owner !== undefined) owner.held++
-  post({ type: 'open', listener, connection: connection.number })
+  post({ type: 'open', listener, connection: connection.number, token })
   if (framing === 'json') makeRoom(connection)
   goOn(connection, connection.watch())
 }
@@ -192,17 +205,43 @@ function serveEvents(connection: Connection, events: number): void {
 
 // --- what the main thread asks ----------------------------------------------------------------------
 
-/** Whatever `listener` has is ended; what is still to be said is said, as far as the peers take it. */
-function ignore(number: number): void {
+function connectionsOf(listener: number): Connection[] {
+  return [...connections.values()].filter((connection) => connection.listener === listener)
+}
+
+function suspend(number: number, isSuspended: boolean): void {
+  const listener = listeners.get(number)
+  if (listener !== undefined) {
+    listener.isSuspended = isSuspended
+    watchListener(listener)
+  }
+  for (const connection of connectionsOf(number)) {
+    goOn(connection, connection.suspend(isSuspended))
+  }
+}
+
+function describe(listener: number): void {
+  const described = connectionsOf(listener).map((connection) => ({
+    connection: connection.number,
+    fd: connection.fd,
+    ...connection.state,
+  }))
+  post({ type: 'described', listener, connections: described })
+}
+
+/**
+ * Whatever `listener` has is ended; what is still to be said is said, as far as the peers take it, unless
+ * they are another process's now.
+ */
+function ignore(number: number, isAnothers: boolean): void {
   const listener = listeners.get(number)
   if (listener !== undefined) {
     if (listener.isWatched) shim.epollCtl(epoll, EPOLL_CTL_DEL, listener.fd, 0, 0)
     paused.delete(listener)
     listeners.delete(number)
   }
-  for (const connection of connections.values()) {
-    if (connection.listener !== number) continue
-    connection.hangUp(0)
+  for (const connection of connectionsOf(number)) {
+    if (!isAnothers) connection.hangUp(0)
     cut(connection)
   }
   post({ type: 'ignored', listener: number })
@@ -218,15 +257,23 @@ function serve(request: SocketRequest): void {
   switch (request.type) {
     case 'listen': {
       const { listener: number, fd, framing, connectionsMax } = request
-      const state = { held: 0, isWatched: false, resumeMs: Infinity }
+      const state = { held: 0, isWatched: false, isSuspended: false, resumeMs: Infinity }
       const listener = { number, fd, framing, connectionsMax, ...state }
       listeners.set(number, listener)
       return watchListener(listener)
     }
     case 'adopt':
-      return connect(request.listener, request.fd, request.framing)
+      return connect(request.listener, request.fd, request.framing, request.state, request.token)
+    case 'suspend':
+      suspend(request.listener, true)
+      return post({ type: 'suspended', listener: request.listener })
+    case 'resume':
+      return suspend(request.listener, false)
+    case 'describe':
+      return describe(request.listener)
     case 'ignore':
-      return ignore(request.listener)
+    case 'let-go':
+      return ignore(request.listener, request.type === 'let-go')
     case 'released': {
       const listener = listeners.get(request.listener)
       if (listener === undefined) return

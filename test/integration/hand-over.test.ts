@@ -16,8 +16,8 @@ import type {
   Switch,
 } from '../../src/index.ts'
 import { shim } from '../../src/native/shim.ts'
-import { moveSwitch, passOn, received } from '../support/hand-over.ts'
-import { frameHex, frameNumber, IO, Lab } from '../support/lab.ts'
+import { exchange, moveSwitch, numbers, passOn, received } from '../support/hand-over.ts'
+import { IO, Lab } from '../support/lab.ts'
 import { sh, until } from '../support/processes.ts'
 import { makeTap } from '../support/tun.ts'
 
@@ -48,29 +48,6 @@ async function star(lab: Lab, count: number, more: object = {}): Promise<[Switch
     lab.address(name, `10.0.0.${k + 1}`)
   }
   return [sw, netns]
-}
-
-const numbers = (first: number, count: number): number[] =>
-  Array.from({ length: count }, (_, k) => first + k)
-
-/** Numbered frames both ways between two namespaces; resolves with the numbers that arrived, in their order. */
-async function exchange(
-  lab: Lab,
-  netns: readonly string[],
-  count: number,
-  meanwhile: () => Promise<void>,
-): Promise<number[][]> {
-  const macs = netns.map((name) => lab.mac(name))
-  const receivers = await Promise.all(netns.map((name) => lab.receive(name, count, 8000)))
-  const sending = netns.map((name, k) =>
-    lab.send(
-      name,
-      numbers(0, count).map((n) => frameHex(macs[1 - k], macs[k], n)),
-    ),
-  )
-  await meanwhile()
-  await Promise.all(sending)
-  return Promise.all(receivers.map(async (r) => (await r.frames()).map((f) => frameNumber(f))))
 }
 
 test('H4, H5, H11, H16: taken back and handed over again and again, frames of two directions are there once and in order', async () => {

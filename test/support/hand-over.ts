@@ -1,6 +1,8 @@
 /** One switch takes over from another, as two processes do it: what is said as JSON, descriptors by SCM_RIGHTS. */
 import type { HandedSwitch, Switch } from '../../src/index.ts'
 import { shim } from '../../src/native/shim.ts'
+import type { Lab } from './lab.ts'
+import { frameHex, frameNumber } from './lab.ts'
 
 const SOCK_SEQPACKET = 5
 
@@ -39,4 +41,27 @@ export async function moveSwitch(
   await from.handedOver()
   await from.close()
   return pauseMs
+}
+
+export const numbers = (first: number, count: number): number[] =>
+  Array.from({ length: count }, (_, k) => first + k)
+
+/** Numbered frames both ways between two namespaces; resolves with the numbers that arrived, in their order. */
+export async function exchange(
+  lab: Lab,
+  netns: readonly string[],
+  count: number,
+  meanwhile: () => Promise<void>,
+): Promise<number[][]> {
+  const macs = netns.map((name) => lab.mac(name))
+  const receivers = await Promise.all(netns.map((name) => lab.receive(name, count, 8000)))
+  const sending = netns.map((name, k) =>
+    lab.send(
+      name,
+      numbers(0, count).map((n) => frameHex(macs[1 - k], macs[k], n)),
+    ),
+  )
+  await meanwhile()
+  await Promise.all(sending)
+  return Promise.all(receivers.map(async (r) => (await r.frames()).map((f) => frameNumber(f))))
 }

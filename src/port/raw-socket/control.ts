@@ -4,7 +4,7 @@ import { shim } from '../../native/shim.ts'
 import type { LinkInfo } from '../interface/link.ts'
 import type { PortOptions, RawSocketOptions } from '../options.ts'
 import type { OpenRawSocket } from './open.ts'
-import { LostControlPort } from './lost.ts'
+import { LostControlPort, takeOverLost } from './lost.ts'
 import { openRawSocket } from './open.ts'
 import { OFFLOADS_PLAIN } from '../../wire/vnet-hdr.ts'
 import type { PortCall, PortDescription } from '../messages.ts'
@@ -12,8 +12,11 @@ import type {
   InterfaceVerdict,
   ControlPort,
   ControlPortContext,
+  EngineAccess,
   PortFacts,
 } from '../control-port.ts'
+import type { HandedState } from '../handed.ts'
+import { handOverRawSocket, takeOverRawSocket } from './hand-over.ts'
 
 const USO: number = TUN_F_USO4 | TUN_F_USO6
 
@@ -52,6 +55,14 @@ export class RawSocketControlPort implements ControlPort {
     return new RawSocketControlPort(openRawSocket(options, { ...context, shim }), options)
   }
 
+  /** Goes on with one of another process: with its sockets, or without an interface. */
+  static takeOver(options: RawSocketOptions, handed: HandedState): ControlPort {
+    return (
+      takeOverLost(options, handed) ??
+      new RawSocketControlPort(takeOverRawSocket(shim, options, handed), options)
+    )
+  }
+
   get description(): PortDescription {
     const { queues, geometry, vnetHdrLength } = this.#socket
     return { kind: 'raw-socket', queues, geometry, vnetHdrLength, mtu: this.#mtu }
@@ -86,6 +97,19 @@ export class RawSocketControlPort implements ControlPort {
 
   placeholder(options: PortOptions, reason?: string): ControlPort {
     return new LostControlPort(options as RawSocketOptions, this, reason)
+  }
+
+  async handOver(engine: EngineAccess): Promise<HandedState> {
+    const next = (await engine.call({ do: 'leave' })) as number[]
+    return handOverRawSocket(shim, this.#socket, next)
+  }
+
+  async keep(engine: EngineAccess): Promise<void> {
+    await engine.call({ do: 'keep' })
+  }
+
+  handedOver(): Promise<void> {
+    return this.close()
   }
 
   close(): Promise<void> {

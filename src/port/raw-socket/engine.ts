@@ -43,6 +43,8 @@ export class RawSocketEnginePort implements PolledPort {
   readonly #fds: Int32Array
   readonly #writer: FrameWriter
   readonly #guess: OffloadGuess
+  /** Another process has it, or is about to. */
+  #isLeft = false
   readonly #statistics: Uint8Array = new Uint8Array(STATISTICS_LENGTH)
   readonly #statisticWords: Uint32Array = new Uint32Array(this.#statistics.buffer)
 
@@ -112,8 +114,14 @@ export class RawSocketEnginePort implements PolledPort {
     // The tier flushes by itself.
   }
 
-  call(call: PortCall): void {
+  call(call: PortCall): unknown {
     if (call.do === 'interface-mtu') this.#guess.mtu = call.mtu
+    else if (call.do === 'keep') this.#isLeft = false
+    else if (call.do === 'leave') {
+      this.countDrops(true)
+      this.#isLeft = true
+    }
+    return this.#rings.map(({ next }) => next)
   }
 
   writeFailed(length: number, errno: number): boolean {
@@ -122,6 +130,8 @@ export class RawSocketEnginePort implements PolledPort {
 
   /** Takes in what the kernel has dropped; `mustAsk`: also where nothing says that it has. */
   countDrops(mustAsk: boolean): void {
+    // The kernel tells of each but once, and it is whoever has the socket now who is to count it.
+    if (this.#isLeft) return
     for (const ring of this.#rings) {
       if (!mustAsk && !ring.isLosing) continue
       ring.isLosing = false

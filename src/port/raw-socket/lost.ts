@@ -10,7 +10,12 @@ import { getLink } from '../interface/link.ts'
 import { openNetns } from '../interface/netns.ts'
 import type { PortOptions, RawSocketOptions } from '../options.ts'
 import type { PortDescription } from '../messages.ts'
+import type { HandedState } from '../handed.ts'
+import { HandedReader } from '../handed.ts'
 import type { InterfaceVerdict, ControlPort, PortFacts } from '../control-port.ts'
+
+/** Of the state of a port without sockets. */
+const LOST_VERSION = 101
 
 export class LostControlPort implements ControlPort {
   readonly acceptsPostponedPeer = true
@@ -25,10 +30,15 @@ export class LostControlPort implements ControlPort {
   /** It goes on when there is an interface of its name. */
   readonly isHoping: boolean
   #options: RawSocketOptions
+  readonly #reason: string | undefined
   readonly #facts: PortFacts
 
   /** `reason` is why there is none. */
-  constructor(options: RawSocketOptions, open: ControlPort, reason?: string) {
+  constructor(
+    options: RawSocketOptions,
+    open: Pick<ControlPort, 'facts' | 'queues' | 'txOffloads'>,
+    reason?: string,
+  ) {
     this.#options = options
     this.#facts = open.facts()
     this.queues = open.queues
@@ -39,6 +49,7 @@ export class LostControlPort implements ControlPort {
       ifname === undefined
         ? 'give the port another socket'
         : `the port goes on when there is an interface ${ifname}`
+    this.#reason = reason
     const gone = `${strerror(ENODEV)}: the interface ${this.#facts.ifname} was deleted or moved away`
     this.failure = `${reason ?? gone} (${hope})`
   }
@@ -87,7 +98,34 @@ export class LostControlPort implements ControlPort {
     return link === null ? 'gone' : 'anew'
   }
 
+  handOver(): Promise<HandedState> {
+    const { queues, txOffloads } = this
+    const state = { facts: { ...this.#facts }, queues, txOffloads, reason: this.#reason ?? null }
+    return Promise.resolve({ version: LOST_VERSION, state, fds: [] })
+  }
+
+  handedOver(): Promise<void> {
+    return Promise.resolve()
+  }
+
   close(): Promise<void> {
     return Promise.resolve()
   }
+}
+
+/** The same where another process had such a one; undefined: that one had its sockets. */
+export function takeOverLost(
+  options: RawSocketOptions,
+  handed: HandedState,
+): LostControlPort | undefined {
+  if (handed.version !== LOST_VERSION) return undefined
+  const state = HandedReader.of(options, handed, LOST_VERSION)
+  const told = state.object('facts')
+  const facts = {
+    ...(told.has('ifname') ? { ifname: told.string('ifname') } : {}),
+    ...(told.has('netns') ? { netns: told.string('netns') } : {}),
+  }
+  const [queues, txOffloads] = [state.number('queues'), state.number('txOffloads')]
+  const reason = state.has('reason') ? state.string('reason') : undefined
+  return new LostControlPort(options, { facts: () => facts, queues, txOffloads }, reason)
 }

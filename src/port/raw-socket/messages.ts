@@ -10,11 +10,12 @@ export interface RawSocketQueue {
   readonly first: number
 }
 
-/** The mtu of the interface has changed. */
-export interface RawSocketCall {
-  readonly do: 'interface-mtu'
-  readonly mtu: number
-}
+export type RawSocketCall =
+  /** The mtu of the interface has changed. */
+  | { readonly do: 'interface-mtu'; readonly mtu: number }
+  /** Another process is to have it; answered with the slots that are read next, by queue. */
+  | { readonly do: 'leave' }
+  | { readonly do: 'keep' }
 
 export interface RawSocketDescription {
   readonly kind: 'raw-socket'

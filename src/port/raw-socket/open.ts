@@ -75,10 +75,17 @@ export interface OpenRawSocketContext {
 }
 
 /** What is opened for one queue pair. */
-interface OpenQueue {
+export interface OpenQueue {
   readonly fd: number
   readonly ring: Window
   first: number
+}
+
+/** How the sockets came to be the port's. */
+interface Ownership {
+  /** They stay their giver's, should the port not be used. */
+  readonly isGiven: boolean
+  readonly isPromisc: boolean
 }
 
 /** An interface's packet sockets: owns them, and their rings, until close(). */
@@ -110,11 +117,12 @@ export class OpenRawSocket {
     queues: readonly OpenQueue[],
     geometry: RingGeometry,
     vnetHdr: VnetHdr,
+    own: Ownership = { isGiven: fd !== undefined, isPromisc: promisc },
   ) {
     this.#shim = shim
     this.id = id
-    this.#isGiven = fd !== undefined
-    this.#isPromisc = promisc
+    this.#isGiven = own.isGiven
+    this.#isPromisc = own.isPromisc
     this.#netns = netns
     this.#netnsFd = place.netnsFd
     this.isKnown = place.isKnown
@@ -126,6 +134,15 @@ export class OpenRawSocket {
     this.hasUso = vnetHdr.hasUso
     this.#claims = queues.map((queue) => claimFd(queue.fd, `port "${id}"`))
     if (this.isKnown) noteHeld(shim, this)
+  }
+
+  get isPromisc(): boolean {
+    return this.#isPromisc
+  }
+
+  /** -1: the interface is in our namespace. */
+  get netnsFd(): number {
+    return this.#netnsFd
   }
 
   /** For the engine, which views the windows. */
@@ -195,7 +212,7 @@ export class OpenRawSocket {
     }
   }
 
-  /** After the engine let go. */
+  /** After the engine let go. A socket that another process has as well stays what it is. */
   close(): void {
     noteReleased(this.#shim, this)
     for (const { fd, ring } of this.#queues) {

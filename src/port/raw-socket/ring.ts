@@ -83,6 +83,11 @@ export class PacketRing implements FrameMemory {
     this.#reader = new FrameReader(this, 0)
   }
 
+  /** The slot that is read next; all before it are the kernel's between turns. */
+  get next(): number {
+    return this.#at
+  }
+
   /** There is a frame. @hot */
   hasFrame(): boolean {
     return (Atomics.load(this.words, this.#offsets[this.#at] >> 2) & TP_STATUS_USER) !== 0

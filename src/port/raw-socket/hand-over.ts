@@ -1,0 +1,150 @@
+/**
+ * A raw socket port that another process goes on with: the same sockets, and the same rings, mapped once
+ * more, read from the slot on that is next. Nothing is set on a socket, which is bound and joined already.
+ *
+ *     fds: the sockets, in the order of the queues; then the network namespace, if it is not the process's
+ */
+import { ETH_P_ALL, SO_TYPE, SOCK_RAW, SOL_SOCKET, TP_STATUS_USER } from '../../abi/if-packet.ts'
+import { strerror } from '../../abi/strerror.ts'
+import { Window } from '../../mem/window.ts'
+import type { Shim } from '../../native/shim.ts'
+import type { HandedState, JsonValue } from '../handed.ts'
+import { HandedReader, handOverError } from '../handed.ts'
+import type { LinkInfo } from '../interface/link.ts'
+import type { RawSocketOptions } from '../options.ts'
+import type { RingGeometry } from './geometry.ts'
+import { ringLength, slotOffsets } from './geometry.ts'
+import type { OpenQueue } from './open.ts'
+import { OpenRawSocket } from './open.ts'
+
+const VERSION = 1
+
+/** `next`: by queue, the slot that is read next. */
+export function handOverRawSocket(
+  shim: Pick<Shim, 'packetName'>,
+  socket: OpenRawSocket,
+  next: readonly number[],
+): HandedState {
+  const { queues, geometry, vnetHdrLength, hasUso, isKnown, isPromisc, link, netnsFd } = socket
+  const bound = new Int32Array(3)
+  shim.packetName(queues[0].fd, bound)
+  const state = {
+    ifindex: bound[1],
+    next: [...next],
+    geometry: { ...geometry },
+    vnetHdrLength,
+    hasUso,
+    isKnown,
+    isPromisc,
+    link: { ...link },
+    hasNetns: netnsFd >= 0,
+  } satisfies JsonValue
+  const fds = queues.map(({ fd }) => fd)
+  return { version: VERSION, state, fds: netnsFd >= 0 ? [...fds, netnsFd] : fds }
+}
+
+/** The descriptors are the port's with success, and the caller's when this throws. */
+export function takeOverRawSocket(
+  shim: Shim,
+  options: RawSocketOptions,
+  handed: HandedState,
+): OpenRawSocket {
+  const state = HandedReader.of(options, handed, VERSION)
+  const hasNetns = state.boolean('hasNetns')
+  const next = state.numbers('next')
+  const sockets = hasNetns ? handed.fds.slice(0, -1) : handed.fds
+  if (sockets.length === 0 || sockets.length !== next.length) {
+    const text = `${sockets.length} descriptors of sockets for ${next.length} queues`
+    throw handOverError(options.id, text)
+  }
+  const geometry = geometryOf(state.object('geometry'))
+  const queues: OpenQueue[] = []
+  try {
+    for (const [queue, fd] of sockets.entries()) {
+      const where = `descriptor ${fd} of queue ${queue}`
+      checkSocket(shim, fd, state.number('ifindex'), options.id, where)
+      const ring = mapRing(fd, geometry, options.id, where)
+      queues.push({ fd, ring, first: next[queue] })
+      if (!isNext(ring, geometry, next[queue])) {
+        throw handOverError(options.id, `slot ${next[queue]} is not the next of ${where}`)
+      }
+    }
+    const place = {
+      netnsFd: hasNetns ? handed.fds[handed.fds.length - 1] : -1,
+      link: linkOf(state.object('link')),
+      isKnown: state.boolean('isKnown'),
+    }
+    const vnetHdr = { length: state.number('vnetHdrLength'), hasUso: state.boolean('hasUso') }
+    const own = { isGiven: false, isPromisc: state.boolean('isPromisc') }
+    return new OpenRawSocket(shim, options, place, queues, geometry, vnetHdr, own)
+  } catch (error) {
+    for (const { ring } of queues) ring.unmap()
+    throw error
+  }
+}
+
+function geometryOf(state: HandedReader): RingGeometry {
+  return {
+    blockLength: state.number('blockLength'),
+    blocks: state.number('blocks'),
+    slotsPerBlock: state.number('slotsPerBlock'),
+  }
+}
+
+function linkOf(state: HandedReader): LinkInfo {
+  return {
+    ifindex: state.number('ifindex'),
+    ifname: state.string('ifname'),
+    hardware: state.number('hardware'),
+    master: state.number('master'),
+    isUp: state.boolean('isUp'),
+    hasCarrier: state.boolean('hasCarrier'),
+    mtu: state.number('mtu'),
+    kind: state.string('kind'),
+    tunQueues: state.number('tunQueues'),
+    rxDropped: state.number('rxDropped'),
+    txDropped: state.number('txDropped'),
+  }
+}
+
+/** Throws when it is not a packet socket at that interface. */
+function checkSocket(shim: Shim, fd: number, ifindex: number, id: string, where: string): void {
+  const bound = new Int32Array(3)
+  const result = shim.packetName(fd, bound)
+  if (result < 0) throw handOverError(id, `${where} is not a packet socket: ${strerror(-result)}`)
+  const type = new Uint8Array(4)
+  shim.getSocketOption(fd, SOL_SOCKET, SO_TYPE, type)
+  if (type[0] !== SOCK_RAW) throw handOverError(id, `${where} is not of SOCK_RAW`)
+  if (bound[0] !== ETH_P_ALL) throw handOverError(id, `${where} does not receive all protocols`)
+  if (bound[1] !== ifindex) {
+    throw handOverError(id, `${where} is bound to interface ${bound[1]}, not to ${ifindex}`)
+  }
+}
+
+/** The kernel maps a ring of that length, or none. */
+function mapRing(fd: number, geometry: RingGeometry, id: string, where: string): Window {
+  try {
+    return Window.map(ringLength(geometry), { fd })
+  } catch (error) {
+    const why = (error as Error).message
+    throw handOverError(id, `${where} has no ring of ${ringLength(geometry)} bytes: ${why}`)
+  }
+}
+
+/**
+ * What the kernel has filled begins with that slot. It goes on filling, forwards: so this looks backwards,
+ * and finds nothing that was not filled before what it has seen.
+ */
+function isNext(ring: Window, geometry: RingGeometry, next: number): boolean {
+  const words = new Int32Array(ring.buffer)
+  const offsets = slotOffsets(geometry)
+  if (!(next >= 0 && next < offsets.length)) return false
+  let hasFilled = false
+  for (let back = 1; back <= offsets.length; back++) {
+    const slot = (next + offsets.length - back) % offsets.length
+    const isFilled = (Atomics.load(words, offsets[slot] >> 2) & TP_STATUS_USER) !== 0
+    if (hasFilled && !isFilled) return false
+    hasFilled ||= isFilled
+  }
+  return true
+}
