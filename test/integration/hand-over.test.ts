@@ -17,7 +17,7 @@ import type {
 } from '../../src/index.ts'
 import { shim } from '../../src/native/shim.ts'
 import { exchange, moveSwitch, numbers, passOn, received } from '../support/hand-over.ts'
-import { IO, Lab } from '../support/lab.ts'
+import { frameHex, frameNumber, IO, Lab } from '../support/lab.ts'
 import { sh, until } from '../support/processes.ts'
 import { makeTap } from '../support/tun.ts'
 
