@@ -26,7 +26,7 @@ export const COUNTER_MEANINGS: Readonly<Record<CounterName, string>> = {
   tx_drop_malformed: 'the kernel refused frame or vnet_hdr',
   tx_drop_error: 'any other write error',
   rx_drop_malformed:
-    'shorter than an Ethernet header, or a vnet_hdr that contradicts the frame or that the kernel cannot write',
+    'shorter than an Ethernet header, cut off inside its VLAN tag, or a vnet_hdr that contradicts the frame or that the kernel cannot write',
   rx_drop_gso_type: 'unknown gso_type',
   rx_drop_oversize: 'longer than a slot (68 KiB)',
   rx_drop_link_down: 'arrived while the port was down, or by a queue that its guest has disabled',
@@ -35,5 +35,14 @@ export const COUNTER_MEANINGS: Readonly<Record<CounterName, string>> = {
     'the source is a multicast address, broadcast or zero; ports on a link pass such frames',
   rx_drop_group_address: '802.1D group address, dropped as configured',
   rx_drop_mirror_output: 'the port is the output of a mirror, and takes nothing but copies',
+  rx_drop_vlan: 'tagged otherwise than the VLAN options of the port take',
+  tx_drop_vlan:
+    "for an address at the port, in a VLAN, or with a tag inside, that the port's VLAN options keep in",
+  tx_drop_isolated: 'for an address at the port, from another isolated one',
+  rx_drop_locked: 'the port is `locked`, and the source is no static entry of it',
+  rx_drop_mac_limit:
+    'the source was not learnt as the port has `mac-limit` addresses, with `mac-limit-action: drop`',
+  rx_drop_mac_moved: 'the source belongs to a `sticky` port',
+  rx_drop_storm: 'more frames for everybody than `storm` lets through',
   rx_drop_no_port: 'no other port could be given the frame',
 }

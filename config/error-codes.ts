@@ -25,6 +25,11 @@ export const ERROR_CODES: Readonly<Record<string, ErrorCode>> = {
     fix: 'the message says what',
   },
   MIRROR_NOT_FOUND: { meaning: 'no mirror of that name', fix: '`framepump show mirrors`' },
+  FDB_FULL: {
+    meaning:
+      'static entries take all the room that the forwarding database has, or all near an address',
+    fix: 'a larger `mac-table-size`, or fewer static entries',
+  },
   DUPLICATE_ID: { meaning: 'a port with that id exists', fix: 'choose another id' },
   CONFIG_FILE: { meaning: 'the config file cannot be read', fix: 'check path and permissions' },
   CONFIG_SYNTAX: { meaning: 'it is not YAML', fix: 'correct it at the given line' },

@@ -4,12 +4,13 @@
  * told by the daemon alone.
  */
 import { CONFIG_SCHEMA } from '../src/config/schema.ts'
-import { PORT_SCHEMAS } from '../src/port/kinds.control.ts'
+import { OPTION_TABLE, PORT_SCHEMAS } from '../src/port/kinds.control.ts'
 import type { PortSchema } from '../src/port/port-schema.ts'
 import { FORMATS } from '../src/schema/formats.ts'
 import type { JsonSchema } from '../src/schema/json-schema.ts'
-import { fileScalar, toJsonSchema } from '../src/schema/json-schema.ts'
-import type { ScalarValue } from '../src/schema/value.ts'
+import { fileScalar, formatted, toJsonSchema } from '../src/schema/json-schema.ts'
+import type { OptionRule, ScalarValue } from '../src/schema/value.ts'
+import { requiredOf } from '../src/schema/value.ts'
 
 const NO_ZERO_BYTE = '^[^\\u0000]*$'
 
@@ -32,7 +33,8 @@ function lenientScalar(value: ScalarValue): JsonSchema {
 /** A number stands for its text, where that can be one. */
 function text({ format }: ScalarValue): JsonSchema {
   if (format === undefined) return { type: ['string', 'number'], pattern: NO_ZERO_BYTE }
-  const { pattern, lengthMax } = FORMATS[format]
+  const { pattern, lengthMax, numbers } = FORMATS[format]
+  if (numbers !== undefined) return formatted(FORMATS[format])
   const isNumberOne = FORMATS[format].refuse('1', '') === undefined
   return {
     type: isNumberOne ? ['string', 'number'] : 'string',
@@ -48,11 +50,29 @@ const number = ({ range }: ScalarValue, pattern: string): JsonSchema => ({
   pattern,
 })
 
-function ofPort(type: string, { description, options }: PortSchema): JsonSchema {
-  const { properties, required } = toJsonSchema(
-    { kind: 'map', members: options },
-    lenientScalar,
-  ) as Record<'properties' | 'required', object>
+/** In an option a list may be a text as well, as option strings have it, or its only entry. */
+function lenient(rule: OptionRule): JsonSchema {
+  const schema = toJsonSchema(rule, lenientScalar)
+  if (rule.kind !== 'list') return schema
+  const { of, words = [] } = rule
+  const entry = of.format === undefined ? null : FORMATS[of.format]
+  const one = entry === null ? `(?:${(of.values ?? []).join('|')})` : entry.pattern.slice(1, -1)
+  const { description, default: absent, ...list } = schema
+  return {
+    description,
+    ...(absent === undefined ? {} : { default: absent }),
+    anyOf: [
+      list,
+      ...(words.length === 0 ? [] : [{ enum: words }]),
+      formatted({ pattern: `^(?:${one})(?::(?:${one}))*$`, numbers: entry?.numbers ?? [1, 0] }),
+    ],
+  }
+}
+
+function ofPort(type: string, { description }: PortSchema): JsonSchema {
+  const rules = Object.entries(OPTION_TABLE[type])
+  const properties = Object.fromEntries(rules.map(([name, rule]) => [name, lenient(rule)]))
+  const required = requiredOf(OPTION_TABLE[type])
   return {
     description,
     required,

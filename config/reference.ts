@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { CONFIG_SCHEMA } from '../src/config/schema.ts'
 import { PORT_SCHEMAS } from '../src/port/kinds.control.ts'
+import { SWITCHING_RULES } from '../src/port/switching-options.ts'
 import type { MapValue, Members, Value } from '../src/schema/value.ts'
 import { memberRows, table } from './markdown.ts'
 
@@ -87,6 +88,12 @@ The same in a file (\`ports: [{ type: tap, id: vm1, queues: 2 }]\`), on the comm
 ${kinds.map(ofKind).join('\n\n')}
 
 \`memory\` ports exist in the library only.
+
+### On the switch
+
+These say how a port takes part in the switch, whatever it is made of ([what they do](../src/switch/README.md#vlans)). A port on a link has none of them. Lists are YAML lists in a file (\`trunks: [10, 20-30]\`), and split at \`:\` in an option string (\`trunks=10:20-30\`).
+
+${table([...HEAD, 'a reload'], memberRows(SWITCHING_RULES, ofPort))}
 
 ## Examples
 

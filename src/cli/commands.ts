@@ -17,6 +17,7 @@ import type { WaitOptions } from './wait.ts'
 export const SHOW_SUBJECTS = [
   'ports',
   'macs',
+  'vlans',
   'stats',
   'links',
   'mirrors',
@@ -55,6 +56,11 @@ function positive(value: string): number {
     throw new InvalidArgumentError('It must be a whole number above 0.')
   }
   return number
+}
+
+function vid(value: string): number {
+  if (/^\d{1,4}$/.test(value) && Number(value) < 4096) return Number(value)
+  throw new InvalidArgumentError('It must be a VID from 0 to 4095.')
 }
 
 function descriptor(value: string): number {
@@ -186,6 +192,9 @@ export function makeProgram(
     .addArgument(new Argument('<subject>', 'what to show').choices(SHOW_SUBJECTS))
     .addOption(control())
     .option('--json', 'print JSON')
+    .option('--port <port>', 'with macs: those at the port (default: all)')
+    .option('--vlan <vid>', 'with macs: those in the VLAN, 0: in none (default: all)', vid)
+    .option('--mac <address>', 'with macs: this address (default: all)')
     .option(
       '--watch [seconds]',
       'again and again until Ctrl-C, every so many seconds (default: 1; without --watch: once)',

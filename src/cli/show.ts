@@ -1,5 +1,6 @@
 /** framepump show: tables of what a running daemon has. */
 import { ControlClient } from '../control/client.ts'
+import { ConfigError } from '../errors.ts'
 import type { PortInfo, SwitchCounters } from '../switch/api.ts'
 import { printableJson } from '../switch/printable.ts'
 import type { ShowSubject } from './commands.ts'
@@ -49,6 +50,8 @@ function deviceNote({ device, link, ifname, netns }: ShownPort): string {
   return `the interface is down: ip ${where}link set ${ifname} up`
 }
 
+const shownVlan = ({ vlan }: { readonly vlan: number }): string => (vlan === 0 ? '-' : String(vlan))
+
 const HELD = 'held: waits for the rest of the config'
 
 const onOff = (value: boolean): string => (value ? 'on' : 'off')
@@ -94,9 +97,24 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
   },
   macs: {
     commands: ['query-mac-table'],
-    head: ['MAC', 'PORT', 'AGE'],
-    rows: (entries: { mac: string; port: string; 'age-s': number }[]) =>
-      entries.map((entry) => [entry.mac, entry.port, `${entry['age-s']} s`]),
+    head: ['MAC', 'VLAN', 'PORT', 'AGE'],
+    rows: (entries: ShownMac[]) =>
+      entries.map((entry) => [
+        entry.mac,
+        shownVlan(entry),
+        entry.port,
+        entry.static === true ? 'static' : `${entry['age-s']} s`,
+      ]),
+  },
+  vlans: {
+    commands: ['query-vlans'],
+    head: ['VLAN', 'TAGGED', 'UNTAGGED'],
+    rows: (vlans: { vlan: number; tagged: string[]; untagged: string[] }[]) =>
+      vlans.map((one) => [
+        shownVlan(one),
+        one.tagged.join(' ') || '-',
+        one.untagged.join(' ') || '-',
+      ]),
   },
   stats: {
     commands: ['query-port-stats', 'query-switch-stats'],
@@ -174,6 +192,14 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
   },
 }
 
+interface ShownMac {
+  readonly mac: string
+  readonly vlan: number
+  readonly port: string
+  readonly 'age-s': number
+  readonly static?: boolean
+}
+
 interface ShownMirror {
   readonly name: string
   readonly 'select-all'?: boolean
@@ -221,15 +247,25 @@ interface OffloadPair {
 export interface ShowOptions {
   readonly control?: string
   readonly json?: boolean
+  /** Of macs: which. */
+  readonly port?: string
+  readonly vlan?: number
+  readonly mac?: string
   /** Seconds between two tables; true: one second. */
   readonly watch?: number | true
 }
 
+const FILTERS = ['port', 'vlan', 'mac'] as const
+
 type Emit = (text: string) => Promise<void>
 
 export async function show(subject: ShowSubject, options: ShowOptions): Promise<number> {
+  const filter = FILTERS.find((key) => options[key] !== undefined)
+  if (filter !== undefined && subject !== 'macs') {
+    throw new ConfigError('BAD_ARGUMENT', `--${filter} is only valid with show macs`)
+  }
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
-  const draw = (emit: Emit): Promise<void> => showOnce(client, subject, options.json === true, emit)
+  const draw = (emit: Emit): Promise<void> => showOnce(client, subject, options, emit)
   try {
     if (options.watch === undefined) await draw(write)
     else {
@@ -245,13 +281,15 @@ export async function show(subject: ShowSubject, options: ShowOptions): Promise<
 async function showOnce(
   client: ControlClient,
   subject: ShowSubject,
-  isJson: boolean,
+  { json: isJson = false, ...options }: ShowOptions,
   emit: Emit,
 ): Promise<void> {
   if (subject === 'offloads') return showOffloads(client, isJson, emit)
   const view = VIEWS[subject]
   const results: unknown[] = []
-  for (const command of view.commands) results.push(await client.execute(command))
+  const given = FILTERS.flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]]))
+  const filter = Object.fromEntries(given) as Record<string, unknown>
+  for (const command of view.commands) results.push(await client.execute(command, filter))
   if (isJson) {
     const named = view.names?.map((name, at) => [name, results[at]] as const)
     const value = named === undefined ? results[0] : Object.fromEntries(named)

@@ -4,7 +4,7 @@
  */
 import type { Command } from 'commander'
 import { COMMANDS } from '../control/commands.ts'
-import { PORT_SCHEMAS } from '../port/kinds.control.ts'
+import { OPTION_TABLE, PORT_SCHEMAS } from '../port/kinds.control.ts'
 import type { Booleans } from '../schema/describe.ts'
 import { defaultOf, JSON_BOOLEANS, mayBe, WORDS } from '../schema/describe.ts'
 import type { Members } from '../schema/value.ts'
@@ -17,13 +17,13 @@ export const TOPICS: readonly string[] = [
 /** The help on a type of port or a control command, as wide as that of `program`; undefined: there is none. */
 export function topicHelp(name: string, program: Command): string | undefined {
   if (Object.hasOwn(PORT_SCHEMAS, name)) {
-    const { description, options } = PORT_SCHEMAS[name]
+    const { description } = PORT_SCHEMAS[name]
     return [
       `Port type ${name}: ${plain(description)}`,
       `As in: framepump run --port ${name},id=ID,key=value,...\n` +
         `       framepump ctl netdev_add type=${name} id=ID key=value ...\n` +
         `       ports: [{ type: ${name}, id: ID, key: value }]   in a config file`,
-      items('Options:', options, WORDS, program),
+      items('Options:', OPTION_TABLE[name], WORDS, program),
     ].join('\n\n')
   }
   const command = COMMANDS.find((one) => one.name === name)

@@ -9,6 +9,7 @@ import type { Document, Node, YAMLParseError } from 'yaml'
 import { isAlias, isCollection, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
+import { switchingOptions } from '../port/switching-options.ts'
 import { fileScalar, toJsonSchema } from '../schema/json-schema.ts'
 import type { GroupAddresses, IoTierName, MirrorOptions, Pace } from '../switch/api.ts'
 import type { LogFormat, LogLevel } from '../text.ts'
@@ -256,6 +257,7 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
   const links = listOf(raw.links, isPair)
   checkLinks(links, new Set(ids(objects).map(({ id }) => id)), place, errors)
   const options = ports.map(({ port }) => port)
+  checkWired(ports, links, place, errors)
   const privileges = isObject(raw.privileges) ? toPrivileges(raw.privileges) : undefined
   if (privileges !== undefined) {
     const wrong = privilegeConflict(privileges, options)
@@ -403,4 +405,22 @@ function checkLinks(
 function didYouMean(id: string, known: ReadonlySet<string>): string | undefined {
   const near = nearest(id, [...known])
   return near === undefined ? undefined : `did you mean "${near}"?`
+}
+
+/** A link passes everything: its ports have no options that say otherwise. */
+function checkWired(
+  ports: readonly { readonly port: PortOptions; readonly index: number }[],
+  links: readonly Placed<readonly [string, string]>[],
+  place: Places,
+  errors: ConfigError[],
+): void {
+  const wired = new Set(links.flatMap(({ value }) => value))
+  for (const { port, index } of ports) {
+    if (!wired.has(port.id)) continue
+    for (const key of switchingOptions(port)) {
+      const hint = 'a link passes everything: leave it out, or the link'
+      const message = `port "${port.id}" is on a link, where it cannot have this`
+      errors.push(place.error(['ports', index, key], message, hint))
+    }
+  }
 }

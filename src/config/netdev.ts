@@ -23,9 +23,24 @@ export function parseNetdev(spec: string): PortOptions {
     if (Object.hasOwn(object, key)) {
       throw new ConfigError('BAD_OPTION', `key "${key}" is given twice in "${spec}"`, { path: key })
     }
-    object[key] = value
+    put(object, key, value, spec)
   })
   return portOptionsFromObject(object)
+}
+
+/** `storm.broadcast=100` is a key of a map. */
+function put(object: Record<string, unknown>, key: string, value: string, spec: string): void {
+  const dot = key.indexOf('.')
+  if (dot <= 0) {
+    object[key] = value
+    return
+  }
+  const [name, member] = [key.slice(0, dot), key.slice(dot + 1)]
+  const map = (object[name] ??= Object.create(null)) as Record<string, unknown>
+  if (typeof map !== 'object' || Object.hasOwn(map, member)) {
+    throw new ConfigError('BAD_OPTION', `key "${key}" is given twice in "${spec}"`, { path: key })
+  }
+  map[member] = value
 }
 
 function splitFields(spec: string): string[] {
@@ -50,9 +65,15 @@ export function formatNetdev(options: PortOptions): string {
   const { type, ...rest } = options
   const fields = Object.entries(rest)
     .filter(([, value]) => value !== undefined)
-    .map(([key, value]) => {
-      const text = typeof value === 'boolean' ? (value ? 'on' : 'off') : String(value)
-      return `${key}=${text.replaceAll(',', ',,')}`
-    })
+    .flatMap(([key, value]) => formatField(key, value))
   return [type, ...fields].join(',')
+}
+
+function formatField(key: string, value: unknown): string[] {
+  if (Array.isArray(value)) return [`${key}=${value.join(':')}`]
+  if (typeof value === 'object' && value !== null) {
+    return Object.entries(value).flatMap(([name, one]) => formatField(`${key}.${name}`, one))
+  }
+  const text = typeof value === 'boolean' ? (value ? 'on' : 'off') : String(value)
+  return [`${key}=${text.replaceAll(',', ',,')}`]
 }

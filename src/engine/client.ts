@@ -17,6 +17,7 @@ import type {
   EngineWorkerData,
   MacRows,
   MovingAddress,
+  StormChange,
 } from './messages.ts'
 import { errorFrom } from './messages.ts'
 import {
@@ -36,7 +37,7 @@ import {
 
 export type EngineSettings = Pick<
   EngineWorkerData,
-  'io' | 'usesAio' | 'pace' | 'macAgingS' | 'macTableSize' | 'dropsReservedGroups'
+  'io' | 'usesAio' | 'pace' | 'macAgingS' | 'macTableSize' | 'groups'
 >
 
 /** Of the engine, since its start; `mac_entries` is how many there are now. */
@@ -55,6 +56,8 @@ export interface EngineEvents {
   queueBroken(port: number, queue: number, reason: string): void
   driverCalled(port: number): void
   loops(moving: readonly MovingAddress[]): void
+  /** Storm control began or ended to drop frames. */
+  storms(changes: readonly StormChange[]): void
   /** The engine is gone. */
   failed(error: Error): void
 }
@@ -180,6 +183,8 @@ export class EngineClient {
         return this.#events.driverCalled(message.port)
       case 'loops':
         return this.#events.loops(message.loops)
+      case 'storms':
+        return this.#events.storms(message.changes)
     }
   }
 

@@ -6,6 +6,11 @@
  *     plain       -> port            the port takes whatever these frames need
  *     merging     -> merge -> port   the same, of a sender without TSO, for a port that takes TSO
  *     finishing   -> finish -> port  the port lacks what some of them need
+ *     tagPlain, tagMerging, tagFinishing: -> tag -> the same, where VLAN options of either port may change tags
+ *
+ * Tags come first: a GSO frame is given its tag once, not segment by segment, and captures see it whole, with
+ * the tag with which it leaves. Merging sees the tags with which segments leave; those of a flow whose tags
+ * differ stay apart.
  *
  * The mtu is no stage: where lists are made it is compared with a length that is there anyway, and a frame
  * that does not leave is in no list, so that captures of the port do not show it either.
@@ -16,6 +21,9 @@ import { Merger, MergeStage } from '../offload/merge-stage.ts'
 import type { Burst } from '../mem/burst.ts'
 import { Cutter } from '../offload/cut-stage.ts'
 import type { FrameTaker } from '../offload/stage.ts'
+import type { LeavingWatch } from '../offload/tag-stage.ts'
+import { Tagger, TagStage } from '../offload/tag-stage.ts'
+import type { VlanPorts } from '../offload/vlan-ports.ts'
 import type { EnginePort } from '../port/contract.ts'
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import { isGso } from '../wire/vnet-hdr.ts'
@@ -35,19 +43,27 @@ export const SEGMENT_NS = 400
 export class StageMachinery {
   readonly finisher: Finisher
   readonly merger: Merger
+  readonly tagger: Tagger
   readonly cutter: Cutter
 
   /** `flushWrites` completes everything that ports were given. */
-  constructor(counters: Float64Array, flushWrites: () => void) {
+  constructor(
+    counters: Float64Array,
+    vlans: VlanPorts,
+    watch: LeavingWatch,
+    flushWrites: () => void,
+  ) {
     this.finisher = new Finisher(counters, flushWrites)
     this.merger = new Merger(counters, flushWrites)
+    this.tagger = new Tagger(vlans, counters, watch, flushWrites)
     this.cutter = new Cutter(flushWrites)
   }
 
   close(): void {
+    this.tagger.close()
+    this.cutter.close()
     this.finisher.close()
     this.merger.close()
-    this.cutter.close()
   }
 }
 
@@ -63,6 +79,10 @@ export class Egress {
   plain: FrameTaker
   merging: FrameTaker
   finishing: FrameTaker
+  /** The same with a tag stage before it. */
+  tagPlain: FrameTaker
+  tagMerging: FrameTaker
+  tagFinishing: FrameTaker
   readonly #machinery: StageMachinery
 
   constructor(port: EnginePort, machinery: StageMachinery) {
@@ -71,6 +91,9 @@ export class Egress {
     this.plain = port
     this.merging = port
     this.finishing = port
+    this.tagPlain = port
+    this.tagMerging = port
+    this.tagFinishing = port
     this.#machinery = machinery
     this.setTxOffloads(port.txOffloads)
   }
@@ -100,10 +123,13 @@ export class Egress {
 
   #compose(): void {
     const { port, txOffloads } = this
-    const { finisher, merger } = this.#machinery
+    const { finisher, merger, tagger } = this.#machinery
     this.plain = port
     this.finishing = new FinishStage(finisher, port, port.index, txOffloads)
     const takesTso = (txOffloads & TSO) !== 0
     this.merging = takesTso ? new MergeStage(merger, port, port.index, txOffloads) : port
+    this.tagPlain = new TagStage(tagger, this.plain, port.index)
+    this.tagMerging = new TagStage(tagger, this.merging, port.index)
+    this.tagFinishing = new TagStage(tagger, this.finishing, port.index)
   }
 }

@@ -10,7 +10,7 @@
  */
 import type { Recorder } from '../capture/recorder.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
-import { Burst, BURST_SIZE_MAX } from '../mem/burst.ts'
+import { Burst } from '../mem/burst.ts'
 import { FaultWatch } from '../mem/fault-watch.ts'
 import { CopyProgram } from '../mem/copy-program.ts'
 import type { EnginePort, EngineServices, PolledPort, PortFailed } from '../port/contract.ts'
@@ -19,7 +19,9 @@ import type { PortFailure } from '../port/messages.ts'
 import { EFAULT } from '../abi/errno.ts'
 import type { Clock } from '../mem/clock.ts'
 import { ENGINE_BURSTS, ENGINE_SLEEPS, SHARED_PENDING, SHARED_SLEEPING } from './cells.ts'
-import type { EngineSettingsInPlace, MacRows } from './messages.ts'
+import type { EngineSettingsInPlace, MacRows, StormChange } from './messages.ts'
+import { PortPolicies } from './port-policy.ts'
+import { Recorders } from './recorders.ts'
 import { StageMachinery } from './egress.ts'
 import { Forwarder } from './forward.ts'
 import type { OnLoops } from './housekeeping.ts'
@@ -45,8 +47,6 @@ const DRAIN_TURNS_MAX = 100_000
 const DRAIN_WAIT_US = 1000
 /** A TAP queue holds 1000 frames (txqueuelen), and a turn reads 64 of them or more, but for the first turns. */
 const READ_OUT_TURNS_MAX = 64
-/** Frames numbered by their place: the list of all frames of a burst. */
-const ALL: Int32Array = Int32Array.from({ length: BURST_SIZE_MAX }, (_, k) => k)
 
 export interface EngineOptions extends EngineSettingsInPlace {
   readonly macTableSize: number
@@ -60,6 +60,8 @@ export interface EngineOptions extends EngineSettingsInPlace {
   /** A port cannot go on: its device is gone. */
   readonly onPortFailed: PortFailed
   readonly onLoops: OnLoops
+  /** Frames began to be dropped by storm control, or ended. */
+  readonly onStorms: (changes: readonly StormChange[]) => void
 }
 
 export class Engine implements EngineServices {
@@ -75,7 +77,8 @@ export class Engine implements EngineServices {
   readonly #macTable: MacTable
   readonly #housekeeping: Housekeeping
   readonly #stages: StageMachinery
-  readonly #recorders: Recorder[] = []
+  readonly #recorders: Recorders
+  readonly #policies: PortPolicies
   readonly #intake: Intake = new Intake(
     () => this.#tier,
     (isBusy) => this.#drain(isBusy),
@@ -102,17 +105,24 @@ export class Engine implements EngineServices {
     this.#shared = options.shared
     this.#clock = options.clock
     this.#macTable = new MacTable(options.macTableSize, options.macSeed)
-    this.#stages = new StageMachinery(options.counters, () => {
-      this.#tier.flush()
-      this.copies.run()
-    })
+    this.#recorders = new Recorders(this.#clock, this.copies)
+    this.#policies = new PortPolicies(this.#clock.time)
+    this.#stages = new StageMachinery(
+      options.counters,
+      this.#policies.vlans,
+      this.#recorders,
+      () => {
+        this.#tier.flush()
+        this.copies.run()
+      },
+    )
     this.forwarder = new Forwarder(
       this.#macTable,
       options.counters,
-      options.dropsReservedGroups,
+      this.#policies,
       this.#stages,
       options.engineCounters,
-      this.#recordLeaving.bind(this),
+      this.#recorders.leaves.bind(this.#recorders),
     )
     const reports = new TierReports({
       port: (index) => this.forwarder.port(index),
@@ -125,20 +135,27 @@ export class Engine implements EngineServices {
       this.#budget,
       this.#tapBudget,
       this.#macTable,
+      this.#clock.time,
       this.#polled,
       options.engineCounters,
       options.onLoops,
+      () => this.#lookForStorms(),
     )
     this.configure(options)
     this.#clock.read()
   }
 
   /** From the next turn on. */
-  configure({ pace, macAgingS, dropsReservedGroups }: EngineSettingsInPlace): void {
+  configure({ pace, macAgingS, groups }: EngineSettingsInPlace): void {
     this.#maySleep = pace !== 'busy'
     this.#spinsMax = pace === 'interrupt' ? 0 : this.#tier.spins
     this.#housekeeping.macAgingS = macAgingS
-    this.forwarder.dropsReservedGroups = dropsReservedGroups
+    this.#policies.setGroups(groups)
+  }
+
+  #lookForStorms(): void {
+    const changes = this.#policies.storm.look()
+    if (changes.length > 0) this.#options.onStorms(changes)
   }
 
   get tier(): IoTier {
@@ -179,7 +196,7 @@ export class Engine implements EngineServices {
     if (waitUs !== 0) for (let at = 0; at < this.#polled.length; at++) this.#polled[at].wake?.()
     this.#spins = 0
     this.#clock.read()
-    this.#housekeeping.tick(this.#clock.time[0])
+    this.#housekeeping.tick()
   }
 
   /**
@@ -202,7 +219,7 @@ export class Engine implements EngineServices {
     if (this.#polled.length > 0 && !this.#isPaused) frames += this.#poll(frames)
     if (frames > 0) {
       this.forwarder.endTurn()
-      this.#housekeeping.tick(this.#clock.time[0])
+      this.#housekeeping.tick()
     }
     if (this.#faults.hasNew()) this.#stopFaulted()
     const isQuiet = frames === 0 ? this.#spins >= spinsMax : frames <= FEW_FRAMES
@@ -281,32 +298,12 @@ export class Engine implements EngineServices {
     this.#engineCounters[ENGINE_BURSTS]++
     const forwarder = this.forwarder
     const recorders = this.#recorders
-    const { words } = this.#clock
-    for (let at = 0; at < recorders.length; at++) {
-      recorders[at].record(burst, ALL, 0, burst.count, port, false, words, this.copies)
-    }
+    if (recorders.isWatching) recorders.recordEntering(burst, port)
     forwarder.classify(burst, port, (this.#clock.time[0] / 1e6) | 0)
-    if (recorders.length > 0) this.#recordEgress(burst)
+    if (recorders.isWatching) recorders.recordLeaving(burst, forwarder, port)
     forwarder.deliver(burst, port, queue)
     this.copies.run()
     if (this.#faults.hasNew()) this.#stopFaulted()
-  }
-
-  /** @hot */
-  #recordEgress(burst: Burst): void {
-    const { egress, egressCount, lists, listLength } = this.forwarder
-    for (let at = 0; at < egressCount; at++) {
-      const port = egress[at]
-      this.#recordLeaving(burst, lists, port * BURST_SIZE_MAX, listLength[port], port)
-    }
-  }
-
-  /** @hot */
-  #recordLeaving(burst: Burst, list: Int32Array, first: number, count: number, port: number): void {
-    const { words } = this.#clock
-    for (let at = 0; at < this.#recorders.length; at++) {
-      this.#recorders[at].record(burst, list, first, count, port, true, words, this.copies)
-    }
   }
 
   /** `mustAsk`: the kernel as well, of drops that it gives no sign of. */
@@ -352,7 +349,7 @@ export class Engine implements EngineServices {
       this.own.forget(index)
       this.forwarder.removePort(index)
       this.#budget.forget(index)
-      for (const recorder of this.#recorders) recorder.removeInterface(index)
+      this.#recorders.removePort(index)
       port?.close()
     }
   }
@@ -463,17 +460,15 @@ export class Engine implements EngineServices {
   }
 
   get isRecorded(): boolean {
-    return this.#recorders.length > 0
+    return this.#recorders.isWatching
   }
 
   addRecorder(recorder: Recorder): void {
-    this.#recorders.push(recorder)
+    this.#recorders.add(recorder)
   }
 
   removeRecorder(recorder: Recorder): void {
-    const at = this.#recorders.indexOf(recorder)
-    if (at >= 0) this.#recorders.splice(at, 1)
-    recorder.close()
+    this.#recorders.remove(recorder)
   }
 
   /** The addresses from that cell on, as many as never hold frames up for long. */

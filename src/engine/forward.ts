@@ -5,24 +5,43 @@
  * to the list of each port that shall have it; then deliver list by list. Within a list the order
  * of arrival is kept, so a flow never reorders.
  *
- * Ports on a link have exactly one peer and skip the table.
+ * Frames are known by VLAN and address. What ports are allowed (engine/port-policy.ts) is a word of flags
+ * for each: that of the in-port is looked at once per burst, that of an egress once per run of frames.
+ *
+ * Ports on a link have exactly one peer and skip the table and all of that.
  */
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import type { EnginePort } from '../port/contract.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import { isGroup, isReservedGroup } from '../wire/ethernet.ts'
+import { isBroadcast, isGroup, isReservedGroup, reservedGroupOf } from '../wire/ethernet.ts'
+import { tagIn, vidOf } from '../wire/vlan.ts'
 import { isGso } from '../wire/vnet-hdr.ts'
 import { ENGINE_COUNTERS } from './cells.ts'
 import type { StageMachinery } from './egress.ts'
 import { Egress, NO_LIMIT, SEGMENT_NS } from './egress.ts'
+import { keepWithInnerTag } from './inner-tags.ts'
 import type { MacTable } from './mac-table.ts'
-import type { MirrorDescription } from './messages.ts'
+import type { MirrorDescription, PortPolicy } from './messages.ts'
 import type { CopyRecorder, MirrorPorts } from './mirror-output.ts'
 import { Mirrors } from './mirrors.ts'
+import { NO_PORT, Places } from './places.ts'
+import type { PortPolicies } from './port-policy.ts'
+import {
+  ASKS_INNER,
+  HAIRPINS,
+  HAS_STORM_CONTROL,
+  HAS_VLANS,
+  IS_ISOLATED,
+  NO_BROADCAST,
+  NO_MULTICAST,
+  NO_UNKNOWN,
+} from './port-policy.ts'
+import { endOfLongEnough, endOfRun } from './runs.ts'
+import { meetSender, PASSES } from './senders.ts'
+import { STORM_BROADCAST, STORM_MULTICAST, STORM_UNKNOWN } from './storm.ts'
 
-const NO_PORT = -1
 /** What a burst costs, in nanoseconds: about, and without what the kernel or a guest make of it. */
 const FURTHER_NS = 15
 const KIBIBYTE_NS = 100
@@ -32,24 +51,17 @@ export class Forwarder {
   readonly macTable: MacTable
   readonly mirrors: Mirrors
   readonly #counters: Float64Array
-  /** 01-80-C2-00-00-00..0F are not forwarded. */
-  dropsReservedGroups: boolean
+  readonly #policies: PortPolicies
   readonly #machinery: StageMachinery
 
   readonly #egresses: (Egress | null)[] = Array.from({ length: PORTS_MAX }, () => null)
-  /** Ports on the switch (not on a link), for floods. */
-  readonly #members: Int32Array = new Int32Array(PORTS_MAX)
-  #memberCount = 0
-  /** Peer of a port on a link, else NO_PORT. */
-  readonly #peer: Int32Array = new Int32Array(PORTS_MAX).fill(NO_PORT)
-  readonly #linkUp: Uint8Array = new Uint8Array(PORTS_MAX)
-  readonly #isHeld: Uint8Array = new Uint8Array(PORTS_MAX)
-  /** The link is up, and the port neither held nor the output of mirrors. */
-  readonly #passes: Uint8Array = new Uint8Array(PORTS_MAX)
+  readonly #places: Places = new Places()
   /** Ports whose TCP segments are merged for those that take TSO. */
   readonly #merges: Uint8Array = new Uint8Array(PORTS_MAX)
   /** L2 bytes of the current burst. */
   #bytes = 0
+  /** A port was given frames that asks what tag is inside. */
+  #asksInner = false
 
   /** Frame numbers for each egress port, BURST_SIZE_MAX per port. */
   readonly lists: Int32Array = new Int32Array(PORTS_MAX * BURST_SIZE_MAX)
@@ -67,7 +79,7 @@ export class Forwarder {
   constructor(
     macTable: MacTable,
     counters: Float64Array,
-    dropsReservedGroups: boolean,
+    policies: PortPolicies,
     machinery: StageMachinery,
     engineCounters: Float64Array = new Float64Array(ENGINE_COUNTERS),
     recordCopies: CopyRecorder = () => undefined,
@@ -79,12 +91,12 @@ export class Forwarder {
       machinery,
       recordCopies,
       egressOf: (index) => this.#egresses[index],
-      isUp: (index) => this.#isUp(index),
+      isUp: (index) => this.#places.isUp(index),
       touch: (index) => this.#touch(index),
     }
     this.mirrors = new Mirrors(ports, engineCounters)
     this.#counters = counters
-    this.dropsReservedGroups = dropsReservedGroups
+    this.#policies = policies
   }
 
   /** Puts a port on the switch. `mtu` 0: no limit. */
@@ -93,28 +105,24 @@ export class Forwarder {
     const egress = new Egress(port, this.#machinery)
     egress.setMtu(mtu)
     this.#egresses[index] = egress
-    this.#linkUp[index] = 1
-    this.#peer[index] = NO_PORT
-    this.#setPasses(index)
-    this.#listMembers()
-  }
-
-  #setPasses(index: number): void {
-    this.#passes[index] = this.#isUp(index) && !this.mirrors.isOutput(index) ? 1 : 0
+    this.#places.add(index)
   }
 
   /** Mirrors from now on. Ports that are outputs take nothing but copies, and what comes by them is dropped. */
   setMirrors(mirrors: readonly MirrorDescription[]): void {
     this.mirrors.set(mirrors)
     for (let index = 0; index < PORTS_MAX; index++) {
-      if (this.mirrors.isOutput(index)) this.macTable.forgetPort(index)
-      this.#setPasses(index)
+      const isOutput = this.mirrors.isOutput(index)
+      if (isOutput) this.macTable.forgetPort(index)
+      this.#places.setOutput(index, isOutput)
     }
-    this.#listMembers()
+    this.#places.listMembers()
   }
 
-  #isUp(index: number): boolean {
-    return this.#linkUp[index] !== 0 && this.#isHeld[index] === 0
+  /** What a port is allowed from now on; before it is there, from its first frame on. */
+  setPolicy(index: number, policy: PortPolicy): void {
+    this.#policies.set(index, policy)
+    this.macTable.setPort(index, policy.macLimit, policy.isSticky)
   }
 
   /** Longer frames do not leave by the port; 0: no limit. */
@@ -128,23 +136,19 @@ export class Forwarder {
     const egress = new Egress(port, this.#machinery)
     egress.lengthMax = this.#egresses[index]?.lengthMax ?? NO_LIMIT
     this.#egresses[index] = egress
-    port.setWired?.(this.#peer[index] !== NO_PORT)
+    port.setWired?.(this.#places.peer[index] !== NO_PORT)
   }
 
   removePort(index: number): void {
-    const peer = this.#peer[index]
-    if (peer !== NO_PORT) {
-      this.#peer[peer] = NO_PORT
-      this.port(peer)?.setWired?.(false)
-    }
-    this.#peer[index] = NO_PORT
+    const peer = this.#places.peer[index]
+    if (peer !== NO_PORT) this.port(peer)?.setWired?.(false)
+    this.#places.remove(index)
     this.#egresses[index] = null
-    this.#linkUp[index] = 0
-    this.#isHeld[index] = 0
-    this.#passes[index] = 0
     this.#merges[index] = 0
     this.macTable.forgetPort(index)
-    this.#listMembers()
+    this.macTable.forgetStatic(index)
+    this.macTable.setPort(index, NO_LIMIT, false)
+    this.#policies.clear(index)
   }
 
   port(index: number): EnginePort | null {
@@ -152,24 +156,19 @@ export class Forwarder {
   }
 
   setLink(index: number, isUp: boolean): void {
-    this.#linkUp[index] = isUp ? 1 : 0
-    this.#setPasses(index)
+    this.#places.setLink(index, isUp)
     if (!isUp) this.macTable.forgetPort(index)
   }
 
   /** Ports that a flood reaches. */
   get memberCount(): number {
-    return this.#memberCount
+    return this.#places.memberCount
   }
 
   /** Held ports get nothing and give nothing, and have no part in floods. */
   setHeld(indexes: readonly number[], isHeld: boolean): void {
-    for (const index of indexes) {
-      this.#isHeld[index] = isHeld ? 1 : 0
-      this.#setPasses(index)
-      if (isHeld) this.macTable.forgetPort(index)
-    }
-    this.#listMembers()
+    this.#places.setHeld(indexes, isHeld)
+    if (isHeld) for (const index of indexes) this.macTable.forgetPort(index)
   }
 
   /** What a port can be given has changed: its guest has negotiated. */
@@ -184,30 +183,16 @@ export class Forwarder {
 
   /** Wires two ports to each other; they leave the switch. */
   wire(a: number, b: number): void {
-    this.#peer[a] = b
-    this.#peer[b] = a
+    this.#places.wire(a, b)
     for (const index of [a, b]) this.port(index)?.setWired?.(true)
     this.macTable.forgetPort(a)
     this.macTable.forgetPort(b)
-    this.#listMembers()
   }
 
   /** Both ports of a link return to the switch. */
   unwire(a: number, b: number): void {
-    this.#peer[a] = NO_PORT
-    this.#peer[b] = NO_PORT
+    this.#places.unwire(a, b)
     for (const index of [a, b]) this.port(index)?.setWired?.(false)
-    this.#listMembers()
-  }
-
-  #listMembers(): void {
-    this.#memberCount = 0
-    for (let index = 0; index < PORTS_MAX; index++) {
-      const isOnSwitch = this.#egresses[index] !== null && this.#peer[index] === NO_PORT
-      if (isOnSwitch && this.#isHeld[index] === 0 && !this.mirrors.isOutput(index)) {
-        this.#members[this.#memberCount++] = index
-      }
-    }
   }
 
   /**
@@ -217,14 +202,14 @@ export class Forwarder {
    */
   classify(burst: Burst, inPort: number, nowS: number): void {
     this.#countReceived(burst, inPort)
-    if (this.#passes[inPort] === 0) {
-      const reason = this.#isUp(inPort)
+    if (this.#places.passes[inPort] === 0) {
+      const reason = this.#places.isUp(inPort)
         ? COUNTERS.rx_drop_mirror_output
         : COUNTERS.rx_drop_link_down
       this.#counters[inPort * COUNTERS_STRIDE + reason] += burst.count
       return
     }
-    const peer = this.#peer[inPort]
+    const peer = this.#places.peer[inPort]
     const { mirrors } = this
     if (peer === NO_PORT) this.#classifyOnSwitch(burst, inPort, nowS)
     else {
@@ -247,67 +232,153 @@ export class Forwarder {
     this.#counters[base + COUNTERS.rx_bytes] += bytes
   }
 
-  /** Frames that follow one another mostly share both addresses: each such run is decided once. @hot */
+  /** Frames that follow one another mostly share addresses and tag: each such run is decided once. @hot */
   #classifyOnSwitch(burst: Burst, inPort: number, nowS: number): void {
     const heads = burst.heads
     const table = this.macTable
+    const count = burst.count
+    const flags = this.#policies.flags[inPort]
     const { mirrors } = this
     const isMirrored = mirrors.sources[inPort] !== 0
-    const count = burst.count
     let lastSourceHi = 0
     let lastSourceLo = 0
     // Zero, which the last one begins with, is no sender.
-    let isSender = false
+    let fault: number = COUNTERS.rx_drop_source
     let end = 0
     for (let first = 0; first < count; first = end) {
       end = endOfRun(heads, first, count)
       const at = first * HEAD_WORDS
+      const tag = tagIn(heads[at + 3])
+      let vlan = 0
+      if (tag !== 0) {
+        end = endOfLongEnough(burst.length, first, end)
+        vlan = vidOf(tag)
+        if (end === first) {
+          end = first + 1
+          this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_malformed]++
+          continue
+        }
+      }
+      if ((flags & HAS_VLANS) !== 0) {
+        vlan = this.#policies.vlans.enter(inPort, tag)
+        if (vlan < 0) {
+          this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_vlan] += end - first
+          continue
+        }
+      }
       const hi = heads[at]
       const word1 = heads[at + 1]
-      const lo = word1 & 0xffff
+      const lo = (word1 & 0xffff) | (vlan << 16)
       const word2 = heads[at + 2]
       const sourceHi = (word1 >>> 16) | (word2 << 16)
-      const sourceLo = word2 >>> 16
+      const sourceLo = (word2 >>> 16) | (vlan << 16)
       if (sourceHi !== lastSourceHi || sourceLo !== lastSourceLo) {
-        isSender = !isGroup(sourceHi) && (sourceHi | sourceLo) !== 0
-        if (isSender) table.learn(sourceHi, sourceLo, inPort, nowS)
+        fault = meetSender(table, sourceHi, sourceLo, inPort, flags, nowS)
         lastSourceHi = sourceHi
         lastSourceLo = sourceLo
       }
-      if (!isSender) {
-        this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_source] += end - first
+      if (fault !== PASSES) {
+        this.#counters[inPort * COUNTERS_STRIDE + fault] += end - first
         continue
       }
       if (isMirrored) mirrors.arrived(burst, inPort, first, end)
       const port = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
-      if (port === NO_PORT) this.#flood(burst, first, end, inPort)
-      else if (port !== inPort) this.#give(burst, first, end, port)
-      else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port] += end - first
+      if (port === NO_PORT) this.#flood(burst, first, end, inPort, vlan)
+      else if (port !== inPort || (flags & HAIRPINS) !== 0) {
+        this.#giveOne(burst, first, end, inPort, port, vlan)
+      } else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port] += end - first
     }
+    if (this.#asksInner) this.#dropByInnerTags(burst, inPort)
   }
 
-  /** Unknown unicast, broadcast and multicast: to every port of the switch but the in-port. @hot */
-  #flood(burst: Burst, first: number, end: number, inPort: number): void {
-    const counters = this.#counters
+  /** To the port that has the destination. @hot */
+  #giveOne(
+    burst: Burst,
+    first: number,
+    end: number,
+    inPort: number,
+    port: number,
+    vlan: number,
+  ): void {
+    const { flags, vlans } = this.#policies
+    const has = flags[port]
+    if ((has & (HAS_VLANS | IS_ISOLATED)) !== 0) {
+      const isCarried = (has & HAS_VLANS) === 0 || vlans.carries(port, vlan)
+      const isApart = (has & flags[inPort] & IS_ISOLATED) !== 0
+      if (!isCarried || isApart) {
+        const counter = isApart ? COUNTERS.tx_drop_isolated : COUNTERS.tx_drop_vlan
+        this.#counters[port * COUNTERS_STRIDE + counter] += end - first
+        return
+      }
+      if ((has & ASKS_INNER) !== 0) this.#asksInner = true
+    }
+    this.#give(burst, first, end, port)
+  }
+
+  /**
+   * Unknown unicast, broadcast and multicast: to every port of the VLAN but the in-port, as far as ports
+   * take that kind of frame. @hot
+   */
+  #flood(burst: Burst, first: number, end: number, inPort: number, vlan: number): void {
+    const policies = this.#policies
     const hi = burst.heads[first * HEAD_WORDS]
     const lo = burst.heads[first * HEAD_WORDS + 1] & 0xffff
     const base = inPort * COUNTERS_STRIDE
-    if (this.dropsReservedGroups && isReservedGroup(hi, lo)) {
-      counters[base + COUNTERS.rx_drop_group_address] += end - first
+    if (isReservedGroup(hi, lo) && (policies.groups[inPort] & (1 << reservedGroupOf(lo))) === 0) {
+      this.#counters[base + COUNTERS.rx_drop_group_address] += end - first
       return
     }
-    const count = this.#memberCount
-    if (count < 2) counters[base + COUNTERS.rx_drop_no_port] += end - first
-    for (let at = 0; at < count; at++) {
-      const port = this.#members[at]
-      if (port !== inPort) this.#give(burst, first, end, port)
+    let kind = STORM_UNKNOWN
+    let barred = NO_UNKNOWN
+    if (isGroup(hi)) {
+      const isToAll = isBroadcast(hi, lo)
+      kind = isToAll ? STORM_BROADCAST : STORM_MULTICAST
+      barred = isToAll ? NO_BROADCAST : NO_MULTICAST
+    }
+    const has = policies.flags[inPort]
+    let behind = end
+    if ((has & HAS_STORM_CONTROL) !== 0) {
+      behind = first + policies.storm.admit(inPort, kind, end - first)
+      this.#counters[base + COUNTERS.rx_drop_storm] += end - behind
+      if (behind === first) return
+    }
+    barred |= has & IS_ISOLATED
+    const { members, memberCount } = this.#places
+    let takers = 0
+    for (let at = 0; at < memberCount; at++) {
+      const port = members[at]
+      if (port === inPort && (has & HAIRPINS) === 0) continue
+      const its = policies.flags[port]
+      if ((its & (barred | HAS_VLANS)) !== 0) {
+        if ((its & barred) !== 0) continue
+        if (!policies.vlans.carries(port, vlan)) continue
+        if ((its & ASKS_INNER) !== 0) this.#asksInner = true
+      }
+      takers++
+      this.#give(burst, first, behind, port)
+    }
+    if (takers === 0) this.#counters[base + COUNTERS.rx_drop_no_port] += behind - first
+  }
+
+  /** Ports are left those frames whose inner tag they take. @hot */
+  #dropByInnerTags(burst: Burst, inPort: number): void {
+    this.#asksInner = false
+    const { flags, vlans } = this.#policies
+    for (let at = 0; at < this.egressCount; at++) {
+      const port = this.egress[at]
+      if ((flags[port] & ASKS_INNER) === 0) continue
+      const list = port * BURST_SIZE_MAX
+      const before = this.listLength[port]
+      const left = keepWithInnerTag(burst, this.lists, list, before, inPort, port, vlans)
+      this.listLength[port] = left
+      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_vlan] += before - left
     }
   }
 
   /** Appends frames first..end - 1 to the list of a port, or drops them for a reason it has. @hot */
   #give(burst: Burst, first: number, end: number, port: number): void {
     const base = port * COUNTERS_STRIDE
-    if (this.#passes[port] === 0) {
+    if (this.#places.passes[port] === 0) {
       this.#counters[base + COUNTERS.tx_drop_link_down] += end - first
       return
     }
@@ -343,13 +414,23 @@ export class Forwarder {
     this.listLength[port] = listed
   }
 
+  /**
+   * Frames that came in by `from` may leave by `to` with other tags than they came with: they go through
+   * the tag stage, and whoever watches is told there of what leaves. @hot
+   */
+  mayRetag(from: number, to: number): boolean {
+    const { flags } = this.#policies
+    return ((flags[from] | flags[to]) & HAS_VLANS) !== 0
+  }
+
   /** Gives every egress port its frames and empties the lists. @hot */
   deliver(burst: Burst, inPort: number, queue: number): void {
     const count = this.egressCount
     let deliveries = 0
     let cost = 0
-    const { finisher } = this.#machinery
+    const { finisher, tagger } = this.#machinery
     finisher.beginBurst(burst.segmentsMax)
+    tagger.beginBurst(inPort)
     const merges = this.#merges[inPort] !== 0
     for (let at = 0; at < count; at++) {
       const port = this.egress[at]
@@ -359,11 +440,16 @@ export class Forwarder {
       cost += listed * egress.deliveryNs
       this.listLength[port] = 0
       const before = finisher.segments
-      let taker = egress.plain
+      if (listed === 0) {
+        egress.isShort = false
+        continue
+      }
+      const isTagging = this.mayRetag(inPort, port)
+      let taker = isTagging ? egress.tagPlain : egress.plain
       if (egress.isShort) {
         egress.isShort = false
-        taker = egress.finishing
-      } else if (merges && listed > 1) taker = egress.merging
+        taker = isTagging ? egress.tagFinishing : egress.finishing
+      } else if (merges && listed > 1) taker = isTagging ? egress.tagMerging : egress.merging
       taker.transmit(burst, this.lists, port * BURST_SIZE_MAX, listed, queue)
       // Each of them is a frame for the port.
       cost += (finisher.segments - before) * egress.deliveryNs
@@ -397,23 +483,4 @@ export class Forwarder {
     }
     this.#touchedCount = 0
   }
-}
-
-/** Behind the frames from `first` on that have the same destination and source. @hot */
-function endOfRun(heads: Int32Array, first: number, count: number): number {
-  const at = first * HEAD_WORDS
-  const word0 = heads[at]
-  const word1 = heads[at + 1]
-  const word2 = heads[at + 2]
-  const behind = count * HEAD_WORDS
-  let next = at + HEAD_WORDS
-  while (
-    next < behind &&
-    heads[next] === word0 &&
-    heads[next + 1] === word1 &&
-    heads[next + 2] === word2
-  ) {
-    next += HEAD_WORDS
-  }
-  return (next / HEAD_WORDS) | 0
 }

@@ -2,6 +2,7 @@
 import type { Clock } from '../mem/clock.ts'
 import type { MacTable } from './mac-table.ts'
 import type { HandedEngine, MacRows } from './messages.ts'
+import { STATIC_AGE } from './messages.ts'
 import type { OwnFrames } from './own-frames.ts'
 
 /** An engine, as far as that goes. */
@@ -25,7 +26,10 @@ export function takeOver(
   const { macTable } = forwarder
   clock.read()
   const nowS = (clock.time[0] / 1e6) | 0
-  for (const [hi, lo, port, ageS] of macs) macTable.learn(hi, lo, port, nowS - ageS)
+  for (const [hi, lo, port, ageS] of macs) {
+    if (ageS === STATIC_AGE) macTable.addStatic(hi, lo, port)
+    else macTable.learn(hi, lo, port, nowS - ageS)
+  }
   macTable.moves = handed.macMoves
   macTable.full = handed.macFull
   for (const { port, frame } of handed.own) own.add(port, frame)

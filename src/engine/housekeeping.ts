@@ -28,9 +28,12 @@ export class Housekeeping {
   readonly #budget: TurnBudget
   readonly #tapBudget: TapBudget
   readonly #macTable: MacTable
+  /** The engine clock's, microseconds first. */
+  readonly #time: Float64Array
   readonly #polled: readonly PolledPort[]
   readonly #counters: Float64Array
   readonly #onLoops: OnLoops
+  readonly #eachSecond: () => void
   #nextTickUs = 0
   #nextSweepUs = 0
   #isSweeping = false
@@ -41,17 +44,21 @@ export class Housekeeping {
     budget: TurnBudget,
     tapBudget: TapBudget,
     macTable: MacTable,
+    time: Float64Array,
     polled: readonly PolledPort[],
     counters: Float64Array,
     onLoops: OnLoops,
+    eachSecond: () => void,
   ) {
     this.#tier = tier
     this.#budget = budget
     this.#tapBudget = tapBudget
     this.#macTable = macTable
+    this.#time = time
     this.#polled = polled
     this.#counters = counters
     this.#onLoops = onLoops
+    this.#eachSecond = eachSecond
   }
 
   /** The next tick does all of it, whenever the last one was. */
@@ -61,7 +68,9 @@ export class Housekeeping {
   }
 
   /** The clock has just been read. @hot */
-  tick(nowUs: number): void {
+  tick(): void {
+    // As an argument it might be allocated.
+    const nowUs = this.#time[0]
     if (nowUs < this.#nextTickUs) return
     this.#nextTickUs = nowUs + TICK_US
     this.#tier.retry()
@@ -71,6 +80,7 @@ export class Housekeeping {
       this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
       this.#isSweeping = true
       this.#lookForLoops()
+      this.#eachSecond()
     }
     const beforeS = ((nowUs / 1e6) | 0) - this.macAgingS
     if (this.#isSweeping) this.#isSweeping = !this.#macTable.sweep(beforeS)

@@ -12,7 +12,8 @@ export type Pace = 'adaptive' | 'busy' | 'interrupt'
 export interface EngineSettingsInPlace {
   readonly pace: Pace
   readonly macAgingS: number
-  readonly dropsReservedGroups: boolean
+  /** Bit n: 01-80-C2-00-00-0n passes. */
+  readonly groups: number
 }
 
 export interface EngineWorkerData extends EngineSettingsInPlace {
@@ -30,7 +31,13 @@ export interface EngineWorkerData extends EngineSettingsInPlace {
   readonly aioContext: number
 }
 
-/** A part of the MAC table: [hi, lo, port, age in seconds], and the cell to go on at; -1: none. */
+/** In the place of an age: the entry is static. */
+export const STATIC_AGE = -1
+
+/**
+ * A part of the MAC table: [hi, lo, port, age in seconds or STATIC_AGE], and the cell to go on at; -1: none.
+ * The VLAN is in the upper half of `lo`.
+ */
 export interface MacRows {
   readonly rows: readonly (readonly [number, number, number, number])[]
   readonly next: number
@@ -50,6 +57,75 @@ export interface MovingAddress {
   readonly ports: readonly [number, number]
   readonly moves: number
 }
+
+/** Ranges of VIDs, first and last. */
+export type VlanRanges = readonly (readonly [number, number])[]
+
+/** How a port takes part in VLANs; see offload/vlan-ports.ts. */
+export interface VlanPolicy {
+  readonly mode: 'access' | 'trunk' | 'native-tagged' | 'native-untagged' | 'dot1q-tunnel'
+  readonly priorityTags: 'never' | 'if-nonzero' | 'always'
+  /** VID of access, native and tunnel ports. */
+  readonly tag: number
+  /** The tunnel's tag has TPID 0x8100, not 0x88a8. */
+  readonly isQinq8100: boolean
+  /** null: all. */
+  readonly trunks: VlanRanges | null
+  readonly cvlans: VlanRanges | null
+}
+
+/** Frames a second that are flooded: broadcast, multicast, unknown unicast; 0: any number. */
+export type StormRates = readonly [number, number, number]
+
+/** What a port is allowed, beside what it is. */
+export interface PortPolicy {
+  /** null: it is a trunk of all VLANs that passes frames with their tags as they are. */
+  readonly vlan: VlanPolicy | null
+  readonly isIsolated: boolean
+  readonly floodsUnknown: boolean
+  readonly floodsMulticast: boolean
+  readonly floodsBroadcast: boolean
+  readonly learns: boolean
+  readonly isLocked: boolean
+  readonly hairpins: boolean
+  readonly isSticky: boolean
+  /** Addresses that are learnt there at most. */
+  readonly macLimit: number
+  readonly dropsOverLimit: boolean
+  readonly storm: StormRates | null
+  /** Bit n: 01-80-C2-00-00-0n passes; null: those that pass on the switch. */
+  readonly groups: number | null
+}
+
+/** Of a port without any such option. */
+export const NO_POLICY: PortPolicy = {
+  vlan: null,
+  isIsolated: false,
+  floodsUnknown: true,
+  floodsMulticast: true,
+  floodsBroadcast: true,
+  learns: true,
+  isLocked: false,
+  hairpins: false,
+  isSticky: false,
+  macLimit: 0x7fff_ffff,
+  dropsOverLimit: false,
+  storm: null,
+  groups: null,
+}
+
+/** A class of frames began to be dropped at a port, or was not for a second. */
+export interface StormChange {
+  readonly port: number
+  /** STORM_ of storm.ts. */
+  readonly kind: number
+  readonly isStorm: boolean
+  /** Since it began. */
+  readonly dropped: number
+}
+
+/** A static entry of the forwarding database; the VLAN is in the upper half of `lo`. */
+export type StaticMac = readonly [hi: number, lo: number]
 
 /** A mirror, with the numbers of its ports. */
 export interface MirrorDescription {
@@ -78,18 +154,25 @@ export type EngineRequest =
       txOffloads: number
       description: PortDescription
       isHeld: boolean
+      /** In force before its first frame. */
+      policy: PortPolicy
+      macs: readonly StaticMac[]
     }
   /** Another port in the place of this one, which is let go: wiring and MACs stay. */
   | { op: 'replace-port'; port: number; txOffloads: number; description: PortDescription }
   | { op: 'set-mtu'; port: number; mtu: number }
+  | { op: 'set-policy'; port: number; policy: PortPolicy }
+  /** Static entries. Answered with how many had no room: those are not there. */
+  | { op: 'add-macs'; port: number; macs: readonly StaticMac[] }
+  | { op: 'remove-macs'; port: number; macs: readonly StaticMac[] }
+  /** What was learnt, at a port and in a VLAN; -1: any. */
+  | { op: 'flush-macs'; port: number; vlan: number }
   | { op: 'remove-port'; port: number }
   /** Frames from and for these ports wait. */
   | { op: 'hold'; ports: readonly number[] }
   /** All of them pass frames from the same moment on. Answered with those that cannot be read. */
   | { op: 'release'; ports: readonly number[] }
   | { op: 'set-link'; port: number; isUp: boolean }
-  /** The addresses that were learnt at the port. */
-  | { op: 'forget-macs'; port: number }
   | { op: 'set-merging'; port: number; isMerging: boolean }
   /** Answered as the port's kind says. */
   | { op: 'call'; port: number; call: PortCall }
@@ -123,6 +206,7 @@ export type EngineReply =
   | { readonly type: 'port-failed'; readonly port: number; readonly failure: PortFailure }
   | { readonly type: 'driver-called'; readonly port: number }
   | { readonly type: 'loops'; readonly loops: readonly MovingAddress[] }
+  | { readonly type: 'storms'; readonly changes: readonly StormChange[] }
   | {
       readonly type: 'queue-broken'
       readonly port: number

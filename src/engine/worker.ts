@@ -17,6 +17,7 @@ import { errorFields } from './messages.ts'
 import { SHARED_EXIT } from './cells.ts'
 import { Engine } from './engine.ts'
 import { handOver, takeOver } from './handing.ts'
+import { addStaticMacs } from './static-macs.ts'
 import { WarmUp } from './warm-up.ts'
 
 dropThreadCapabilities()
@@ -41,7 +42,7 @@ const engine = new Engine(
     macAgingS: data.macAgingS,
     macTableSize: data.macTableSize,
     macSeed: (Math.random() * 2 ** 32) | 0,
-    dropsReservedGroups: data.dropsReservedGroups,
+    groups: data.groups,
     counters,
     engineCounters,
     shared,
@@ -49,6 +50,7 @@ const engine = new Engine(
     clock,
     onPortFailed: (port, failure) => send({ type: 'port-failed', port, failure }),
     onLoops: (loops) => send({ type: 'loops', loops }),
+    onStorms: (changes) => send({ type: 'storms', changes }),
   },
   makeTier,
 )
@@ -91,7 +93,7 @@ function handle(request: EngineRequest): unknown {
     case 'add-port':
       warmUp.expect(request.description)
       if (!request.isHeld) warmUp.run()
-      return engine.addPort(make(request), request.mtu, request.isHeld)
+      return addPort(request)
     case 'replace-port':
       return engine.replacePort(make(request))
     case 'remove-port':
@@ -105,8 +107,17 @@ function handle(request: EngineRequest): unknown {
       return engine.release(request.ports)
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
-    case 'forget-macs':
-      return engine.forwarder.macTable.forgetPort(request.port)
+    case 'set-policy':
+      return engine.forwarder.setPolicy(request.port, request.policy)
+    case 'add-macs':
+      return addStaticMacs(engine.forwarder.macTable, request.port, request.macs)
+    case 'remove-macs':
+      for (const [hi, lo] of request.macs) {
+        engine.forwarder.macTable.removeStatic(hi, lo, request.port)
+      }
+      return undefined
+    case 'flush-macs':
+      return engine.forwarder.macTable.flush(request.port, request.vlan)
     case 'set-merging':
       return engine.forwarder.setMerging(request.port, request.isMerging)
     case 'call':
@@ -150,6 +161,20 @@ function handle(request: EngineRequest): unknown {
       return engine.publishCounters(true)
     case 'close':
       return undefined
+  }
+}
+
+/** What it is allowed is known before its first frame. */
+function addPort(request: EngineRequest & { op: 'add-port' }): void {
+  const { port: index, policy, macs, mtu, isHeld } = request
+  const { forwarder } = engine
+  try {
+    forwarder.setPolicy(index, policy)
+    addStaticMacs(forwarder.macTable, index, macs)
+    engine.addPort(make(request), mtu, isHeld)
+  } catch (error) {
+    forwarder.removePort(index)
+    throw error
   }
 }
 

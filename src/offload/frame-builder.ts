@@ -32,9 +32,10 @@ const NO_SUM = -1
 export class FrameBuilder {
   /** The headers' bytes, by the offsets that `start` returns. */
   readonly bytes: Uint8Array
+  /** The same by words: those offsets are multiples of 4. */
+  readonly words: Int32Array
   readonly #burst: Burst = new Burst()
   readonly #window: Window
-  readonly #words: Int32Array
   readonly #flushWrites: () => void
   #taker: FrameTaker | null = null
   #queue = 0
@@ -61,7 +62,7 @@ export class FrameBuilder {
     this.#burst.hasOffloads = true
     this.#window = Window.map(SLOTS * SLOT_STRIDE)
     this.bytes = new Uint8Array(this.#window.buffer)
-    this.#words = new Int32Array(this.#window.buffer)
+    this.words = new Int32Array(this.#window.buffer)
   }
 
   /** From now on frames are for this one. @hot */
@@ -209,7 +210,7 @@ export class FrameBuilder {
     burst.tunnel[k] = tunnel
     const word = this.#header >> 2
     const head = k * HEAD_WORDS
-    for (let at = 0; at < HEAD_WORDS; at++) burst.heads[head + at] = this.#words[word + at]
+    for (let at = 0; at < HEAD_WORDS; at++) burst.heads[head + at] = this.words[word + at]
     burst.count = k + 1
   }
 

@@ -14,6 +14,7 @@ import type { PortOptions, PortType } from './options.ts'
 import { pcapKind } from './pcap/kind.control.ts'
 import type { PortSchema } from './port-schema.ts'
 import { PostponedControlPort } from './postponed.control.ts'
+import { checkSwitching, SWITCHING_RULES } from './switching-options.ts'
 import { rawSocketKind } from './raw-socket/kind.control.ts'
 import { tapKind } from './tap/kind.control.ts'
 import { vhostUserKind } from './vhost-user/kind.control.ts'
@@ -35,6 +36,9 @@ const KINDS: Kinds = {
 /** The kind of these options takes them. */
 const kindOf = ({ type }: PortOptions): ControlKind<PortOptions> => KINDS[type]
 
+/** All options that a port of the kind has. */
+const allOptions = (schema: PortSchema): OptionRules => ({ ...schema.options, ...SWITCHING_RULES })
+
 /** Of the kinds that option strings and config files can name. */
 export const PORT_SCHEMAS: Readonly<Record<string, PortSchema>> = Object.fromEntries(
   Object.entries(KINDS).flatMap(([type, { schema }]) =>
@@ -44,7 +48,7 @@ export const PORT_SCHEMAS: Readonly<Record<string, PortSchema>> = Object.fromEnt
 
 /** Their options. */
 export const OPTION_TABLE: Readonly<Record<string, OptionRules>> = Object.fromEntries(
-  Object.entries(PORT_SCHEMAS).map(([type, { options }]) => [type, options]),
+  Object.entries(PORT_SCHEMAS).map(([type, schema]) => [type, allOptions(schema)]),
 )
 
 /** The type exists, though neither option strings nor config files can name it. */
@@ -60,6 +64,7 @@ export function requiredOptions(type: PortType): readonly string[] {
 /** Checks what one option says about another. Throws ConfigError. */
 export function checkOptions(options: PortOptions, at: At): void {
   kindOf(options).check?.(options, at)
+  checkSwitching(options, at)
 }
 
 /** Its descriptors are set aside until it is closed. Throws, also SysError DESCRIPTOR_SHARE. */
@@ -143,7 +148,7 @@ export function changedOptions(before: PortOptions, after: PortOptions): string[
 export function changedInPlace(before: PortOptions, after: PortOptions): string[] | null {
   if (before.type !== after.type || before.id !== after.id) return null
   const keys = changedOptions(before, after)
-  const { options } = kindOf(before).schema
+  const options = allOptions(kindOf(before).schema)
   return keys.every((key) => options[key]?.inPlace === true) ? keys : null
 }
 

@@ -4,10 +4,12 @@
  * config/framepump.schema.json). Names are QEMU's (qapi/net.json) where QEMU has them.
  */
 import type { OptionRules, StaticMembers } from '../schema/value.ts'
+import type { SwitchingOptions } from './switching-options.ts'
 
 export interface PortSchema {
   /** What such a port is, in a sentence. */
   readonly description: string
+  /** Those of its own, beside what every port has (switching-options.ts). */
   readonly options: OptionRules
   /** It exists in the library's API only. */
   readonly isApiOnly?: boolean
@@ -42,7 +44,7 @@ const MERGING = {
 } as const
 
 /** What all kinds have. */
-export interface CommonOptions extends StaticMembers<typeof COMMON> {}
+export interface CommonOptions extends StaticMembers<typeof COMMON>, SwitchingOptions {}
 /** What those have whose frames are not a program's or a file's. */
 export interface GroOption extends StaticMembers<typeof MERGING> {}
 

@@ -13,9 +13,9 @@ export const JSON_BOOLEANS: Booleans = ['false', 'true']
 export function mayBe(value: Value, [no, yes]: Booleans = WORDS): string {
   switch (value.kind) {
     case 'list':
-      return `list of ${ofList(value.of)}`
+      return [...(value.words ?? []).map(code), `list of ${ofList(value.of)}`].join(', ')
     case 'map':
-      return 'map of keys'
+      return `map of ${Object.keys(value.members).map(code).join(', ') || 'keys'}`
     case 'boolean':
       return `${code(yes)}, ${code(no)}`
     case 'choice':
@@ -40,7 +40,8 @@ export function mayBe(value: Value, [no, yes]: Booleans = WORDS): string {
 function ofList(one: Value): string {
   if (one.kind === 'map') return 'maps'
   if (one.kind === 'list') return 'pairs'
-  return one.kind === 'string' ? 'texts' : mayBe(one)
+  if (one.kind !== 'string') return mayBe(one)
+  return one.format === undefined ? 'texts' : FORMATS[one.format].name
 }
 
 const unitOf = ({ unit }: { readonly unit?: string }): string =>

@@ -16,6 +16,10 @@ export interface Format {
   readonly lengthMax?: number
   /** `key`: the option's name. Undefined: it is such a text. */
   refuse(text: string, key: string): Refusal | undefined
+  /** Numbers that stand for such a text; absent: any, if the text `1` is one. */
+  readonly numbers?: readonly [number, number]
+  /** Those that stand behind one another in an option string; absent: it is split at `:`. */
+  split?(text: string): readonly string[]
 }
 
 /** sizeof sun_path, less its end. */
@@ -24,7 +28,22 @@ const SOCKET_PATH_MAX = 107
 const FDS_MAX = 1024
 const ID_SYNTAX = /^[A-Za-z][-A-Za-z0-9._]{0,62}$/
 
-export type FormatName = 'id' | 'ifname' | 'ifname-of-one' | 'socket-path' | 'descriptors'
+export type FormatName =
+  'id' | 'ifname' | 'ifname-of-one' | 'socket-path' | 'descriptors' | 'vlans' | 'mac' | 'octet'
+
+const VID_SYNTAX = '(?:[0-9]{1,3}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-5])'
+const VLANS_SYNTAX: RegExp = new RegExp(`^(${VID_SYNTAX})(?:-(${VID_SYNTAX}))?$`)
+const MAC_SYNTAX = /^(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$/
+const OCTET_SYNTAX = /^0?[0-9A-Fa-f]$/
+
+/** First and last VID of `10` or `20-30`; undefined: it is neither. */
+export function vlanRange(text: string): readonly [number, number] | undefined {
+  const parts = VLANS_SYNTAX.exec(text)
+  if (parts === null) return undefined
+  const first = Number(parts[1])
+  const last = Number(parts[2] ?? parts[1])
+  return first <= last ? [first, last] : undefined
+}
 
 export const FORMATS: Readonly<Record<FormatName, Format>> = {
   id: {
@@ -74,6 +93,46 @@ export const FORMATS: Readonly<Record<FormatName, Format>> = {
         ? undefined
         : { message: `${key}= takes at most ${FDS_MAX} descriptors` },
   },
+  vlans: {
+    name: 'VIDs and ranges, as `10` and `20-30`',
+    pattern: VLANS_SYNTAX.source,
+    numbers: [0, 4095],
+    refuse: (text, key) =>
+      vlanRange(text) === undefined
+        ? {
+            message: `"${text}" in ${key} is no VID from 0 to 4095, and no range of them`,
+            hint: 'as 10, or 20-30',
+          }
+        : undefined,
+  },
+  mac: {
+    name: 'MAC addresses',
+    pattern: MAC_SYNTAX.source,
+    numbers: [1, 0],
+    refuse: (text, key) =>
+      MAC_SYNTAX.test(text)
+        ? undefined
+        : { message: `"${text}" in ${key} is not a MAC address`, hint: 'as 02:00:00:00:00:01' },
+    split: splitMacs,
+  },
+  octet: {
+    name: 'last octets, `00` to `0f`',
+    pattern: OCTET_SYNTAX.source,
+    numbers: [0, 9],
+    refuse: (text, key) =>
+      OCTET_SYNTAX.test(text)
+        ? undefined
+        : { message: `"${text}" in ${key} is not an octet from 00 to 0f` },
+  },
+}
+
+/** Addresses of six octets behind one another, or with `-` in them. */
+function splitMacs(text: string): readonly string[] {
+  const parts = text.split(':')
+  if (parts.length % 6 !== 0 || parts.some((part) => part.length !== 2)) return parts
+  return Array.from({ length: parts.length / 6 }, (_, at) =>
+    parts.slice(6 * at, 6 * at + 6).join(':'),
+  )
 }
 
 /** An empty name is as good as none. */

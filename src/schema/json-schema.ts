@@ -1,5 +1,7 @@
 /** A definition as JSON Schema (draft 7), for values in JSON's own types. */
 import { BOOLEANS } from './read-option.ts'
+import type { Format } from './formats.ts'
+import { FORMATS } from './formats.ts'
 import type { ListValue, MapValue, ScalarValue, Value } from './value.ts'
 import { requiredOf } from './value.ts'
 
@@ -23,10 +25,12 @@ const typeOf = (type: string, isNullable = false): JsonSchema => ({
   type: isNullable ? [type, 'null'] : type,
 })
 
-function ofList(
-  { of, count, isUnique, isNullable }: ListValue,
-  scalar: (value: ScalarValue) => JsonSchema,
-): JsonSchema {
+function ofList(list: ListValue, scalar: (value: ScalarValue) => JsonSchema): JsonSchema {
+  const { of, words, count, isUnique, isNullable } = list
+  if (words !== undefined) {
+    const { words: _, ...other } = list
+    return { anyOf: [{ enum: words }, ofList(other, scalar)] }
+  }
   return {
     ...typeOf('array', isNullable),
     ...(count === undefined || count[0] === 0 ? {} : { minItems: count[0] }),
@@ -57,9 +61,12 @@ export function fileScalar(value: ScalarValue): JsonSchema {
   return { enum: [true, false, ...Object.keys(BOOLEANS)] }
 }
 
-export function strictScalar({ kind, range, values }: ScalarValue): JsonSchema {
+export function strictScalar({ kind, range, values, format }: ScalarValue): JsonSchema {
   switch (kind) {
     case 'string':
+      return format !== undefined && FORMATS[format].numbers !== undefined
+        ? formatted(FORMATS[format])
+        : { type: 'string' }
     case 'script':
       return { type: 'string' }
     case 'boolean':
@@ -79,4 +86,15 @@ export function strictScalar({ kind, range, values }: ScalarValue): JsonSchema {
     case 'any':
       return {}
   }
+}
+
+/** A text of a format, and the numbers that stand for one. */
+export function formatted({
+  pattern,
+  numbers = [1, 0],
+}: Pick<Format, 'pattern' | 'numbers'>): JsonSchema {
+  const [least, most] = numbers
+  return least > most
+    ? { type: 'string', pattern }
+    : { type: ['string', 'integer'], pattern, minimum: least, maximum: most }
 }

@@ -5,7 +5,7 @@
  */
 import { ConfigError } from '../errors.ts'
 import { FORMATS } from './formats.ts'
-import type { OptionRule } from './value.ts'
+import type { OptionKind, OptionList, OptionMap, OptionRule, ScalarValue } from './value.ts'
 
 /** Where the option of that name stands, as `ports[2].ifname`. */
 export type At = (key: string) => string
@@ -25,6 +25,52 @@ export const BOOLEANS: Readonly<Record<string, boolean>> = {
 
 /** Throws ConfigError with the path. */
 export function readOption(rule: OptionRule, key: string, value: unknown, path: string): unknown {
+  if (rule.kind === 'list') return readList(rule, key, value, path)
+  if (rule.kind === 'map') return readMap(rule, key, value, path)
+  return readScalar(rule, key, value, path)
+}
+
+function readList(rule: OptionList, key: string, value: unknown, path: string): unknown {
+  const { of, words = [], count } = rule
+  if (typeof value === 'string' && words.includes(value)) return value
+  let entries = value
+  if (typeof value === 'string') {
+    const format = of.format === undefined ? undefined : FORMATS[of.format]
+    entries = format?.split?.(value) ?? value.split(':')
+  } else if (typeof value === 'number') entries = [value]
+  if (!Array.isArray(entries)) return fail(path, `"${key}" must be a list`)
+  const [least, most] = count ?? [0, Infinity]
+  if (entries.length < least || entries.length > most) {
+    return fail(path, `"${key}" must have ${least} to ${most} entries`)
+  }
+  return entries.map((one: unknown) => readScalar(of, key, one, path))
+}
+
+function readMap({ members }: OptionMap, key: string, value: unknown, path: string): unknown {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+    const known = Object.keys(members)
+    return fail(path, `"${key}" must be a map of ${known.join(', ')}`, `as ${key}.${known[0]}=...`)
+  }
+  const entries = Object.entries(value as Record<string, unknown>)
+  return Object.fromEntries(
+    entries.map(([name, one]) => {
+      const member = Object.hasOwn(members, name) ? members[name] : undefined
+      if (member !== undefined) return [name, readScalar(member, `${key}.${name}`, one, path)]
+      return fail(
+        path,
+        `unknown key "${name}" in ${key}`,
+        `known are ${Object.keys(members).join(', ')}`,
+      )
+    }),
+  )
+}
+
+function readScalar(
+  rule: ScalarValue<OptionKind>,
+  key: string,
+  value: unknown,
+  path: string,
+): unknown {
   switch (rule.kind) {
     case 'string':
       return readText(rule, key, value, path)
@@ -43,7 +89,7 @@ export function readOption(rule: OptionRule, key: string, value: unknown, path: 
   }
 }
 
-function readText({ format }: OptionRule, key: string, value: unknown, path: string): string {
+function readText({ format }: ScalarValue, key: string, value: unknown, path: string): string {
   // A JSON number where a name may be one (uids, fds, pids).
   const text = typeof value === 'number' && Number.isSafeInteger(value) ? String(value) : value
   if (typeof text !== 'string') {
@@ -65,7 +111,7 @@ const SIZE_UNITS: Readonly<Record<string, number>> = {
   t: 2 ** 40,
 }
 
-function readNumber(rule: OptionRule, key: string, value: unknown, path: string): number {
+function readNumber(rule: ScalarValue, key: string, value: unknown, path: string): number {
   let number = Number.NaN
   if (typeof value === 'number') number = value
   else if (typeof value === 'string') {

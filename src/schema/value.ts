@@ -55,6 +55,8 @@ export interface ScalarValue<K extends ScalarKind = ScalarKind> extends Meaning 
 export interface ListValue extends Meaning {
   readonly kind: 'list'
   readonly of: Value
+  /** Words that may stand in the place of a list. */
+  readonly words?: readonly string[]
   /** Entries, least and most. */
   readonly count?: readonly [number, number]
   readonly isUnique?: boolean
@@ -73,7 +75,19 @@ export interface MapValue extends Meaning {
 export type Value = ScalarValue | ListValue | MapValue
 export type Members = Readonly<Record<string, Value & { readonly description: string }>>
 
-export type OptionRule = ScalarValue<OptionKind> & { readonly description: string }
+/** A list of texts; an option string has them split at `:`. */
+export interface OptionList extends ListValue {
+  readonly of: ScalarValue<'string' | 'choice'>
+}
+
+/** Keys with values of their own; an option string has `storm.broadcast=100`. */
+export interface OptionMap extends MapValue {
+  readonly members: Readonly<Record<string, ScalarValue<OptionKind> & { description: string }>>
+}
+
+export type OptionRule = (ScalarValue<OptionKind> | OptionList | OptionMap) & {
+  readonly description: string
+}
 export type OptionRules = Readonly<Record<string, OptionRule>>
 
 /** What a value of this definition is, once it was read. */
@@ -81,7 +95,15 @@ export type StaticOf<V> = V extends { readonly isNullable: true }
   ? StaticPresent<V> | null
   : StaticPresent<V>
 
-type StaticPresent<V> = V extends { readonly kind: 'list'; readonly of: infer E }
+type StaticPresent<V> = V extends {
+  readonly kind: 'list'
+  readonly words: readonly (infer W)[]
+  readonly of: infer E
+}
+  ? W | readonly StaticOf<E>[]
+  : StaticList<V>
+
+type StaticList<V> = V extends { readonly kind: 'list'; readonly of: infer E }
   ? readonly StaticOf<E>[]
   : V extends { readonly kind: 'map'; readonly members: infer M }
     ? StaticMembers<M>
@@ -93,7 +115,7 @@ type StaticScalar<V> = V extends { readonly kind: 'boolean' }
   ? boolean
   : V extends { readonly kind: 'integer' | 'size' | 'number' }
     ? number
-    : V extends { readonly kind: 'name' }
+    : V extends { readonly kind: 'name' } | { readonly format: 'vlans' | 'octet' }
       ? string | number
       : V extends { readonly kind: 'any' }
         ? unknown

@@ -30,11 +30,18 @@ export const COUNTERS = {
   tx_drop_descriptors: 23,
   rx_drop_kernel: 24,
   rx_drop_mirror_output: 25,
+  rx_drop_vlan: 26,
+  tx_drop_vlan: 27,
+  tx_drop_isolated: 28,
+  rx_drop_locked: 29,
+  rx_drop_mac_limit: 30,
+  rx_drop_mac_moved: 31,
+  rx_drop_storm: 32,
 } as const
 
 export type CounterName = keyof typeof COUNTERS
 
 /** Float64 cells reserved per port. */
-export const COUNTERS_STRIDE = 32
+export const COUNTERS_STRIDE = 64
 
 export const COUNTER_NAMES: readonly CounterName[] = Object.keys(COUNTERS) as CounterName[]

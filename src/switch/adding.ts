@@ -5,7 +5,8 @@ import type { AddPortSettings } from './api.ts'
 import { release } from './holding.ts'
 import { openOrPostpone } from './opening.ts'
 import type { SwitchParts } from './parts.ts'
-import { checkFree, checkWirable, PortEntry } from './port-entry.ts'
+import { policyOf } from './policy.ts'
+import { checkWirable, checkWirablePeer, PortEntry } from './port-entry.ts'
 import type { PortOpener } from './port-opener.ts'
 import type { Undo } from './undo.ts'
 
@@ -20,8 +21,9 @@ export async function addPort(
 ): Promise<PortEntry> {
   const { engine, ports, agreement, captures, watcher, states, context, access, forget } = parts
   const index = ports.freeIndex(options.id)
+  const policy = policyOf(options)
   const other = peer === undefined ? undefined : ports.entry(peer)
-  if (other !== undefined) checkFree(other)
+  if (other !== undefined) checkWirablePeer(other, options)
   const { open, notPostponed } = await openOrPostpone(
     options,
     context(options.id, given),
@@ -46,6 +48,8 @@ export async function addPort(
     txOffloads: open.txOffloads,
     description: open.description,
     isHeld: entry.isHeld,
+    policy,
+    macs: [],
   })
   await captures.add(entry)
   watcher.add(entry)

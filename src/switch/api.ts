@@ -11,6 +11,7 @@ import type { MemoryPort, VirtioNetPort } from '../port/api.ts'
 import type { CounterName } from '../stats/counters.ts'
 import type { PortOptions, PortType } from '../port/options.ts'
 import type { HandedSwitch, HandOverOutline } from './handed.ts'
+import type { SwitchingOptions } from '../port/switching-options.ts'
 
 export type { HandedState, JsonValue } from '../port/handed.ts'
 export type { HandedPort, HandedSwitch, HandOverOutline, OutlinedPort } from './handed.ts'
@@ -114,15 +115,29 @@ export interface PortInfo {
   readonly mtu?: number
   /** The port it is wired to; absent: it is on the switch. */
   readonly peer?: string
+  /** Options that say how it takes part in the switch, as they are given. */
+  readonly switching: SwitchingOptions
   readonly counters: Counters
 }
 
 export interface MacEntry {
   /** `52:54:00:12:34:56` */
   readonly mac: string
+  /** VID; 0: none. */
+  readonly vlan: number
   readonly port: string
-  /** Seconds since a frame with this source was seen. */
+  /** Seconds since a frame with this source was seen; 0 of a static one. */
   readonly ageS: number
+  /** It was not learnt: it does not age and does not move. */
+  readonly static?: true
+}
+
+/** Ports that carry a VLAN, by how its frames leave by them. */
+export interface VlanInfo {
+  /** 0: frames without a VLAN. */
+  readonly vlan: number
+  readonly tagged: readonly string[]
+  readonly untagged: readonly string[]
 }
 
 /**
@@ -200,7 +215,7 @@ export interface Switch extends AsyncDisposable {
   /**
    * Other options for a port that goes on: guests, addresses, queues and descriptors stay. Throws
    * BAD_OPTION when one differs that the port is made with; those that do not are mtu (but of
-   * virtio-net), gro, a TAP's up, sndbuf, persist, owner, group and downscript, a raw socket's promisc and
+   * virtio-net), gro, how it takes part in the switch (SwitchingOptions), a TAP's up, sndbuf, persist, owner, group and downscript, a raw socket's promisc and
    * bypass, a replay's pace and loop.
    */
   changePort(options: PortOptions): Promise<void>
@@ -231,6 +246,8 @@ export interface Switch extends AsyncDisposable {
   /** The driver's side of an in-process device. */
   virtioNetPort(id: string): VirtioNetPort
   links(): [string, string][]
+  /** The VLANs that options of ports name, and 0; by VID. */
+  vlans(): VlanInfo[]
   macTable(): Promise<MacEntry[]>
   /** The same in parts, read one after another: other requests and frames come in between. */
   macTablePages(): AsyncIterable<readonly MacEntry[]>

@@ -3,7 +3,9 @@ import { ConfigError } from '../errors.ts'
 import { changedInPlace } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { EngineClient } from '../engine/client.ts'
+import { policyOf } from './policy.ts'
 import type { PortEntry } from './port-entry.ts'
+import { checkNotWired } from './port-entry.ts'
 import type { Undo } from './undo.ts'
 
 /** Nothing else of the port is touched. What other ports make of it is agreed on afterwards. */
@@ -23,12 +25,18 @@ export async function changeOptions(
   if (keys.length === 0) return
   undo(() => open.change?.(options, before))
   await open.change?.(before, options)
+  checkNotWired(entry, options)
   undo(() => tell(entry, before, engine))
   await tell(entry, options, engine)
   undo(() => void (entry.options = before))
   entry.options = options
 }
 
-function tell(entry: PortEntry, { mtu }: PortOptions, engine: EngineClient): Promise<unknown> {
-  return engine.request({ op: 'set-mtu', port: entry.index, mtu: mtu ?? 0 })
+async function tell(entry: PortEntry, options: PortOptions, engine: EngineClient): Promise<void> {
+  const { index: port } = entry
+  const policy = policyOf(options)
+  await engine.request({ op: 'set-mtu', port, mtu: options.mtu ?? 0 })
+  await engine.request({ op: 'set-policy', port, policy })
+  // What was learnt there may be in VLANs that it carries no more.
+  await engine.request({ op: 'flush-macs', port, vlan: -1 })
 }

@@ -29,7 +29,10 @@ export interface HandedSwitch {
   readonly ports: readonly HandedPort[]
   readonly links: readonly (readonly [string, string])[]
   readonly mirrors: readonly MirrorOptions[]
-  /** First four and last two bytes of an address, place of its port in `ports`, age in seconds. */
+  /**
+   * First four bytes of an address, its last two and the VLAN (in the upper half), place of its port in `ports`,
+   * age in seconds, -1 of a static entry.
+   */
   readonly macs: readonly (readonly [number, number, number, number])[]
   readonly counters: SwitchCounters
   /** Of the daemon's own that wait for the end of a pause: place of the port in `ports`, bytes in base64. */

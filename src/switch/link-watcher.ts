@@ -188,7 +188,7 @@ export class LinkWatcher {
     if (state === 'up') entry.wasUp = true
     if (wentDown) {
       this.#engine
-        .request({ op: 'forget-macs', port: entry.index })
+        .request({ op: 'flush-macs', port: entry.index, vlan: -1 })
         .catch((error) => this.#log(explain(error), 'error'))
     }
     if (isSame || isNew || isQuiet) return

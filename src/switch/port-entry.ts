@@ -2,9 +2,11 @@
 import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
+import { STATIC_AGE } from '../engine/messages.ts'
 import type { PortFailure } from '../port/messages.ts'
 import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/contract.ts'
+import { onlySwitching, switchingOptions } from '../port/switching-options.ts'
 import type { LinkInfo } from '../port/interface/link.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
@@ -137,6 +139,7 @@ export class PortEntry {
       ...(this.isHeld ? { held: true } : {}),
       ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
       ...(peer === undefined ? {} : { peer: peer.options.id }),
+      switching: onlySwitching(options),
       counters: readCounters(counters, this.index),
     }
   }
@@ -165,14 +168,48 @@ export function listMacs(
   return rows.flatMap(([hi, lo, port, ageS]) => {
     const entry = byIndex[port]
     if (entry === undefined) return []
-    return [{ mac: formatMac(hi, lo), port: entry.options.id, ageS: Math.max(0, ageS) }]
+    const isStatic = ageS === STATIC_AGE
+    return [
+      {
+        mac: formatMac(hi, lo),
+        vlan: lo >>> 16,
+        port: entry.options.id,
+        ageS: isStatic ? 0 : ageS,
+        ...(isStatic ? { static: true } : {}),
+      },
+    ]
   })
 }
 
 /** Two ports that can be put on a link: throws when they are one, or on a link already. */
 export function checkWirable(a: PortEntry, b: PortEntry): void {
   if (a === b) throw new ConfigError('BAD_LINK', `cannot wire "${a.options.id}" to itself`)
-  for (const entry of [a, b]) checkFree(entry)
+  for (const entry of [a, b]) {
+    checkFree(entry)
+    checkWithoutSwitching(entry.options)
+  }
+}
+
+/** Throws when the port is on a link, and has options that say how it takes part in the switch. */
+export function checkNotWired({ peer }: Pick<PortEntry, 'peer'>, options: PortOptions): void {
+  if (peer !== undefined) checkWithoutSwitching(options)
+}
+
+/** Throws when a port cannot be on a link because of its options. */
+export function checkWithoutSwitching(options: PortOptions): void {
+  const given = switchingOptions(options)
+  if (given.length === 0) return
+  throw new ConfigError(
+    'BAD_LINK',
+    `port "${options.id}" has ${given.map((key) => `${key}=`).join(', ')}, which ports on a link cannot have`,
+    { hint: 'a link passes everything: leave them out, or the link' },
+  )
+}
+
+/** Throws when a port with these options cannot be wired to that one. */
+export function checkWirablePeer(entry: PortEntry, options: PortOptions): void {
+  checkFree(entry)
+  for (const one of [entry.options, options]) checkWithoutSwitching(one)
 }
 
 /** Throws when the port is on a link. */

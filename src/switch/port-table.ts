@@ -1,6 +1,6 @@
 /** The ports of a switch as the control plane keeps them: by id, and by their number in the engine. */
 import { ConfigError, StateError } from '../errors.ts'
-import type { MacEntry } from './api.ts'
+import type { MacEntry, MemoryPort, VirtioNetPort } from './api.ts'
 import type { PortEntry } from './port-entry.ts'
 import { freeIndex, listMacs } from './port-entry.ts'
 
@@ -22,6 +22,18 @@ export class PortTable {
 
   find(id: string): PortEntry | undefined {
     return this.#byId.get(id)
+  }
+
+  memoryPort(id: string): MemoryPort {
+    const { memoryPort } = this.entry(id).open
+    if (memoryPort !== undefined) return memoryPort
+    throw new StateError('NOT_A_MEMORY_PORT', `port "${id}" is not a memory port`)
+  }
+
+  virtioNetPort(id: string): VirtioNetPort {
+    const { virtioNetPort } = this.entry(id).open
+    if (virtioNetPort !== undefined) return virtioNetPort
+    throw new StateError('VIRTIO_NET', `port "${id}" is not a virtio-net port`)
   }
 
   at(index: number): PortEntry | undefined {

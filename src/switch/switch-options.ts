@@ -16,6 +16,9 @@ import type { OffloadName, SwitchOptions, SwitchSettings } from './api.ts'
 import type { EngineSettings } from '../engine/client.ts'
 import type { EngineSettingsInPlace } from '../engine/messages.ts'
 
+/** 01-80-C2-00-00-00..0F. */
+const ALL_GROUPS = 0xffff
+
 const OFFLOAD_NAMES: readonly (readonly [number, OffloadName])[] = [
   [TUN_F_CSUM, 'csum'],
   [TUN_F_TSO4, 'tso4'],
@@ -54,7 +57,7 @@ export function settingsInPlace(options: SwitchSettings): EngineSettingsInPlace 
   return {
     pace: options.pace ?? 'adaptive',
     macAgingS: options.macAgingS ?? 300,
-    dropsReservedGroups: options.groupAddresses === '802.1D',
+    groups: options.groupAddresses === '802.1D' ? 0 : ALL_GROUPS,
   }
 }
 

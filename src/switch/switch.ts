@@ -32,6 +32,7 @@ import type {
   SwitchEvents,
   SwitchOptions,
   SwitchSettings,
+  VlanInfo,
 } from './api.ts'
 import { addPort, wire } from './adding.ts'
 import { Agreement } from './agreement.ts'
@@ -49,6 +50,7 @@ import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
+import { tellStorms } from './storms.ts'
 import type { SwitchParts } from './parts.ts'
 import { InterfaceFollower } from './reopening.ts'
 import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
@@ -56,6 +58,7 @@ import type { EngineAccess, ControlPortContext } from '../port/control-port.ts'
 import { openPort } from '../port/kinds.control.ts'
 import { PortOpener } from './port-opener.ts'
 import { TakingOver } from './take-over.ts'
+import { listVlans } from './vlans.ts'
 import type { Undo } from './undo.ts'
 import { allOrNothing, doAll } from './undo.ts'
 
@@ -116,6 +119,7 @@ class UserspaceSwitch implements Switch {
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
       // At the end ports go one by one: each time what is left looks like another loop.
       loops: (moving) => void (this.#closing ?? loops.seen(moving)),
+      storms: (changes) => tellStorms(changes, this.#ports, this.#log),
       failed: (error) => {
         this.runState = 'shutdown'
         this.events.emit('engine-failed', error)
@@ -302,19 +306,19 @@ class UserspaceSwitch implements Switch {
   }
 
   memoryPort(id: string): MemoryPort {
-    const { memoryPort } = this.#ports.entry(id).open
-    if (memoryPort !== undefined) return memoryPort
-    throw new StateError('NOT_A_MEMORY_PORT', `port "${id}" is not a memory port`)
+    return this.#ports.memoryPort(id)
   }
 
   virtioNetPort(id: string): VirtioNetPort {
-    const { virtioNetPort } = this.#ports.entry(id).open
-    if (virtioNetPort !== undefined) return virtioNetPort
-    throw new StateError('VIRTIO_NET', `port "${id}" is not a virtio-net port`)
+    return this.#ports.virtioNetPort(id)
   }
 
   links(): [string, string][] {
     return listLinks(this.#ports.all)
+  }
+
+  vlans(): VlanInfo[] {
+    return listVlans(this.#ports.all.filter(({ peer }) => peer === undefined))
   }
 
   async macTable(): Promise<MacEntry[]> {

@@ -12,6 +12,7 @@ import { wire } from './adding.ts'
 import { placeFor } from './hand-over.ts'
 import type { HandedPort, HandedSwitch, HandOverOutline } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
+import { policyOf } from './policy.ts'
 import { PortEntry } from './port-entry.ts'
 import type { PortOpener } from './port-opener.ts'
 import type { PortTable } from './port-table.ts'
@@ -200,8 +201,16 @@ async function add(
   await mirrors.portsChanged()
   undo(() => engine.request({ op: 'remove-port', port: index }))
   const { txOffloads, description } = open
-  const mtu = options.mtu ?? 0
-  await engine.request({ op: 'add-port', port: index, mtu, txOffloads, description, isHeld })
+  await engine.request({
+    op: 'add-port',
+    port: index,
+    mtu: options.mtu ?? 0,
+    txOffloads,
+    description,
+    isHeld,
+    policy: policyOf(options),
+    macs: [],
+  })
   await captures.add(entry)
   return entry
 }

@@ -20,6 +20,16 @@ export function isReservedGroup(hi: number, lo: number): boolean {
   return hi === 0x00c2_8001 && (lo & 0xf0ff) === 0
 }
 
+/** The n of a reserved group address 01-80-C2-00-00-0n. @hot */
+export function reservedGroupOf(lo: number): number {
+  return (lo >>> 8) & 0x0f
+}
+
+/** @hot */
+export function isBroadcast(hi: number, lo: number): boolean {
+  return hi === -1 && lo === 0xffff
+}
+
 /** `52:54:00:12:34:56` */
 export function formatMac(hi: number, lo: number): string {
   const bytes = [hi, hi >>> 8, hi >>> 16, hi >>> 24, lo, lo >>> 8]

@@ -9,6 +9,7 @@ import type { FrameTaker } from '../../src/offload/stage.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import { Forwarder } from '../../src/engine/forward.ts'
 import { MacTable } from '../../src/engine/mac-table.ts'
+import { PortPolicies } from '../../src/engine/port-policy.ts'
 import type { Features } from './features.ts'
 import { check, checkEqual, Operands } from './features.ts'
 
@@ -74,9 +75,12 @@ function makeForwarder(dropsReserved: boolean): Forwarder {
   const machinery = {
     finisher: { segments: 0, beginBurst: () => undefined, finish: to('finished') },
     merger: { merge: to('merged') },
+    tagger: { beginBurst: () => undefined },
   }
   const table = new MacTable(64, 7)
-  return new Forwarder(table, counters, dropsReserved, machinery as unknown as StageMachinery)
+  const policies = new PortPolicies(new Float64Array(4))
+  policies.setGroups(dropsReserved ? 0 : 0xffff)
+  return new Forwarder(table, counters, policies, machinery as unknown as StageMachinery)
 }
 
 /** Used again and again, as they have a list of frames for each of a thousand ports: all ports leave. */

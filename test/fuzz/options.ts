@@ -87,7 +87,12 @@ function checkOptions(options: PortOptions): void {
   for (const [key, value] of Object.entries(options)) {
     if (key === 'type') continue
     check(Object.hasOwn(rules, key), `option ${key}`)
-    const { kind, range, values } = rules[key]
+    const rule = rules[key]
+    if (rule.kind === 'list' || rule.kind === 'map') {
+      checkEqual(typeof value, 'object', key)
+      continue
+    }
+    const { kind, range, values } = rule
     if (kind === 'boolean') checkEqual(typeof value, 'boolean', key)
     else if (kind === 'integer' || kind === 'size') {
       check(Number.isInteger(value) && value >= range![0] && value <= range![1], `${key} in range`)

@@ -28,7 +28,7 @@ test('frames pass between memory ports, are counted, and the switch disposes of 
   expect(b.receive()).toBeNull()
   expect(sw.port('b').counters).toMatchObject({ tx_frames: 1, tx_bytes: 60 })
   expect(await sw.macTable()).toEqual([
-    { mac: '02:00:00:00:00:01', port: 'a', ageS: expect.any(Number) },
+    { mac: '02:00:00:00:00:01', vlan: 0, port: 'a', ageS: expect.any(Number) },
   ])
   const aborted = b.next({ signal: AbortSignal.timeout(20) })
   await expect(aborted).rejects.toThrow()

@@ -254,7 +254,7 @@ class EngineBench implements AsyncDisposable {
         macAgingS: 300,
         macTableSize: 64,
         macSeed: 1,
-        dropsReservedGroups: false,
+        groups: 0xffff,
         counters: this.#counters,
         engineCounters: new Float64Array(ENGINE_COUNTERS),
         shared: new Int32Array(SHARED_WORDS),
@@ -262,6 +262,7 @@ class EngineBench implements AsyncDisposable {
         clock: new KernelClock(),
         onPortFailed: (port) => this.failed.push(port),
         onLoops: () => undefined,
+        onStorms: () => undefined,
       },
       (events) =>
         tier === 'read-write'

@@ -50,8 +50,32 @@ const anything = fc.oneof(
   fc.constantFrom(null, [], ['x'], {}, { a: 1 }),
 )
 
+const entry = fc.constantFrom(
+  0,
+  9,
+  4095,
+  4096,
+  '10',
+  '20-30',
+  '0e',
+  '010',
+  '02:00:00:00:00:01',
+  'access',
+  'x',
+  '',
+)
+
 /** Near what it may be, so that it often is. */
-function near({ kind, range, values }: OptionRule): fc.Arbitrary<unknown> {
+function near(rule: OptionRule): fc.Arbitrary<unknown> {
+  if (rule.kind === 'list')
+    return fc.oneof(
+      fc.array(entry),
+      fc.array(entry).map((all) => all.join(':')),
+    )
+  if (rule.kind === 'map') {
+    return fc.dictionary(fc.constantFrom(...Object.keys(rule.members), 'x'), entry)
+  }
+  const { kind, range, values } = rule
   if (values !== undefined) return fc.constantFrom(...values)
   if (range !== undefined) {
     return fc

@@ -8,6 +8,7 @@ import { whileTrue } from '../support/bounded.ts'
 import { expect, test } from 'vitest'
 import { COUNTER_NAMES } from '../../src/stats/counters.ts'
 import type { CounterName } from '../../src/stats/counters.ts'
+import { ALL_GROUPS, NO_GROUPS } from '../support/policies.ts'
 import { Sim } from '../support/sim.ts'
 
 const PORTS = 6
@@ -213,7 +214,7 @@ class Pair implements Disposable {
     this.sim = new Sim(0, {
       macAgingS: AGING_S,
       macTableSize: tableSize,
-      dropsReservedGroups: dropsReserved,
+      groups: dropsReserved ? NO_GROUPS : ALL_GROUPS,
     })
     this.model = new Model(tableSize, dropsReserved)
     this.#watchEvictions()
@@ -232,10 +233,11 @@ class Pair implements Disposable {
     table.learn = (...address) => {
       const { full } = table
       const before = stations()
-      learn(...address)
-      if (table.full === full) return
+      const learnt = learn(...address)
+      if (table.full === full) return learnt
       const after = stations()
       this.model.evicted.push(...before.filter((station) => !after.includes(station)))
+      return learnt
     }
   }
 

@@ -12,7 +12,10 @@ import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts
 import type { Clock } from '../../src/mem/clock.ts'
 import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/engine/cells.ts'
 import { Engine } from '../../src/engine/engine.ts'
+import type { StormChange } from '../../src/engine/messages.ts'
 import type { OnLoops } from '../../src/engine/housekeeping.ts'
+import type { SwitchingOptions } from '../../src/port/switching-options.ts'
+import { policyOf } from '../../src/switch/policy.ts'
 import { whileTrue } from './bounded.ts'
 
 const PORTS = 32
@@ -63,9 +66,10 @@ class SimClock implements Clock {
 export interface SimOptions {
   readonly macAgingS?: number
   readonly macTableSize?: number
-  readonly dropsReservedGroups?: boolean
+  readonly groups?: number
   readonly onPortFailed?: PortFailed
   readonly onLoops?: OnLoops
+  readonly onStorms?: (changes: readonly StormChange[]) => void
 }
 
 export class Sim implements Disposable {
@@ -82,7 +86,7 @@ export class Sim implements Disposable {
         macAgingS: options.macAgingS ?? 300,
         macTableSize: options.macTableSize ?? 1024,
         macSeed: 1,
-        dropsReservedGroups: options.dropsReservedGroups ?? false,
+        groups: options.groups ?? 0xffff,
         counters: this.counters,
         engineCounters: this.engineCounters,
         shared: new Int32Array(SHARED_WORDS),
@@ -90,6 +94,7 @@ export class Sim implements Disposable {
         clock: this.clock,
         onPortFailed: options.onPortFailed ?? (() => undefined),
         onLoops: options.onLoops ?? (() => undefined),
+        onStorms: options.onStorms ?? (() => undefined),
       },
       () => new NoTier(),
     )
@@ -102,6 +107,11 @@ export class Sim implements Disposable {
     const port = new MemoryEnginePort(index, inward, outward, this.engine.copies, this.counters)
     this.engine.addPort(port, mtu)
     this.ports[index] = new MemoryEndpoint(`p${index}`, inward, outward, () => undefined)
+  }
+
+  /** What a port is allowed from now on. */
+  allow(port: number, options: SwitchingOptions): void {
+    this.engine.forwarder.setPolicy(port, policyOf(options))
   }
 
   /** Sends a frame into a port and runs the switch until it is quiet. */

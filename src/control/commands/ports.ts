@@ -46,7 +46,7 @@ export const PORT_COMMANDS: readonly Command[] = [
     description: 'All ports.',
     arguments: {},
     returns:
-      'list of `{id, type, state, error?, ifname?, netns?, path?, queues, offloads: {rx, tx}, link, counters, ...}`',
+      'list of `{id, type, state, error?, ifname?, netns?, path?, queues, offloads: {rx, tx}, link, counters, ...}`, and the options of VLANs and policy that are given',
     run: (_, { target }) => pagesOf(target.switch.ports(), describePort),
   }),
   command({
@@ -90,13 +90,14 @@ function readPort(args: Readonly<Record<string, unknown>>): PortOptions {
 
 /** PortInfo in QMP's spelling. */
 function describePort(port: PortInfo): Record<string, unknown> {
-  const { vnetHdrLength, notPostponed, queuesAttached, deviceMtu, ...rest } = port
+  const { vnetHdrLength, notPostponed, queuesAttached, deviceMtu, switching, ...rest } = port
   return {
     ...rest,
     ...(deviceMtu === undefined ? {} : { 'device-mtu': deviceMtu }),
     ...(notPostponed === undefined ? {} : { 'not-postponed': notPostponed }),
     ...(queuesAttached === undefined ? {} : { 'queues-attached': queuesAttached }),
     'vnet-hdr-length': vnetHdrLength,
+    ...switching,
   }
 }
 

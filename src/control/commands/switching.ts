@@ -32,10 +32,22 @@ export const SWITCHING_COMMANDS: readonly Command[] = [
   }),
   command({
     name: 'query-mac-table',
-    description: 'The addresses that the switch remembers.',
+    description: 'The addresses that the switch knows: learnt ones, and static ones.',
+    arguments: {
+      port: { kind: 'string', absent: 'all', description: 'Those at the port.' },
+      vlan: { kind: 'number', absent: 'all', description: 'Those in the VLAN; 0: in none.' },
+      mac: { kind: 'string', absent: 'all', description: 'This address.' },
+    },
+    returns: 'list of `{mac, vlan, port, age-s, static?}`',
+    run: (filter, { target }) => new Pages(describeMacs(target.switch, filter)),
+  }),
+  command({
+    name: 'query-vlans',
+    description:
+      'The VLANs that options of ports name, and which ports carry them: tagged, or untagged. 0 is what belongs to none; there, ports without VLAN options leave tags as they are.',
     arguments: {},
-    returns: 'list of `{mac, port, age-s}`',
-    run: (_, { target }) => new Pages(describeMacs(target.switch)),
+    returns: 'list of `{vlan, tagged, untagged}`',
+    run: (_, { target }) => target.switch.vlans(),
   }),
   command({
     name: 'query-switch-stats',
@@ -46,8 +58,30 @@ export const SWITCHING_COMMANDS: readonly Command[] = [
   }),
 ]
 
-async function* describeMacs(sw: Switch): AsyncGenerator<readonly unknown[]> {
+interface MacFilter {
+  readonly port?: string
+  readonly vlan?: number
+  readonly mac?: string
+}
+
+async function* describeMacs(sw: Switch, filter: MacFilter): AsyncGenerator<readonly unknown[]> {
+  // Of a port that does not exist nothing is said but that.
+  if (filter.port !== undefined) sw.port(filter.port)
+  const wanted = filter.mac?.toLowerCase().replaceAll('-', ':')
   for await (const page of sw.macTablePages()) {
-    yield page.map(({ mac, port, ageS }) => ({ mac, port, 'age-s': ageS }))
+    yield page
+      .filter(
+        ({ mac, vlan, port }) =>
+          (filter.port === undefined || port === filter.port) &&
+          (filter.vlan === undefined || vlan === filter.vlan) &&
+          (wanted === undefined || mac === wanted),
+      )
+      .map(({ mac, vlan, port, ageS, static: isStatic }) => ({
+        mac,
+        vlan,
+        port,
+        'age-s': ageS,
+        ...(isStatic === true ? { static: true } : {}),
+      }))
   }
 }

@@ -2,6 +2,7 @@
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { expect, test } from 'vitest'
 import type * as ClientModule from '../../../src/engine/client.ts'
+import { NO_POLICY } from '../../support/policies.ts'
 
 const CLIENT = fileURLToPath(new URL('../../../dist/engine/client.js', import.meta.url))
 const EBADF = 9
@@ -13,11 +14,18 @@ test('a window that cannot be viewed is told with code, call and errno', async (
     throw new Error('nothing else happens')
   }
   const engine = new EngineClient(
-    { io: 'read-write', dropsReservedGroups: false, ...settings },
-    { portFailed: never, queueBroken: never, driverCalled: never, loops: never, failed: never },
+    { io: 'read-write', groups: 0xffff, ...settings },
+    {
+      portFailed: never,
+      queueBroken: never,
+      driverCalled: never,
+      loops: never,
+      storms: never,
+      failed: never,
+    },
   )
   try {
-    const place = { port: 0, mtu: 0, txOffloads: 0, isHeld: false }
+    const place = { port: 0, mtu: 0, txOffloads: 0, isHeld: false, policy: NO_POLICY, macs: [] }
     const index = new SharedArrayBuffer(1024)
     const shared = { control: index, counts: index }
     const options = { format: 'pcapng', direction: 'both', snapLength: 100, countLimit: 0 } as const

@@ -156,7 +156,7 @@ describe('completion', () => {
           return sh('zsh', '-f', '-c', script)
         }
         expect(shown('framepump ')).toMatch(/capture.*live capture[^]*show/)
-        expect(shown('framepump show ')).toMatch(/links[^]*macs[^]*offloads/)
+        expect(shown('framepump show ')).toMatch(/links[^]*vlans[^]*macs[^]*ports/)
         expect(shown('framepump run --log-level ')).toMatch(/debug[^]*error[^]*warning/)
       } finally {
         rmSync(directory, { recursive: true })

@@ -157,6 +157,12 @@ describe('an error', () => {
       undefined,
     ],
     [
+      // V9
+      'ports:\n  - { id: a, type: tap, tag: 10 }\n  - { id: b, type: tap }\nlinks: [[a, b]]',
+      'x.yaml:2:25: ports[0].tag: port "a" is on a link, where it cannot have this',
+      'a link passes everything: leave it out, or the link',
+    ],
+    [
       'ports:\n  - { id: left, type: tap }\nlinks:\n  - [left, lft]',
       'x.yaml:4:12: links[0][1]: there is no port "lft"',
       'did you mean "left"?',

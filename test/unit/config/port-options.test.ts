@@ -4,6 +4,7 @@ import { parseNetdev } from '../../../src/config/netdev.ts'
 import { OPTION_TABLE } from '../../../src/port/kinds.control.ts'
 import { portOptionsFromObject } from '../../../src/config/port-options.ts'
 import { ConfigError } from '../../../src/errors.ts'
+import type { OptionRule } from '../../../src/schema/value.ts'
 
 function failure(object: Readonly<Record<string, unknown>>): ConfigError {
   try {
@@ -214,12 +215,18 @@ describe('interface names', () => {
   })
 })
 
-test('every option of the table is read by its own name', () => {
+function sample(rule: OptionRule): unknown {
+  if (rule.kind === 'list') return rule.words?.[0] ?? (rule.of.format === 'vlans' ? '1' : [])
+  if (rule.kind === 'map') return {}
   const samples = { string: 'x', boolean: 'on', size: '100', script: 'no', choice: '', integer: '' }
+  const choice = rule.values?.[0] ?? String(rule.range?.[0])
+  return ['choice', 'integer'].includes(rule.kind) ? choice : samples[rule.kind]
+}
+
+test('every option of the table is read by its own name', () => {
   for (const [type, rules] of Object.entries(OPTION_TABLE)) {
     for (const [key, rule] of Object.entries(rules)) {
-      const choice = rule.values?.[0] ?? String(rule.range?.[0])
-      const value = ['choice', 'integer'].includes(rule.kind) ? choice : samples[rule.kind]
+      const value = sample(rule)
       // Alone an option may be in conflict with what is missing; what it is not, is unknown.
       try {
         portOptionsFromObject({ type, id: 'a', [key]: value })

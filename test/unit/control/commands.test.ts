@@ -20,6 +20,7 @@ function port(id: string, more: Partial<PortInfo> = {}): PortInfo {
     gro: false,
     vnetHdrLength: 12,
     link: true,
+    switching: {},
     counters: counters as unknown as PortInfo['counters'],
     ...more,
   }
@@ -60,10 +61,11 @@ const sw = {
     const options = { name: 'm', selectAll: true, outputPort: 'b', snapLength: 64 }
     return [{ options, missing: [], frames: 1, bytes: 60 }]
   },
+  vlans: () => [{ vlan: 10, tagged: ['a'], untagged: [] }],
   ports: () => ports,
   port: (id: string) => ports.find((one) => one.id === id)!,
   async *macTablePages() {
-    yield [{ mac: '02:00:00:00:00:01', port: 'a', ageS: 3 }]
+    yield [{ mac: '02:00:00:00:00:01', vlan: 10, port: 'a', ageS: 3 }]
   },
 }
 const target = {
@@ -278,10 +280,23 @@ test('links and addresses', async () => {
   await run('link-del', { a: 'x', b: 'y' })
   expect(sw.removeLink).toHaveBeenCalledWith('x', 'y')
   expect(await run('query-links')).toEqual([{ a: 'a', b: 'b' }])
-  expect(await run('query-mac-table')).toEqual([
-    { mac: '02:00:00:00:00:01', port: 'a', 'age-s': 3 },
-  ])
+  const entry = { mac: '02:00:00:00:00:01', vlan: 10, port: 'a', 'age-s': 3 }
+  expect(await run('query-mac-table')).toEqual([entry])
+  expect(await run('query-vlans')).toEqual([{ vlan: 10, tagged: ['a'], untagged: [] }])
   expect(await run('query-switch-stats')).toEqual({ bursts: 7 })
+})
+
+test.each([
+  [{ port: 'a' }, 1],
+  [{ port: 'b' }, 0],
+  [{ vlan: 10 }, 1],
+  [{ vlan: 0 }, 0],
+  [{ mac: '02-00-00-00-00-01' }, 1],
+  [{ mac: '02:00:00:00:00:02' }, 0],
+  [{ port: 'a', vlan: 11 }, 0],
+])('F1: query-mac-table %j has %i entries', async (filter, count) => {
+  ports = [port('a'), port('b')]
+  expect(await run('query-mac-table', filter)).toHaveLength(count)
 })
 
 describe('descriptors', () => {

@@ -4,9 +4,15 @@ import { Egress, NO_LIMIT, StageMachinery } from '../../../src/engine/egress.ts'
 import { FinishStage } from '../../../src/offload/finish-stage.ts'
 import { MergeStage } from '../../../src/offload/merge-stage.ts'
 import type { EnginePort } from '../../../src/port/contract.ts'
+import { NOBODY_WATCHES, policies } from '../../support/policies.ts'
 
 const [CSUM, TSO4, TSO6, USO] = [0x01, 0x02, 0x04, 0x60]
-const machinery = new StageMachinery(new Float64Array(64), () => undefined)
+const machinery = new StageMachinery(
+  new Float64Array(128),
+  policies().vlans,
+  NOBODY_WATCHES,
+  () => undefined,
+)
 afterAll(() => machinery.close())
 
 function port(txOffloads: number, deliveryNs?: number): EnginePort {

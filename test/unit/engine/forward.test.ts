@@ -10,6 +10,7 @@ import { readCounters } from '../../../src/stats/port-counters.ts'
 import { StageMachinery } from '../../../src/engine/egress.ts'
 import { Forwarder } from '../../../src/engine/forward.ts'
 import { MacTable } from '../../../src/engine/mac-table.ts'
+import { ALL_GROUPS, NO_GROUPS, NOBODY_WATCHES, policies } from '../../support/policies.ts'
 
 const [CSUM, TSO4] = [0x01, 0x02]
 /** A vnet_hdr that says TCPv4. */
@@ -64,7 +65,7 @@ function address(number: number): number[] {
 }
 
 /** Nothing that these frames need can be done in software: there are no headers in their memory. */
-const machinery = new StageMachinery(counters, () => undefined)
+const machinery = new StageMachinery(counters, policies().vlans, NOBODY_WATCHES, () => undefined)
 const memory = Window.map(4096)
 burst.window.fill(memory.id)
 
@@ -96,7 +97,12 @@ function add(index: number, mtu = 0, txOffloads = 0): void {
 function setUp(count: number, dropsReservedGroups = false): void {
   counters.fill(0)
   ports = []
-  forwarder = new Forwarder(new MacTable(64, 1), counters, dropsReservedGroups, machinery)
+  forwarder = new Forwarder(
+    new MacTable(64, 1),
+    counters,
+    policies(dropsReservedGroups ? NO_GROUPS : ALL_GROUPS),
+    machinery,
+  )
   for (let index = 0; index < count; index++) add(index)
 }
 

@@ -56,7 +56,7 @@ class Bench implements Disposable {
         macAgingS: 300,
         macTableSize,
         macSeed: 1,
-        dropsReservedGroups: false,
+        groups: 0xffff,
         counters,
         engineCounters,
         shared,
@@ -64,6 +64,7 @@ class Bench implements Disposable {
         clock,
         onPortFailed: (port) => this.failed.push(port),
         onLoops: () => undefined,
+        onStorms: () => undefined,
       },
       (events) => makeTier(this.eventFd, events),
     )

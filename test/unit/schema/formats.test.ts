@@ -1,7 +1,7 @@
 /** Texts that are more than texts: what is refused, and that the pattern for editors agrees. */
 import { describe, expect, test } from 'vitest'
 import type { FormatName } from '../../../src/schema/formats.ts'
-import { FORMATS } from '../../../src/schema/formats.ts'
+import { FORMATS, vlanRange } from '../../../src/schema/formats.ts'
 
 const EXAMPLES: Readonly<Record<FormatName, readonly [good: string[], bad: string[]]>> = {
   id: [
@@ -24,6 +24,18 @@ const EXAMPLES: Readonly<Record<FormatName, readonly [good: string[], bad: strin
     ['', '3', '3:4', 'x:y', ':', Array.from({ length: 1024 }, () => '3').join(':')],
     [Array.from({ length: 1025 }, () => '3').join(':')],
   ],
+  vlans: [
+    ['0', '1', '010', '999', '4095', '1-1', '10-20', '0-4095'],
+    ['', '4096', '0010', '-1', '1-', '1-2-3', '1-4096', 'x', '1 ', '0x1'],
+  ],
+  mac: [
+    ['02:00:00:00:00:01', 'aa-BB-cc-DD-ee-FF'],
+    ['', '02:00:00:00:00', '02:00:00:00:00:01:02', '2:0:0:0:0:1', '02:00:00:00:00:0g'],
+  ],
+  octet: [
+    ['0', '00', '0e', 'F', '9'],
+    ['', '10', '000', 'g', '0x1'],
+  ],
 }
 
 describe.each(Object.keys(EXAMPLES) as FormatName[])('%s', (name) => {
@@ -40,6 +52,18 @@ describe.each(Object.keys(EXAMPLES) as FormatName[])('%s', (name) => {
     expect(FORMATS[name].refuse(text, 'key')?.message).toMatch(/\S/)
     expect(fits(text)).toBe(false)
   })
+})
+
+test('a range goes up', () => {
+  expect(FORMATS.vlans.refuse('20-10', 'trunks')?.message).toContain('no range')
+  expect(vlanRange('10-20')).toEqual([10, 20])
+})
+
+test('in an option string addresses stand behind one another', () => {
+  const [one, other] = ['02:00:00:00:00:01', '02:00:00:00:00:02']
+  expect(FORMATS.mac.split!(`${one}:${other}`)).toEqual([one, other])
+  expect(FORMATS.mac.split!('02-00-00-00-00-01')).toEqual(['02-00-00-00-00-01'])
+  expect(FORMATS.mac.split!('02:00')).toEqual(['02', '00'])
 })
 
 test('bytes are counted, which no pattern does', () => {

@@ -14,7 +14,7 @@ let events: EngineEvents
 
 vi.mock('../../../src/engine/client.ts', () => ({
   EngineClient: class {
-    readonly counters = new Float64Array(32 * 1024)
+    readonly counters = new Float64Array(64 * 1024)
     readonly engineCounters = new Float64Array(16)
     readonly signals = { context: 0n }
 
@@ -110,6 +110,52 @@ test('a port with a peer is held until it is wired to it', async () => {
   await sw.close()
 })
 
+test('V9: a port with VLAN or policy options cannot be wired, nor get them on a link', async () => {
+  await sw.addPort({ type: 'memory', id: 'a', tag: 10 })
+  await add('b')
+  const refusal = {
+    code: 'BAD_LINK',
+    message: 'port "a" has tag=, which ports on a link cannot have',
+  }
+  await expect(sw.addLink('b', 'a')).rejects.toMatchObject(refusal)
+  const peer = { peer: 'a' }
+  await expect(sw.addPort({ type: 'memory', id: 'c' }, new Map(), peer)).rejects.toMatchObject(
+    refusal,
+  )
+  const isolated = { type: 'memory', id: 'c', isolated: true } as const
+  await expect(sw.addPort(isolated, new Map(), { peer: 'b' })).rejects.toMatchObject({
+    message: 'port "c" has isolated=, which ports on a link cannot have',
+  })
+  await sw.changePort({ type: 'memory', id: 'a' })
+  await sw.addLink('a', 'b')
+  await expect(sw.changePort({ type: 'memory', id: 'a', tag: 10 })).rejects.toMatchObject(refusal)
+  expect(sw.port('a').switching).toEqual({})
+  await sw.close()
+})
+
+test('a port whose options contradict one another is not there', async () => {
+  const wrong = { type: 'memory', id: 'a', 'vlan-mode': 'access' } as const
+  await expect(sw.addPort(wrong)).rejects.toMatchObject({ code: 'BAD_OPTION' })
+  expect([ids(), asked]).toEqual([[], []])
+  await sw.close()
+})
+
+test('VLANs are listed with their ports', async () => {
+  await sw.addPort({ type: 'memory', id: 'a', tag: 10 })
+  await sw.addPort({ type: 'memory', id: 'b', trunks: ['10-11'] })
+  await sw.addPort({ type: 'memory', id: 'c', 'vlan-mode': 'native-tagged', tag: 11, trunks: [0] })
+  await add('d')
+  const q = { type: 'memory', id: 'q', 'vlan-mode': 'dot1q-tunnel', tag: 10 } as const
+  await sw.addPort(q)
+  expect(sw.vlans()).toEqual([
+    { vlan: 0, tagged: [], untagged: ['d'] },
+    { vlan: 10, tagged: ['b', 'd'], untagged: ['a', 'q'] },
+    { vlan: 11, tagged: ['b', 'c', 'd'], untagged: [] },
+  ])
+  expect(sw.port('q').switching).toEqual({ 'vlan-mode': 'dot1q-tunnel', tag: 10 })
+  await sw.close()
+})
+
 test('a wire that fails leaves both ports on the switch', async () => {
   for (const id of ['a', 'b']) await add(id)
   failing = 'wire'
@@ -161,7 +207,7 @@ test('paused and resumed, each once', async () => {
 
 test('addresses of ports that have just gone are left out', async () => {
   await add('a')
-  expect(await sw.macTable()).toEqual([{ mac: '02:00:00:00:00:01', port: 'a', ageS: 5 }])
+  expect(await sw.macTable()).toEqual([{ mac: '02:00:00:00:00:01', vlan: 0, port: 'a', ageS: 5 }])
   await sw.close()
 })
 

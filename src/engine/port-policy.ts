@@ -1,0 +1,124 @@
+/**
+ * What each port is allowed, as the data plane asks: a word of flags per port, which is 0 for a port without
+ * any of these options, and what belongs to the flags. Set before the port's first frame; a port that is
+ * replaced by another one with its number keeps it.
+ */
+import { PORTS_MAX } from '../port/contract.ts'
+import {
+  MODE_ACCESS,
+  MODE_NATIVE_TAGGED,
+  MODE_NATIVE_UNTAGGED,
+  MODE_TRUNK,
+  MODE_TUNNEL,
+  PRIORITY_ALWAYS,
+  PRIORITY_IF_NONZERO,
+  PRIORITY_NEVER,
+  VlanPorts,
+} from '../offload/vlan-ports.ts'
+import { TPID_8100, TPID_88A8, VlanSet } from '../wire/vlan.ts'
+import type { PortPolicy, VlanPolicy } from './messages.ts'
+import { StormControl } from './storm.ts'
+
+/** It is no transparent trunk. */
+export const HAS_VLANS: number = 1 << 0
+/** What tag is inside makes a difference. */
+export const ASKS_INNER: number = 1 << 1
+export const IS_ISOLATED: number = 1 << 2
+/** Unknown unicast, multicast and broadcast are not flooded to it. */
+export const NO_UNKNOWN: number = 1 << 3
+export const NO_MULTICAST: number = 1 << 4
+export const NO_BROADCAST: number = 1 << 5
+export const LEARNS_NOT: number = 1 << 6
+export const IS_LOCKED: number = 1 << 7
+export const HAIRPINS: number = 1 << 8
+/** Frames whose source is not learnt because the port has enough are dropped. */
+export const DROPS_OVER_LIMIT: number = 1 << 9
+export const HAS_STORM_CONTROL: number = 1 << 10
+
+const MODES: Readonly<Record<VlanPolicy['mode'], number>> = {
+  access: MODE_ACCESS,
+  trunk: MODE_TRUNK,
+  'native-tagged': MODE_NATIVE_TAGGED,
+  'native-untagged': MODE_NATIVE_UNTAGGED,
+  'dot1q-tunnel': MODE_TUNNEL,
+}
+const PRIORITY_TAGS: Readonly<Record<VlanPolicy['priorityTags'], number>> = {
+  never: PRIORITY_NEVER,
+  'if-nonzero': PRIORITY_IF_NONZERO,
+  always: PRIORITY_ALWAYS,
+}
+
+/** Of a port that decides itself which group addresses pass; else those of the switch do. */
+const OF_SWITCH = -1
+const ALL_GROUPS = 0xffff
+
+export class PortPolicies {
+  readonly flags: Int32Array = new Int32Array(PORTS_MAX)
+  readonly vlans: VlanPorts = new VlanPorts(PORTS_MAX)
+  readonly storm: StormControl
+  /** By port: bit n, 01-80-C2-00-00-0n passes that comes in by it. */
+  readonly groups: Int32Array = new Int32Array(PORTS_MAX).fill(ALL_GROUPS)
+  readonly #ownGroups: Int32Array = new Int32Array(PORTS_MAX).fill(OF_SWITCH)
+  #switchGroups = ALL_GROUPS
+
+  /** `time`: the engine clock's, microseconds first. */
+  constructor(time: Float64Array) {
+    this.storm = new StormControl(time)
+  }
+
+  /** Those pass that come in by a port which does not say otherwise. */
+  setGroups(mask: number): void {
+    this.#switchGroups = mask
+    for (let port = 0; port < PORTS_MAX; port++) this.#chooseGroups(port)
+  }
+
+  #chooseGroups(port: number): void {
+    const own = this.#ownGroups[port]
+    this.groups[port] = own === OF_SWITCH ? this.#switchGroups : own
+  }
+
+  set(port: number, policy: PortPolicy): void {
+    this.#setVlans(port, policy.vlan)
+    this.storm.set(port, policy.storm)
+    this.#ownGroups[port] = policy.groups ?? OF_SWITCH
+    this.#chooseGroups(port)
+    let flags = 0
+    if (policy.vlan !== null) flags |= HAS_VLANS
+    if (this.vlans.asksInner(port)) flags |= ASKS_INNER
+    if (policy.isIsolated) flags |= IS_ISOLATED
+    if (!policy.floodsUnknown) flags |= NO_UNKNOWN
+    if (!policy.floodsMulticast) flags |= NO_MULTICAST
+    if (!policy.floodsBroadcast) flags |= NO_BROADCAST
+    if (!policy.learns) flags |= LEARNS_NOT
+    if (policy.isLocked) flags |= IS_LOCKED
+    if (policy.hairpins) flags |= HAIRPINS
+    if (policy.dropsOverLimit) flags |= DROPS_OVER_LIMIT
+    if (policy.storm !== null) flags |= HAS_STORM_CONTROL
+    this.flags[port] = flags
+  }
+
+  clear(port: number): void {
+    this.flags[port] = 0
+    this.vlans.clear(port)
+    this.storm.set(port, null)
+    this.#ownGroups[port] = OF_SWITCH
+    this.#chooseGroups(port)
+  }
+
+  #setVlans(port: number, vlan: VlanPolicy | null): void {
+    if (vlan === null) {
+      this.vlans.clear(port)
+      return
+    }
+    const { mode, tag, isQinq8100, priorityTags, trunks, cvlans } = vlan
+    this.vlans.set(
+      port,
+      MODES[mode],
+      tag,
+      isQinq8100 ? TPID_8100 : TPID_88A8,
+      PRIORITY_TAGS[priorityTags],
+      trunks === null ? null : new VlanSet(trunks),
+      cvlans === null ? null : new VlanSet(cvlans),
+    )
+  }
+}

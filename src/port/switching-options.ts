@@ -1,0 +1,155 @@
+/**
+ * The options that say how a port takes part in the switch: VLANs, the forwarding database, policy. Every kind
+ * of port has them, and none has to do with what the port is made of; all of them change while it runs. A
+ * link passes everything, so a port on a link has none.
+ */
+import type { At } from '../schema/read-option.ts'
+import { fail } from '../schema/read-option.ts'
+import { vlanRange } from '../schema/formats.ts'
+import type { OptionRules, StaticMembers } from '../schema/value.ts'
+
+const SWITCHING = {
+  'vlan-mode': {
+    kind: 'choice',
+    values: ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'],
+    absent:
+      '`access` with `tag`, `trunk` with `trunks`; else a trunk that leaves all tags as they are',
+    inPlace: true,
+    description: 'How the port takes part in VLANs, in the words of Open vSwitch.',
+  },
+  tag: {
+    kind: 'integer',
+    range: [1, 4094],
+    absent: 'none',
+    inPlace: true,
+    description: 'VLAN of frames that come untagged; of an access port or a tunnel, the VLAN.',
+  },
+  trunks: {
+    kind: 'list',
+    of: { kind: 'string', format: 'vlans' },
+    count: [1, 4096],
+    absent: 'all',
+    inPlace: true,
+    description: 'VLANs that a trunk or a native port carries; 0 is what belongs to none.',
+  },
+  'qinq-ethtype': {
+    kind: 'choice',
+    values: ['0x88a8', '0x8100'],
+    default: '0x88a8',
+    inPlace: true,
+    description: 'TPID of the tag that a tunnel pushes.',
+  },
+  cvlans: {
+    kind: 'list',
+    of: { kind: 'string', format: 'vlans' },
+    count: [1, 4096],
+    absent: 'all',
+    inPlace: true,
+    description: "The customer's VLANs that a tunnel carries; 0 is what comes untagged.",
+  },
+  'priority-tags': {
+    kind: 'choice',
+    values: ['never', 'if-nonzero', 'always'],
+    default: 'never',
+    inPlace: true,
+    description:
+      'Frames that would leave untagged leave with a tag of VID 0: if they have a priority, or always.',
+  },
+  isolated: {
+    kind: 'boolean',
+    default: false,
+    inPlace: true,
+    description: 'Isolated ports exchange no frames with one another; with others they do.',
+  },
+  flood: {
+    kind: 'boolean',
+    default: true,
+    inPlace: true,
+    description:
+      'The port has its part in floods of unicast frames whose destination is not known.',
+  },
+  'mcast-flood': {
+    kind: 'boolean',
+    default: true,
+    inPlace: true,
+    description: 'The same for multicast.',
+  },
+  'bcast-flood': {
+    kind: 'boolean',
+    default: true,
+    inPlace: true,
+    description: 'The same for broadcast.',
+  },
+  hairpin: {
+    kind: 'boolean',
+    default: false,
+    inPlace: true,
+    description: 'Frames that came in by the port may leave by it.',
+  },
+} as const
+
+/** What all kinds have. */
+export interface SwitchingOptions extends StaticMembers<typeof SWITCHING> {}
+
+export const SWITCHING_RULES: OptionRules = SWITCHING
+
+/** The names of those that are given. */
+export function switchingOptions(options: object): string[] {
+  return Object.keys(SWITCHING).filter(
+    (key) => (options as Record<string, unknown>)[key] !== undefined,
+  )
+}
+
+/** The same options without the others. */
+export function onlySwitching(options: SwitchingOptions): SwitchingOptions {
+  const given = options as Record<string, unknown>
+  return Object.fromEntries(switchingOptions(options).map((key) => [key, given[key]]))
+}
+
+export type VlanMode = NonNullable<SwitchingOptions['vlan-mode']>
+
+/** The mode that the options mean; undefined: there is no VLAN option. */
+export function vlanModeOf(options: SwitchingOptions): VlanMode | undefined {
+  const { 'vlan-mode': mode, tag, trunks, 'priority-tags': priorityTags } = options
+  if (mode !== undefined) return mode
+  if (tag !== undefined) return trunks === undefined ? 'access' : undefined
+  return trunks !== undefined || priorityTags !== undefined ? 'trunk' : undefined
+}
+
+/** Ranges of VIDs of a list; null: all. Throws ConfigError. */
+export function vlanRanges(
+  list: readonly (string | number)[] | undefined,
+  path: string,
+): readonly (readonly [number, number])[] | null {
+  if (list === undefined) return null
+  return list.map((one) => vlanRange(String(one)) ?? fail(path, `"${one}" is no VID or range`))
+}
+
+/** What one of them says about another. Throws ConfigError. */
+export function checkSwitching(options: SwitchingOptions, at: At): void {
+  const { 'vlan-mode': given, tag, trunks, cvlans, 'qinq-ethtype': qinq } = options
+  if (given === undefined && tag !== undefined && trunks !== undefined) {
+    fail(
+      at('vlan-mode'),
+      'tag= and trunks= together need a vlan-mode=',
+      'native-untagged, native-tagged, or only one of them',
+    )
+  }
+  const mode = vlanModeOf(options)
+  if (mode === 'trunk' && tag !== undefined) {
+    fail(at('tag'), 'a trunk has no tag=', 'vlan-mode=native-untagged or native-tagged has one')
+  }
+  if (mode !== undefined && mode !== 'trunk' && tag === undefined) {
+    fail(at('tag'), `vlan-mode=${mode} needs a tag=`)
+  }
+  if ((mode === 'access' || mode === 'dot1q-tunnel') && trunks !== undefined) {
+    fail(at('trunks'), `trunks= is invalid with vlan-mode=${mode}`)
+  }
+  if (mode === 'dot1q-tunnel') return
+  for (const [key, value] of [
+    ['cvlans', cvlans],
+    ['qinq-ethtype', qinq],
+  ] as const) {
+    if (value !== undefined) fail(at(key), `${key}= is only valid with vlan-mode=dot1q-tunnel`)
+  }
+}

@@ -1,0 +1,63 @@
+/** The options of VLANs and policy: in the forms that files and option strings have, and what they mean together. */
+import { expect, test } from 'vitest'
+import { parseConfig } from '../../../src/config/load.ts'
+import { formatNetdev, parseNetdev } from '../../../src/config/netdev.ts'
+import { ConfigError } from '../../../src/errors.ts'
+import { vlanModeOf } from '../../../src/port/switching-options.ts'
+
+const refusal = (spec: string): string => {
+  try {
+    parseNetdev(spec)
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message
+    throw error
+  }
+  return ''
+}
+
+test('every kind of port has them, and lists are split at colons', () => {
+  const options = { trunks: ['10', '20-30'], isolated: true, 'vlan-mode': 'trunk' }
+  for (const start of ['tap,id=a', 'vhost-user,id=a,path=/x', 'virtio-net,id=a']) {
+    const spec = `${start},trunks=10:20-30,isolated=on,vlan-mode=trunk`
+    expect(parseNetdev(spec)).toMatchObject(options)
+    expect(parseNetdev(formatNetdev(parseNetdev(spec)))).toEqual(parseNetdev(spec))
+  }
+})
+
+test('in a file lists are lists', () => {
+  const { ports } = parseConfig('ports: [{ id: a, type: tap, trunks: [10, 20-30] }]', 'x.yaml')
+  expect(ports).toEqual([{ id: 'a', type: 'tap', trunks: ['10', '20-30'] }])
+  expect(() => parseConfig('ports: [{ id: a, type: tap, trunks: [4096] }]', 'x.yaml')).toThrow(
+    'x.yaml:1:29: ports[0].trunks: "4096" in trunks is no VID from 0 to 4095, and no range of them',
+  )
+})
+
+test.each([
+  ['tag=10', 'access'],
+  ['trunks=10', 'trunk'],
+  ['priority-tags=always', 'trunk'],
+  ['vlan-mode=native-tagged,tag=1', 'native-tagged'],
+  ['isolated=on', undefined],
+])('%s means %s', (more, mode) => {
+  expect(vlanModeOf(parseNetdev(`tap,id=a,${more}`))).toBe(mode)
+})
+
+test.each([
+  ['tag=0', '"tag" must be a number from 1 to 4094'],
+  ['tag=4095', '"tag" must be a number from 1 to 4094'],
+  ['trunks=', '"" in trunks is no VID from 0 to 4095, and no range of them'],
+  ['trunks=30-20', '"30-20" in trunks is no VID from 0 to 4095, and no range of them'],
+  ['tag=10,trunks=20', 'tag= and trunks= together need a vlan-mode='],
+  ['vlan-mode=trunk,tag=10', 'a trunk has no tag='],
+  ['vlan-mode=access', 'vlan-mode=access needs a tag='],
+  ['vlan-mode=native-untagged', 'vlan-mode=native-untagged needs a tag='],
+  ['vlan-mode=access,tag=1,trunks=2', 'trunks= is invalid with vlan-mode=access'],
+  ['tag=1,cvlans=2', 'cvlans= is only valid with vlan-mode=dot1q-tunnel'],
+  ['trunks=1,qinq-ethtype=0x8100', 'qinq-ethtype= is only valid with vlan-mode=dot1q-tunnel'],
+  [
+    'vlan-mode=hybrid',
+    '"vlan-mode" must be one of access, trunk, native-tagged, native-untagged, dot1q-tunnel',
+  ],
+])('%s is refused: %s', (more, message) => {
+  expect(refusal(`tap,id=a,${more}`)).toBe(message)
+})
