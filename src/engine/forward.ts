@@ -47,6 +47,10 @@ const FURTHER_NS = 15
 const KIBIBYTE_NS = 100
 const COST_MAX = 1e9
 
+/** What of word 3 of `heads` must be the same in a run: the type, or all of a tag. */
+const TYPE_MASK = 0xffff
+const TAG_MASK = -1
+
 export class Forwarder {
   readonly macTable: MacTable
   readonly mirrors: Mirrors
@@ -237,7 +241,8 @@ export class Forwarder {
     const heads = burst.heads
     const table = this.macTable
     const count = burst.count
-    const flags = this.#policies.flags[inPort]
+    const policyFlags = this.#policies.flags
+    const flags = policyFlags[inPort]
     const { mirrors } = this
     const isMirrored = mirrors.sources[inPort] !== 0
     let lastSourceHi = 0
@@ -246,9 +251,9 @@ export class Forwarder {
     let fault: number = COUNTERS.rx_drop_source
     let end = 0
     for (let first = 0; first < count; first = end) {
-      end = endOfRun(heads, first, count)
       const at = first * HEAD_WORDS
       const tag = tagIn(heads[at + 3])
+      end = endOfRun(heads, first, count, tag === 0 ? TYPE_MASK : TAG_MASK)
       let vlan = 0
       if (tag !== 0) {
         end = endOfLongEnough(burst.length, first, end)
@@ -285,34 +290,28 @@ export class Forwarder {
       const port = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
       if (port === NO_PORT) this.#flood(burst, first, end, inPort, vlan)
       else if (port !== inPort || (flags & HAIRPINS) !== 0) {
-        this.#giveOne(burst, first, end, inPort, port, vlan)
+        const has = policyFlags[port] & (HAS_VLANS | IS_ISOLATED)
+        if (has === 0 || this.#mayLeave(inPort, port, vlan, end - first)) {
+          this.#give(burst, first, end, port)
+        }
       } else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port] += end - first
     }
     if (this.#asksInner) this.#dropByInnerTags(burst, inPort)
   }
 
-  /** To the port that has the destination. @hot */
-  #giveOne(
-    burst: Burst,
-    first: number,
-    end: number,
-    inPort: number,
-    port: number,
-    vlan: number,
-  ): void {
+  /** Frames of the VLAN may go to the port that has their destination; else they are counted. @hot */
+  #mayLeave(inPort: number, port: number, vlan: number, frames: number): boolean {
     const { flags, vlans } = this.#policies
     const has = flags[port]
-    if ((has & (HAS_VLANS | IS_ISOLATED)) !== 0) {
-      const isCarried = (has & HAS_VLANS) === 0 || vlans.carries(port, vlan)
-      const isApart = (has & flags[inPort] & IS_ISOLATED) !== 0
-      if (!isCarried || isApart) {
-        const counter = isApart ? COUNTERS.tx_drop_isolated : COUNTERS.tx_drop_vlan
-        this.#counters[port * COUNTERS_STRIDE + counter] += end - first
-        return
-      }
-      if ((has & ASKS_INNER) !== 0) this.#asksInner = true
+    const isCarried = (has & HAS_VLANS) === 0 || vlans.carries(port, vlan)
+    const isApart = (has & flags[inPort] & IS_ISOLATED) !== 0
+    if (!isCarried || isApart) {
+      const counter = isApart ? COUNTERS.tx_drop_isolated : COUNTERS.tx_drop_vlan
+      this.#counters[port * COUNTERS_STRIDE + counter] += frames
+      return false
     }
-    this.#give(burst, first, end, port)
+    if ((has & ASKS_INNER) !== 0) this.#asksInner = true
+    return true
   }
 
   /**

@@ -100,9 +100,20 @@ export class MacTable {
    * @hot
    */
   learn(hi: number, lo: number, port: number, nowS: number): number {
+    const cell = this.#cell(hi, lo)
+    // Mostly it is known there: that much is compiled into the caller.
+    if (this.#port[cell] === port && this.#lo[cell] === lo && this.#hi[cell] === hi) {
+      this.#seen[cell] = nowS
+      return LEARNT
+    }
+    return this.#learnFrom(cell, hi, lo, port, nowS)
+  }
+
+  /** @hot */
+  #learnFrom(home: number, hi: number, lo: number, port: number, nowS: number): number {
     const ports = this.#port
     const mask = this.#mask
-    let cell = this.#cell(hi, lo)
+    let cell = home
     for (let probe = 0; probe < PROBE_MAX; probe++) {
       const known = ports[cell]
       if (known === FREE) {
@@ -122,7 +133,7 @@ export class MacTable {
     }
     if (this.#shares.count(port) >= this.#limit[port]) return OVER_LIMIT
     this.full++
-    this.#replaceNear(this.#cell(hi, lo), hi, lo, port, nowS)
+    this.#replaceNear(home, hi, lo, port, nowS)
     return LEARNT
   }
 
@@ -238,9 +249,20 @@ export class MacTable {
    * @hot
    */
   lookup(hi: number, lo: number): number {
+    const cell = this.#cell(hi, lo)
+    if (this.#lo[cell] === lo && this.#hi[cell] === hi) {
+      const port = this.#port[cell]
+      // A cell that was freed still has its address.
+      return port === FREE ? FREE : port & PORT_MASK
+    }
+    return this.#lookupFrom(cell, hi, lo)
+  }
+
+  /** @hot */
+  #lookupFrom(home: number, hi: number, lo: number): number {
     const ports = this.#port
     const mask = this.#mask
-    let cell = this.#cell(hi, lo)
+    let cell = home
     for (let probe = 0; probe < PROBE_MAX; probe++) {
       const port = ports[cell]
       if (port === FREE) return FREE

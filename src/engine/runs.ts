@@ -1,15 +1,14 @@
 /** Frames of a burst that follow one another and are decided together. */
 import { HEAD_WORDS } from '../mem/burst.ts'
-import { tagIn, TAGGED_LENGTH_MIN } from '../wire/vlan.ts'
+import { TAGGED_LENGTH_MIN } from '../wire/vlan.ts'
 
-/** Behind the frames from `first` on that have the same addresses and type, and the same tag if it is one. @hot */
-export function endOfRun(heads: Int32Array, first: number, count: number): number {
+/** Behind the frames from `first` on that have the same addresses, and the same word 3 as far as `mask` says. @hot */
+export function endOfRun(heads: Int32Array, first: number, count: number, mask: number): number {
   const at = first * HEAD_WORDS
   const word0 = heads[at]
   const word1 = heads[at + 1]
   const word2 = heads[at + 2]
   const word3 = heads[at + 3]
-  const mask = tagIn(word3) === 0 ? 0xffff : -1
   const behind = count * HEAD_WORDS
   let next = at + HEAD_WORDS
   while (
