@@ -137,7 +137,7 @@ NAPI_MODULE_INIT()
 	register_frames(env, exports);
 	register_aio(env, exports);
 	register_descriptors(env, exports);
-	register_exit(env, exports);
+	register_process(env, exports);
 	register_socket(env, exports);
 	register_netns(env, exports);
 	register_tun(env, exports);

@@ -140,7 +140,7 @@ void register_bulk(napi_env env, napi_value exports);
 void register_frames(napi_env env, napi_value exports);
 void register_aio(napi_env env, napi_value exports);
 void register_descriptors(napi_env env, napi_value exports);
-void register_exit(napi_env env, napi_value exports);
+void register_process(napi_env env, napi_value exports);
 void register_socket(napi_env env, napi_value exports);
 void register_netns(napi_env env, napi_value exports);
 void register_tun(napi_env env, napi_value exports);

@@ -201,6 +201,10 @@ export interface Shim {
 
   /** _exit(2): ends the process at once, whatever its threads wait for. */
   exit(status: number): never
+  /** pidfd_open(2): a descriptor, CLOEXEC, that can be read (POLLIN) once the process has ended. */
+  pidfdOpen(pid: number): number
+  /** pidfd_getfd(2): a copy, CLOEXEC, of a descriptor of that process. */
+  pidfdGetfd(pidfd: number, fd: number): number
 
   // --- sockets -------------------------------------------------------------------------------
   /** AF_UNIX, CLOEXEC | NONBLOCK; type as in socket(2). */

@@ -122,7 +122,7 @@ describe('the tarball', () => {
 
   test('is not made of a shim that needs a newer C library', () => {
     const checkout = join(place.directory, 'checkout')
-    const source = join(checkout, 'native-shim/src/exit.c')
+    const source = join(checkout, 'native-shim/src/process.c')
     const text = readFileSync(source, 'utf8')
     writeFileSync(
       source,
@@ -300,7 +300,7 @@ describe('where no file that came with it loads', () => {
       expect(doctor({ PATH: place.bare }).detail).toBe(detail)
       expect(statSync(detail).mtimeMs).toBe(mtimeMs)
       // Other sources are another file.
-      const source = inPackage(directory, 'native-shim/src/exit.c')
+      const source = inPackage(directory, 'native-shim/src/process.c')
       writeFileSync(source, `${readFileSync(source, 'utf8')}/* newer */\n`)
       expect(doctor({ PATH: place.bare }).isGood).toBe(false)
       expect(doctor({}).isGood).toBe(true)

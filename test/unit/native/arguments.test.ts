@@ -92,6 +92,8 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   uringSetup: [number, bytes],
   uringEnter: [number, number, number, number, number],
   uringRegister: [number, number, number, number, number],
+  pidfdGetfd: [number, number],
+  pidfdOpen: [number],
   prctl: [number, number, number, number, number],
   capget: [ints],
   capset: [ints],
