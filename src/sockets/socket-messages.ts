@@ -69,8 +69,16 @@ export type SocketRequest =
   | { readonly type: 'hang-up'; readonly connection: number }
   /** Nothing of a closed connection is left: there is room for another one. */
   | { readonly type: 'released'; readonly listener: number }
-  /** Tells once when the descriptor, which stays the main thread's, can be read; `watch` numbers it. */
-  | { readonly type: 'watch'; readonly watch: number; readonly fd: number }
+  /**
+   * Tells once (`readable`) when one of these events is there at the descriptor, which stays the main
+   * thread's; `watch` numbers it.
+   */
+  | {
+      readonly type: 'watch'
+      readonly watch: number
+      readonly fd: number
+      readonly events: number
+    }
   | { readonly type: 'unwatch'; readonly watch: number }
 
 /** To the main thread. `fds` belong to the receiver. */

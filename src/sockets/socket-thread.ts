@@ -2,6 +2,7 @@
  * The main thread's end of the I/O thread: listeners, and the connections that they bring. There is
  * one thread in a process, started by the first user and ended by the last.
  */
+import { POLLIN } from '../abi/epoll.ts'
 import { StateError } from '../errors.ts'
 import { makeEpoll, makeEventFd } from '../native/event-fd.ts'
 import type { FdClaim } from '../native/owned-fds.ts'
@@ -168,11 +169,14 @@ export class SocketThread {
     return described
   }
 
-  /** Calls `readable` once, when there is something to read. Returns its number, for `unwatch`. */
-  watch(fd: number, readable: () => void): number {
+  /**
+   * Calls `told` once, when there is something to read (POLLIN) or room to write (POLLOUT), or the other
+   * end is gone. Returns its number, for `unwatch`. One at a time for each descriptor.
+   */
+  watch(fd: number, told: () => void, events: number = POLLIN): number {
     const watch = this.#nextWatch++
-    this.#watches.set(watch, readable)
-    this.#request({ type: 'watch', watch, fd })
+    this.#watches.set(watch, told)
+    this.#request({ type: 'watch', watch, fd, events })
     return watch
   }
 

@@ -282,7 +282,7 @@ function serve(request: SocketRequest): void {
     }
     case 'watch':
       watches.set(request.watch, request.fd)
-      shim.epollCtl(epoll, EPOLL_CTL_ADD, request.fd, POLLIN, WATCHES - request.watch)
+      shim.epollCtl(epoll, EPOLL_CTL_ADD, request.fd, request.events, WATCHES - request.watch)
       return
     case 'unwatch':
       unwatch(request.watch)
