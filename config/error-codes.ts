@@ -143,8 +143,14 @@ export const ERROR_CODES: Readonly<Record<string, ErrorCode>> = {
     fix: 'the message says what comes first',
   },
   HAND_OVER: {
-    meaning: 'the switch, or a port of it, cannot be handed over or gone on with',
-    fix: 'the message names the port; it may be left out',
+    meaning:
+      'the switch, or a port of it, cannot be handed over or gone on with; or it was cancelled',
+    fix: 'the message names what; a port may be left out (`exclude`)',
+  },
+  HAND_OVER_CHANNEL: {
+    meaning:
+      'what a hand-over goes by cannot be had, carries no descriptors, or says what is not known',
+    fix: 'connect both directly, by a UNIX socket, as the same user',
   },
   SWITCH_CLOSED: { meaning: 'the switch was closed, or handed over', fix: 'make a new one' },
   ENGINE: { meaning: 'the engine could not do a request', fix: 'report it' },

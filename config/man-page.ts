@@ -17,7 +17,8 @@ const EXIT_CODES: readonly Entry[] = [
 const SIGNALS: readonly Entry[] = [
   ['SIGTERM, SIGINT', 'close everything and end, within 5 seconds; a second one ends at once'],
   ['SIGHUP', 'reload the config file and apply the difference'],
-  ['SIGUSR1, SIGUSR2', 'are ignored'],
+  ['SIGUSR2', 'replaces the process by a new one, as upgrade does'],
+  ['SIGUSR1', 'is ignored'],
 ]
 
 const ENVIRONMENT: readonly Entry[] = [

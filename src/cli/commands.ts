@@ -12,6 +12,7 @@ import type { Shell } from './completion.ts'
 import { SHELLS } from './completion.ts'
 import type { RunOptions } from './run.ts'
 import type { ShowOptions } from './show.ts'
+import type { UpgradeOptions } from './upgrade.ts'
 import type { WaitOptions } from './wait.ts'
 
 export const SHOW_SUBJECTS = [
@@ -40,6 +41,7 @@ export interface Actions {
   ): Promise<number>
   show(subject: ShowSubject, options: ShowOptions): Promise<number>
   capture(options: CaptureCommandOptions): Promise<number>
+  upgrade(options: readonly string[], how: UpgradeOptions): Promise<number>
   doctor(options: { readonly json?: boolean }): Promise<number>
   bench(options: BenchOptions): Promise<number>
   completion(shell: Shell): Promise<number>
@@ -66,6 +68,11 @@ function vid(value: string): number {
 function descriptor(value: string): number {
   if (/^\d{1,7}$/.test(value)) return Number(value)
   throw new InvalidArgumentError('It must be the number of a descriptor.')
+}
+
+function onOff(value: string): boolean {
+  if (value === 'on' || value === 'off') return value === 'on'
+  throw new InvalidArgumentError('It must be on or off.')
 }
 
 /** Options without a default of commander's: the config file may say otherwise. */
@@ -122,8 +129,22 @@ export function makeProgram(
       ).choices(TIERS),
     )
     .option(
-      '--incoming <defer>',
-      'wait for migrate-incoming before ports of a predecessor are opened (default: open them at once)',
+      '--incoming <uri>',
+      'take over from a predecessor that comes to unix:PATH; defer: wait for migrate-incoming (default: open the ports at once)',
+    )
+    .addOption(
+      new Option(
+        '--backend-transfer <on|off>',
+        'with --incoming: descriptors of ports come from the predecessor; off: they are opened by name (default: on, with defer off)',
+      ).argParser(onOff),
+    )
+    .addOption(
+      new Option(
+        '--exclude <ids>',
+        'with --incoming: ports that are opened by name all the same, separated by commas',
+      )
+        .argParser((value) => value.split(','))
+        .default([], 'none'),
     )
     .option(
       '--user <user[:group]>',
@@ -226,6 +247,23 @@ export function makeProgram(
     .description('what this machine offers, and how to fix what it lacks')
     .option('--json', 'print JSON')
     .action(act((options: { json?: boolean }) => actions.doctor(options)))
+
+  program
+    .command('upgrade')
+    .description(
+      'replace the running daemon by a new one of the installed package, without losing a frame',
+    )
+    .argument(
+      '[options...]',
+      'after --: options of run for the new one, beside those of the old one',
+    )
+    .addOption(control())
+    .option('--json', 'print JSON')
+    .action(
+      act((options: string[], { control, json }: { control?: string; json?: boolean }) =>
+        actions.upgrade(options, { ...(control && { control }), json: json === true }),
+      ),
+    )
 
   program
     .command('bench')

@@ -17,6 +17,7 @@ export class DaemonSignals {
   #endingAtMs = 0
   #reload: (() => void) | undefined
   #isReloadWanted = false
+  #upgrade: (() => void) | undefined
   /** Told once each, however often they come. */
   readonly #ignored = new Set<CaughtSignal>()
 
@@ -35,6 +36,11 @@ export class DaemonSignals {
     if (this.#isReloadWanted) reload()
   }
 
+  /** A daemon that is there can be replaced. */
+  onUpgrade(upgrade: () => void): void {
+    this.#upgrade = upgrade
+  }
+
   #receive(signal: CaughtSignal): void {
     switch (signal) {
       case 'SIGTERM':
@@ -43,11 +49,16 @@ export class DaemonSignals {
       case 'SIGHUP':
         this.#isReloadWanted = true
         return this.#reload?.()
-      case 'SIGUSR1':
       case 'SIGUSR2':
-        if (!this.#ignored.has(signal)) this.#log(`signal: ${signal} ignored`)
-        this.#ignored.add(signal)
+        return this.#upgrade === undefined ? this.#ignore(signal) : this.#upgrade()
+      case 'SIGUSR1':
+        return this.#ignore(signal)
     }
+  }
+
+  #ignore(signal: CaughtSignal): void {
+    if (!this.#ignored.has(signal)) this.#log(`signal: ${signal} ignored`)
+    this.#ignored.add(signal)
   }
 
   #end(signal: CaughtSignal): void {

@@ -16,6 +16,7 @@ import { outputFailure, watchOutput } from './output.ts'
 import { run } from './run.ts'
 import { show } from './show.ts'
 import { topicHelp, TOPICS } from './topics.ts'
+import { upgrade } from './upgrade.ts'
 import { version } from './version.ts'
 import { wait } from './wait.ts'
 
@@ -27,7 +28,7 @@ const completion = async (shell: Shell): Promise<number> => {
   process.stdout.write(completionScript(program, shell, { controlCommands, topics: TOPICS }))
   return 0
 }
-const actions = { run, wait, demo, ctl, show, capture, doctor, bench, completion, version }
+const actions = { run, wait, demo, ctl, show, capture, doctor, upgrade, bench, completion, version }
 const program = makeProgram(
   actions,
   (code) => (exitCode = code),

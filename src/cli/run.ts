@@ -5,10 +5,12 @@ import { loadConfig } from '../config/load.ts'
 import { parseNetdev } from '../config/netdev.ts'
 import type { PrivilegeMode } from '../config/privileges.ts'
 import { mergePrivileges, privilegeConflict } from '../config/privileges.ts'
+import type { DaemonOptions } from '../daemon/daemon.ts'
 import { Daemon } from '../daemon/daemon.ts'
 import { Notify } from '../daemon/notify.ts'
 import { Privileges } from '../daemon/privileges.ts'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
+import { pathOfUri } from '../handover/meeting.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { SwitchOptions } from '../switch/api.ts'
 import type { Log, LogFormat, LogLevel } from '../text.ts'
@@ -26,6 +28,8 @@ export interface RunOptions {
   readonly control?: string
   readonly io?: NonNullable<SwitchOptions['io']>
   readonly incoming?: string
+  readonly backendTransfer?: boolean
+  readonly exclude: readonly string[]
   readonly check?: boolean
   readonly user?: string
   readonly privileges?: PrivilegeMode
@@ -36,15 +40,7 @@ export interface RunOptions {
 
 export async function run(options: RunOptions): Promise<number> {
   const { incoming } = options
-  if (incoming !== undefined && incoming !== 'defer') {
-    throw new ConfigError(
-      'BAD_OPTION',
-      `--incoming ${incoming}: descriptors cannot be received yet`,
-      {
-        hint: 'give --incoming defer: ports are opened at migrate-incoming',
-      },
-    )
-  }
+  if (incoming !== undefined && incoming !== 'defer') pathOfUri(incoming, '--incoming')
   // First of all: what is opened from here on could get its number.
   const waitFd = options.waitFd === undefined ? undefined : WaitFd.take(options.waitFd)
   const read = (): Config => merge(options)
@@ -91,7 +87,7 @@ async function runDaemon(
     daemon = await Daemon.start({
       config,
       controlPath,
-      isIncoming: options.incoming !== undefined,
+      ...(options.incoming === undefined ? {} : incomingOf(options.incoming, options)),
       version: { major: major, minor: minor, micro: micro },
       log,
       privileges,
@@ -113,11 +109,33 @@ async function runDaemon(
   signals.onReload(() => {
     daemon.reload().catch((error) => log(`config: not reloaded error="${explain(error)}"`, 'error'))
   })
+  signals.onUpgrade(() => {
+    daemon
+      .upgrade()
+      .then((answer) => {
+        if (!('start' in answer)) return
+        log(
+          'hand-over: not begun because="it may not start programs any more: framepump upgrade"',
+          'warning',
+        )
+      })
+      // The log has it.
+      .catch(() => undefined)
+  })
   const reason = await Promise.race([daemon.ended, signals.ended])
   log(`switch: stopping reason=${reason === true ? 'quit' : reason === false ? 'failure' : reason}`)
   if (reason === true) endWithin(CLOSE_MS, 'closing')
   await daemon.close()
   return reason === false ? EXIT_FAILED : 0
+}
+
+function incomingOf(
+  incoming: string,
+  { backendTransfer, exclude }: RunOptions,
+): Pick<DaemonOptions, 'incoming' | 'transfer'> {
+  // With `defer` it is QEMU's default, which is off.
+  const transfer = { backendTransfer: backendTransfer ?? incoming !== 'defer', exclude }
+  return { incoming, transfer }
 }
 
 /** The config file, with what the command line adds or overrides. Throws all that is wrong, at once. */

@@ -2,6 +2,7 @@
  * A command of the control socket: its name, what it takes, what it does and what it answers, in one
  * place. `query-commands`, the checks of arguments and README.md of this folder come from it.
  */
+import type { MigrationControl } from '../handover/progress.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Members, StaticMembers } from '../schema/value.ts'
 import type { Capture, Switch } from '../switch/api.ts'
@@ -28,6 +29,9 @@ export interface ControlTarget {
   /** The error, with what of it comes of what was given up. */
   explain(error: unknown): unknown
   migrateIncoming(): Promise<unknown>
+  readonly migration: MigrationControl
+  /** Replaces this process by a new one, with further options of `run`. */
+  upgrade(options: readonly string[]): Promise<unknown>
   /** Its start is over: everything that the config names is open, as far as it can be. */
   isReady(): boolean
   /** What the daemon may do. */

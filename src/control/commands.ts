@@ -7,6 +7,7 @@ import type { Command, ControlTarget } from './command.ts'
 import { command } from './command.ts'
 import { CAPTURE_COMMANDS } from './commands/captures.ts'
 import { DESCRIPTOR_COMMANDS } from './commands/descriptors.ts'
+import { MIGRATION_COMMANDS } from './commands/migration.ts'
 import { MIRROR_COMMANDS } from './commands/mirrors.ts'
 import { PORT_COMMANDS } from './commands/ports.ts'
 import { STATE_COMMANDS } from './commands/state.ts'
@@ -35,6 +36,7 @@ export const COMMANDS: readonly Command[] = [
   ...SWITCHING_COMMANDS,
   ...MIRROR_COMMANDS,
   ...CAPTURE_COMMANDS,
+  ...MIGRATION_COMMANDS,
 ]
 
 function argumentSchema({ arguments: members, more }: Command): JsonSchema {

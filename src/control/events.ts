@@ -11,6 +11,16 @@ const EVENT_TABLE = {
       reason: { kind: 'string', required: true, description: 'Always `host-qmp-quit`.' },
     },
   },
+  MIGRATION: {
+    description: 'A hand-over to or from another process has come so far.',
+    data: {
+      status: {
+        kind: 'string',
+        required: true,
+        description: '`setup`, `active`, `device`, `completed`, `failed` or `cancelled`.',
+      },
+    },
+  },
   PORT_ADDED: {
     description: 'A port is there.',
     data: { id: { kind: 'string', required: true, description: 'The port.' } },

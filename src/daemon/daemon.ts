@@ -10,16 +10,20 @@ import type { ServedCommand } from '../control/server.ts'
 import { ControlServer } from '../control/server.ts'
 import type { ServerVersion } from '../control/session.ts'
 import { FramepumpError, StateError } from '../errors.ts'
+import { HandedAway } from '../handover/source.ts'
+import type { MigrationParameters } from '../handover/progress.ts'
 import type { AddPortSettings, LoopInfo, PortInfo, Switch } from '../switch/api.ts'
 import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
 import type { Log, LogLevel } from '../text.ts'
 import { counted, explain } from '../text.ts'
 import type { PortOptions } from '../port/options.ts'
+import { Migration } from './migration.ts'
 import type { Notify } from './notify.ts'
 import type { Privileges } from './privileges.ts'
 import type { Reloaded } from './running-config.ts'
 import { RunningConfig } from './running-config.ts'
+import { upgrade } from './upgrade.ts'
 
 /** What the log has of a client's word for something. */
 const NAME_LENGTH_MAX = 64
@@ -27,8 +31,10 @@ const NAME_LENGTH_MAX = 64
 export interface DaemonOptions {
   readonly config: Config
   readonly controlPath: string
-  /** It waits for the signal to take over from another instance. */
-  readonly isIncoming?: boolean
+  /** It takes over from another instance, which comes to that URI; `defer`: to be told later. */
+  readonly incoming?: string
+  /** How it takes over, until commands say otherwise. */
+  readonly transfer?: Pick<MigrationParameters, 'backendTransfer' | 'exclude'>
   readonly version: ServerVersion
   readonly log: Log
   readonly privileges: Privileges
@@ -51,6 +57,7 @@ export class Daemon {
   /** Guests that come and go make lines as well. */
   readonly #log: LimitedLog
   readonly #running: RunningConfig
+  readonly #migration: Migration
   #isReady = false
   /** The ports of an incoming instance are open, and what they needed is still to be given up. */
   #mustLock = false
@@ -65,7 +72,8 @@ export class Daemon {
     this.ended = new Promise((resolve) => {
       this.#end = resolve
     })
-    const { config, isIncoming = false } = options
+    const { config, incoming } = options
+    const isIncoming = incoming !== undefined
     const settings = { ...switchOptions(config), incoming: isIncoming }
     this.switch = createSwitch({ ...settings, log: options.log })
     this.#running = new RunningConfig(config, {
@@ -75,6 +83,23 @@ export class Daemon {
       log: options.log,
       signal: options.signal,
     })
+    const { major, minor, micro } = options.version
+    this.#migration = new Migration({
+      switch: this.switch,
+      running: this.#running,
+      config,
+      release: `${major}.${minor}.${micro}`,
+      log: options.log,
+      addPort: (port) => this.#addPort(port, undefined, { keepsUnusable: true, isHeld: true }),
+      told: ({ status }) => this.#server.sendEvent('MIGRATION', { status }),
+      paused: (isPaused) => this.#server.sendEvent(isPaused ? 'STOP' : 'RESUME', {}),
+      tookOver: () => this.#tookOver(),
+      handedOver: (pid) => options.notify?.handedOver(pid),
+      failed: (error) => this.#failed(error, 'hand-over'),
+    })
+    if (options.transfer !== undefined) {
+      this.#migration.parameters = { ...this.#migration.parameters, ...options.transfer }
+    }
     try {
       const commands = makeCommands({
         switch: this.switch,
@@ -87,6 +112,8 @@ export class Daemon {
         addLink: (a, b) => this.#running.addLink(a, b),
         explain: (error) => options.privileges.explain(error),
         migrateIncoming: () => this.#migrateIncoming(),
+        migration: this.#migration,
+        upgrade: (more) => this.upgrade(more),
         privileges: () => options.privileges.status(),
         isReady: () => this.#isReady,
         sendEvent: (event, data) => {
@@ -113,13 +140,19 @@ export class Daemon {
     const { io, ioReason } = daemon.switch
     options.log(`switch: started io=${io}${ioReason === undefined ? '' : ` because="${ioReason}"`}`)
     try {
-      await daemon.#running.start(options.config)
+      const { incoming, config } = options
+      const isTakingOver = incoming !== undefined && incoming !== 'defer'
+      // The ports are the predecessor's, which tells what they are.
+      await daemon.#running.start(
+        isTakingOver ? { ...config, ports: [], links: [], mirrors: [] } : config,
+      )
       // The engine thread has its io_uring by then; afterwards none can be made.
       await daemon.switch.macTable()
       await options.privileges.hold({
-        ports: options.config.ports,
-        isIncoming: options.isIncoming === true,
+        ports: config.ports,
+        isIncoming: incoming !== undefined,
       })
+      if (isTakingOver) daemon.#migration.takeOver(incoming)
       daemon.#isReady = true
       options.notify?.ready(
         () => daemon.#describe(),
@@ -194,6 +227,10 @@ export class Daemon {
   async #resume(): Promise<void> {
     await this.#lock()
     await this.switch.resume()
+    this.#takePath()
+  }
+
+  #takePath(): void {
     try {
       this.#server.takePath()
     } catch (error) {
@@ -202,6 +239,39 @@ export class Daemon {
         `control: stays at ${this.#server.path} error="${explain(error)}"`,
         'warning',
       )
+    }
+  }
+
+  /** Everything of the predecessor is ours, and frames pass. */
+  async #tookOver(): Promise<void> {
+    const { config, log } = this.#options
+    if (this.switch.runState === 'running') this.#server.sendEvent('RESUME', {})
+    this.#takePath()
+    this.#mustLock = true
+    try {
+      await this.#running.join(config)
+      await this.#lock()
+    } catch (error) {
+      // It runs, and can be told again.
+      log(`config: not applied error="${explain(error)}"`, 'error')
+    }
+  }
+
+  /** Starts a successor, with further options of `run`, and ends once that one runs. */
+  async upgrade(more: readonly string[] = []): Promise<Record<string, unknown>> {
+    const { privileges, notify, version, log } = this.#options
+    const { major, minor, micro } = version
+    const release = `${major}.${minor}.${micro}`
+    const { controlPath } = this.#options
+    const context = { migration: this.#migration, privileges, notify, release, controlPath, log }
+    try {
+      const answer = await upgrade(context, more)
+      // Once the answer is said.
+      if (!('start' in answer)) setImmediate(() => this.#end(true))
+      return answer
+    } catch (error) {
+      if (error instanceof HandedAway) this.#failed(error, 'hand-over')
+      throw error
     }
   }
 
@@ -257,8 +327,8 @@ export class Daemon {
     events.on('engine-failed', (error: Error) => this.#failed(error))
   }
 
-  #failed(error: Error): void {
-    this.#options.log(`switch: failed error="${explain(error)}"`, 'error')
+  #failed(error: Error, what = 'switch'): void {
+    this.#options.log(`${what}: failed error="${explain(error)}"`, 'error')
     this.#options.failing?.(error)
     this.#options.notify?.stopping(error)
     this.#end(false)

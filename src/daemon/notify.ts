@@ -29,6 +29,8 @@ export interface NotifyEnvironment {
 }
 
 export class Notify {
+  /** What the environment said of the manager, for a successor. */
+  readonly environment: Readonly<Record<string, string>>
   readonly #address: string
   readonly #log: Log
   /** Half of what the manager waits; undefined: it does not watch. */
@@ -43,7 +45,17 @@ export class Notify {
   #reloads = 0
   #isStopping = false
 
-  private constructor(address: string, watchdogMs: number | undefined, fd: number, log: Log) {
+  private constructor(
+    address: string,
+    watchdogUs: string | undefined,
+    watchdogMs: number | undefined,
+    fd: number,
+    log: Log,
+  ) {
+    this.environment = {
+      NOTIFY_SOCKET: address,
+      ...(watchdogUs === undefined ? {} : { WATCHDOG_USEC: watchdogUs }),
+    }
     this.#address = address
     this.#watchdogMs = watchdogMs
     this.#fd = fd
@@ -73,7 +85,7 @@ export class Notify {
       return undefined
     }
     const watchdogMs = watchdogInterval({ WATCHDOG_USEC, WATCHDOG_PID }, process.pid)
-    const notify = new Notify(NOTIFY_SOCKET, watchdogMs, fd, log)
+    const notify = new Notify(NOTIFY_SOCKET, WATCHDOG_USEC, watchdogMs, fd, log)
     notify.#send('STATUS=opening ports')
     return notify
   }
@@ -136,6 +148,15 @@ export class Notify {
         this.#send(`READY=1\nSTATUS=${this.#lastStatus}`)
       }
     }
+  }
+
+  /** Another process is the service from now on, and says the rest itself. */
+  handedOver(pid: number): void {
+    if (this.#isStopping) return
+    this.#isStopping = true
+    clearInterval(this.#watch)
+    clearTimeout(this.#statusTimer)
+    this.#send(`READY=1\nMAINPID=${pid}\nSTATUS=handed over to process ${pid}`)
   }
 
   /** It ends, because of an error if there is one. A second call does nothing. */

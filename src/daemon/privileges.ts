@@ -234,6 +234,11 @@ export class Privileges {
     }
   }
 
+  /** Nothing was given up that a program which is started now would lack. */
+  get areWhole(): boolean {
+    return !this.#isHeld
+  }
+
   /** The error again; when it comes of what was given up, one that says so. */
   explain(error: unknown): unknown {
     if (!this.#isHeld || !(error instanceof SysError)) return error

@@ -98,6 +98,49 @@ export class RunningConfig {
     })
   }
 
+  /** What runs of what the config named. */
+  get topology(): Topology {
+    return this.#running()
+  }
+
+  /** That runs now, taken over from another process: of its config, and not ports added by hand. */
+  adopt({ ports, links, mirrors = [] }: Topology): void {
+    const isOther = ({ id }: PortOptions): boolean => ports.every((port) => port.id !== id)
+    const own = this.#config.ports.filter(isOther)
+    this.#config = {
+      ...this.#config,
+      ports: [...own, ...ports],
+      links: links.map(([a, b]) => [a, b]),
+      mirrors: [...mirrors],
+    }
+  }
+
+  /** Adds what the config names and what was not taken over from another process. */
+  join(config: Config): Promise<unknown> {
+    return this.#inTurn(async () => {
+      const ids = this.#ids()
+      const { ports, links, mirrors = [] } = this.#config
+      const names = new Set(this.#context.switch.mirrors().map(({ options }) => options.name))
+      const isThere = ({ id }: PortOptions): boolean => ids.has(id)
+      const isNamed = ({ id }: PortOptions): boolean => ports.some((port) => port.id === id)
+      const own = config.ports.filter((port) => isThere(port) && !isNamed(port))
+      this.#config = { ...this.#config, ports: [...ports, ...own] }
+      const isKnown = ([a, b]: readonly [string, string]): boolean => ids.has(a) && ids.has(b)
+      const wanted = {
+        ...this.#config,
+        ports: [...this.#config.ports, ...config.ports.filter((port) => !isThere(port))],
+        links: [...links, ...config.links.filter((link) => !isKnown(link))],
+        mirrors: [...mirrors, ...(config.mirrors ?? []).filter(({ name }) => !names.has(name))],
+      }
+      await this.#apply(this.#plan(wanted), wanted)
+    })
+  }
+
+  /** Nothing else changes meanwhile. */
+  alone<T>(action: () => Promise<T>): Promise<T> {
+    return this.#inTurn(action)
+  }
+
   #inTurn<T>(action: () => Promise<T>): Promise<T> {
     const result = this.#last.then(action)
     this.#last = result.catch(() => undefined)

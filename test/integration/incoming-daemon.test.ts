@@ -131,8 +131,8 @@ test('what cannot be done before the signal is refused, what has no meaning does
   await expect(daemon.execute('cont')).rejects.toThrow(
     'ports are still postponed until the pre-incoming point',
   )
-  await expect(daemon.execute('migrate-incoming', { uri: 'unix:/x' })).rejects.toThrow(
-    'descriptors cannot be received from unix:/x yet',
+  await expect(daemon.execute('migrate-incoming', { uri: 'tcp:x:1' })).rejects.toThrow(
+    'tcp:x:1: descriptors pass by a UNIX socket only',
   )
   await daemon.execute('stop')
   expect(await daemon.execute('query-status')).toMatchObject({ status: 'inmigrate' })
@@ -154,7 +154,9 @@ test('what cannot be done before the signal is refused, what has no meaning does
 
   const wrong = await cli('run', '--incoming', 'tcp:1', '--control', lab.controlPath())
   expect(wrong).toMatchObject({ code: 2 })
-  expect(wrong.stderr).toMatch(/^framepump: --incoming tcp:1: descriptors cannot be received yet/)
+  expect(wrong.stderr).toMatch(
+    /^framepump: --incoming tcp:1: descriptors pass by a UNIX socket only/,
+  )
 })
 
 test('E5: why a port is not postponed is shown and logged', async () => {
@@ -238,7 +240,7 @@ test('what could not be given up after migrate-incoming is given up by the next 
   const daemon = await InProcess.start({
     config: { ports: [], links: [] },
     controlPath,
-    isIncoming: true,
+    incoming: 'defer',
     version: { major: 0, minor: 0, micro: 0 },
     log: () => undefined,
     privileges: privileges as unknown as DaemonOptions['privileges'],

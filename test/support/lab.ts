@@ -121,6 +121,11 @@ export class Lab implements AsyncDisposable {
     return this.#startDaemon(CLI, control, env, ['--incoming', 'defer', ...args])
   }
 
+  /** One that takes over from the one with this control path. */
+  successor(control: string, ...args: string[]): Promise<Daemon> {
+    return this.#startDaemon(CLI, control, {}, args)
+  }
+
   /** A new one. */
   controlPath(): string {
     return join(this.directory, `control-${count++}.sock`)

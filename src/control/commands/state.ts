@@ -75,22 +75,6 @@ export const STATE_COMMANDS: readonly Command[] = [
     },
   }),
   command({
-    name: 'migrate-incoming',
-    description: 'Of a daemon with `--incoming`: opens the ports that were postponed, all or none.',
-    arguments: {
-      uri: {
-        kind: 'string',
-        description: 'Not taken yet: without it the ports are opened by name.',
-      },
-    },
-    run: ({ uri }, { target }) => {
-      if (uri === undefined) return target.migrateIncoming()
-      throw new StateError('INCOMING', `descriptors cannot be received from ${uri} yet`, {
-        hint: 'without uri the ports are opened by name',
-      })
-    },
-  }),
-  command({
     name: 'config-reload',
     description: 'Applies the difference between the config file and what runs of it.',
     arguments: {},

@@ -79,11 +79,7 @@ const COMMAND_LINES: readonly (readonly [string[], number, readonly string[]])[]
   [['zzz'], 2, [`unknown command 'zzz' [BAD_ARGUMENT]`]],
   [['run', '--prot', 'x'], 2, [`unknown option '--prot' (Did you mean --port?) [BAD_ARGUMENT]`]],
   [['run', '--io', 'fast'], 2, ['option ...--io ...Allowed choices are auto, ... [BAD_ARGUMENT]']],
-  [
-    ['run', '--incoming', 'tcp:1'],
-    2,
-    ['--incoming tcp:1: ... (give --incoming defer: ... [BAD_OPTION]'],
-  ],
+  [['run', '--incoming', 'tcp:1'], 2, ['--incoming tcp:1: ... (give unix:PATH, ... [BAD_OPTION]']],
   [['show', 'nothing'], 2, ['...Allowed choices are ports, macs, ... [BAD_ARGUMENT]']],
   [['capture'], 2, [`required option '-w, --write <file>' not specified [BAD_ARGUMENT]`]],
   [['capture', '-w', 'x', '-c', '0'], 2, ['option ...-c, ...above 0. [BAD_ARGUMENT]']],

@@ -48,6 +48,9 @@ const SESSIONS: Readonly<Record<string, Session>> = {
     prints: [/^a +tap +open/m, /"tx_drop_full"/],
   },
   'src/cli/README.md: Replacing a running instance': {
+    prints: [/^frames lost: 0$/m, /^moved: 2 ports \(a, b\)$/m, /^a +tap +open/m],
+  },
+  'src/cli/README.md: Without a hand-over': {
     prints: [/^a +tap +postponed/m, /^a +tap +open/m],
   },
 }

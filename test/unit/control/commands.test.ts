@@ -6,6 +6,7 @@ import { EVENTS } from '../../../src/control/events.ts'
 import { GivenFds } from '../../../src/control/given-fds.ts'
 import type { Session } from '../../../src/control/session.ts'
 import { Pages } from '../../../src/control/session.ts'
+import type { MigrationInfo } from '../../../src/handover/progress.ts'
 import type { CaptureSummary, PortInfo, Switch } from '../../../src/switch/api.ts'
 import { shim } from '../../../src/native/shim.ts'
 
@@ -78,6 +79,14 @@ const target = {
   addLink: vi.fn<Act>(async () => undefined),
   explain: (error: unknown) => error,
   migrateIncoming: vi.fn<Act>(async () => undefined),
+  migration: {
+    parameters: { backendTransfer: false, exclude: [] as string[], downtimeLimitMs: 300 },
+    info: { status: 'none' } as MigrationInfo,
+    migrate: vi.fn<(uri: string) => Promise<void>>(async () => undefined),
+    takeOver: vi.fn<(uri: string) => void>(),
+    cancel: vi.fn<() => void>(),
+  },
+  upgrade: vi.fn<ControlTarget['upgrade']>(async () => ({ pid: 5 })),
   isReady: () => true,
   privileges: () => ({ mode: 'on' }),
   sendEvent: vi.fn<(event: string, data: object) => void>(),
@@ -175,13 +184,54 @@ describe('the state', () => {
   test('is asked for by migrate-incoming, config-reload and quit', async () => {
     await run('migrate-incoming')
     expect(target.migrateIncoming).toHaveBeenCalledOnce()
-    await expect(run('migrate-incoming', { uri: 'unix:/x' })).rejects.toMatchObject({
-      code: 'INCOMING',
-      hint: 'without uri the ports are opened by name',
-    })
+    await run('migrate-incoming', { uri: 'unix:/x' })
+    expect(target.migration.takeOver).toHaveBeenCalledExactlyOnceWith('unix:/x')
+    expect(target.migrateIncoming).toHaveBeenCalledOnce()
     expect(await run('config-reload')).toEqual({ actions: [], 'needs-restart': [] })
     await run('quit')
     expect(target.quit).toHaveBeenCalledOnce()
+  })
+
+  test('of a hand-over is set and told in the words of QEMU', async () => {
+    const { migration } = target
+    expect(await run('query-migrate-parameters')).toEqual({
+      'backend-transfer': false,
+      local: false,
+      exclude: [],
+      'downtime-limit': 300,
+    })
+    await run('migrate-set-parameters', { local: true, 'downtime-limit': 50 })
+    await run('migrate-set-parameters', { exclude: ['a'] })
+    const set = { backendTransfer: true, exclude: ['a'], downtimeLimitMs: 50 }
+    expect(migration.parameters).toEqual(set)
+    await expect(
+      run('migrate-set-parameters', { local: true, 'backend-transfer': false }),
+    ).rejects.toMatchObject({ code: 'BAD_OPTION' })
+    await run('migrate', { uri: 'unix:/x' })
+    expect(migration.migrate).toHaveBeenCalledExactlyOnceWith('unix:/x')
+    await run('migrate_cancel')
+    expect(migration.cancel).toHaveBeenCalledOnce()
+    expect(await run('query-migrate')).toEqual({})
+    migration.info = { status: 'failed', error: 'no', totalMs: 12.6 }
+    expect(await run('query-migrate')).toEqual({
+      status: 'failed',
+      'total-time': 13,
+      'error-desc': 'no',
+    })
+    const result = { pid: 7, release: '2.0.0', pauseUs: 1500, framesLost: 0, ports: ['a'] }
+    migration.info = { status: 'completed', totalMs: 20, result }
+    expect(await run('query-migrate')).toEqual({
+      status: 'completed',
+      'total-time': 20,
+      pid: 7,
+      release: '2.0.0',
+      downtime: 2,
+      'pause-us': 1500,
+      'frames-lost': 0,
+      ports: ['a'],
+    })
+    expect(await run('upgrade', { options: ['--io', 'auto'] })).toEqual({ pid: 5 })
+    expect(target.upgrade).toHaveBeenCalledExactlyOnceWith(['--io', 'auto'])
   })
 
   test('of a session is negotiated once', async () => {

@@ -1,0 +1,117 @@
+/**
+ * framepump upgrade: replaces a running daemon. The daemon starts its successor itself, when it still may
+ * start programs; else this command does, as much in the daemon's place as it can.
+ */
+import { existsSync } from 'node:fs'
+import { setTimeout } from 'node:timers/promises'
+import { ControlClient } from '../control/client.ts'
+import { FramepumpError } from '../errors.ts'
+import { counted } from '../text.ts'
+import { defaultControlPath } from './common.ts'
+import type { Start, Started } from './successor.ts'
+import { startSuccessor } from './successor.ts'
+
+/** For a successor that loads and prepares itself. */
+const START_MS = 60_000
+const LOOK_MS = 20
+
+export interface UpgradeOptions {
+  readonly control?: string
+  readonly json: boolean
+}
+
+interface Upgraded {
+  readonly pid: number
+  readonly release: string
+  readonly 'pause-us': number
+  readonly 'frames-lost': number
+  readonly ports: readonly string[]
+  /** What of the old daemon's the new one does not have. */
+  readonly 'not-inherited'?: readonly string[]
+}
+
+export async function upgrade(
+  options: readonly string[],
+  { control, json }: UpgradeOptions,
+): Promise<number> {
+  const client = await ControlClient.connect(control ?? defaultControlPath())
+  try {
+    const answer = (await client.execute('upgrade', { options })) as Upgraded | { start: Start }
+    const upgraded = 'start' in answer ? await startAndMigrate(client, answer.start) : answer
+    process.stdout.write(json ? `${JSON.stringify(upgraded, null, 2)}\n` : describe(upgraded))
+    return 0
+  } finally {
+    client.close()
+  }
+}
+
+function describe(upgraded: Upgraded): string {
+  const { pid, release, ports, 'not-inherited': lacks = [] } = upgraded
+  const lines = [
+    `framepump ${release} runs as process ${pid}`,
+    `frames lost: ${upgraded['frames-lost']}`,
+    `pause: ${upgraded['pause-us']} us`,
+    `moved: ${counted(ports.length, 'port')}${ports.length === 0 ? '' : ` (${ports.join(', ')})`}`,
+    ...(lacks.length === 0 ? [] : [`not inherited: ${lacks.join(', ')}`]),
+  ]
+  return `${lines.join('\n')}\n`
+}
+
+async function startAndMigrate(client: ControlClient, start: Start): Promise<Upgraded> {
+  const successor = startSuccessor(start)
+  try {
+    const result = await migrate(client, start, successor)
+    // It has nothing any more, and may be quicker than its answer.
+    await client.execute('quit').catch(() => undefined)
+    successor.leave()
+    return { ...result, 'not-inherited': successor.lacks }
+  } catch (error) {
+    successor.end()
+    throw error
+  }
+}
+
+async function migrate(
+  client: ControlClient,
+  { path, exclude }: Start,
+  { ended }: Started,
+): Promise<Upgraded> {
+  await untilThere(path, ended)
+  await client.execute('migrate-set-parameters', { 'backend-transfer': true, exclude })
+  const over = migrationOver(client)
+  await client.execute('migrate', { uri: `unix:${path}` })
+  const status = await over
+  const { pid, release, ports, ...info } = (await client.execute('query-migrate')) as Upgraded & {
+    readonly 'error-desc'?: string
+  }
+  if (status !== 'completed') {
+    throw new FramepumpError('HAND_OVER', info['error-desc'] ?? `the hand-over has ${status}`)
+  }
+  const { 'pause-us': pauseUs, 'frames-lost': framesLost } = info
+  return { pid, release, 'pause-us': pauseUs, 'frames-lost': framesLost, ports }
+}
+
+/** The successor listens there. Throws what `ended` was aborted with, when it ends first. */
+async function untilThere(path: string, ended: AbortSignal): Promise<void> {
+  const end = performance.now() + START_MS
+  while (!existsSync(path)) {
+    ended.throwIfAborted()
+    if (performance.now() > end) {
+      throw new FramepumpError('HAND_OVER', `the successor does not listen at ${path}`, {
+        hint: 'its log says why',
+      })
+    }
+    await setTimeout(LOOK_MS)
+  }
+}
+
+/** How the daemon's hand-over ends. */
+function migrationOver(client: ControlClient): Promise<string> {
+  return new Promise((resolve) => {
+    client.events.on('event', (name, { status }) => {
+      const isOver = ['completed', 'failed', 'cancelled'].includes(String(status))
+      if (name === 'MIGRATION' && isOver) resolve(String(status))
+    })
+    client.events.once('close', () => resolve('lost its source'))
+  })
+}

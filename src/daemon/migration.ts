@@ -1,0 +1,326 @@
+/**
+ * The daemon's part in a hand-over, of either side: parameters and progress as QEMU tells them, and what
+ * the protocol (handover/) does to the switch and to the config that runs.
+ */
+import { StateError } from '../errors.ts'
+import type { Channel } from '../handover/channel.ts'
+import { reasonOf } from '../handover/channel.ts'
+import { connectTo, Meeting, pathOfUri } from '../handover/meeting.ts'
+import { PROTOCOL } from '../handover/hello.ts'
+import type { HelloOfSource } from '../handover/hello.ts'
+import { checkProcess, hasProcessEnded, openOwnProcess } from '../handover/process.ts'
+import { closeUnclaimed } from '../handover/socket-channel.ts'
+import type { SourceEffects } from '../handover/source.ts'
+import { runSource } from '../handover/source.ts'
+import type { TargetEffects } from '../handover/target.ts'
+import { NotGreeted, runTarget } from '../handover/target.ts'
+import type { Topology } from '../config/diff.ts'
+import type { Config } from '../config/load.ts'
+import { shim } from '../native/shim.ts'
+import type { Switch } from '../switch/api.ts'
+import type { HandOverOutline } from '../switch/handed.ts'
+import type { Log } from '../text.ts'
+import { counted } from '../text.ts'
+import { DEFAULT_PARAMETERS } from '../handover/progress.ts'
+import type { MigrationControl, MigrationInfo, MigrationParameters } from '../handover/progress.ts'
+import type { PortOptions } from '../port/options.ts'
+import type { RunningConfig } from './running-config.ts'
+
+export interface MigrationContext {
+  readonly switch: Switch
+  readonly running: RunningConfig
+  /** What this process was told to be, by its command line and its file. */
+  readonly config: Config
+  readonly release: string
+  readonly log: Log
+  /** Clients are told. */
+  readonly told: (info: MigrationInfo) => void
+  /** Adds a port that waits for the pre-incoming point, if another process may still have it. */
+  readonly addPort: (options: PortOptions) => Promise<unknown>
+  /** The source has stopped reading, or goes on. */
+  readonly paused: (isPaused: boolean) => void
+  /** The process with that number runs in the place of this one. */
+  readonly handedOver: (pid: number) => void
+  /** The target runs. */
+  readonly tookOver: () => Promise<void>
+  /** The target cannot go on, and nobody needs it. */
+  readonly failed: (error: Error) => void
+}
+
+type HandedOver = NonNullable<MigrationInfo['result']>
+
+interface Begun {
+  readonly ownProcess: number
+  readonly cancel: AbortSignal
+}
+
+export class Migration implements MigrationControl {
+  parameters: MigrationParameters = DEFAULT_PARAMETERS
+  readonly #context: MigrationContext
+  /** Taken while it can be; the error when it could not. */
+  readonly #ownProcess: number | Error
+  #info: MigrationInfo = { status: 'none' }
+  #startMs = 0
+  #cancel: AbortController | undefined
+
+  constructor(context: MigrationContext) {
+    this.#context = context
+    try {
+      this.#ownProcess = openOwnProcess()
+    } catch (error) {
+      this.#ownProcess = error as Error
+    }
+  }
+
+  get info(): MigrationInfo {
+    const { status } = this.#info
+    const isGoingOn = ['setup', 'active', 'device'].includes(status)
+    return isGoingOn ? { ...this.#info, totalMs: performance.now() - this.#startMs } : this.#info
+  }
+
+  #say(info: MigrationInfo): void {
+    const before = this.#info.status
+    this.#info = info
+    if (info.status === before) return
+    const because = info.error === undefined ? '' : ` error="${info.error}"`
+    this.#context.log(`hand-over: ${info.status}${because}`, because === '' ? 'info' : 'warning')
+    this.#context.told(info)
+  }
+
+  #begin(): Begun {
+    if (this.#cancel !== undefined) {
+      throw new StateError('HAND_OVER', 'a hand-over is under way already')
+    }
+    if (typeof this.#ownProcess !== 'number') throw this.#ownProcess
+    this.#startMs = performance.now()
+    this.#cancel = new AbortController()
+    return { ownProcess: this.#ownProcess, cancel: this.#cancel.signal }
+  }
+
+  #end(info: MigrationInfo): void {
+    this.#cancel = undefined
+    this.#say({ ...info, totalMs: performance.now() - this.#startMs })
+  }
+
+  /** Ends what can still be ended. */
+  cancel(): void {
+    this.#cancel?.abort(new Cancelled())
+  }
+
+  // --- the source -------------------------------------------------------------------------------
+
+  /** The rest goes on by itself. */
+  async migrate(uri: string): Promise<void> {
+    const { release, log } = this.#context
+    const path = pathOfUri(uri)
+    const begun = this.#begin()
+    // As soon as it can be told: when nobody listens there, or not one of us.
+    const channel = await this.#orEnd(connectTo(path, release, log))
+    this.#hand(channel, this.parameters, begun).catch(() => undefined)
+  }
+
+  /**
+   * Hands everything over by a channel that is still to be had. Throws what went wrong: this process goes
+   * on, unless it is HandedAway.
+   */
+  async handOver(
+    connect: () => Promise<Channel>,
+    parameters: MigrationParameters,
+  ): Promise<HandedOver> {
+    const begun = this.#begin()
+    return await this.#hand(await this.#orEnd(connect()), parameters, begun)
+  }
+
+  /** What cannot begin is not under way. */
+  async #orEnd<T>(first: Promise<T>): Promise<T> {
+    try {
+      return await first
+    } catch (error) {
+      this.#end({ status: 'failed', error: reasonOf(error) })
+      throw error
+    }
+  }
+
+  async #hand(
+    channel: Channel,
+    parameters: MigrationParameters,
+    begun: Begun,
+  ): Promise<HandedOver> {
+    const { running, handedOver } = this.#context
+    try {
+      this.#say({ status: 'setup' })
+      const result = await running.alone(() => this.#run(channel, parameters, begun))
+      this.#end({ status: 'completed', result })
+      handedOver(result.pid)
+      return result
+    } catch (error) {
+      const status = error instanceof Cancelled ? 'cancelled' : 'failed'
+      this.#end({ status, error: reasonOf(error) })
+      throw error
+    }
+  }
+
+  async #run(
+    channel: Channel,
+    { exclude, backendTransfer, downtimeLimitMs }: MigrationParameters,
+    begun: Begun,
+  ): Promise<HandedOver> {
+    const { switch: sw, running, release, paused } = this.#context
+    const left = backendTransfer ? exclude : sw.ports().map(({ id }) => id)
+    const outline = await this.#outline(channel, left)
+    const hello: HelloOfSource = {
+      protocol: PROTOCOL,
+      release,
+      backendTransfer,
+      exclude,
+      ports: outline.ports.map((port) => port.options),
+      outline,
+      desired: running.topology,
+    }
+    const effects: SourceEffects = {
+      handOver: async () => {
+        paused(true)
+        return await sw.handOver(left)
+      },
+      takeBack: async () => {
+        await sw.takeBack()
+        paused(false)
+      },
+      handedOver: () => sw.handedOver(),
+      status: (status) => this.#say({ status }),
+      kernelDropped: () => kernelDropped(sw),
+      nowUs,
+    }
+    const result = await runSource(channel, effects, {
+      hello,
+      downtimeLimitMs,
+      checkProcess: (fds) => {
+        try {
+          checkProcess(fds)
+        } finally {
+          for (const fd of fds) shim.close(fd)
+        }
+      },
+      ...begun,
+    })
+    return { ...result, ports: hello.ports.map(({ id }) => id) }
+  }
+
+  /** Throws what cannot be handed over; then the target is told so. */
+  async #outline(channel: Channel, left: readonly string[]): Promise<HandOverOutline> {
+    try {
+      return await this.#context.switch.outlineHandOver(left)
+    } catch (error) {
+      channel.sendNow('abort', { reason: reasonOf(error) })
+      await channel.close()
+      throw error
+    }
+  }
+
+  // --- the target -------------------------------------------------------------------------------
+
+  /** Listens for a source; the rest goes on by itself. Throws when it cannot. */
+  takeOver(uri: string): void {
+    const { switch: sw, release, log } = this.#context
+    if (sw.runState !== 'inmigrate') {
+      throw new StateError('INCOMING', `'-incoming' was not specified on the command line`)
+    }
+    const { ownProcess, cancel } = this.#begin()
+    try {
+      const meeting = new Meeting(pathOfUri(uri), release, log)
+      void this.#meet(meeting, ownProcess, cancel)
+    } catch (error) {
+      this.#cancel = undefined
+      throw error
+    }
+  }
+
+  async #meet(meeting: Meeting, ownProcess: number, cancel: AbortSignal): Promise<void> {
+    const { release, config, tookOver, failed } = this.#context
+    const { backendTransfer, exclude } = this.parameters
+    const ports = config.ports
+    const { pid } = process
+    const hello = { protocol: PROTOCOL, release, pid, backendTransfer, exclude, ports }
+    this.#say({ status: 'setup' })
+    try {
+      for (;;) {
+        const channel = await meeting.accept(cancel)
+        const greeted = (peer: string): void => {
+          channel.peerRelease = peer
+        }
+        try {
+          await runTarget(channel, this.#targetEffects(), { hello, ownProcess, greeted })
+          break
+        } catch (error) {
+          // Whoever that was: the source may still come.
+          if (!(error instanceof NotGreeted)) throw error
+          this.#context.log(`hand-over: not begun error="${error.message}"`, 'warning')
+        }
+      }
+      this.#end({ status: 'completed' })
+      await tookOver()
+    } catch (error) {
+      const status = error instanceof Cancelled ? 'cancelled' : 'failed'
+      this.#end({ status, error: reasonOf(error) })
+      failed(error as Error)
+    } finally {
+      await meeting.close()
+    }
+  }
+
+  #targetEffects(): TargetEffects {
+    const { switch: sw, running, log, addPort } = this.#context
+    let hello: HelloOfSource | undefined
+    let isPaused = false
+    const adopt = (): void => running.adopt(hello!.desired as Topology)
+    return {
+      prepare: async (of) => {
+        hello = of
+        await sw.prepareTakeOver(of.outline)
+      },
+      takeOver: async (handed) => {
+        isPaused = handed.runState === 'paused'
+        await sw.takeOver(handed)
+        adopt()
+      },
+      discard: () => sw.close(),
+      start: () => (isPaused ? sw.pause() : sw.resume()),
+      openByName: async () => {
+        const { ports, outline } = hello!
+        log(
+          `hand-over: the source is dead: ${counted(ports.length, 'port')} opened by name`,
+          'warning',
+        )
+        const places = new Map(sw.ports().map(({ id, peer }) => [id, peer]))
+        for (const port of ports) if (!places.has(port.id)) await addPort(port)
+        for (const [a, b] of outline.links) if (places.get(a) !== b) await sw.addLink(a, b)
+        for (const mirror of (hello!.desired as Topology).mirrors ?? []) await sw.addMirror(mirror)
+        adopt()
+        await sw.migrateIncoming()
+        await sw.release()
+        await sw.resume()
+      },
+      checkProcess,
+      closeProcess: (process) => void shim.close(process),
+      hasSourceEnded: (process) => hasProcessEnded(process),
+      closeFds: (fds) => closeUnclaimed(fds, log),
+      status: (status) => this.#say({ status }),
+      kernelDropped: () => kernelDropped(sw),
+      nowUs,
+    }
+  }
+}
+
+class Cancelled extends StateError {
+  constructor() {
+    super('HAND_OVER', 'it was cancelled')
+  }
+}
+
+/** CLOCK_MONOTONIC, which all processes of a machine share. */
+const nowUs = (): number => Number(process.hrtime.bigint() / 1000n)
+
+function kernelDropped(sw: Switch): number {
+  const counters = sw.ports().map(({ id }) => sw.kernelCounters(id)?.rx_kernel_dropped ?? 0)
+  return counters.reduce((sum, dropped) => sum + dropped, 0)
+}

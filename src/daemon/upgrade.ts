@@ -1,0 +1,69 @@
+/**
+ * Replacing the daemon by a new one of the installed package. It starts that itself, so that streams,
+ * session, cgroup, limits and namespaces stay; one that has given up starting programs says how somebody
+ * else does it.
+ */
+import { describeResult } from '../control/commands/migration.ts'
+import { StateError } from '../errors.ts'
+import { connectTo } from '../handover/meeting.ts'
+import type { Log } from '../text.ts'
+import type { Migration } from './migration.ts'
+import type { Notify } from './notify.ts'
+import type { Privileges } from './privileges.ts'
+import { planSuccessor, Successor } from './successor.ts'
+
+/** For a successor that loads and prepares itself; nothing waits for it. */
+const START_MS = 60_000
+
+export interface UpgradeContext {
+  readonly migration: Migration
+  readonly privileges: Privileges
+  readonly notify: Notify | undefined
+  readonly release: string
+  readonly controlPath: string
+  readonly log: Log
+}
+
+/** Throws what went wrong; the daemon goes on, unless it is HandedAway. */
+export async function upgrade(
+  context: UpgradeContext,
+  options: readonly string[],
+): Promise<Record<string, unknown>> {
+  const { migration, privileges, notify, release, controlPath, log } = context
+  if (process.pid === 1) {
+    throw new StateError(
+      'HAND_OVER',
+      'process 1 cannot be replaced: its end is that of all others',
+      {
+        hint: 'start the container with an init (docker run --init)',
+      },
+    )
+  }
+  const path = `${controlPath}.upgrade`
+  const { exclude } = migration.parameters
+  const environment = notify?.environment ?? {}
+  const plan = planSuccessor(process.argv, `unix:${path}`, exclude, options, environment)
+  if (!privileges.areWhole) return { start: { ...plan, path, exclude, ...whoIs() } }
+  const successor = new Successor({ ...plan, program: process.execPath })
+  const comes = AbortSignal.any([successor.ended, AbortSignal.timeout(START_MS)])
+  try {
+    const parameters = { ...migration.parameters, backendTransfer: true }
+    const connect = (): ReturnType<typeof connectTo> => connectTo(path, release, log, comes)
+    const result = await migration.handOver(connect, parameters)
+    successor.leave()
+    return describeResult(result)
+  } catch (error) {
+    successor.end()
+    throw error
+  }
+}
+
+/** Of this process, as far as who starts the successor has to know it. */
+function whoIs(): Record<string, unknown> {
+  return {
+    program: process.execPath,
+    pid: process.pid,
+    uid: process.geteuid!(),
+    gid: process.getegid!(),
+  }
+}

@@ -1,0 +1,177 @@
+/**
+ * The source's part of a hand-over, without sockets:
+ *
+ *     hello -> prepare -> | pause, drain, state and descriptors -> commit | -> running
+ *                         |<- until here it can take everything back ---->|
+ *
+ * Until `commit` is written it is the one owner, and goes on after any failure where it stopped. After
+ * that it never reads again, whatever becomes of the target.
+ */
+import { StateError } from '../errors.ts'
+import type { HandedSwitch } from '../switch/handed.ts'
+import type { Channel } from './channel.ts'
+import { ChannelClosed, reasonOf } from './channel.ts'
+import type { HelloOfSource, HelloOfTarget } from './hello.ts'
+import { compareHellos, readHello, refused } from './hello.ts'
+import type { HandOverRecord, Section } from './records.ts'
+import { channelError } from './records.ts'
+import { stateRecords } from './state.ts'
+
+/** What the target may take to say hello and to be prepared: code is loaded, nothing waits for it. */
+const PATIENCE_MS = 30_000
+
+/** QEMU's words for how far a migration is. */
+export type SourceStatus = 'setup' | 'active' | 'device'
+
+/** What is done to the switch, one after another. */
+export interface SourceEffects {
+  /**
+   * It stops reading, delivers what it has read, and tells its state; the descriptors stay its own. When it
+   * throws, it goes on.
+   */
+  handOver(): Promise<HandedSwitch>
+  /** It goes on where it stopped. */
+  takeBack(): Promise<void>
+  /** It never reads again, and leaves the devices as they are. */
+  handedOver(): Promise<void>
+  status(status: SourceStatus): void
+  /** Frames for the switch that found a queue of the kernel full, so far. */
+  kernelDropped(): number
+  /** Microseconds of the clock that both processes have (CLOCK_MONOTONIC). */
+  nowUs(): number
+}
+
+export interface SourceOptions {
+  readonly hello: HelloOfSource
+  /** By which the target sees that this process ends; given to it with the hello. */
+  readonly ownProcess: number
+  /** Of the other side; it is checked and closed. */
+  readonly checkProcess: (fds: readonly number[]) => void
+  /** From the pause until the target holds everything, in milliseconds. */
+  readonly downtimeLimitMs: number
+  /** Aborted with an error: ended, as long as it is not too late. */
+  readonly cancel: AbortSignal
+}
+
+export interface SourceResult {
+  /** Of the target. */
+  readonly release: string
+  readonly pid: number
+  /** From the last frame that was read here to the target's first, in microseconds. */
+  readonly pauseUs: number
+  /** Frames that the kernel had no room for meanwhile. */
+  readonly framesLost: number
+}
+
+/** The target took over, and has gone since or says nothing: the source does not go on. */
+export class HandedAway extends StateError {
+  constructor(reason: string) {
+    super('HAND_OVER', `the target has everything, and has not said that it runs: ${reason}`, {
+      hint: 'start it anew: persistent interfaces and sockets are still there',
+    })
+  }
+}
+
+export async function runSource(
+  channel: Channel,
+  effects: SourceEffects,
+  options: SourceOptions,
+): Promise<SourceResult> {
+  const { cancel } = options
+  let isPaused = false
+  let target: HelloOfTarget
+  const before = { us: 0, dropped: 0 }
+  try {
+    effects.status('setup')
+    target = await greet(channel, options)
+    effects.status('active')
+    const prepared = within(PATIENCE_MS, 'the target has not prepared itself', cancel)
+    await channel.send('prepare', {}, [], prepared)
+    expect(await channel.receive(prepared), 'prepared')
+    before.dropped = effects.kernelDropped()
+    effects.status('device')
+    before.us = effects.nowUs()
+    const limit = within(
+      options.downtimeLimitMs,
+      `the target has not taken over within the downtime-limit (${options.downtimeLimitMs} ms)`,
+      cancel,
+    )
+    const handed = await effects.handOver()
+    isPaused = true
+    for (const { section, data, fds } of stateRecords(handed)) {
+      await channel.send(section, data, fds, limit)
+    }
+    expect(await channel.receive(limit), 'ready')
+    limit.throwIfAborted()
+    // From here on there is no way back.
+    if (!channel.sendNow('commit', {})) throw new ChannelClosed('commit could not be written')
+  } catch (error) {
+    // Before anything is closed by which the target could take us for dead.
+    channel.sendNow('abort', { reason: reasonOf(asTold(error)) })
+    if (isPaused) await effects.takeBack()
+    await channel.close()
+    throw asTold(error)
+  }
+  return await letGo(channel, effects, target, before)
+}
+
+async function letGo(
+  channel: Channel,
+  effects: SourceEffects,
+  { release, pid }: HelloOfTarget,
+  before: { readonly us: number; readonly dropped: number },
+): Promise<SourceResult> {
+  const running = channel.receive()
+  running.catch(() => undefined)
+  try {
+    await effects.handedOver()
+    const { atUs, kernelDropped } = (expect(await running, 'running').data ?? {}) as {
+      readonly atUs?: unknown
+      readonly kernelDropped?: unknown
+    }
+    return {
+      release,
+      pid,
+      pauseUs: Math.round(Number(atUs) - before.us),
+      framesLost: Number(kernelDropped) - before.dropped,
+    }
+  } catch (error) {
+    throw new HandedAway(reasonOf(error))
+  } finally {
+    await channel.close()
+  }
+}
+
+async function greet(channel: Channel, options: SourceOptions): Promise<HelloOfTarget> {
+  const { hello, ownProcess, cancel } = options
+  const limit = within(PATIENCE_MS, 'the target has not said hello', cancel)
+  await channel.send('hello', hello, [ownProcess], limit)
+  const record = expect(await channel.receive(limit), 'hello')
+  // That it came shows that descriptors pass: H2.
+  options.checkProcess(record.fds)
+  const answer = readHello(record.data, hello.release) as HelloOfTarget
+  compareHellos(hello, answer)
+  return answer
+}
+
+/** The record, which must be of that section. The other side's reason is thrown when it gives up. */
+export function expect(record: HandOverRecord, section: Section): HandOverRecord {
+  if (record.section === section) return record
+  if (record.section === 'abort') {
+    const { reason } = (record.data ?? {}) as { reason?: unknown }
+    throw refused(`the other side gave up: ${String(reason).slice(0, 500)}`)
+  }
+  throw channelError(`section "${record.section}" came instead of "${section}"`)
+}
+
+/** Aborted with an error after that time, or with `cancel`. */
+function within(ms: number, message: string, cancel: AbortSignal): AbortSignal {
+  const late = new AbortController()
+  setTimeout(() => late.abort(refused(message)), ms).unref()
+  return AbortSignal.any([late.signal, cancel])
+}
+
+function asTold(error: unknown): unknown {
+  if (!(error instanceof ChannelClosed)) return error
+  return refused(`the target is gone: ${error.message}`)
+}

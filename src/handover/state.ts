@@ -1,0 +1,75 @@
+/**
+ * The state of a switch as records: one for each port, with its descriptors, the MAC table in parts, then
+ * everything else, and how many there were.
+ */
+import type { HandedPort, HandedSwitch } from '../switch/handed.ts'
+import type { HandOverRecord, Section } from './records.ts'
+import { channelError } from './records.ts'
+
+/** Entries of the MAC table in one record: 128 KiB. */
+const MACS_PER_RECORD = 2048
+
+export interface StateRecord {
+  readonly section: Section
+  readonly data: unknown
+  readonly fds: readonly number[]
+}
+
+export function* stateRecords(handed: HandedSwitch): Generator<StateRecord> {
+  const { ports, macs, ...rest } = handed
+  for (const { fds, ...port } of ports) yield { section: 'port', data: port, fds }
+  for (let at = 0; at < macs.length; at += MACS_PER_RECORD) {
+    yield { section: 'macs', data: macs.slice(at, at + MACS_PER_RECORD), fds: [] }
+  }
+  yield { section: 'switch', data: rest, fds: [] }
+  yield { section: 'end-of-state', data: { ports: ports.length, macs: macs.length }, fds: [] }
+}
+
+/** Puts them together again. Whoever gives up on it closes what `takeFds` returns. */
+export class StateReader {
+  readonly #ports: HandedPort[] = []
+  readonly #macs: unknown[] = []
+  readonly #unclaimed: number[] = []
+  #rest: unknown
+
+  /** Those of the ports that have come so far, and of what belongs to none. */
+  takeFds(): number[] {
+    return [...this.#unclaimed.splice(0), ...this.#ports.splice(0).flatMap(({ fds }) => fds)]
+  }
+
+  /** Returns the whole once it is complete. */
+  push({ section, data, fds }: HandOverRecord): HandedSwitch | undefined {
+    if (section !== 'port' || data === null || typeof data !== 'object') {
+      this.#unclaimed.push(...fds)
+      if (fds.length > 0) throw channelError(`section "${section}" came with descriptors`)
+    }
+    switch (section) {
+      case 'port':
+        if (data === null || typeof data !== 'object') throw channelError('a port is no object')
+        this.#ports.push({ ...(data as Omit<HandedPort, 'fds'>), fds })
+        return undefined
+      case 'macs':
+        if (!Array.isArray(data)) throw channelError('the MAC table is no list')
+        for (const entry of data) this.#macs.push(entry)
+        return undefined
+      case 'switch':
+        this.#rest = data
+        return undefined
+      case 'end-of-state':
+        return this.#finish(data as { ports?: unknown; macs?: unknown } | null)
+      default:
+        throw channelError(`section "${section}" came in the midst of the state`)
+    }
+  }
+
+  #finish(counts: { ports?: unknown; macs?: unknown } | null): HandedSwitch {
+    const isWhole =
+      counts?.ports === this.#ports.length &&
+      counts.macs === this.#macs.length &&
+      typeof this.#rest === 'object' &&
+      this.#rest !== null
+    if (!isWhole) throw channelError('parts of the state are missing')
+    const rest = this.#rest as Omit<HandedSwitch, 'ports' | 'macs'>
+    return { ...rest, ports: this.#ports.splice(0), macs: this.#macs as HandedSwitch['macs'] }
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * The target's part of a hand-over, without sockets:
+ *
+ *     hello -> prepared -> state and descriptors, verified -> ready -> commit -> it reads -> running
+ *
+ * It reads no frame before `commit`. When the channel breaks, whose the ports are is decided so:
+ *
+ *     before `ready`   the source lives: its; it is dead: ours, opened by name
+ *     after `ready`    commit came: ours. It did not, and the source lives: its; it is dead: ours, as they are
+ *
+ * A source that lives says `abort` before it closes the channel.
+ */
+import type { HandedSwitch } from '../switch/handed.ts'
+import type { Channel } from './channel.ts'
+import { ChannelClosed, reasonOf } from './channel.ts'
+import type { HelloOfSource, HelloOfTarget } from './hello.ts'
+import { compareHellos, readHello, refused } from './hello.ts'
+import { expect } from './source.ts'
+import { StateReader } from './state.ts'
+
+/** A peer that says nothing is not waited for any longer. */
+const HELLO_MS = 10_000
+
+/** QEMU's words for how far a migration is. */
+export type TargetStatus = 'active' | 'device'
+
+export interface TargetEffects {
+  /** Checks and makes ready what can be before the source stops. */
+  prepare(hello: HelloOfSource): Promise<void>
+  /**
+   * Holds and has verified everything, opens what was left out, and reads nothing. The descriptors are
+   * its own from the call on, also when it throws.
+   */
+  takeOver(handed: HandedSwitch): Promise<void>
+  /** Lets go of everything that was taken over, and leaves the devices as they are. */
+  discard(): Promise<void>
+  /** Reads from now on. */
+  start(): Promise<void>
+  /** Lets go of what was taken over so far, opens everything by name, and starts. */
+  openByName(): Promise<void>
+  /** Throws unless it is one descriptor of a process. */
+  checkProcess(fds: readonly number[]): void
+  /** Whether the process whose descriptor came with the hello has ended; waits a moment for it. */
+  hasSourceEnded(process: number): Promise<boolean>
+  closeProcess(process: number): void
+  /** Descriptors that nobody took. */
+  closeFds(fds: readonly number[]): void
+  status(status: TargetStatus): void
+  /** As the source's, over the same time. */
+  kernelDropped(): number
+  nowUs(): number
+}
+
+export interface TargetOptions {
+  readonly hello: HelloOfTarget
+  /** By which the source sees that descriptors pass. */
+  readonly ownProcess: number
+  /** Told which release the other side is. */
+  readonly greeted: (release: string) => void
+}
+
+/** `running`: as handed over; `opened`: by name, as the source was dead. */
+export type TargetResult = 'running' | 'opened'
+
+interface Met {
+  readonly hello: HelloOfSource
+  /** Its descriptor. */
+  readonly process: number
+}
+
+/** No hand-over has begun: whoever it was said nothing that makes sense. */
+export class NotGreeted extends Error {}
+
+export async function runTarget(
+  channel: Channel,
+  effects: TargetEffects,
+  options: TargetOptions,
+): Promise<TargetResult> {
+  const met = await meet(channel, effects, options)
+  try {
+    return await takeOver(channel, effects, met, options)
+  } finally {
+    effects.closeProcess(met.process)
+    await channel.close()
+  }
+}
+
+/** The source's hello. Until it is understood, nothing is said that is of use to anybody. */
+async function meet(
+  channel: Channel,
+  effects: TargetEffects,
+  options: TargetOptions,
+): Promise<Met> {
+  let fds: readonly number[] = []
+  try {
+    const record = expect(await channel.receive(AbortSignal.timeout(HELLO_MS)), 'hello')
+    fds = record.fds
+    effects.checkProcess(fds)
+    const hello = readHello(record.data, options.hello.release) as HelloOfSource
+    options.greeted(hello.release)
+    return { hello, process: fds[0] }
+  } catch (error) {
+    effects.closeFds(fds)
+    channel.sendNow('abort', { reason: reasonOf(error) })
+    await channel.close()
+    throw new NotGreeted(reasonOf(error))
+  }
+}
+
+async function takeOver(
+  channel: Channel,
+  effects: TargetEffects,
+  met: Met,
+  options: TargetOptions,
+): Promise<TargetResult> {
+  const { hello, process } = met
+  const state = new StateReader()
+  let isHeld = false
+  try {
+    compareHellos(hello, options.hello)
+    await channel.send('hello', options.hello, [options.ownProcess])
+    expect(await channel.receive(), 'prepare')
+    effects.status('active')
+    await effects.prepare(hello)
+    await channel.send('prepared', {})
+    const handed = await receiveState(channel, state)
+    effects.status('device')
+    await effects.takeOver(handed)
+    isHeld = true
+    await channel.send('ready', {})
+    expect(await channel.receive(), 'commit')
+  } catch (error) {
+    effects.closeFds(state.takeFds())
+    if (!(error instanceof ChannelClosed)) {
+      channel.sendNow('abort', { reason: reasonOf(error) })
+    } else if (await effects.hasSourceEnded(process)) {
+      return await goOnAlone(effects, isHeld)
+    }
+    await effects.discard()
+    throw error instanceof ChannelClosed
+      ? refused(`the source lives, and its channel is broken: ${error.message}`)
+      : error
+  }
+  await effects.start()
+  const atUs = effects.nowUs()
+  channel.sendNow('running', { atUs, kernelDropped: effects.kernelDropped() })
+  return 'running'
+}
+
+/** Nobody else has the ports any more. */
+async function goOnAlone(effects: TargetEffects, isHeld: boolean): Promise<TargetResult> {
+  if (!isHeld) {
+    await effects.openByName()
+    return 'opened'
+  }
+  await effects.start()
+  return 'running'
+}
+
+async function receiveState(channel: Channel, state: StateReader): Promise<HandedSwitch> {
+  for (;;) {
+    const record = await channel.receive()
+    if (record.section === 'abort') expect(record, 'end-of-state')
+    const handed = state.push(record)
+    if (handed !== undefined) return handed
+  }
+}

@@ -1,0 +1,206 @@
+/** A daemon that is replaced while frames pass, as whoever uses it sees that. */
+import { readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import type { ControlClient } from '../../src/control/client.ts'
+import type { Daemon } from '../support/lab.ts'
+import { Lab, tapSpec } from '../support/lab.ts'
+import { until } from '../support/processes.ts'
+import { SteadyTransfer } from '../support/steady-transfer.ts'
+import { makeTap } from '../support/tun.ts'
+import { cli, Line, listenerOf, tapQueuesOf } from '../support/upgrades.ts'
+
+async function pair(
+  lab: Lab,
+  ...args: string[]
+): Promise<{ daemon: Daemon; ends: { netns: string; address: string }[] }> {
+  const netns = [lab.netns(), lab.netns()]
+  const specs = netns.flatMap((name, k) => ['--port', tapSpec(k, name, 'queues=2')])
+  const daemon = await lab.daemon(...args, ...specs)
+  const ends = netns.map((name, k) => ({ netns: name, address: `10.0.0.${k + 1}` }))
+  for (const end of ends) lab.address(end.netns, end.address)
+  return { daemon, ends }
+}
+
+/** Numbers of echo replies that are missing or came twice; the last one may be on its way. */
+function wrongOf(ping: string): number[] {
+  const seen = [...ping.matchAll(/icmp_seq=(\d+) ttl/g)].map(([, seq]) => Number(seq))
+  const last = Math.max(...seen)
+  const missing = Array.from({ length: last }, (_, k) => k + 1).filter((seq) => !seen.includes(seq))
+  return [...missing, ...seen.filter((seq, at) => seen.indexOf(seq) !== at)]
+}
+
+test.for([['on'], ['off']] as const)(
+  'H4, H16: three upgrades under a flood ping and a TCP transfer lose nothing, privileges %s',
+  async ([privileges]) => {
+    await using lab = new Lab()
+    const { daemon, ends } = await pair(lab, '--privileges', privileges)
+    const [a, b] = ends
+    await using line = new Line(daemon)
+    const transfer = await SteadyTransfer.start(lab, a, b)
+    const ping = lab.start(b.netns, 'ping', '-n', '-i', '0.001', a.address)
+    const pauses: number[] = []
+    for (let round = 0; round < 3; round++) {
+      const { pid, ports, 'pause-us': pauseUs, 'frames-lost': lost } = await line.upgrade()
+      expect({ ports, lost }).toEqual({ ports: ['p0', 'p1'], lost: 0 })
+      pauses.push(pauseUs)
+      expect(tapQueuesOf(pid)).toBe(4)
+    }
+    ping.child.kill('SIGINT')
+    await ping.exited
+    const { sent, received } = await transfer.end()
+    expect(received).toBe(sent)
+    expect(wrongOf(ping.stdout)).toEqual([])
+    console.log(`hand-over: pause ${pauses.join(', ')} us, privileges ${privileges}`)
+    // What those before had is gone, and none of them is left.
+    await line.areOthersGone()
+    const rest = readdirSync(lab.directory).filter((name) => name.startsWith('control'))
+    expect(rest.map((name) => join(lab.directory, name))).toEqual([daemon.control])
+    expect(await line.execute('query-status')).toMatchObject({ status: 'running' })
+  },
+)
+
+test('SIGUSR2 replaces a daemon that may start programs; addresses and counters go on', async () => {
+  await using lab = new Lab()
+  const { daemon, ends } = await pair(lab, '--privileges', 'off')
+  await using line = new Line(daemon)
+  expect(lab.ping(ends[0].netns, ends[1].address)).toBe(3)
+  const addresses = async (): Promise<string[]> =>
+    (await line.execute<{ mac: string; port: string }[]>('query-mac-table'))
+      .map(({ mac, port }) => `${mac} ${port}`)
+      .toSorted()
+  const before = { addresses: await addresses(), stats: await daemon.stats('p0') }
+  await daemon.execute('migrate-set-parameters', { 'downtime-limit': 10_000 })
+  process.kill(line.last, 'SIGUSR2')
+  await until('another one listens', () => ![0, line.last].includes(listenerOf(line.control)))
+  line.pids.push(listenerOf(line.control))
+  await line.areOthersGone()
+  expect(await addresses()).toEqual(before.addresses)
+  const [stats] = await line.execute<Record<string, number>[]>('query-port-stats', { id: 'p0' })
+  expect(stats['rx_frames']).toBeGreaterThanOrEqual(before.stats['rx_frames'])
+  expect(stats['rx_frames']).toBeGreaterThan(3)
+  expect(lab.ping(ends[0].netns, ends[1].address)).toBe(3)
+})
+
+test('SIGUSR2 does nothing to a daemon that may not, but for a line in its log', async () => {
+  await using lab = new Lab()
+  const { daemon } = await pair(lab)
+  process.kill(daemon.process.child.pid!, 'SIGUSR2')
+  const said = 'hand-over: not begun because="it may not start programs any more'
+  await until('it says so', () => daemon.process.stderr.includes(said))
+  expect(await daemon.execute('query-status')).toMatchObject({ running: true })
+})
+
+test('options after -- come on top: a port more; those of a port that runs are refused by name', async () => {
+  await using lab = new Lab()
+  const { daemon, ends } = await pair(lab)
+  await using line = new Line(daemon)
+  const [a] = ends
+  await expect(line.upgrade('--port', 'no-such-type,id=x')).rejects.toThrow(
+    'the successor has ended',
+  )
+  const config = join(lab.directory, 'wanted.yaml')
+  writeFileSync(config, 'ports: [{ id: added, type: pcap, record: /dev/null }]\n')
+  await daemon.execute('netdev_add', { type: 'pcap', id: 'rec', record: '/dev/null' })
+  await expect(line.upgrade()).rejects.toThrow('port "rec": a pcap port cannot be handed over')
+  await daemon.execute('netdev_del', { id: 'rec' })
+  await daemon.execute('netdev_add', { type: 'tap', id: 'byhand', ifname: 'x7', netns: a.netns })
+  const more = `tap,id=byhand,ifname=x7,netns=${a.netns},queues=2`
+  await expect(line.upgrade('--port', more)).rejects.toThrow('port "byhand": queues is')
+  expect(await daemon.execute('query-status')).toMatchObject({ running: true })
+  const { ports } = await line.upgrade('--config', config)
+  expect(ports).toEqual(['p0', 'p1', 'byhand'])
+  await until('the port is there', async () => {
+    const all = await line.execute<{ id: string; state: string }[]>('query-ports')
+    return all.some(({ id, state }) => id === 'added' && state === 'open')
+  })
+  // What came by hand is nobody's config, and what the config names is.
+  await line.areOthersGone()
+  const reload = await line.execute<{ actions: string[] }>('config-reload')
+  expect(reload.actions).toEqual([])
+})
+
+test('by hand, as with QEMU: parameters, states and events on both sides, and what is paused stays so', async () => {
+  await using lab = new Lab()
+  const { daemon, ends } = await pair(lab)
+  const uri = `unix:${join(lab.directory, 'next.sock')}`
+  await expect(daemon.execute('migrate', { uri })).rejects.toThrow('nobody can be reached at')
+  await expect(daemon.execute('migrate', { uri: 'tcp:localhost:1' })).rejects.toThrow(
+    'descriptors pass by a UNIX socket only',
+  )
+  await daemon.execute('stop')
+  const target = await lab.successor(daemon.control, '--incoming', uri, '--backend-transfer', 'off')
+  expect(target.control).toBe(`${daemon.control}.incoming`)
+  const events = { source: eventsOf(daemon.client), target: eventsOf(target.client) }
+  // H3: the target has it off.
+  const parameters = { local: true, 'downtime-limit': 10_000 }
+  await daemon.execute('migrate-set-parameters', parameters)
+  await daemon.execute('migrate', { uri })
+  await until('it has failed', () => events.source.includes('failed'))
+  expect(await daemon.execute('query-migrate')).toMatchObject({
+    status: 'failed',
+    'error-desc':
+      'the other side gave up: backend-transfer is on at the source and off at the target',
+  })
+  expect(await target.process.exited).toBe(1)
+  events.source.length = 0
+  const next = await lab.successor(daemon.control, '--incoming', uri)
+  const told = eventsOf(next.client)
+  await daemon.execute('migrate', { uri })
+  await until('it has completed', () => events.source.includes('completed'))
+  expect(events.source).toEqual(['setup', 'active', 'device', 'completed'])
+  await until('the target has, too', () => told.includes('completed'))
+  expect(told).toEqual(['active', 'device', 'completed'])
+  expect(await daemon.execute('query-status')).toMatchObject({ status: 'postmigrate' })
+  await expect(daemon.execute('cont')).rejects.toThrow('the switch was handed over')
+  expect(await next.execute('query-status')).toMatchObject({ status: 'paused' })
+  expect(await next.execute('query-migrate')).toMatchObject({ status: 'completed' })
+  expect(await daemon.process.stop()).toBe(0)
+  await next.execute('cont')
+  expect(lab.ping(ends[0].netns, ends[1].address)).toBe(3)
+})
+
+test('H1: what is left out is opened by its name: all with backend-transfer off, one by exclude', async () => {
+  await using lab = new Lab()
+  const netns = [lab.netns(), lab.netns()]
+  for (const name of netns) makeTap(name, 1)
+  const specs = netns.flatMap((name, k) => ['--port', tapSpec(k, name, 'persist=on')])
+  const first = await lab.daemon(...specs)
+  netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
+  const uri = `unix:${join(lab.directory, 'next.sock')}`
+  const limit = { 'downtime-limit': 10_000 }
+  const second = await lab.successor(first.control, '--incoming', uri, '--backend-transfer', 'off')
+  await first.execute('migrate-set-parameters', limit)
+  await first.execute('migrate', { uri })
+  await isRunning(second)
+  await first.process.stop()
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  const third = await lab.successor(first.control, '--incoming', uri, '--exclude', 'p1')
+  const parameters = { 'backend-transfer': true, exclude: ['p1'], ...limit }
+  await second.execute('migrate-set-parameters', parameters)
+  await second.execute('migrate', { uri })
+  await isRunning(third)
+  await second.process.stop()
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  // One that would be gone when it is closed cannot be left out.
+  await third.execute('netdev_add', { type: 'tap', id: 't', ifname: 'x9', netns: netns[0] })
+  await third.execute('migrate-set-parameters', { exclude: ['t'] })
+  const answer = await cli('upgrade', '--control', first.control)
+  expect(answer.code).toBe(1)
+  expect(answer.stderr).toContain('port "t": cannot be left out: its TAP is not persistent')
+})
+
+const isRunning = (daemon: Daemon): Promise<void> =>
+  until('it runs', async () => {
+    const { running } = await daemon.execute<{ running: boolean }>('query-status')
+    return running
+  })
+
+/** What becomes of hand-overs, as it is told from now on. */
+function eventsOf(client: ControlClient): unknown[] {
+  const statuses: unknown[] = []
+  client.events.on('event', (name, { status }) => {
+    if (name === 'MIGRATION') statuses.push(status)
+  })
+  return statuses
+}
