@@ -100,6 +100,8 @@ export interface ControlPort {
    * answered outside, until `keep` or `handedOver`. Absent: it cannot be handed over.
    */
   handOver?(engine: EngineAccess): Promise<HandedState>
+  /** Why it cannot be handed over as it is now; absent or undefined: it can. */
+  whyNotHandedOver?(): string | undefined
   /** It goes on here: it was not handed over after all, or was taken over. */
   keep?(engine: EngineAccess): Promise<void>
   /** In the place of `close`: another process has it, so what it is made of is let go of and not changed. */

@@ -32,9 +32,12 @@ if (CONNECTION_FDS_MAX < VHOST_MEMORY_BASELINE_NREGIONS) {
   throw new Error('a memory table has more descriptors than a connection may')
 }
 
-/** What one front-end of a port may have: its socket, its message in the making, its queues. */
+/** Files of a front-end's memory that are kept open. */
+export const KEPT_FILES_MAX = 7
+
+/** What one front-end of a port may have: its socket, its message in the making, its queues, memory and log. */
 export const frontEndFds = (queuePairs: number): number =>
-  1 + CONNECTION_FDS_MAX + FDS_PER_PAIR * queuePairs
+  1 + CONNECTION_FDS_MAX + FDS_PER_PAIR * queuePairs + KEPT_FILES_MAX + 1
 
 export class DescriptorBudget {
   /** That of the process. */

@@ -17,6 +17,44 @@ export interface HandedState {
   readonly fds: readonly number[]
 }
 
+/** Descriptors that are handed over, as the state names them: by their place, -1 is none. */
+export class HandedFds {
+  readonly fds: number[] = []
+
+  add(fd: number): number {
+    if (fd < 0) return -1
+    const at = this.fds.indexOf(fd)
+    return at >= 0 ? at : this.fds.push(fd) - 1
+  }
+}
+
+/** Those that came, and which of them the state has named. */
+export class CameFds {
+  readonly #id: string
+  readonly #fds: readonly number[]
+  readonly #named = new Set<number>()
+
+  constructor(id: string, fds: readonly number[]) {
+    this.#id = id
+    this.#fds = fds
+  }
+
+  /** -1: none. Throws when there is none of that number. */
+  at(place: number): number {
+    if (place === -1) return -1
+    if (!(place >= 0 && place < this.#fds.length)) {
+      throw handOverError(this.#id, `descriptor ${place} of ${this.#fds.length} is not there`)
+    }
+    this.#named.add(place)
+    return this.#fds[place]
+  }
+
+  /** Nobody has named them. */
+  get unclaimed(): readonly number[] {
+    return this.#fds.filter((_, place) => !this.#named.has(place))
+  }
+}
+
 /** Why a port is not handed over, or cannot be gone on with. */
 export function handOverError(id: string, why: string, hint?: string): StateError {
   const error = new StateError('HAND_OVER', `port "${id}": ${why}`, { hint })
@@ -70,6 +108,13 @@ export class HandedReader {
       if (typeof value !== 'boolean') throw this.#wrong(key, 'list of booleans')
       return value
     })
+  }
+
+  /** A bit set that is wider than a number, in hexadecimal. */
+  bits(key: string): bigint {
+    const text = this.string(key)
+    if (!/^0x[0-9a-f]{1,16}$/.test(text)) throw this.#wrong(key, 'hexadecimal number')
+    return BigInt(text)
   }
 
   numbers(key: string): number[] {

@@ -52,6 +52,9 @@ function check({ options: { id, type }, open }: PortEntry, isExcluded: boolean):
     if (why !== undefined) throw handOverError(id, `cannot be left out: ${why}`)
   } else if (open.handOver === undefined || open.handedOver === undefined) {
     throw handOverError(id, `a ${type} port cannot be handed over`, 'leave it out, or remove it')
+  } else {
+    const why = open.whyNotHandedOver?.()
+    if (why !== undefined) throw handOverError(id, `cannot be handed over: ${why}`)
   }
 }
 

@@ -89,6 +89,11 @@ export class AckedStore {
     return true
   }
 
+  /** It is not stored yet. */
+  get isWaiting(): boolean {
+    return this.#waiting !== undefined
+  }
+
   /** Tries a last time, if something has not been stored. */
   close(): void {
     clearTimeout(this.#timer)

@@ -7,8 +7,10 @@ import { ProtocolError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { SOCK_STREAM } from '../sockets/listen.ts'
+import type { CameSocket } from '../sockets/listening-socket.ts'
 import { ListeningSocket } from '../sockets/listening-socket.ts'
 import type { MessageItem } from '../sockets/message-stream.ts'
+import type { ConnectionState } from '../sockets/socket-messages.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
@@ -40,6 +42,20 @@ export interface ListenerOptions {
   readonly log: Log
   /** No front-end can come any more. */
   readonly failed: (reason: string) => void
+}
+
+/** A connection that goes from one process to another. */
+export interface PassedConnection {
+  readonly fd: number
+  readonly state: ConnectionState
+  readonly session: VhostUserSession
+}
+
+/** What another process had, which is the listener's from its construction on. */
+export interface CameListener {
+  /** Absent: the front-end listens. */
+  readonly socket: CameSocket | undefined
+  readonly connections: readonly PassedConnection[]
 }
 
 interface Connection {
@@ -83,13 +99,28 @@ export class VhostUserListener {
   readonly #pauses = new Set<() => void>()
   #waitMs = RECONNECT_MS_MIN
   #isClosed = false
+  /** Nothing is heard: another process may have it. */
+  #isSuspended = false
+  /** Those to be ended when that is over. */
+  readonly #endLater = new Set<VhostUserSession>()
+  /** Until they are the I/O thread's. */
+  #came: readonly PassedConnection[] = []
 
   /** Binds the path; throws when somebody else answers on it. */
-  constructor(options: ListenerOptions) {
+  constructor(options: ListenerOptions, came?: CameListener) {
     this.#options = options
-    if (!options.isServer) return
-    const { id, path } = options
-    this.#socket = new ListeningSocket(path, BACKLOG, `port "${id}"`, listenErrors(path))
+    if (options.isServer) {
+      const { id, path } = options
+      const errors = listenErrors(path)
+      this.#socket = new ListeningSocket(path, BACKLOG, `port "${id}"`, errors, came?.socket)
+    }
+    this.#came = came?.connections ?? []
+  }
+
+  /** For another process: the listening socket, and the directory that was made for it. */
+  get socket(): CameSocket | undefined {
+    const socket = this.#socket
+    return socket === undefined ? undefined : { fd: socket.fd, made: socket.file.made }
   }
 
   /** From now on there are sessions. */
@@ -99,18 +130,48 @@ export class VhostUserListener {
       this.#socket?.fd ?? -1,
       'vhost-user',
       {
-        opened: (connection) => this.#opened(connection),
+        opened: (connection, token) => this.#opened(connection, token),
         received: (connection, item, fds) => this.#received(connection, item as MessageItem, fds),
         closed: (connection, isCut) => this.#closed(connection, isCut),
         failed: (error) => this.#options.failed(explain(error)),
       },
       CONNECTIONS_MAX,
     )
-    if (!this.#options.isServer) this.#connect()
+    for (const [token, { fd, state }] of this.#came.entries()) {
+      this.#sockets.adopt(this.#group, fd, 'vhost-user', { state, token })
+    }
+    if (!this.#options.isServer && this.#came.length === 0) this.#connect()
+  }
+
+  /**
+   * Nothing is heard or noticed from here on. Resolves with how far the connections have come, when all that
+   * they had said is carried out and answered. The descriptors stay this process's.
+   */
+  async suspend(): Promise<readonly PassedConnection[]> {
+    this.#isSuspended = true
+    await this.#sockets!.suspend(this.#group)
+    for (let last: Promise<void> | undefined; last !== this.#last;) {
+      last = this.#last
+      await last
+    }
+    const all = await this.#sockets!.describe(this.#group)
+    return all.flatMap(({ connection, fd, ...state }) => {
+      const { session } = this.#connections.get(connection) ?? {}
+      return session === undefined ? [] : [{ fd, state, session }]
+    })
+  }
+
+  resume(): void {
+    this.#isSuspended = false
+    this.#sockets!.resume(this.#group)
+    for (const session of this.#endLater) this.hangUp(session)
+    this.#endLater.clear()
+    if (!this.#options.isServer && this.#connections.size === 0) this.#connect()
   }
 
   #connect(): void {
-    if (this.#isClosed) return
+    if (this.#isClosed || this.#isSuspended) return
+    clearTimeout(this.#timer)
     const fd = shim.socketUnix(SOCK_STREAM)
     const result = fd < 0 ? fd : shim.connectUnix(fd, this.#options.path)
     if (result === 0) {
@@ -126,13 +187,13 @@ export class VhostUserListener {
     this.#waitMs = Math.min(2 * this.#waitMs, RECONNECT_MS_MAX)
   }
 
-  #opened(number: number): void {
+  #opened(number: number, token: number | undefined): void {
     let end!: () => void
     const ended = new Promise<void>((resolve) => {
       end = resolve
     })
     try {
-      const session = this.#options.makeSession()
+      const session = token === undefined ? this.#options.makeSession() : this.#came[token].session
       this.#connections.set(number, { number, session, isBroken: false, ended, end })
     } catch (error) {
       this.#options.log(`front-end hung up on: ${explain(error)}`, 'warning')
@@ -249,21 +310,41 @@ export class VhostUserListener {
 
   /** Ends the connection of a session because of what happened to the port. */
   hangUp(session: VhostUserSession): void {
+    if (this.#isSuspended) {
+      this.#endLater.add(session)
+      return
+    }
     const open = [...this.#connections.values(), ...this.#jobs.map(({ connection }) => connection)]
     for (const connection of open) if (connection.session === session) this.#break(connection)
   }
 
   /** Ends all sessions, removes the socket file if it is still ours. */
   async close(): Promise<void> {
+    await this.#leave(false)
+    this.#socket?.close()
+  }
+
+  /** Another process has its sockets: nothing is said to anybody, and the file stays. */
+  async letGo(): Promise<void> {
+    await this.#leave(true)
+    if (this.#sockets === undefined) {
+      for (const { fd, state, session } of this.#came) {
+        for (const own of [fd, ...state.fds]) shim.close(own)
+        await session.close()
+      }
+    }
+    this.#socket?.letGo()
+  }
+
+  async #leave(isAnothers: boolean): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#timer)
     for (const end of this.#pauses) end()
-    if (this.#sockets !== undefined) {
-      await this.#sockets.ignore(this.#group)
-      await this.#last
-      await this.#sockets.release()
-    }
-    this.#socket?.close()
+    const sockets = this.#sockets
+    if (sockets === undefined) return
+    await (isAnothers ? sockets.letGo(this.#group) : sockets.ignore(this.#group))
+    await this.#last
+    await sockets.release()
   }
 }
 

@@ -23,6 +23,7 @@ import { explain } from '../text.ts'
 import * as codec from './codec.ts'
 import type { RegionRow } from './codec.ts'
 import type { VhostUserDevice } from './device.ts'
+import type { SessionState } from './session-state.ts'
 import { Vring } from './vring.ts'
 
 export interface SessionOptions {
@@ -75,10 +76,33 @@ export class VhostUserSession {
   #regions: readonly RegionRow[] = []
   #status = 0n
 
-  constructor(options: SessionOptions) {
+  /** `came`: what another process knew of the connection. */
+  constructor(options: SessionOptions, came?: SessionState) {
     this.#options = options
     this.#device = options.device
-    this.#vrings = Array.from({ length: 2 * options.queuePairsMax }, () => new Vring())
+    const all = Array.from({ length: 2 * options.queuePairsMax }, (_, queue) => queue)
+    this.#vrings = all.map((queue) => {
+      const known = came?.vrings[queue]
+      return known === undefined ? new Vring() : Vring.of(known)
+    })
+    if (came === undefined) return
+    this.#offered = came.offered
+    this.#features = came.features
+    this.#protocolFeatures = came.protocolFeatures
+    this.#regions = came.regions
+    this.#status = came.status
+  }
+
+  /** For another process. The descriptors stay this session's. */
+  get state(): SessionState {
+    return {
+      offered: this.#offered,
+      features: this.#features,
+      protocolFeatures: this.#protocolFeatures,
+      status: this.#status,
+      regions: this.#regions,
+      vrings: this.#vrings.map((vring) => vring.state),
+    }
   }
 
   /**

@@ -1,5 +1,6 @@
 /** What a front-end has said about one virtqueue so far. */
 import type { QueueSetup } from '../virtio/ring/device-queue.ts'
+import type { VringState } from './session-state.ts'
 import { PACKED_BASE_INITIAL } from '../virtio/ring/packed-driver.ts'
 
 export class Vring {
@@ -20,6 +21,30 @@ export class Vring {
   isWanted = false
   /** The device runs it. */
   isStarted = false
+
+  /** Goes on where another process was, with the descriptors that came. */
+  static of(state: VringState): Vring {
+    return Object.assign(new Vring(), state)
+  }
+
+  /** For another process. */
+  get state(): VringState {
+    const { size, base, descriptorAddress, availAddress, usedAddress, logAddress } = this
+    const { kickFd, callFd, errFd, isWanted, isStarted } = this
+    return {
+      size,
+      base,
+      descriptorAddress,
+      availAddress,
+      usedAddress,
+      logAddress,
+      kickFd,
+      callFd,
+      errFd,
+      isWanted,
+      isStarted,
+    }
+  }
 
   get isComplete(): boolean {
     return this.isWanted && this.size > 0 && this.descriptorAddress >= 0

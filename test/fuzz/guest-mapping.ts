@@ -8,7 +8,7 @@ import type { GuestRegion } from '../../src/mem/guest-memory.ts'
 import { shim } from '../../src/native/shim.ts'
 import {
   mapLog,
-  mapRegion,
+  mapOpenRegion,
   unmapLog,
   unmapRegions,
 } from '../../src/port/vhost-user/guest-mapping.ts'
@@ -57,7 +57,10 @@ export function fuzzGuestMapping(input: Uint8Array, seen: Features): void {
         checkEqual(shim.windowLength(window), size, 'length of a log')
         unmapLog(window, budget)
       } else {
-        const region = mapRegion({ fd, size, mmapOffset, guestAddress: 0, userAddress: 0 }, budget)
+        const region = mapOpenRegion(
+          { fd, size, mmapOffset, guestAddress: 0, userAddress: 0 },
+          budget,
+        )
         check(short === 0 && left > 0, 'a region that can be')
         left -= checkRegion(region, mmapOffset)
         mapped.push(region)
@@ -70,7 +73,7 @@ export function fuzzGuestMapping(input: Uint8Array, seen: Features): void {
       check(!isRight || windows >= left, `refused without a reason: ${error.message}`)
       seen.addText(error.message.slice(0, 60))
     }
-    check(shim.getStatusFlags(fd) < 0, 'the descriptor is closed')
+    check(shim.close(fd) === 0, 'the descriptor stays the caller’s')
   }
   unmapRegions(mapped, budget)
   let free = 0

@@ -76,6 +76,30 @@ export class VhostGuest {
     driver.enableCalls()
   }
 
+  /** Sends one frame, behind a header of zeros; false: there is no room. */
+  send(frame: Uint8Array): boolean {
+    const at = this.#driver.reserve(0)
+    if (at < 0) return false
+    this.#driver.bytes.set(frame, at)
+    this.#driver.submit(0, frame.length)
+    return true
+  }
+
+  /** The next frame that has come; null: there is none. */
+  take(): Uint8Array | null {
+    const driver = this.#driver
+    if (!driver.receive(0)) return null
+    const frame = driver.bytes.slice(driver.frameOffset, driver.frameOffset + driver.frameLength)
+    driver.release(0)
+    return frame
+  }
+
+  /** Shows the device what was sent and released. */
+  flush(): void {
+    this.#driver.flush(0)
+    this.#driver.enableCalls()
+  }
+
   close(): void {
     this.#frontEnd.close()
     for (const fd of [...this.#kicks, ...this.#calls]) shim.close(fd)

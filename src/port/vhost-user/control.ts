@@ -16,6 +16,7 @@ import type { AckedState } from '../../vhost-user/acked-store.ts'
 import { AckedStore, offeredFeatures } from '../../vhost-user/acked-store.ts'
 import { MEMORY_SLOTS_MAX } from '../../vhost-user/device.ts'
 import { prepareEventFd } from '../../vhost-user/event-fd.ts'
+import type { PassedConnection } from '../../vhost-user/listener.ts'
 import { VhostUserListener } from '../../vhost-user/listener.ts'
 import { VhostUserSession } from '../../vhost-user/session.ts'
 import { rarpFrame } from '../../wire/rarp.ts'
@@ -23,7 +24,13 @@ import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import type { DescriptorShare } from '../descriptor-budget.ts'
 import { frontEndFds } from '../descriptor-budget.ts'
 import type { PortCall as VirtioCall, PortDescription } from '../messages.ts'
+import type { SessionState } from '../../vhost-user/session-state.ts'
+import type { HandedState } from '../handed.ts'
+import { handOverError } from '../handed.ts'
+import type { RingState } from '../virtio/messages.ts'
 import type { DeviceHost } from './guest-device.ts'
+import type { CamePort } from './hand-over.ts'
+import { writePort } from './hand-over.ts'
 import { negotiatedOf } from '../../virtio/net/negotiated.ts'
 import { GuestDevice } from './guest-device.ts'
 import { DEVICE_FEATURES } from '../virtio/guest-features.ts'
@@ -42,7 +49,7 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
   readonly acceptsPostponedPeer = true
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
-  readonly windows: WindowBudget = new WindowBudget()
+  readonly windows: WindowBudget
   readonly pace: MemoryPace = new MemoryPace()
   #options: VhostUserOptions
   readonly #context: ControlPortContext
@@ -54,8 +61,21 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
   #engine: EngineAccess | undefined
   readonly #sessions = new Map<GuestDevice, VhostUserSession>()
   #owner: GuestDevice | undefined
+  /** Another process has it, or is about to. */
+  #isLeft: boolean
+  /** It was taken over, and its queues do not run here yet. */
+  #hasCome: boolean
 
-  constructor(options: VhostUserOptions, context: ControlPortContext, share: DescriptorShare) {
+  /** `came`: what another process had, of which nothing is used before `keep`. */
+  constructor(
+    options: VhostUserOptions,
+    context: ControlPortContext,
+    share: DescriptorShare,
+    came?: CamePort,
+  ) {
+    this.windows = came?.windows ?? new WindowBudget()
+    this.#isLeft = came !== undefined
+    this.#hasCome = came !== undefined
     this.#share = share
     this.#options = options
     this.#context = context
@@ -63,7 +83,7 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
     this.#store = new AckedStore(context.stateDirectory, options.id, (message, level) =>
       context.log(`vhost-user ${options.id}: ${message}`, level),
     )
-    this.#acked = this.#store.load()
+    this.#acked = came?.acked ?? this.#store.load()
     // An acked feature that cannot be offered again is told now, not when the guest comes.
     this.#offered()
     if (this.#acked.queuePairs > this.queues) {
@@ -76,14 +96,26 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
         },
       )
     }
-    this.#listener = new VhostUserListener({
-      id: options.id,
-      path: options.path,
-      isServer: options.server ?? true,
-      makeSession: () => this.#makeSession(),
-      waitMs: () => this.pace.waitMs(),
-      log: (message, level) => context.log(`vhost-user ${options.id}: ${message}`, level),
-      failed: context.failed,
+    this.#listener = new VhostUserListener(
+      {
+        id: options.id,
+        path: options.path,
+        isServer: options.server ?? true,
+        makeSession: () => this.#makeSession(),
+        waitMs: () => this.pace.waitMs(),
+        log: (message, level) => context.log(`vhost-user ${options.id}: ${message}`, level),
+        failed: context.failed,
+      },
+      came === undefined ? undefined : { socket: came.socket, connections: this.#goOnWith(came) },
+    )
+  }
+
+  #goOnWith({ connections, isStored }: CamePort): PassedConnection[] {
+    if (!isStored) this.#store.store(this.#acked)
+    return connections.map(({ fd, state, device: has, session: said, isOwner }) => {
+      const device = GuestDevice.of(this, has)
+      if (isOwner) this.#owner = device
+      return { fd, state, session: this.#sessionOf(device, said) }
     })
   }
 
@@ -101,20 +133,26 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
   #makeSession(): VhostUserSession {
     if (this.#sessions.size > 0) this.#share.takeExtra(frontEndFds(this.queues))
     this.pace.charge(CONNECTION_UNITS)
-    const device = new GuestDevice(this)
-    const session = new VhostUserSession({
-      device,
-      offered: () => this.#offered(),
-      queuePairsMax: this.queues,
-      memorySlots: Math.max(MEMORY_SLOTS_MAX, this.#acked.slots),
-      acked: (features) => this.#storeAcked(features),
-      ended: () => this.#ended(device),
-      closeFd: (fd) => void shim.close(fd),
-      prepareEventFd,
-      signalFd: (fd) => this.#context.signals.signal(fd),
-      log: (message, level) =>
-        this.#context.log(`vhost-user ${this.#options.id}: ${message}`, level),
-    })
+    return this.#sessionOf(new GuestDevice(this))
+  }
+
+  #sessionOf(device: GuestDevice, came?: SessionState): VhostUserSession {
+    const session = new VhostUserSession(
+      {
+        device,
+        offered: () => this.#offered(),
+        queuePairsMax: this.queues,
+        memorySlots: Math.max(MEMORY_SLOTS_MAX, this.#acked.slots),
+        acked: (features) => this.#storeAcked(features),
+        ended: () => this.#ended(device),
+        closeFd: (fd) => void shim.close(fd),
+        prepareEventFd,
+        signalFd: (fd) => this.#context.signals.signal(fd),
+        log: (message, level) =>
+          this.#context.log(`vhost-user ${this.#options.id}: ${message}`, level),
+      },
+      came,
+    )
     this.#sessions.set(device, session)
     return session
   }
@@ -160,6 +198,8 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
   }
 
   async changed(device: GuestDevice): Promise<void> {
+    // Nothing of it runs here.
+    if (this.#isLeft) return
     if (this.#owner === device && !device.isRunning) await this.#handOver(device)
     await this.#engine!.changed()
   }
@@ -245,6 +285,56 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
 
   queueBroken(queue: number): void {
     if (this.#owner !== undefined) this.#sessions.get(this.#owner)?.queueBroken(queue)
+  }
+
+  whyNotHandedOver(): string | undefined {
+    for (const device of this.#sessions.keys()) {
+      if (device.whyNotHandedOver !== undefined) return device.whyNotHandedOver
+    }
+    return undefined
+  }
+
+  async handOver(engine: EngineAccess): Promise<HandedState> {
+    const passed = await this.#listener.suspend()
+    this.#isLeft = true
+    // One may have come that is not.
+    const why = this.whyNotHandedOver()
+    if (why !== undefined) throw handOverError(this.#options.id, why)
+    const rings = (await engine.call({ do: 'leave' })) as RingState[]
+    const deviceOf = new Map([...this.#sessions].map(([device, session]) => [session, device]))
+    return writePort({
+      acked: this.#acked,
+      isStored: !this.#store.isWaiting,
+      socket: this.#listener.socket,
+      connections: passed.map(({ fd, state, session }) => {
+        const device = deviceOf.get(session)!
+        const isOwner = device === this.#owner
+        const has = device.stateWith(isOwner ? rings : [])
+        return { fd, state, session: session.state, device: has, isOwner }
+      }),
+    })
+  }
+
+  async keep(engine: EngineAccess): Promise<void> {
+    this.#isLeft = false
+    await engine.call({ do: 'keep' })
+    if (!this.#hasCome) {
+      this.#listener.resume()
+      return
+    }
+    this.#hasCome = false
+    this.#engine = engine
+    try {
+      await this.#owner?.attach()
+    } catch (error) {
+      // Its queues that can run do, and it may start the others again.
+      this.#context.log(`vhost-user ${this.#options.id}: ${explain(error)}`, 'error')
+    }
+  }
+
+  async handedOver(): Promise<void> {
+    this.#isLeft = true
+    await this.#listener.letGo()
   }
 
   async stop(): Promise<void> {

@@ -6,15 +6,18 @@
  *     VhostUserSession -> GuestDevice -> (owner only) engine: VirtioEnginePort
  */
 import { ProtocolError, StateError } from '../../errors.ts'
-import type { GuestRegion } from '../../mem/guest-memory.ts'
 import { shim } from '../../native/shim.ts'
 import { VHOST_F_LOG_ALL } from '../../abi/virtio-features.ts'
 import type { DirtyLogFile, MemoryRegion, VhostUserDevice } from '../../vhost-user/device.ts'
 import type { QueueSetup } from '../../virtio/ring/device-queue.ts'
 import { has } from '../../virtio/device/features.ts'
 import { negotiatedOf } from '../../virtio/net/negotiated.ts'
-import type { VirtioCall } from '../virtio/messages.ts'
+import { KEPT_FILES_MAX } from '../descriptor-budget.ts'
+import type { RingState, VirtioCall } from '../virtio/messages.ts'
+import type { MappedRegion } from './guest-mapping.ts'
 import { mapLog, mapRegion, unmapLog, unmapRegions } from './guest-mapping.ts'
+import { MemoryFiles } from './memory-files.ts'
+import type { CameDevice, DeviceState } from './guest-state.ts'
 import type { MemoryPace } from './memory-pace.ts'
 import type { WindowBudget } from './window-shares.ts'
 
@@ -43,19 +46,58 @@ export class GuestDevice implements VhostUserDevice {
   features = 0n
   readonly #host: DeviceHost
   #isOwner = false
-  #regions: readonly GuestRegion[] = []
+  #regions: readonly MappedRegion[] = []
+  readonly #files: MemoryFiles = new MemoryFiles()
   /** Queues that run; those of a device that waits are started when it becomes the owner. */
   readonly #queues = new Map<number, QueueSetup>()
   /** Those of them whose descriptors are the engine's. */
   readonly #started = new Set<number>()
   readonly #enabled = new Set<number>()
   #logWindow = -1
+  /** What is mapped there; its descriptor is ours. */
+  #logFile: DirtyLogFile | null = null
   /** What was to be replaced when the engine failed: it may have either, until it has let go of all. */
-  readonly #doubtfulRegions: GuestRegion[] = []
+  readonly #doubtfulRegions: MappedRegion[] = []
   readonly #doubtfulLogs: number[] = []
 
   constructor(host: DeviceHost) {
     this.#host = host
+  }
+
+  /** As another process had it, but that it is not attached: see guest-state.ts. */
+  static of(host: DeviceHost, came: CameDevice): GuestDevice {
+    const device = new GuestDevice(host)
+    device.features = came.features
+    device.#regions = came.regions.map((region) => ({
+      ...region,
+      file: device.#files.keep(region.file),
+    }))
+    for (const [queue, setup] of came.queues) device.#queues.set(queue, setup)
+    for (const queue of came.enabled) device.#enabled.add(queue)
+    device.#logWindow = came.logWindow
+    device.#logFile = came.logFile
+    return device
+  }
+
+  /** What it is, for another process; `rings`: of those queues whose descriptors the engine has. */
+  stateWith(rings: readonly RingState[]): DeviceState {
+    const ringOf = new Map(rings.map((ring) => [ring.queue, ring]))
+    return {
+      features: this.features,
+      regions: this.#regions,
+      queues: [...this.#queues].map(([queue, setup]) => {
+        const ring = this.#started.has(queue) ? ringOf.get(queue) : undefined
+        return [queue, ring === undefined ? setup : { ...setup, ...ring }]
+      }),
+      enabled: [...this.#enabled],
+      logFile: this.#logFile,
+    }
+  }
+
+  /** Why no other process could map its memory; undefined: it could. */
+  get whyNotHandedOver(): string | undefined {
+    if (this.#regions.every(({ file }) => file >= 0)) return undefined
+    return `its guest has more than ${KEPT_FILES_MAX} files of memory`
   }
 
   /** The bitmap may be there before and after the migration. */
@@ -78,19 +120,16 @@ export class GuestDevice implements VhostUserDevice {
    */
   async attach(): Promise<void> {
     this.#isOwner = true
-    await this.#call({ do: 'negotiate', negotiated: negotiatedOf(this.features) })
-    await this.#call({ do: 'memory', regions: this.#regions })
-    await this.#call({ do: 'log', window: this.#activeLog })
-    for (const queue of this.#enabled) await this.#call({ do: 'enable', queue, isEnabled: true })
-    let failure: unknown
-    for (const [queue, setup] of this.#queues) {
-      try {
-        await this.#start(queue, setup)
-      } catch (error) {
-        failure = error
-      }
-    }
-    if (failure !== undefined) throw failure
+    // At once: the engine does them one after the other, and frames may wait for it.
+    await Promise.all([
+      this.#call({ do: 'negotiate', negotiated: negotiatedOf(this.features) }),
+      this.#call({ do: 'memory', regions: this.#regions }),
+      this.#call({ do: 'log', window: this.#activeLog }),
+      ...[...this.#enabled].map((queue) => this.#call({ do: 'enable', queue, isEnabled: true })),
+    ])
+    const starts = [...this.#queues].map(([queue, setup]) => this.#start(queue, setup))
+    const failed = (await Promise.allSettled(starts)).find(({ status }) => status === 'rejected')
+    if (failed !== undefined) throw (failed as PromiseRejectedResult).reason
   }
 
   /** Leaves the engine's port empty; no queue of this device runs. */
@@ -120,12 +159,14 @@ export class GuestDevice implements VhostUserDevice {
   }
 
   async setMemory(regions: readonly MemoryRegion[]): Promise<void> {
-    const mapped: GuestRegion[] = []
+    const mapped: MappedRegion[] = []
     this.#host.pace.charge(1 + windowsOf(regions))
     try {
-      for (const region of regions) mapped.push(mapRegion(region, this.#host.windows))
+      for (const region of regions) {
+        mapped.push(mapRegion(region, this.#host.windows, this.#files))
+      }
     } catch (error) {
-      unmapRegions(mapped, this.#host.windows)
+      this.#unmap(mapped)
       // The one that failed has been closed, those behind it have not.
       for (const { fd } of regions.slice(mapped.length + 1)) shim.close(fd)
       throw error
@@ -135,12 +176,12 @@ export class GuestDevice implements VhostUserDevice {
 
   async addMemory(region: MemoryRegion): Promise<void> {
     this.#host.pace.charge(1 + windowsOf([region]))
-    const added = mapRegion(region, this.#host.windows)
+    const added = mapRegion(region, this.#host.windows, this.#files)
     await this.#replaceMemory([...this.#regions, added], [])
   }
 
   async removeMemory(region: Omit<MemoryRegion, 'fd' | 'mmapOffset'>): Promise<void> {
-    const isIt = (own: GuestRegion): boolean =>
+    const isIt = (own: MappedRegion): boolean =>
       own.guestAddress === region.guestAddress &&
       own.userAddress === region.userAddress &&
       own.size === region.size
@@ -156,8 +197,8 @@ export class GuestDevice implements VhostUserDevice {
 
   /** The engine lets go of the old memory first; then it is unmapped, at once. */
   async #replaceMemory(
-    regions: readonly GuestRegion[],
-    gone: readonly GuestRegion[],
+    regions: readonly MappedRegion[],
+    gone: readonly MappedRegion[],
   ): Promise<void> {
     this.#host.pace.charge(this.#started.size)
     this.#regions = regions
@@ -167,7 +208,12 @@ export class GuestDevice implements VhostUserDevice {
       this.#doubtfulRegions.push(...gone)
       throw error
     }
-    unmapRegions(gone, this.#host.windows)
+    this.#unmap(gone)
+  }
+
+  #unmap(regions: readonly MappedRegion[]): void {
+    unmapRegions(regions, this.#host.windows)
+    for (const { file } of regions) this.#files.giveBack(file)
   }
 
   async startQueue(index: number, setup: QueueSetup): Promise<void> {
@@ -240,12 +286,17 @@ export class GuestDevice implements VhostUserDevice {
   }
 
   async setLog(log: DirtyLogFile): Promise<void> {
-    await this.#replaceLog(mapLog(log, this.#host.windows))
-  }
-
-  async #replaceLog(window: number): Promise<void> {
+    let window: number
+    try {
+      window = mapLog(log, this.#host.windows)
+    } catch (error) {
+      shim.close(log.fd)
+      throw error
+    }
     const old = this.#logWindow
+    this.#closeLogFile()
     this.#logWindow = window
+    this.#logFile = log
     try {
       await this.#call({ do: 'log', window: this.#activeLog })
     } catch (error) {
@@ -253,6 +304,11 @@ export class GuestDevice implements VhostUserDevice {
       throw error
     }
     if (old >= 0) unmapLog(old, this.#host.windows)
+  }
+
+  #closeLogFile(): void {
+    if (this.#logFile !== null) shim.close(this.#logFile.fd)
+    this.#logFile = null
   }
 
   sendRarp(mac: Uint8Array): Promise<void> {
@@ -274,13 +330,14 @@ export class GuestDevice implements VhostUserDevice {
     this.#enabled.clear()
     this.#regions = []
     this.#logWindow = -1
+    this.#closeLogFile()
     try {
       await this.detach()
     } finally {
       for (const [, { kickFd, callFd }] of waiting) {
         for (const fd of [kickFd, callFd]) if (fd >= 0) shim.close(fd)
       }
-      unmapRegions(regions, this.#host.windows)
+      this.#unmap(regions)
       for (const log of logs) unmapLog(log, this.#host.windows)
     }
     if (isNews) await this.#host.changed(this)

@@ -10,6 +10,7 @@ import { WINDOW_LENGTH_MAX } from '../../mem/window.ts'
 import { shim, WINDOW_DONT_DUMP } from '../../native/shim.ts'
 import type { DirtyLogFile, MemoryRegion } from '../../vhost-user/device.ts'
 import { fileRefusal } from '../slow-file.ts'
+import type { MemoryFiles } from './memory-files.ts'
 import type { WindowBudget } from './window-shares.ts'
 import { LOG_WINDOWS } from './window-shares.ts'
 
@@ -19,8 +20,31 @@ const PAGE_LENGTH = 4096
 const LOG_LENGTH_MAX: number = 2 ** 28
 const HUGETLBFS_MAGIC = 0x958458f6
 
-/** Maps a region; closes its descriptor whatever happens. Throws ProtocolError, nothing left mapped. */
-export function mapRegion(region: MemoryRegion, budget: WindowBudget): GuestRegion {
+/** A region that is mapped, and how it is mapped again. */
+export interface MappedRegion extends GuestRegion {
+  readonly mmapOffset: number
+  /** A descriptor of its file, as long as it is mapped; -1: none was kept. */
+  readonly file: number
+}
+
+/** Maps a region; its descriptor is kept, or closed. Throws ProtocolError, nothing left mapped or open. */
+export function mapRegion(
+  region: MemoryRegion,
+  budget: WindowBudget,
+  files: MemoryFiles,
+): MappedRegion {
+  let isMapped = false
+  try {
+    const mapped = mapOpenRegion(region, budget)
+    isMapped = true
+    return { ...mapped, file: files.keep(region.fd) }
+  } finally {
+    if (!isMapped) shim.close(region.fd)
+  }
+}
+
+/** The same of a descriptor that stays the caller's. */
+export function mapOpenRegion(region: MemoryRegion, budget: WindowBudget): MappedRegion {
   const { fd, guestAddress, size, userAddress, mmapOffset } = region
   const windows: GuestWindow[] = []
   try {
@@ -38,30 +62,24 @@ export function mapRegion(region: MemoryRegion, budget: WindowBudget): GuestRegi
       // Each window begins a GiB after the one before and reaches a GiB into the next.
       at += at + part.length === size ? part.length : GIBIBYTE
     }
-    return { guestAddress, size, userAddress, windows }
+    return { guestAddress, size, userAddress, windows, mmapOffset, file: fd }
   } catch (error) {
     unmapWindows(windows, budget)
     throw error
-  } finally {
-    shim.close(fd)
   }
 }
 
-/** Maps a dirty log; closes its descriptor whatever happens. Returns the window. */
+/** Maps a dirty log, whose descriptor stays the caller's. Returns the window. Throws ProtocolError. */
 export function mapLog(log: DirtyLogFile, budget: WindowBudget): number {
   const { fd, size, offset } = log
+  if (size >= LOG_LENGTH_MAX) throw refused(`a dirty log of ${size} bytes`)
+  refuseSlow(fd)
+  if (!budget.take()) throw beyondShare(budget)
   try {
-    if (size >= LOG_LENGTH_MAX) throw refused(`a dirty log of ${size} bytes`)
-    refuseSlow(fd)
-    if (!budget.take()) throw beyondShare(budget)
-    try {
-      return mapWindow(fd, size, offset, budget)
-    } catch (error) {
-      budget.giveBack(LOG_WINDOWS - 1)
-      throw error
-    }
-  } finally {
-    shim.close(fd)
+    return mapWindow(fd, size, offset, budget)
+  } catch (error) {
+    budget.giveBack(LOG_WINDOWS - 1)
+    throw error
   }
 }
 

@@ -5,11 +5,20 @@ import type { ControlKind } from '../control-port.ts'
 import type { VhostUserOptions } from '../options.ts'
 import type { PostponedForm } from '../postponed.control.ts'
 import { VhostUserControlPort } from './control.ts'
+import { takeOverVhostUser } from './hand-over.ts'
 import { vhostUserSchema } from './options.ts'
 
 export const vhostUserKind: ControlKind<VhostUserOptions> = {
   schema: vhostUserSchema,
   open: (options, context, share) => new VhostUserControlPort(options, context, share),
+  takeOver: (options, handed, context, share) =>
+    takeOverVhostUser(
+      options,
+      handed,
+      context,
+      share,
+      (came) => new VhostUserControlPort(options, context, share, came),
+    ),
   descriptors: ({ queues = 1 }) => 1 + frontEndFds(queues),
   postpone,
 }

@@ -33,7 +33,7 @@ import { startBase } from '../../virtio/ring/start-base.ts'
 import type { EngineServices, PolledPort, PortEvents } from '../contract.ts'
 import type { PortCall } from '../messages.ts'
 import { countRxDrops } from '../rx-drops.ts'
-import { StartedQueue } from './started-queue.ts'
+import { closeFd, ringStates, StartedQueue } from './started-queue.ts'
 import type { VirtioScratch } from './scratch.ts'
 import { QUEUE_PAIRS_MAX } from './scratch.ts'
 
@@ -59,6 +59,8 @@ export class VirtioEnginePort implements PolledPort {
   #negotiated: VirtioNegotiated = NOTHING_NEGOTIATED
   #memory: GuestMemory = new GuestMemory([])
   #log: DirtyLog | null = null
+  /** Another process has it, or is about to. */
+  #isLeft = false
   /** Its owner took its memory away, and gives it none that is used. */
   #isLost = false
   /** By queue index; null: stopped. */
@@ -166,6 +168,7 @@ export class VirtioEnginePort implements PolledPort {
 
   /** @hot */
   wake(): void {
+    if (this.#isLeft) return
     for (let at = 0; at < this.#transmitqs.length; at++) {
       const ring = this.#transmitqs[at]
       if (ring.queue === null) continue
@@ -319,6 +322,10 @@ export class VirtioEnginePort implements PolledPort {
         return this.setRss(call.rss)
       case 'reset':
         return this.reset()
+      case 'leave':
+      case 'keep':
+        this.#isLeft = call.do === 'leave'
+        return ringStates(this.#rings)
       default:
         return undefined
     }
@@ -351,7 +358,7 @@ export class VirtioEnginePort implements PolledPort {
     this.#memory = new GuestMemory(regions)
     for (const ring of this.#rings) {
       if (ring === null) continue
-      ring.base = ring.queue?.base() ?? ring.base
+      ring.base = ring.standsAt
       ring.queue?.close()
       ring.queue = null
     }
@@ -402,9 +409,9 @@ export class VirtioEnginePort implements PolledPort {
     if (ring.kickFd >= 0) this.#tier.unwatch(ring.kickFd)
     closeFd(ring.kickFd)
     closeFd(ring.callFd)
-    const base = ring.queue?.base() ?? ring.base
+    const { standsAt } = ring
     ring.queue?.close()
-    return base
+    return standsAt
   }
 
   enableQueue(index: number, isEnabled: boolean): void {
@@ -489,8 +496,4 @@ export class VirtioEnginePort implements PolledPort {
   close(): void {
     this.reset()
   }
-}
-
-function closeFd(fd: number): void {
-  if (fd >= 0) shim.close(fd)
 }

@@ -22,3 +22,15 @@ export type VirtioCall =
   | { readonly do: 'filter'; readonly filter: RxFilterSettings | null }
   | { readonly do: 'rss'; readonly rss: RssConfig | null }
   | { readonly do: 'reset' }
+  /** Nothing is written to its memory until `keep`; answered with RingState of each queue that runs. */
+  | { readonly do: 'leave' }
+  | { readonly do: 'keep' }
+
+/** Where a queue stands that runs, and the descriptors that it has now. */
+export interface RingState {
+  readonly queue: number
+  readonly base: number
+  readonly kickFd: number
+  readonly callFd: number
+  readonly logAddress: number
+}

@@ -1,5 +1,7 @@
 /** A queue of a virtio port that its driver has started: what it said, and where the queue stands. */
+import { shim } from '../../native/shim.ts'
 import type { DeviceQueue, QueueSetup } from '../../virtio/ring/device-queue.ts'
+import type { RingState } from './messages.ts'
 
 export class StartedQueue {
   readonly setup: QueueSetup
@@ -21,4 +23,22 @@ export class StartedQueue {
     this.logAddress = setup.logAddress
     this.base = setup.base
   }
+
+  /** As GET_VRING_BASE tells it. */
+  get standsAt(): number {
+    return this.queue?.base() ?? this.base
+  }
+}
+
+/** Of those that run: what was put is published, as the engine is paused. */
+export function ringStates(rings: readonly (StartedQueue | null)[]): RingState[] {
+  return rings.flatMap((ring, queue) => {
+    if (ring === null) return []
+    const { kickFd, callFd, logAddress, standsAt: base } = ring
+    return [{ queue, base, kickFd, callFd, logAddress }]
+  })
+}
+
+export function closeFd(fd: number): void {
+  if (fd >= 0) shim.close(fd)
 }

@@ -5,15 +5,14 @@ import { tmpdir } from 'node:os'
 import { afterEach, describe, expect, test } from 'vitest'
 import { whileTrue } from '../../../support/bounded.ts'
 import { shim } from '../../../../src/native/shim.ts'
-import {
-  mapLog,
-  mapRegion,
-  unmapLog,
-  unmapRegions,
-} from '../../../../src/port/vhost-user/guest-mapping.ts'
+import type { MappedRegion } from '../../../../src/port/vhost-user/guest-mapping.ts'
+import * as mapping from '../../../../src/port/vhost-user/guest-mapping.ts'
+import { unmapLog, unmapRegions } from '../../../../src/port/vhost-user/guest-mapping.ts'
+import { MemoryFiles } from '../../../../src/port/vhost-user/memory-files.ts'
+import { KEPT_FILES_MAX } from '../../../../src/port/descriptor-budget.ts'
 import { fileRefusal } from '../../../../src/port/slow-file.ts'
 import { PORT_WINDOWS_MAX, WindowBudget } from '../../../../src/port/vhost-user/window-shares.ts'
-import type { MemoryRegion } from '../../../../src/vhost-user/device.ts'
+import type { DirtyLogFile, MemoryRegion } from '../../../../src/vhost-user/device.ts'
 import { openDescriptors } from '../../native/windows.ts'
 
 const MEBIBYTE = 2 ** 20
@@ -46,6 +45,39 @@ function file(directory: string, length: number): number {
 function region(fd: number, size: number, mmapOffset = 0): MemoryRegion {
   return { fd, size, mmapOffset, guestAddress: 0x1_0000_0000, userAddress: 0x7f00_0000_0000 }
 }
+
+/** Without the descriptor, once it is mapped. */
+function mapRegion(one: MemoryRegion, budget: WindowBudget): MappedRegion {
+  const files = new MemoryFiles()
+  const mapped = mapping.mapRegion(one, budget, files)
+  files.giveBack(mapped.file)
+  return mapped
+}
+
+function mapLog(log: DirtyLogFile, budget: WindowBudget): number {
+  try {
+    return mapping.mapLog(log, budget)
+  } finally {
+    closeSync(log.fd)
+  }
+}
+
+describe('the files of a guest', () => {
+  test('are kept once each, as long as somebody has them', () => {
+    const before = openDescriptors()
+    const files = new MemoryFiles()
+    const fd = memfd(4096)
+    const same = openSync(`/proc/self/fd/${fd}`, 'r+')
+    expect([files.keep(fd), files.keep(same), files.keep(fd)]).toEqual([fd, fd, fd])
+    expect(openDescriptors()).toBe(before + 1)
+    const others = Array.from({ length: KEPT_FILES_MAX }, () => files.keep(memfd(4096)))
+    expect(others.indexOf(-1)).toBe(KEPT_FILES_MAX - 1)
+    for (const one of [fd, fd, ...others]) files.giveBack(one)
+    expect(openDescriptors()).toBe(before + 1)
+    files.giveBack(fd)
+    expect(openDescriptors()).toBe(before)
+  })
+})
 
 describe('the file of a region', () => {
   test('is mapped when it is memory or on a disk', () => {

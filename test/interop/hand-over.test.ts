@@ -1,0 +1,66 @@
+/** DPDK's virtio-user front-end, whose switch is handed over again and again: it answers every ping all the while. */
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
+import { moveSwitch } from '../support/hand-over.ts'
+import { IO, Lab } from '../support/lab.ts'
+import { until } from '../support/processes.ts'
+import { HugePages, startTestpmd } from '../support/testpmd.ts'
+
+const { createSwitch } = (await import('../../dist/index.js')) as {
+  createSwitch: typeof CreateSwitch
+}
+const PINGS = 2000
+
+let pages: HugePages
+beforeAll(() => {
+  pages = new HugePages()
+})
+afterAll(() => pages.putBack())
+
+const made: Switch[] = []
+afterEach(async () => {
+  for (const sw of made.splice(0)) await sw.close()
+})
+
+function make(incoming = false): Switch {
+  const sw = createSwitch({ io: IO as 'auto', incoming })
+  made.push(sw)
+  return sw
+}
+
+test.each(['mrg_rxbuf=1', 'packed_vq=1,mrg_rxbuf=1,in_order=1'])(
+  'H5, H14, H16: testpmd with %s answers every ping',
+  async (device) => {
+    await using lab = new Lab()
+    const netns = lab.netns()
+    const path = join(lab.directory, 'guest.sock')
+    let sw = make()
+    await sw.addPort({ type: 'tap', id: 't', ifname: 'x0', netns, up: true })
+    await sw.addPort({ type: 'vhost-user', id: 'g', path })
+    lab.address(netns, '10.0.0.1')
+    const testpmd = await startTestpmd(lab, { devices: [`path=${path},queues=1,${device}`] })
+    await until('it runs', () => sw.port('g').state === 'connected')
+    await testpmd.command('set fwd icmpecho')
+    await testpmd.command('start')
+    expect(lab.ping(netns, '10.0.0.99')).toBe(3)
+    const args = ['-n', '-q', '-c', String(PINGS), '-i', '0.002', '-W', '5', '10.0.0.99']
+    const ping = lab.start(netns, 'ping', ...args)
+    let moves = 0
+    while (ping.isRunning) {
+      if (moves++ % 4 === 0) {
+        await sw.handOver()
+        await sw.takeBack()
+      } else {
+        const next = make(true)
+        await moveSwitch(sw, next)
+        sw = next
+      }
+    }
+    await ping.exited
+    expect(ping.stdout).toContain(`${PINGS} packets transmitted, ${PINGS} received, 0% packet loss`)
+    expect(moves).toBeGreaterThan(4)
+    expect(sw.port('g')).toMatchObject({ state: 'connected', counters: { tx_drop_full: 0 } })
+    await testpmd.quit()
+  },
+)
