@@ -32,12 +32,9 @@ if (CONNECTION_FDS_MAX < VHOST_MEMORY_BASELINE_NREGIONS) {
   throw new Error('a memory table has more descriptors than a connection may')
 }
 
-/** Files of a front-end's memory that are kept open. */
-export const KEPT_FILES_MAX = 7
-
-/** What one front-end of a port may have: its socket, its message in the making, its queues, memory and log. */
+/** What one front-end of a port may have: its socket, its message in the making, its queues. */
 export const frontEndFds = (queuePairs: number): number =>
-  1 + CONNECTION_FDS_MAX + FDS_PER_PAIR * queuePairs + KEPT_FILES_MAX + 1
+  1 + CONNECTION_FDS_MAX + FDS_PER_PAIR * queuePairs
 
 export class DescriptorBudget {
   /** That of the process. */
@@ -93,13 +90,19 @@ export class DescriptorShare {
 
   /** Throws SysError DESCRIPTOR_SHARE. */
   takeExtra(count: number): void {
-    if (!this.#budget.takeExtra(this.#extra, count)) {
+    if (!this.tryExtra(count)) {
       throw new SysError(
         'DESCRIPTOR_SHARE',
         `another front-end may need ${count} descriptors, which would leave too few for other ports`,
       )
     }
+  }
+
+  /** The same; false: they would leave too few for other ports. */
+  tryExtra(count: number): boolean {
+    if (!this.#budget.takeExtra(this.#extra, count)) return false
     this.#extra += count
+    return true
   }
 
   giveBackExtra(count: number): void {

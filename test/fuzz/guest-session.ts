@@ -224,6 +224,7 @@ class GuestRun {
     this.#device = new GuestDevice({
       windows: this.#budget,
       pace: new MemoryPace(),
+      fileRoom: { take: () => true, giveBack: () => undefined },
       call: (call) => Promise.resolve(callPort(call)),
       claim: (device) => device.attach(),
       changed: () => Promise.resolve(),

@@ -14,6 +14,7 @@ import type { VhostUserOptions } from '../options.ts'
 import { explain } from '../../text.ts'
 import type { AckedState } from '../../vhost-user/acked-store.ts'
 import { AckedStore, offeredFeatures } from '../../vhost-user/acked-store.ts'
+import type { FileRoom } from './memory-files.ts'
 import { MEMORY_SLOTS_MAX } from '../../vhost-user/device.ts'
 import { prepareEventFd } from '../../vhost-user/event-fd.ts'
 import type { PassedConnection } from '../../vhost-user/listener.ts'
@@ -50,6 +51,10 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
   readonly description: PortDescription = { kind: 'virtio' }
   readonly queues: number
   readonly windows: WindowBudget
+  readonly fileRoom: FileRoom = {
+    take: () => this.#share.tryExtra(1),
+    giveBack: () => this.#share.giveBackExtra(1),
+  }
   readonly pace: MemoryPace = new MemoryPace()
   #options: VhostUserOptions
   readonly #context: ControlPortContext

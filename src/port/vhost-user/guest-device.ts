@@ -12,10 +12,10 @@ import type { DirtyLogFile, MemoryRegion, VhostUserDevice } from '../../vhost-us
 import type { QueueSetup } from '../../virtio/ring/device-queue.ts'
 import { has } from '../../virtio/device/features.ts'
 import { negotiatedOf } from '../../virtio/net/negotiated.ts'
-import { KEPT_FILES_MAX } from '../descriptor-budget.ts'
 import type { RingState, VirtioCall } from '../virtio/messages.ts'
 import type { MappedRegion } from './guest-mapping.ts'
 import { mapLog, mapRegion, unmapLog, unmapRegions } from './guest-mapping.ts'
+import type { FileRoom } from './memory-files.ts'
 import { MemoryFiles } from './memory-files.ts'
 import type { CameDevice, DeviceState } from './guest-state.ts'
 import type { MemoryPace } from './memory-pace.ts'
@@ -25,6 +25,7 @@ import type { WindowBudget } from './window-shares.ts'
 export interface DeviceHost {
   /** Shared by all devices of the port. */
   readonly windows: WindowBudget
+  readonly fileRoom: FileRoom
   /** Told what changes of their memory cost. */
   readonly pace: MemoryPace
   /** Has the engine's port do something between two turns. */
@@ -47,14 +48,14 @@ export class GuestDevice implements VhostUserDevice {
   readonly #host: DeviceHost
   #isOwner = false
   #regions: readonly MappedRegion[] = []
-  readonly #files: MemoryFiles = new MemoryFiles()
+  readonly #files: MemoryFiles
   /** Queues that run; those of a device that waits are started when it becomes the owner. */
   readonly #queues = new Map<number, QueueSetup>()
   /** Those of them whose descriptors are the engine's. */
   readonly #started = new Set<number>()
   readonly #enabled = new Set<number>()
   #logWindow = -1
-  /** What is mapped there; its descriptor is ours. */
+  /** What is mapped there; its descriptor is one of the files, or was not kept (-1). */
   #logFile: DirtyLogFile | null = null
   /** What was to be replaced when the engine failed: it may have either, until it has let go of all. */
   readonly #doubtfulRegions: MappedRegion[] = []
@@ -62,6 +63,7 @@ export class GuestDevice implements VhostUserDevice {
 
   constructor(host: DeviceHost) {
     this.#host = host
+    this.#files = new MemoryFiles(host.fileRoom)
   }
 
   /** As another process had it, but that it is not attached: see guest-state.ts. */
@@ -75,7 +77,7 @@ export class GuestDevice implements VhostUserDevice {
     for (const [queue, setup] of came.queues) device.#queues.set(queue, setup)
     for (const queue of came.enabled) device.#enabled.add(queue)
     device.#logWindow = came.logWindow
-    device.#logFile = came.logFile
+    if (came.logFile !== null) device.#keepLog(came.logFile)
     return device
   }
 
@@ -96,8 +98,9 @@ export class GuestDevice implements VhostUserDevice {
 
   /** Why no other process could map its memory; undefined: it could. */
   get whyNotHandedOver(): string | undefined {
-    if (this.#regions.every(({ file }) => file >= 0)) return undefined
-    return `its guest has more than ${KEPT_FILES_MAX} files of memory`
+    const isKept = this.#regions.every(({ file }) => file >= 0) && (this.#logFile?.fd ?? 0) >= 0
+    if (isKept) return undefined
+    return 'there was no room for the descriptors of its guest’s memory'
   }
 
   /** The bitmap may be there before and after the migration. */
@@ -296,7 +299,7 @@ export class GuestDevice implements VhostUserDevice {
     const old = this.#logWindow
     this.#closeLogFile()
     this.#logWindow = window
-    this.#logFile = log
+    this.#keepLog(log)
     try {
       await this.#call({ do: 'log', window: this.#activeLog })
     } catch (error) {
@@ -306,8 +309,12 @@ export class GuestDevice implements VhostUserDevice {
     if (old >= 0) unmapLog(old, this.#host.windows)
   }
 
+  #keepLog(log: DirtyLogFile): void {
+    this.#logFile = { ...log, fd: this.#files.keep(log.fd) }
+  }
+
   #closeLogFile(): void {
-    if (this.#logFile !== null) shim.close(this.#logFile.fd)
+    if (this.#logFile !== null) this.#files.giveBack(this.#logFile.fd)
     this.#logFile = null
   }
 

@@ -1,11 +1,13 @@
 /**
  * The files of a guest's memory, open as long as regions of them are mapped: a process that goes on with the
  * port maps them again. A front-end sends a descriptor for each region, which are mostly of one file: one of
- * each file is kept.
+ * each file is kept. They are beyond what is set aside for the port: where there is no room, it does without.
  */
 import { fstatSync } from 'node:fs'
 import { shim } from '../../native/shim.ts'
-import { KEPT_FILES_MAX } from '../descriptor-budget.ts'
+
+/** More than guests have but for those that are made up of many memory devices. */
+export const KEPT_FILES_MAX = 8
 
 interface KeptFile {
   readonly key: string
@@ -13,11 +15,23 @@ interface KeptFile {
   uses: number
 }
 
+/** What the port may have beyond its share. */
+export interface FileRoom {
+  /** One more; false: there is no room. */
+  take(): boolean
+  giveBack(): void
+}
+
 export class MemoryFiles {
+  readonly #room: FileRoom
   readonly #byKey = new Map<string, KeptFile>()
   readonly #byFd = new Map<number, KeptFile>()
 
-  /** The descriptor is its own from now on; returns one of that file, -1: there are too many files. */
+  constructor(room: FileRoom) {
+    this.#room = room
+  }
+
+  /** The descriptor is its own from now on; returns one of that file, -1: there is no room for it. */
   keep(fd: number): number {
     const { dev, ino } = fstatSync(fd)
     const key = `${dev}:${ino}`
@@ -27,7 +41,7 @@ export class MemoryFiles {
       if (known.fd !== fd) shim.close(fd)
       return known.fd
     }
-    if (this.#byKey.size >= KEPT_FILES_MAX) {
+    if (this.#byKey.size >= KEPT_FILES_MAX || !this.#room.take()) {
       shim.close(fd)
       return -1
     }
@@ -44,5 +58,6 @@ export class MemoryFiles {
     this.#byFd.delete(fd)
     this.#byKey.delete(file.key)
     shim.close(fd)
+    this.#room.giveBack()
   }
 }

@@ -20,13 +20,13 @@ test('what a port may need is what all of its queues have', () => {
   expect(descriptorsOf({ type: 'tap', id: 'a', queues: 256 })).toBe(257)
   expect(descriptorsOf({ type: 'tap', id: 'a', fds: '3:4:5' })).toBe(4)
   expect(descriptorsOf({ type: 'memory', id: 'a' })).toBe(0)
-  expect(descriptorsOf(guest('a'))).toBe(24)
-  expect(descriptorsOf(guest('a', 128))).toBe(18 + 6 * 128)
+  expect(descriptorsOf(guest('a'))).toBe(16)
+  expect(descriptorsOf(guest('a', 128))).toBe(10 + 6 * 128)
 })
 
 describe('a budget', () => {
   test('holds as many ports as src/daemon/README.md says', () => {
-    const budget = new DescriptorBudget(() => 24_576 + RESERVE_MAX)
+    const budget = new DescriptorBudget(() => 16_384 + RESERVE_MAX)
     for (let n = 0; n < 1024; n++) take(budget, guest(`g${n}`))
     expect(() => take(budget, { type: 'tap', id: 'a' })).toThrow(
       expect.objectContaining({
@@ -37,19 +37,19 @@ describe('a budget', () => {
   })
 
   test('has what was given back, once', () => {
-    const budget = new DescriptorBudget(() => 96)
+    const budget = new DescriptorBudget(() => 64)
     const share = take(budget, guest('a'))
     share.giveBack()
     share.giveBack()
     for (let n = 0; n < 3; n++) take(budget, guest(`b${n}`))
-    expect(() => take(budget, guest('c'))).toThrow('may need 24 descriptors, 0 are left')
+    expect(() => take(budget, guest('c'))).toThrow('may need 16 descriptors, 0 are left')
   })
 
   test('goes by the limit that is in force', () => {
     let limit = 20
     const budget = new DescriptorBudget(() => limit)
     expect(() => take(budget, guest('a'))).toThrow('15 are left')
-    limit = 32
+    limit = 30
     take(budget, guest('a'))
     limit = 10
     expect(() => take(budget, { type: 'tap', id: 'b' })).toThrow('0 are left')
@@ -69,7 +69,7 @@ describe('a budget', () => {
         }
       }
     }
-    const left = 10_000 - 8 * 24
+    const left = 10_000 - 8 * 16
     const tap = (queues: number): PortOptions => ({ type: 'tap', id: 'a', queues })
     expect(() => take(budget, tap(left))).toThrow('are left')
     take(budget, tap(Math.floor(left / 9) - 8 * more))

@@ -35,6 +35,7 @@ async function makeDevice(): Promise<{
   const device = new GuestDevice({
     windows,
     pace: new MemoryPace(),
+    fileRoom: { take: () => true, giveBack: () => undefined },
     call: (call) =>
       refused.has(call.do)
         ? Promise.reject(new StateError('ENGINE', `engine: no ${call.do}`))

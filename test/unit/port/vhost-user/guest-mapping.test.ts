@@ -8,8 +8,7 @@ import { shim } from '../../../../src/native/shim.ts'
 import type { MappedRegion } from '../../../../src/port/vhost-user/guest-mapping.ts'
 import * as mapping from '../../../../src/port/vhost-user/guest-mapping.ts'
 import { unmapLog, unmapRegions } from '../../../../src/port/vhost-user/guest-mapping.ts'
-import { MemoryFiles } from '../../../../src/port/vhost-user/memory-files.ts'
-import { KEPT_FILES_MAX } from '../../../../src/port/descriptor-budget.ts'
+import { KEPT_FILES_MAX, MemoryFiles } from '../../../../src/port/vhost-user/memory-files.ts'
 import { fileRefusal } from '../../../../src/port/slow-file.ts'
 import { PORT_WINDOWS_MAX, WindowBudget } from '../../../../src/port/vhost-user/window-shares.ts'
 import type { DirtyLogFile, MemoryRegion } from '../../../../src/vhost-user/device.ts'
@@ -48,7 +47,7 @@ function region(fd: number, size: number, mmapOffset = 0): MemoryRegion {
 
 /** Without the descriptor, once it is mapped. */
 function mapRegion(one: MemoryRegion, budget: WindowBudget): MappedRegion {
-  const files = new MemoryFiles()
+  const files = new MemoryFiles({ take: () => true, giveBack: () => undefined })
   const mapped = mapping.mapRegion(one, budget, files)
   files.giveBack(mapped.file)
   return mapped
@@ -65,7 +64,8 @@ function mapLog(log: DirtyLogFile, budget: WindowBudget): number {
 describe('the files of a guest', () => {
   test('are kept once each, as long as somebody has them', () => {
     const before = openDescriptors()
-    const files = new MemoryFiles()
+    let room = KEPT_FILES_MAX + 1
+    const files = new MemoryFiles({ take: () => room-- > 0, giveBack: () => void room++ })
     const fd = memfd(4096)
     const same = openSync(`/proc/self/fd/${fd}`, 'r+')
     expect([files.keep(fd), files.keep(same), files.keep(fd)]).toEqual([fd, fd, fd])
@@ -75,6 +75,10 @@ describe('the files of a guest', () => {
     for (const one of [fd, fd, ...others]) files.giveBack(one)
     expect(openDescriptors()).toBe(before + 1)
     files.giveBack(fd)
+    expect(openDescriptors()).toBe(before)
+    expect(room).toBe(KEPT_FILES_MAX + 1)
+    room = 0
+    expect(files.keep(memfd(4096))).toBe(-1)
     expect(openDescriptors()).toBe(before)
   })
 })
