@@ -94,8 +94,9 @@ export class Daemon {
       told: ({ status }) => this.#server.sendEvent('MIGRATION', { status }),
       paused: (isPaused) => this.#server.sendEvent(isPaused ? 'STOP' : 'RESUME', {}),
       tookOver: () => this.#tookOver(),
+      announced: (action) => options.notify?.reloading(action, 'handing over') ?? action(),
       handedOver: (pid) => options.notify?.handedOver(pid),
-      failed: (error) => this.#failed(error, 'hand-over'),
+      failed: (error) => this.#endAfter(error),
     })
     if (options.transfer !== undefined) {
       this.#migration.parameters = { ...this.#migration.parameters, ...options.transfer }
@@ -154,10 +155,8 @@ export class Daemon {
       })
       if (isTakingOver) daemon.#migration.takeOver(incoming)
       daemon.#isReady = true
-      options.notify?.ready(
-        () => daemon.#describe(),
-        () => daemon.switch.currentCounters(),
-      )
+      // One that takes over is nobody's service before it has.
+      if (!isTakingOver) daemon.#tellReady()
       return daemon
     } catch (error) {
       options.notify?.stopping(error)
@@ -242,11 +241,19 @@ export class Daemon {
     }
   }
 
+  #tellReady(): void {
+    this.#options.notify?.ready(
+      () => this.#describe(),
+      () => this.switch.currentCounters(),
+    )
+  }
+
   /** Everything of the predecessor is ours, and frames pass. */
   async #tookOver(): Promise<void> {
     const { config, log } = this.#options
     if (this.switch.runState === 'running') this.#server.sendEvent('RESUME', {})
     this.#takePath()
+    if (this.#options.incoming !== 'defer') this.#tellReady()
     this.#mustLock = true
     try {
       await this.#running.join(config)
@@ -270,7 +277,7 @@ export class Daemon {
       if (!('start' in answer)) setImmediate(() => this.#end(true))
       return answer
     } catch (error) {
-      if (error instanceof HandedAway) this.#failed(error, 'hand-over')
+      if (error instanceof HandedAway) this.#endAfter(error)
       throw error
     }
   }
@@ -327,8 +334,13 @@ export class Daemon {
     events.on('engine-failed', (error: Error) => this.#failed(error))
   }
 
-  #failed(error: Error, what = 'switch'): void {
-    this.#options.log(`${what}: failed error="${explain(error)}"`, 'error')
+  #failed(error: Error): void {
+    this.#options.log(`switch: failed error="${explain(error)}"`, 'error')
+    this.#endAfter(error)
+  }
+
+  /** Of an error that the log has. */
+  #endAfter(error: Error): void {
     this.#options.failing?.(error)
     this.#options.notify?.stopping(error)
     this.#end(false)
@@ -339,6 +351,7 @@ export class Daemon {
     this.#options.notify?.stopping()
     this.#linkChanges.close()
     this.#server.sendEvent('SHUTDOWN', { guest: false, reason: 'host-qmp-quit' })
+    await this.#migration.close()
     await this.switch.close()
     await this.#server.close()
     this.#log.flush()

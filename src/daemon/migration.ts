@@ -37,6 +37,8 @@ export interface MigrationContext {
   readonly told: (info: MigrationInfo) => void
   /** Adds a port that waits for the pre-incoming point, if another process may still have it. */
   readonly addPort: (options: PortOptions) => Promise<unknown>
+  /** The service manager knows of what goes on meanwhile. */
+  readonly announced: <T>(action: () => Promise<T>) => Promise<T>
   /** The source has stopped reading, or goes on. */
   readonly paused: (isPaused: boolean) => void
   /** The process with that number runs in the place of this one. */
@@ -62,6 +64,8 @@ export class Migration implements MigrationControl {
   #info: MigrationInfo = { status: 'none' }
   #startMs = 0
   #cancel: AbortController | undefined
+  /** The source's part, until it is over. */
+  #handing: Promise<unknown> = Promise.resolve()
 
   constructor(context: MigrationContext) {
     this.#context = context
@@ -107,6 +111,12 @@ export class Migration implements MigrationControl {
     this.#cancel?.abort(new Cancelled())
   }
 
+  /** The process ends: a target that waits for it is told so. */
+  async close(): Promise<void> {
+    this.cancel()
+    await this.#handing
+  }
+
   // --- the source -------------------------------------------------------------------------------
 
   /** The rest goes on by itself. */
@@ -124,11 +134,11 @@ export class Migration implements MigrationControl {
    * on, unless it is HandedAway.
    */
   async handOver(
-    connect: () => Promise<Channel>,
+    connect: (cancel: AbortSignal) => Promise<Channel>,
     parameters: MigrationParameters,
   ): Promise<HandedOver> {
     const begun = this.#begin()
-    return await this.#hand(await this.#orEnd(connect()), parameters, begun)
+    return await this.#hand(await this.#orEnd(connect(begun.cancel)), parameters, begun)
   }
 
   /** What cannot begin is not under way. */
@@ -146,12 +156,15 @@ export class Migration implements MigrationControl {
     parameters: MigrationParameters,
     begun: Begun,
   ): Promise<HandedOver> {
-    const { running, handedOver } = this.#context
+    const { running, handedOver, announced } = this.#context
     try {
       this.#say({ status: 'setup' })
-      const result = await running.alone(() => this.#run(channel, parameters, begun))
+      const result = await announced(async () => {
+        const done = await running.alone(() => this.#run(channel, parameters, begun))
+        handedOver(done.pid)
+        return done
+      })
       this.#end({ status: 'completed', result })
-      handedOver(result.pid)
       return result
     } catch (error) {
       const status = error instanceof Cancelled ? 'cancelled' : 'failed'
@@ -270,23 +283,21 @@ export class Migration implements MigrationControl {
 
   #targetEffects(): TargetEffects {
     const { switch: sw, running, log, addPort } = this.#context
-    let hello: HelloOfSource | undefined
+    let desired: Topology = { ports: [], links: [] }
     let isPaused = false
-    const adopt = (): void => running.adopt(hello!.desired as Topology)
     return {
-      prepare: async (of) => {
-        hello = of
-        await sw.prepareTakeOver(of.outline)
+      prepare: async (hello) => {
+        desired = hello.desired as Topology
+        await sw.prepareTakeOver(hello.outline)
       },
       takeOver: async (handed) => {
         isPaused = handed.runState === 'paused'
         await sw.takeOver(handed)
-        adopt()
+        running.adopt(desired)
       },
       discard: () => sw.close(),
       start: () => (isPaused ? sw.pause() : sw.resume()),
-      openByName: async () => {
-        const { ports, outline } = hello!
+      openByName: async ({ ports, outline, desired: wanted }) => {
         log(
           `hand-over: the source is dead: ${counted(ports.length, 'port')} opened by name`,
           'warning',
@@ -294,8 +305,9 @@ export class Migration implements MigrationControl {
         const places = new Map(sw.ports().map(({ id, peer }) => [id, peer]))
         for (const port of ports) if (!places.has(port.id)) await addPort(port)
         for (const [a, b] of outline.links) if (places.get(a) !== b) await sw.addLink(a, b)
-        for (const mirror of (hello!.desired as Topology).mirrors ?? []) await sw.addMirror(mirror)
-        adopt()
+        const topology = wanted as Topology
+        for (const mirror of topology.mirrors ?? []) await sw.addMirror(mirror)
+        running.adopt(topology)
         await sw.migrateIncoming()
         await sw.release()
         await sw.resume()

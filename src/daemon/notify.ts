@@ -130,11 +130,11 @@ export class Notify {
     }, STATUS_INTERVAL_MS).unref()
   }
 
-  /** Around a reload; of several at once the first begins it and the last ends it. */
-  async reloading<T>(reload: () => Promise<T>): Promise<T> {
+  /** Around a reload or a hand-over; of several at once the first begins it and the last ends it. */
+  async reloading<T>(reload: () => Promise<T>, what = 'reloading the config'): Promise<T> {
     if (this.#reloads++ === 0) {
       const now = process.hrtime.bigint() / 1000n
-      this.#send(`RELOADING=1\nMONOTONIC_USEC=${now}\nSTATUS=reloading the config`)
+      this.#send(`RELOADING=1\nMONOTONIC_USEC=${now}\nSTATUS=${what}`)
     }
     let note = ''
     try {

@@ -48,7 +48,8 @@ export async function upgrade(
   const comes = AbortSignal.any([successor.ended, AbortSignal.timeout(START_MS)])
   try {
     const parameters = { ...migration.parameters, backendTransfer: true }
-    const connect = (): ReturnType<typeof connectTo> => connectTo(path, release, log, comes)
+    const connect = (cancel: AbortSignal): ReturnType<typeof connectTo> =>
+      connectTo(path, release, log, AbortSignal.any([comes, cancel]))
     const result = await migration.handOver(connect, parameters)
     successor.leave()
     return describeResult(result)

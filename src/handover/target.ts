@@ -37,7 +37,7 @@ export interface TargetEffects {
   /** Reads from now on. */
   start(): Promise<void>
   /** Lets go of what was taken over so far, opens everything by name, and starts. */
-  openByName(): Promise<void>
+  openByName(hello: HelloOfSource): Promise<void>
   /** Throws unless it is one descriptor of a process. */
   checkProcess(fds: readonly number[]): void
   /** Whether the process whose descriptor came with the hello has ended; waits a moment for it. */
@@ -134,7 +134,7 @@ async function takeOver(
     if (!(error instanceof ChannelClosed)) {
       channel.sendNow('abort', { reason: reasonOf(error) })
     } else if (await effects.hasSourceEnded(process)) {
-      return await goOnAlone(effects, isHeld)
+      return await goOnAlone(effects, hello, isHeld)
     }
     await effects.discard()
     throw error instanceof ChannelClosed
@@ -148,9 +148,13 @@ async function takeOver(
 }
 
 /** Nobody else has the ports any more. */
-async function goOnAlone(effects: TargetEffects, isHeld: boolean): Promise<TargetResult> {
+async function goOnAlone(
+  effects: TargetEffects,
+  hello: HelloOfSource,
+  isHeld: boolean,
+): Promise<TargetResult> {
   if (!isHeld) {
-    await effects.openByName()
+    await effects.openByName(hello)
     return 'opened'
   }
   await effects.start()

@@ -1,5 +1,5 @@
 /** A daemon that is replaced while frames pass, as whoever uses it sees that. */
-import { readdirSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { ControlClient } from '../../src/control/client.ts'
@@ -8,7 +8,7 @@ import { Lab, tapSpec } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
 import { SteadyTransfer } from '../support/steady-transfer.ts'
 import { makeTap } from '../support/tun.ts'
-import { cli, Line, listenerOf, tapQueuesOf } from '../support/upgrades.ts'
+import { cli, isAlive, Line, listenerOf, tapQueuesOf } from '../support/upgrades.ts'
 
 async function pair(
   lab: Lab,
@@ -89,6 +89,20 @@ test('SIGUSR2 does nothing to a daemon that may not, but for a line in its log',
   const said = 'hand-over: not begun because="it may not start programs any more'
   await until('it says so', () => daemon.process.stderr.includes(said))
   expect(await daemon.execute('query-status')).toMatchObject({ running: true })
+})
+
+test('a daemon that ends while it is replaced leaves no successor behind', async () => {
+  await using lab = new Lab()
+  const { daemon } = await pair(lab, '--privileges', 'off')
+  const pid = daemon.process.child.pid!
+  const children = (): string =>
+    readFileSync(`/proc/${pid}/task/${pid}/children`, { encoding: 'utf8' }).trim()
+  process.kill(pid, 'SIGUSR2')
+  await until('there is a successor', () => children() !== '')
+  const successor = Number(children().split(' ')[0])
+  process.kill(pid, 'SIGTERM')
+  await until('both have ended', () => !isAlive(pid) && !isAlive(successor))
+  expect(readdirSync(lab.directory).filter((name) => name.startsWith('control'))).toEqual([])
 })
 
 test('options after -- come on top: a port more; those of a port that runs are refused by name', async () => {

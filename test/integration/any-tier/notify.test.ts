@@ -6,6 +6,7 @@ import { expect, test } from 'vitest'
 import { CLI, compiledTool, Lab, NODES, ROOT, tapSpec } from '../../support/lab.ts'
 import type { Background } from '../../support/processes.ts'
 import { until } from '../../support/processes.ts'
+import { Line } from '../../support/upgrades.ts'
 
 const SHIM = join(ROOT, 'native-shim/build/Release/framepump.node')
 
@@ -105,6 +106,37 @@ test('a manager whose socket is root’s alone hears a daemon that gave up every
   await until('signs of life', () => has(told, 'WATCHDOG'))
   expect(await daemon.process.stop()).toBe(0)
   expect(has(told, 'STOPPING')).toBe(true)
+})
+
+test('a hand-over makes another process the service: MAINPID', async () => {
+  await using lab = new Lab()
+  const told = await manager(lab, `@framepump-test-${process.pid}`)
+  const env = { NOTIFY_SOCKET: told.address }
+  const daemon = await lab.daemonWith(env, [
+    '--privileges',
+    'off',
+    '--port',
+    tapSpec(0, lab.netns()),
+  ])
+  const pid = daemon.process.child.pid!
+  await using line = new Line(daemon)
+  const { pid: successor } = await line.upgrade()
+  await line.areOthersGone()
+  const from = (sender: number): Record<string, string>[] =>
+    told.messages().flatMap(({ pid: by, fields }) => (by === sender ? [fields] : []))
+  await until('the successor is ready', () => from(successor).length === 2)
+  expect(from(pid).slice(2)).toEqual([
+    { RELOADING: '1', MONOTONIC_USEC: expect.anything(), STATUS: 'handing over' },
+    { READY: '1', MAINPID: `${successor}`, STATUS: `handed over to process ${successor}` },
+  ])
+  expect(from(successor)).toEqual([
+    { STATUS: 'opening ports' },
+    {
+      READY: '1',
+      MAINPID: `${successor}`,
+      STATUS: expect.stringMatching(/^1 port, running, io \S+$/),
+    },
+  ])
 })
 
 test('there are signs of life while the engine answers, and none when it does not', async () => {
