@@ -25,6 +25,10 @@ export const ERROR_CODES: Readonly<Record<string, ErrorCode>> = {
     fix: 'the message says what',
   },
   MIRROR_NOT_FOUND: { meaning: 'no mirror of that name', fix: '`framepump show mirrors`' },
+  FDB_ENTRY: {
+    meaning: 'a static entry is that of another port, or is not there',
+    fix: '`framepump show macs`',
+  },
   FDB_FULL: {
     meaning:
       'static entries take all the room that the forwarding database has, or all near an address',

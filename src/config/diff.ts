@@ -2,15 +2,18 @@
 import { isDeepStrictEqual } from 'node:util'
 import { changedInPlace } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
-import type { MirrorOptions } from '../switch/api.ts'
+import type { FdbEntry, MirrorOptions } from '../switch/api.ts'
 
 export interface Topology {
   readonly ports: readonly PortOptions[]
   readonly links: readonly (readonly [string, string])[]
   readonly mirrors?: readonly MirrorOptions[]
+  readonly fdb?: readonly FdbEntry[]
 }
 
 export type Action =
+  | { readonly action: 'fdb-del'; readonly entry: FdbEntry }
+  | { readonly action: 'fdb-add'; readonly entry: FdbEntry }
   | { readonly action: 'unmirror'; readonly mirror: MirrorOptions }
   | { readonly action: 'unlink'; readonly a: string; readonly b: string }
   | { readonly action: 'remove'; readonly id: string }
@@ -53,7 +56,15 @@ export function planChanges(
   const isIn = (mirror: MirrorOptions, others: readonly MirrorOptions[]): boolean =>
     others.some((other) => isDeepStrictEqual(mirror, other))
 
+  // Entries of a port go with it, and a new port passes nothing before the end.
+  const entries = (running.fdb ?? []).filter(({ port }) => isKept(port))
+  const entriesAfter = desired.fdb ?? []
+  const keys = [entries, entriesAfter].map((all) => new Set(all.map(entryKey)))
+
   return [
+    ...entries
+      .filter((entry) => !keys[1].has(entryKey(entry)))
+      .map((entry): Action => ({ action: 'fdb-del', entry })),
     // Its output may get a link, and the end of a link may become an output.
     ...mirrorsBefore
       .filter((mirror) => !isIn(mirror, mirrorsAfter))
@@ -71,6 +82,9 @@ export function planChanges(
     ...desired.ports
       .filter(({ id }) => !isKept(id))
       .map((options): Action => ({ action: 'add', options })),
+    ...entriesAfter
+      .filter((entry) => !keys[0].has(entryKey(entry)))
+      .map((entry): Action => ({ action: 'fdb-add', entry })),
     ...desired.links
       .filter((link) => !survives(link))
       .map(([a, b]): Action => ({ action: 'link', a, b })),
@@ -78,4 +92,9 @@ export function planChanges(
       .filter((mirror) => !isIn(mirror, mirrorsBefore))
       .map((mirror): Action => ({ action: 'mirror', mirror })),
   ]
+}
+
+/** How an address is spelt makes no difference. */
+export function entryKey({ mac, vlan = 0, port }: FdbEntry): string {
+  return `${mac.toLowerCase().replaceAll('-', ':')} ${vlan} ${port}`
 }

@@ -11,7 +11,7 @@ import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { switchingOptions } from '../port/switching-options.ts'
 import { fileScalar, toJsonSchema } from '../schema/json-schema.ts'
-import type { GroupAddresses, IoTierName, MirrorOptions, Pace } from '../switch/api.ts'
+import type { FdbEntry, GroupAddresses, IoTierName, MirrorOptions, Pace } from '../switch/api.ts'
 import type { LogFormat, LogLevel } from '../text.ts'
 import { counted, nearest, systemReason } from '../text.ts'
 import type { RawMirror } from './mirrors.ts'
@@ -42,6 +42,7 @@ export interface Config {
   readonly ports: readonly PortOptions[]
   readonly links: readonly (readonly [string, string])[]
   readonly mirrors?: readonly MirrorOptions[]
+  readonly fdb?: readonly FdbEntry[]
 }
 
 export function loadConfig(path: string): Config {
@@ -176,7 +177,9 @@ function schemaErrors(raw: unknown, place: Places): ConfigError[] {
     toJsonSchema(CONFIG_SCHEMA, fileScalar),
   )
   validate(raw)
-  return (validate.errors ?? []).map((error) => schemaError(error, place))
+  // Of values that may be this or that each part has told what it lacks.
+  const told = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'anyOf')
+  return told.map((error) => schemaError(error, place))
 }
 
 /** JSON's words in ours. */
@@ -258,6 +261,7 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
   checkLinks(links, new Set(ids(objects).map(({ id }) => id)), place, errors)
   const options = ports.map(({ port }) => port)
   checkWired(ports, links, place, errors)
+  const fdb = toFdb(raw.fdb, new Set(ids(objects).map(({ id }) => id)), place, errors)
   const privileges = isObject(raw.privileges) ? toPrivileges(raw.privileges) : undefined
   if (privileges !== undefined) {
     const wrong = privilegeConflict(privileges, options)
@@ -282,6 +286,7 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
     ...(privileges === undefined ? {} : { privileges }),
     ports: options,
     links: links.map(({ value }) => value),
+    ...(fdb.length === 0 ? {} : { fdb }),
     ...(mirrors.length === 0 ? {} : { mirrors }),
   }
 }
@@ -405,6 +410,30 @@ function checkLinks(
 function didYouMean(id: string, known: ReadonlySet<string>): string | undefined {
   const near = nearest(id, [...known])
   return near === undefined ? undefined : `did you mean "${near}"?`
+}
+
+/** Each address once, at a port that there is. */
+function toFdb(
+  list: unknown,
+  known: ReadonlySet<string>,
+  place: Places,
+  errors: ConfigError[],
+): FdbEntry[] {
+  const isEntry = (value: unknown): value is FdbEntry =>
+    isObject(value) && typeof value['mac'] === 'string' && typeof value['port'] === 'string'
+  const seen = new Set<string>()
+  return listOf(list, isEntry).map(({ value, index }) => {
+    const { mac, vlan = 0, port } = value
+    if (!known.has(port)) {
+      errors.push(place.error(['fdb', index, 'port'], `there is no port "${port}"`))
+    }
+    const key = `${mac.toLowerCase().replaceAll('-', ':')} ${vlan}`
+    if (seen.has(key)) {
+      errors.push(place.error(['fdb', index, 'mac'], `${mac} is there already`))
+    }
+    seen.add(key)
+    return { mac, vlan, port }
+  })
 }
 
 /** A link passes everything: its ports have no options that say otherwise. */

@@ -71,12 +71,14 @@ const KEYS = {
         description: 'Addresses that are remembered.',
       },
       'group-addresses': {
-        kind: 'choice',
-        values: ['transparent', '802.1D'],
+        kind: 'list',
+        words: ['transparent', '802.1D'],
+        of: { kind: 'string', format: 'octet' },
+        count: [1, 16],
         default: 'transparent',
         inPlace: true,
         description:
-          '01-80-C2-00-00-00..0F (LLDP, LACP, STP): `transparent` forwards them, as labs want it, `802.1D` drops them.',
+          '01-80-C2-00-00-00..0F (LLDP, LACP, STP): `transparent` forwards them, as labs want it, `802.1D` drops them, a list forwards those with these last octets (`[02, 0e]`). A port may say otherwise.',
       },
     },
   },
@@ -127,6 +129,25 @@ const KEYS = {
     // Their options are read with their kinds' rules, in words of their own.
     of: { kind: 'map', members: {}, isOpen: true },
     description: 'Ports: `id`, `type` and the options of that type.',
+  },
+  fdb: {
+    kind: 'list',
+    isNullable: true,
+    inPlace: true,
+    of: {
+      kind: 'map',
+      members: {
+        mac: { kind: 'string', format: 'mac', required: true, description: 'The address.' },
+        vlan: {
+          kind: 'integer',
+          range: [0, 4095],
+          default: 0,
+          description: 'VID; 0: of frames without one.',
+        },
+        port: { kind: 'string', required: true, description: 'The port that it is behind.' },
+      },
+    },
+    description: 'Static entries of the forwarding database: they neither age nor move.',
   },
   links: {
     kind: 'list',

@@ -7,7 +7,7 @@
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { Action, Topology } from '../config/diff.ts'
-import { planChanges } from '../config/diff.ts'
+import { entryKey, planChanges } from '../config/diff.ts'
 import type { Config } from '../config/load.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Switch, SwitchSettings } from '../switch/api.ts'
@@ -68,7 +68,7 @@ export class RunningConfig {
   /** Of `config`, nothing runs yet but its settings. */
   constructor(config: Config, context: RunningConfigContext) {
     this.#context = context
-    this.#config = { ...config, ports: [], links: [], mirrors: [] }
+    this.#config = { ...config, ports: [], links: [], mirrors: [], fdb: [] }
   }
 
   start(config: Config): Promise<unknown> {
@@ -167,7 +167,9 @@ export class RunningConfig {
       .mirrors()
       .map(({ options }) => options)
       .filter(({ name }) => named.has(name))
-    return { ports, links, mirrors }
+    const added = new Set(this.#context.switch.fdb.list().map(entryKey))
+    const fdb = (this.#config.fdb ?? []).filter((entry) => added.has(entryKey(entry)))
+    return { ports, links, mirrors, fdb }
   }
 
   #ids(): Set<string> {
@@ -200,6 +202,7 @@ export class RunningConfig {
       ports: wanted.ports,
       links: wanted.links,
       mirrors: wanted.mirrors ?? [],
+      fdb: wanted.fdb ?? [],
     }
   }
 
@@ -225,6 +228,12 @@ export class RunningConfig {
         return this.#note(step.options.id, step.options)
       case 'link':
         return sw.addLink(step.a, step.b)
+      case 'fdb-add':
+        await sw.fdb.add([step.entry])
+        this.#config = { ...this.#config, fdb: [...(this.#config.fdb ?? []), step.entry] }
+        return
+      case 'fdb-del':
+        return sw.fdb.remove([step.entry])
       case 'mirror':
         await sw.addMirror(step.mirror)
         this.#config = { ...this.#config, mirrors: [...(this.#config.mirrors ?? []), step.mirror] }
@@ -298,6 +307,9 @@ function describeAction(step: Step): string {
     case 'link':
     case 'unlink':
       return `${step.action} ${step.a},${step.b}`
+    case 'fdb-add':
+    case 'fdb-del':
+      return `${step.action} ${step.entry.mac}`
     case 'mirror':
     case 'unmirror':
       return `${step.action} ${step.mirror.name}`

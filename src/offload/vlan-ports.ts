@@ -23,7 +23,7 @@ export const MODE_NATIVE_TAGGED = 3
 export const MODE_NATIVE_UNTAGGED = 4
 export const MODE_TUNNEL = 5
 
-/** Where a frame leaves untagged: it does; with a tag of VID 0 if it has a priority; always with one. */
+/** Where a frame leaves untagged: it does; it keeps a tag of VID 0 if it has a priority; if it has any. */
 export const PRIORITY_NEVER = 0
 export const PRIORITY_IF_NONZERO = 1
 export const PRIORITY_ALWAYS = 2
@@ -105,6 +105,8 @@ export class VlanPorts {
       case MODE_TRUNK:
         return this.#trunks[port].has(vlan)
       default:
+        // Untagged, a frame of VLAN 0 would look like one of the native VLAN.
+        if (vlan === 0) return false
         return vlan === this.#tag[port] || this.#trunks[port].has(vlan)
     }
   }
@@ -133,7 +135,7 @@ export class VlanPorts {
     const inMode = this.#mode[from]
     if (inMode === MODE_TUNNEL) {
       const pushed = this.#tunnelTag[from]
-      const out = this.#leave(to, pushed)
+      const out = this.#leave(to, pushed, true)
       return out === 0 ? AS_IT_CAME : out
     }
     let tag = outer
@@ -141,13 +143,13 @@ export class VlanPorts {
       const tpid = outer === 0 ? TPID_8100 : outer & 0xffff
       tag = makeTag(tpid, outer, this.#tag[from])
     }
-    const out = this.#leave(to, tag)
+    const out = this.#leave(to, tag, outer !== 0)
     if (out === outer) return AS_IT_CAME
     return out !== 0 && isSameTag(out, outer) ? AS_IT_CAME : out
   }
 
-  /** The tag of a frame on the switch becomes this one at the port. @hot */
-  #leave(port: number, tag: number): number {
+  /** The tag of a frame on the switch becomes this one at the port; `isKept`: it came with a tag. @hot */
+  #leave(port: number, tag: number, isKept: boolean): number {
     const mode = this.#mode[port]
     const vid = vidOf(tag)
     if (mode === MODE_TRANSPARENT || mode === MODE_NATIVE_TAGGED) return tag
@@ -158,8 +160,10 @@ export class VlanPorts {
       return tag
     }
     const priorityTags = this.#priorityTags[port]
-    if (priorityTags === PRIORITY_NEVER) return 0
-    if (priorityTags === PRIORITY_IF_NONZERO && pcpOf(tag) === 0) return 0
-    return makeTag(tag === 0 ? TPID_8100 : tag & 0xffff, tag, 0)
+    if (!isKept) return 0
+    if (pcpOf(tag) === 0 && priorityTags !== PRIORITY_ALWAYS) return 0
+    // A trunk leaves a priority as it came, whatever it shall do with tags.
+    if (priorityTags === PRIORITY_NEVER && mode !== MODE_TRUNK) return 0
+    return vid === 0 ? tag : makeTag(TPID_8100, tag, 0)
   }
 }

@@ -5,7 +5,7 @@
  */
 import type { At } from '../schema/read-option.ts'
 import { fail } from '../schema/read-option.ts'
-import { vlanRange } from '../schema/formats.ts'
+import { FORMATS, vlanRange } from '../schema/formats.ts'
 import type { OptionRules, StaticMembers } from '../schema/value.ts'
 
 const SWITCHING = {
@@ -54,6 +54,86 @@ const SWITCHING = {
     inPlace: true,
     description:
       'Frames that would leave untagged leave with a tag of VID 0: if they have a priority, or always.',
+  },
+  learning: {
+    kind: 'boolean',
+    default: true,
+    inPlace: true,
+    description: 'Addresses of senders behind the port are learnt.',
+  },
+  'mac-limit': {
+    kind: 'integer',
+    range: [1, 1_048_576],
+    absent: 'none',
+    inPlace: true,
+    description: 'Addresses that are learnt at the port at most, in all VLANs together.',
+  },
+  'mac-limit-action': {
+    kind: 'choice',
+    values: ['forward', 'drop'],
+    default: 'forward',
+    inPlace: true,
+    description: 'What becomes of frames whose sender is not learnt because of `mac-limit`.',
+  },
+  sticky: {
+    kind: 'boolean',
+    default: false,
+    inPlace: true,
+    description:
+      'An address that was learnt at the port does not move: frames with it from elsewhere are dropped.',
+  },
+  locked: {
+    kind: 'boolean',
+    default: false,
+    inPlace: true,
+    description:
+      'Frames are accepted only of senders that have a static entry at the port in their VLAN; nothing is learnt.',
+  },
+  macs: {
+    kind: 'list',
+    of: { kind: 'string', format: 'mac' },
+    count: [1, 1024],
+    absent: 'none',
+    inPlace: true,
+    description:
+      'Addresses behind the port: with `locked` its static entries, in its VLAN `tag`, in each of `trunks`, or without a VLAN.',
+  },
+  storm: {
+    kind: 'map',
+    members: {
+      broadcast: {
+        kind: 'integer',
+        range: [1, 200_000_000],
+        unit: 'frames a second',
+        description: 'Broadcast.',
+      },
+      multicast: {
+        kind: 'integer',
+        range: [1, 200_000_000],
+        unit: 'frames a second',
+        description: 'Multicast.',
+      },
+      'unknown-unicast': {
+        kind: 'integer',
+        range: [1, 200_000_000],
+        unit: 'frames a second',
+        description: 'Unicast whose destination is not known.',
+      },
+    },
+    absent: 'no limit',
+    inPlace: true,
+    description:
+      'Frames a second that are flooded from the port, as `storm: { broadcast: 1000 }` or `storm.broadcast=1000`; a tenth of them at once, 32 at least.',
+  },
+  'group-addresses': {
+    kind: 'list',
+    words: ['transparent', '802.1D'],
+    of: { kind: 'string', format: 'octet' },
+    count: [1, 16],
+    absent: "the switch's",
+    inPlace: true,
+    description:
+      'What becomes of frames to 01-80-C2-00-00-00..0F that come in by the port: all pass, none, or those with these last octets.',
   },
   isolated: {
     kind: 'boolean',
@@ -125,6 +205,45 @@ export function vlanRanges(
   return list.map((one) => vlanRange(String(one)) ?? fail(path, `"${one}" is no VID or range`))
 }
 
+const ALL_GROUPS = 0xffff
+
+/** Bit n: 01-80-C2-00-00-0n passes. Throws ConfigError. */
+export function groupMask(
+  groups: NonNullable<SwitchingOptions['group-addresses']>,
+  path: string,
+): number {
+  if (groups === 'transparent') return ALL_GROUPS
+  if (groups === '802.1D') return 0
+  if (!Array.isArray(groups)) {
+    return fail(path, `${path} must be one of transparent, 802.1D, or a list of last octets`)
+  }
+  return groups.reduce<number>((mask, octet) => {
+    const text = String(octet)
+    const refusal = FORMATS.octet.refuse(text, path)
+    return refusal === undefined ? mask | (1 << parseInt(text, 16)) : fail(path, refusal.message)
+  }, 0)
+}
+
+/** Static entries that a port has by its options. */
+const STATIC_MAX = 4096
+
+/** The VLANs in which a locked port has its addresses. Throws ConfigError when those are too many. */
+export function lockedVlans(options: SwitchingOptions, at: At): readonly number[] {
+  const { macs = [], tag, trunks, locked = false } = options
+  if (!locked || macs.length === 0) return []
+  const vlans = new Set<number>(tag === undefined ? [] : [tag])
+  for (const [first, last] of vlanRanges(trunks, at('trunks')) ?? []) {
+    for (let vlan = first; vlan <= last; vlan++) vlans.add(vlan)
+  }
+  if (vlans.size === 0) vlans.add(0)
+  if (vlans.size * macs.length <= STATIC_MAX) return [...vlans]
+  return fail(
+    at('macs'),
+    `${macs.length} addresses in ${vlans.size} VLANs are more than ${STATIC_MAX} static entries`,
+    'list fewer trunks=, or name entries one by one with fdb-add',
+  )
+}
+
 /** What one of them says about another. Throws ConfigError. */
 export function checkSwitching(options: SwitchingOptions, at: At): void {
   const { 'vlan-mode': given, tag, trunks, cvlans, 'qinq-ethtype': qinq } = options
@@ -145,6 +264,13 @@ export function checkSwitching(options: SwitchingOptions, at: At): void {
   if ((mode === 'access' || mode === 'dot1q-tunnel') && trunks !== undefined) {
     fail(at('trunks'), `trunks= is invalid with vlan-mode=${mode}`)
   }
+  if (options['mac-limit-action'] !== undefined && options['mac-limit'] === undefined) {
+    fail(at('mac-limit-action'), 'mac-limit-action= is only valid with mac-limit=')
+  }
+  if (options.macs !== undefined && options.locked !== true) {
+    fail(at('macs'), 'macs= is only valid with locked=on')
+  }
+  lockedVlans(options, at)
   if (mode === 'dot1q-tunnel') return
   for (const [key, value] of [
     ['cvlans', cvlans],

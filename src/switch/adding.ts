@@ -5,7 +5,8 @@ import type { AddPortSettings } from './api.ts'
 import { release } from './holding.ts'
 import { openOrPostpone } from './opening.ts'
 import type { SwitchParts } from './parts.ts'
-import { policyOf } from './policy.ts'
+import { checkMacs } from './static-macs.ts'
+import { optionMacs, policyOf } from './policy.ts'
 import { checkWirable, checkWirablePeer, PortEntry } from './port-entry.ts'
 import type { PortOpener } from './port-opener.ts'
 import type { Undo } from './undo.ts'
@@ -22,6 +23,8 @@ export async function addPort(
   const { engine, ports, agreement, captures, watcher, states, context, access, forget } = parts
   const index = ports.freeIndex(options.id)
   const policy = policyOf(options)
+  const macs = optionMacs(options)
+  checkMacs(macs, ports.all)
   const other = peer === undefined ? undefined : ports.entry(peer)
   if (other !== undefined) checkWirablePeer(other, options)
   const { open, notPostponed } = await openOrPostpone(
@@ -49,7 +52,7 @@ export async function addPort(
     description: open.description,
     isHeld: entry.isHeld,
     policy,
-    macs: [],
+    macs,
   })
   await captures.add(entry)
   watcher.add(entry)

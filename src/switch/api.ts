@@ -30,8 +30,11 @@ export type { MemoryPort, VirtioNetConfig, VirtioNetFrame, VirtioNetPort } from 
 
 /** QEMU's RunState words. */
 export type RunState = 'inmigrate' | 'running' | 'paused' | 'postmigrate' | 'shutdown'
-/** 802.1D group addresses 01-80-C2-00-00-00..0F: forward them like any multicast, or drop them. */
-export type GroupAddresses = 'transparent' | '802.1D'
+/**
+ * 802.1D group addresses 01-80-C2-00-00-00..0F: forward them like any multicast, drop them, or forward those with
+ * these last octets, as `0e`.
+ */
+export type GroupAddresses = 'transparent' | '802.1D' | readonly (string | number)[]
 
 /** What can change while the switch runs. */
 export interface SwitchSettings {
@@ -132,6 +135,35 @@ export interface MacEntry {
   readonly static?: true
 }
 
+/** A static entry of the forwarding database: it does not age or move, and wins over what is learnt. */
+export interface FdbEntry {
+  readonly mac: string
+  /** VID; default 0: of frames without one. */
+  readonly vlan?: number
+  readonly port: string
+}
+
+/** Static entries, as they are added by hand; those that ports have by their options are not among them. */
+export interface Fdb {
+  list(): FdbEntry[]
+  /**
+   * Those that are there already stay. All of them, or none: throws FDB_ENTRY when one of the addresses is
+   * static elsewhere, FDB_FULL when there is no room.
+   */
+  add(entries: readonly FdbEntry[]): Promise<void>
+  /** Throws FDB_ENTRY when one of them is not there. */
+  remove(entries: readonly Omit<FdbEntry, 'port'>[]): Promise<void>
+  flush(which?: FdbFlush): Promise<void>
+}
+
+/** Which entries are forgotten; default: all that were learnt. */
+export interface FdbFlush {
+  readonly port?: string
+  readonly vlan?: number
+  /** Static ones, too, but for those that a port has by its options. */
+  readonly all?: boolean
+}
+
 /** Ports that carry a VLAN, by how its frames leave by them. */
 export interface VlanInfo {
   /** 0: frames without a VLAN. */
@@ -203,6 +235,8 @@ export interface Switch extends AsyncDisposable {
   readonly io: IoTierName
   /** Why `auto` took `read-write`; absent: it did not, or the tier was forced. */
   readonly ioReason?: string
+  /** Static entries of the forwarding database. */
+  readonly fdb: Fdb
   /**
    * Opens the port and puts it on the switch. `given` are descriptors by name (fd=, fds=), which are
    * the port's when this resolves.

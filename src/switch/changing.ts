@@ -1,9 +1,12 @@
 /** Changes the options of a port that runs, as far as they change in place: see port/in-place.ts. */
+import { isDeepStrictEqual } from 'node:util'
 import { ConfigError } from '../errors.ts'
 import { changedInPlace } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { EngineClient } from '../engine/client.ts'
-import { policyOf } from './policy.ts'
+import { onlySwitching } from '../port/switching-options.ts'
+import { optionMacs, policyOf } from './policy.ts'
+import { checkMacs } from './static-macs.ts'
 import type { PortEntry } from './port-entry.ts'
 import { checkNotWired } from './port-entry.ts'
 import type { Undo } from './undo.ts'
@@ -12,6 +15,7 @@ import type { Undo } from './undo.ts'
 export async function changeOptions(
   entry: PortEntry,
   options: PortOptions,
+  ports: readonly PortEntry[],
   engine: EngineClient,
   undo: Undo,
 ): Promise<void> {
@@ -26,17 +30,30 @@ export async function changeOptions(
   undo(() => open.change?.(options, before))
   await open.change?.(before, options)
   checkNotWired(entry, options)
-  undo(() => tell(entry, before, engine))
-  await tell(entry, options, engine)
+  checkMacs(optionMacs(options), ports, entry)
+  undo(() => tell(entry, options, before, engine))
+  await tell(entry, before, options, engine)
   undo(() => void (entry.options = before))
   entry.options = options
 }
 
-async function tell(entry: PortEntry, options: PortOptions, engine: EngineClient): Promise<void> {
-  const { index: port } = entry
-  const policy = policyOf(options)
-  await engine.request({ op: 'set-mtu', port, mtu: options.mtu ?? 0 })
+/** New addresses of a locked port are there before it heeds them, and old ones as long as it does. */
+async function tell(
+  { index: port, statics }: PortEntry,
+  before: PortOptions,
+  after: PortOptions,
+  engine: EngineClient,
+): Promise<void> {
+  const policy = policyOf(after)
+  const had = statics.all
+  const wanted = optionMacs(after)
+  await engine.request({ op: 'set-mtu', port, mtu: after.mtu ?? 0 })
+  if (isDeepStrictEqual(onlySwitching(before), onlySwitching(after))) return
+  if (wanted.length > 0) await engine.request({ op: 'add-macs', port, macs: wanted })
   await engine.request({ op: 'set-policy', port, policy })
-  // What was learnt there may be in VLANs that it carries no more.
+  statics.setOptions(after)
+  const gone = had.filter((mac) => !statics.has(mac))
+  if (gone.length > 0) await engine.request({ op: 'remove-macs', port, macs: gone })
+  // What was learnt there may be in VLANs that it carries no more, or not to be learnt at all.
   await engine.request({ op: 'flush-macs', port, vlan: -1 })
 }

@@ -1,12 +1,37 @@
 /** What a port is allowed, from its options, as the engine has it. */
-import type { PortPolicy, VlanPolicy } from '../engine/messages.ts'
+import type { PortPolicy, StaticMac, StormRates, VlanPolicy } from '../engine/messages.ts'
 import { NO_POLICY } from '../engine/messages.ts'
+import { ConfigError } from '../errors.ts'
 import type { SwitchingOptions } from '../port/switching-options.ts'
-import { checkSwitching, vlanModeOf, vlanRanges } from '../port/switching-options.ts'
+import {
+  checkSwitching,
+  groupMask,
+  lockedVlans,
+  vlanModeOf,
+  vlanRanges,
+} from '../port/switching-options.ts'
+import { parseMac } from '../wire/ethernet.ts'
+
+const VLAN_MAX = 4095
+
+/** Throws ConfigError. */
+export function staticMac(mac: string, vlan: number): StaticMac {
+  const address = parseMac(mac)
+  if (address === undefined) throw new ConfigError('BAD_OPTION', `"${mac}" is not a MAC address`)
+  if (!Number.isInteger(vlan) || vlan < 0 || vlan > VLAN_MAX) {
+    throw new ConfigError('BAD_OPTION', `"vlan" must be a number from 0 to ${VLAN_MAX}`)
+  }
+  const [hi, lo] = address
+  if ((hi & 1) !== 0) {
+    throw new ConfigError('BAD_OPTION', `${mac} is a group address, which is no sender's`)
+  }
+  return [hi, lo | (vlan << 16)]
+}
 
 /** Throws ConfigError: whoever uses the library may give anything. */
 export function policyOf(options: SwitchingOptions): PortPolicy {
   checkSwitching(options, (key) => key)
+  const { 'group-addresses': groups } = options
   return {
     ...NO_POLICY,
     vlan: vlanPolicy(options),
@@ -15,7 +40,24 @@ export function policyOf(options: SwitchingOptions): PortPolicy {
     floodsMulticast: options['mcast-flood'] ?? true,
     floodsBroadcast: options['bcast-flood'] ?? true,
     hairpins: options.hairpin ?? false,
+    learns: options.learning ?? true,
+    isLocked: options.locked ?? false,
+    isSticky: options.sticky ?? false,
+    macLimit: options['mac-limit'] ?? NO_POLICY.macLimit,
+    dropsOverLimit: options['mac-limit-action'] === 'drop',
+    storm: options.storm === undefined ? null : stormRates(options.storm),
+    groups: groups === undefined ? null : groupMask(groups, 'group-addresses'),
   }
+}
+
+function stormRates(storm: NonNullable<SwitchingOptions['storm']>): StormRates {
+  return [storm.broadcast ?? 0, storm.multicast ?? 0, storm['unknown-unicast'] ?? 0]
+}
+
+/** The static entries of a locked port. */
+export function optionMacs(options: SwitchingOptions): StaticMac[] {
+  const vlans = lockedVlans(options, (key) => key)
+  return vlans.flatMap((vlan) => (options.macs ?? []).map((mac) => staticMac(mac, vlan)))
 }
 
 function vlanPolicy(options: SwitchingOptions): VlanPolicy | null {

@@ -11,6 +11,7 @@ import type { LinkInfo } from '../port/interface/link.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import { formatMac } from '../wire/ethernet.ts'
 import type { DeviceState, KernelCounters, MacEntry, PortInfo, PortState } from './api.ts'
+import { StaticMacs } from './static-macs.ts'
 import { offloadNames } from './switch-options.ts'
 import type { ControlPort, PortFacts } from '../port/control-port.ts'
 
@@ -24,6 +25,8 @@ export class PortEntry {
   open: ControlPort
   /** In an incoming instance: why it was not postponed. */
   readonly notPostponed: string | undefined
+  /** Of the forwarding database. */
+  readonly statics: StaticMacs
   /** Administrative state (set_link). */
   link = true
   failure: string | undefined
@@ -55,6 +58,7 @@ export class PortEntry {
   ) {
     this.index = index
     this.options = options
+    this.statics = new StaticMacs(options)
     this.open = open
     this.notPostponed = notPostponed
     this.wasConnected = open.isConnected

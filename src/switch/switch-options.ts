@@ -12,12 +12,10 @@ import {
 } from '../abi/if-tun.ts'
 import { ConfigError } from '../errors.ts'
 import type { TierChoice } from '../io/probe.ts'
+import { groupMask } from '../port/switching-options.ts'
 import type { OffloadName, SwitchOptions, SwitchSettings } from './api.ts'
 import type { EngineSettings } from '../engine/client.ts'
 import type { EngineSettingsInPlace } from '../engine/messages.ts'
-
-/** 01-80-C2-00-00-00..0F. */
-const ALL_GROUPS = 0xffff
 
 const OFFLOAD_NAMES: readonly (readonly [number, OffloadName])[] = [
   [TUN_F_CSUM, 'csum'],
@@ -38,7 +36,7 @@ export function offloadNames(bits: number): OffloadName[] {
 export function checkSwitchOptions(options: SwitchOptions): void {
   oneOf('io', options.io, ['auto', 'io_uring-multishot', 'read-write'])
   oneOf('pace', options.pace, ['adaptive', 'busy', 'interrupt'])
-  oneOf('groupAddresses', options.groupAddresses, ['transparent', '802.1D'])
+  groupsOf(options)
   inRange('macAgingS', options.macAgingS, 1, 1_000_000)
   inRange('macTableSize', options.macTableSize, 16, 1_048_576)
 }
@@ -57,9 +55,12 @@ export function settingsInPlace(options: SwitchSettings): EngineSettingsInPlace 
   return {
     pace: options.pace ?? 'adaptive',
     macAgingS: options.macAgingS ?? 300,
-    groups: options.groupAddresses === '802.1D' ? 0 : ALL_GROUPS,
+    groups: groupsOf(options),
   }
 }
+
+const groupsOf = ({ groupAddresses = 'transparent' }: SwitchSettings): number =>
+  groupMask(groupAddresses, 'groupAddresses')
 
 function oneOf(key: string, value: string | undefined, allowed: readonly string[]): void {
   if (value !== undefined && !allowed.includes(value)) {

@@ -50,6 +50,7 @@ import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
+import { StaticFdb } from './static-macs.ts'
 import { tellStorms } from './storms.ts'
 import type { SwitchParts } from './parts.ts'
 import { InterfaceFollower } from './reopening.ts'
@@ -79,6 +80,7 @@ class UserspaceSwitch implements Switch {
   readonly events: EventEmitter<SwitchEvents> = new EventEmitter()
   readonly io: IoTierName
   readonly ioReason?: string
+  readonly fdb: StaticFdb
   runState: RunState
 
   /** Made to take over from another instance. */
@@ -127,6 +129,7 @@ class UserspaceSwitch implements Switch {
       },
     })
     this.#states = new PortStates(this.#ports, this.#engine, this.events, this.#log)
+    this.fdb = new StaticFdb(this.#ports, this.#engine, (action) => this.#change(action))
     const loops = new Loops(this.#ports, this.events, this.#log)
     this.#captures = new CaptureSet(this.#engine)
     this.#agreement = new Agreement(this.#engine, () => this.#ports.all, this.#log)
@@ -194,7 +197,7 @@ class UserspaceSwitch implements Switch {
   changePort(options: PortOptions): Promise<void> {
     return this.#change(async (undo) => {
       const entry = this.#ports.entry(options.id)
-      await changeOptions(entry, options, this.#engine, undo)
+      await changeOptions(entry, options, this.#ports.all, this.#engine, undo)
       await this.#agreement.reach()
     })
   }
@@ -305,13 +308,8 @@ class UserspaceSwitch implements Switch {
     return this.#watcher.kernelCounters(this.#ports.entry(id))
   }
 
-  memoryPort(id: string): MemoryPort {
-    return this.#ports.memoryPort(id)
-  }
-
-  virtioNetPort(id: string): VirtioNetPort {
-    return this.#ports.virtioNetPort(id)
-  }
+  memoryPort = (id: string): MemoryPort => this.#ports.memoryPort(id)
+  virtioNetPort = (id: string): VirtioNetPort => this.#ports.virtioNetPort(id)
 
   links(): [string, string][] {
     return listLinks(this.#ports.all)

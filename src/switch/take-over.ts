@@ -3,6 +3,7 @@
  * opened but what was left out, nothing set, and nothing read before the switch is told to go on.
  */
 import type { HandedEngine, MacRows } from '../engine/messages.ts'
+import { STATIC_AGE } from '../engine/messages.ts'
 import { shim } from '../native/shim.ts'
 import type { ControlPort } from '../port/control-port.ts'
 import { handOverError } from '../port/handed.ts'
@@ -62,6 +63,7 @@ export class TakingOver {
     await this.#opener.openAllPostponed(undo)
     engine.restoreCounters(handed.counters)
     await engine.request({ op: 'take-over', ...engineState(handed, ports) })
+    noteStatics(handed, ports)
   }
 
   /** Places of ports that are not there any more. */
@@ -86,6 +88,14 @@ export class TakingOver {
       }),
     )
     agreement.resume()
+  }
+}
+
+/** Static entries that were added to the other switch by hand are this one's. */
+function noteStatics({ macs, ports: handed }: HandedSwitch, ports: PortTable): void {
+  for (const [hi, lo, place, ageS] of macs) {
+    const { statics } = ports.entry(handed[place].id)
+    if (ageS === STATIC_AGE && !statics.has([hi, lo])) statics.add([hi, lo])
   }
 }
 
@@ -209,7 +219,7 @@ async function add(
     description,
     isHeld,
     policy: policyOf(options),
-    macs: [],
+    macs: entry.statics.all,
   })
   await captures.add(entry)
   return entry

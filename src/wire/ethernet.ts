@@ -30,6 +30,13 @@ export function isBroadcast(hi: number, lo: number): boolean {
   return hi === -1 && lo === 0xffff
 }
 
+/** `52:54:00:12:34:56`, or with `-`; undefined: it is none. */
+export function parseMac(text: string): readonly [hi: number, lo: number] | undefined {
+  if (!/^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$/.test(text)) return undefined
+  const [a, b, c, d, e, f] = text.split(/[:-]/).map((byte) => parseInt(byte, 16))
+  return [a | (b << 8) | (c << 16) | (d << 24), e | (f << 8)]
+}
+
 /** `52:54:00:12:34:56` */
 export function formatMac(hi: number, lo: number): string {
   const bytes = [hi, hi >>> 8, hi >>> 16, hi >>> 24, lo, lo >>> 8]

@@ -57,7 +57,8 @@ test('V2: a trunk carries the VLANs that it lists, and VLAN 0 only if that is am
   expect(sim.count(0).rx_drop_vlan).toBe(8)
   sim.send(2, plain)
   sim.send(2, tagged(plain, { vid: 0, pcp: 3 }))
-  expect([sim.receive(0), sim.receive(1)]).toEqual([[], [plain, plain]])
+  // A trunk leaves a priority as it came.
+  expect([sim.receive(0), sim.receive(1)]).toEqual([[], [plain, tagged(plain, { vid: 0, pcp: 3 })]])
 })
 
 test('V2: ports without options pass every frame as it is, of VLAN 0 and 4095 too', () => {
@@ -89,6 +90,62 @@ test('V3: a native port has one VLAN untagged, or tagged, and the others as a tr
   expect(sim.count(0).rx_drop_vlan).toBe(1)
   sim.send(1, plain)
   expect([0, 2, 3].map((port) => sim.receive(port))).toEqual([[plain], [ten], [ten]])
+})
+
+test('V4: a tunnel puts an outer tag on whatever comes, and takes it off', () => {
+  const tunnel = { 'vlan-mode': 'dot1q-tunnel', tag: 10 } as const
+  using sim = vlanSim(tunnel, {}, { ...tunnel, 'qinq-ethtype': '0x8100' }, { tag: 10 })
+  const outer = { vid: 10, tpid: S_TAG }
+  for (const tags of [[], [20], [{ vid: 20, pcp: 7, dei: 1 }, 30, 40], [0]]) {
+    const sent = tagged(plain, ...tags)
+    // An access port of the VLAN has no use for what has a tag of its own.
+    const isPlain = tags.length === 0 || tags[0] === 0
+    expect(through(sim, sent)).toEqual([[tagged(sent, outer)], [sent], isPlain ? [sent] : []])
+  }
+  sim.send(2, tagged(plain, 20))
+  expect(sim.receive(1)).toEqual([tagged(plain, 10, 20)])
+  sim.receive(0)
+  sim.send(1, tagged(plain, { vid: 10, pcp: 3 }, 20))
+  expect([sim.receive(0), sim.receive(2)]).toEqual([[tagged(plain, 20)], [tagged(plain, 20)]])
+})
+
+test("V4: of a customer's VLANs those pass that are listed", () => {
+  const tunnel = { 'vlan-mode': 'dot1q-tunnel', tag: 10, cvlans: [0, '20-21'] } as const
+  using sim = vlanSim(tunnel, {}, tunnel)
+  const outer = { vid: 10, tpid: S_TAG }
+  for (const tags of [[], [20], [21, 99]]) {
+    const sent = tagged(plain, ...tags)
+    expect(through(sim, sent)).toEqual([[tagged(sent, outer)], [sent]])
+  }
+  expect(through(sim, tagged(plain, 22))).toEqual([[], []])
+  expect(sim.count(0).rx_drop_vlan).toBe(1)
+  sim.send(1, tagged(plain, outer, 22))
+  expect([sim.receive(0), sim.receive(2)]).toEqual([[], []])
+})
+
+test('V5: where a tag goes one of VID 0 can stay, for a priority or in any case', () => {
+  using sim = vlanSim(
+    {},
+    { tag: 10 },
+    { tag: 10, 'priority-tags': 'if-nonzero' },
+    { tag: 10, 'priority-tags': 'always' },
+  )
+  const priority = (pcp: number): Uint8Array => tagged(plain, { vid: 0, pcp })
+  expect(through(sim, tagged(plain, { vid: 10, pcp: 5 }))).toEqual([
+    [plain],
+    [priority(5)],
+    [priority(5)],
+  ])
+  expect(through(sim, tagged(plain, { vid: 10, pcp: 0 }))).toEqual([
+    [plain],
+    [plain],
+    [priority(0)],
+  ])
+  // From an access port: what came with a priority tag.
+  sim.send(1, priority(6))
+  expect([2, 3].map((port) => sim.receive(port))).toEqual([[priority(6)], [priority(6)]])
+  sim.send(1, plain)
+  expect([2, 3].map((port) => sim.receive(port))).toEqual([[plain], [plain]])
 })
 
 test('V6: the outer tag is the one behind the addresses, with TPID 0x8100 or 0x88a8', () => {

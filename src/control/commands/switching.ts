@@ -10,6 +10,12 @@ const ENDS = {
   b: { kind: 'string', required: true, description: 'The other one.' },
 } as const satisfies Members
 
+const PORT = { kind: 'string', description: 'The port.' } as const
+const ENTRY = {
+  mac: { kind: 'string', required: true, description: 'The address.' },
+  vlan: { kind: 'number', default: 0, description: 'VID; 0: of frames without one.' },
+} as const
+
 export const SWITCHING_COMMANDS: readonly Command[] = [
   command({
     name: 'link-add',
@@ -40,6 +46,34 @@ export const SWITCHING_COMMANDS: readonly Command[] = [
     },
     returns: 'list of `{mac, vlan, port, age-s, static?}`',
     run: (filter, { target }) => new Pages(describeMacs(target.switch, filter)),
+  }),
+  command({
+    name: 'fdb-add',
+    description: 'Adds a static entry: it neither ages nor moves, and wins over what is learnt.',
+    arguments: { ...ENTRY, port: { ...PORT, required: true } },
+    run: (entry, { target }) => target.switch.fdb.add([entry]),
+  }),
+  command({
+    name: 'fdb-del',
+    description: 'Removes a static entry.',
+    arguments: ENTRY,
+    run: (entry, { target }) => target.switch.fdb.remove([entry]),
+  }),
+  command({
+    name: 'fdb-flush',
+    description: 'Forgets addresses: what was learnt, or static entries as well.',
+    arguments: {
+      port: { ...PORT, absent: 'all' },
+      vlan: { kind: 'number', absent: 'all', description: 'Those in the VLAN; 0: in none.' },
+      which: {
+        kind: 'choice',
+        values: ['dynamic', 'all'],
+        default: 'dynamic',
+        description: 'What was learnt, or all but the entries of locked ports.',
+      },
+    },
+    run: ({ which, ...where }, { target }) =>
+      target.switch.fdb.flush({ ...where, all: which === 'all' }),
   }),
   command({
     name: 'query-vlans',

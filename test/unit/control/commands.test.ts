@@ -55,6 +55,11 @@ const sw = {
   captures: () => [
     { id: 3, to: '/x', format: 'pcap', direction: 'in', snapLength: 64, frames: 2, dropped: 1 },
   ],
+  fdb: {
+    add: vi.fn<Act>(async () => undefined),
+    remove: vi.fn<Act>(async () => undefined),
+    flush: vi.fn<Act>(async () => undefined),
+  },
   links: () => [['a', 'b']],
   addMirror: vi.fn<Act>(async () => undefined),
   removeMirror: vi.fn<Act>(async () => undefined),
@@ -334,6 +339,18 @@ test('links and addresses', async () => {
   expect(await run('query-mac-table')).toEqual([entry])
   expect(await run('query-vlans')).toEqual([{ vlan: 10, tagged: ['a'], untagged: [] }])
   expect(await run('query-switch-stats')).toEqual({ bursts: 7 })
+})
+
+test('F2: static entries are added, removed and flushed', async () => {
+  const entry = { mac: '02:00:00:00:00:01', vlan: 10, port: 'a' }
+  await run('fdb-add', entry)
+  expect(sw.fdb.add).toHaveBeenCalledWith([entry])
+  await run('fdb-del', { mac: entry.mac })
+  expect(sw.fdb.remove).toHaveBeenCalledWith([{ mac: entry.mac }])
+  await run('fdb-flush', { port: 'a', which: 'all' })
+  expect(sw.fdb.flush).toHaveBeenLastCalledWith({ port: 'a', all: true })
+  await run('fdb-flush')
+  expect(sw.fdb.flush).toHaveBeenLastCalledWith({ all: false })
 })
 
 test.each([

@@ -18,7 +18,16 @@ describe('options', () => {
   test.each<[string, object, string]>([
     ['io', { io: 'epoll' }, 'io must be one of auto, io_uring-multishot, read-write'],
     ['pace', { pace: 'lazy' }, 'pace must be one of adaptive, busy, interrupt'],
-    ['groupAddresses', { groupAddresses: '' }, 'groupAddresses must be one of transparent, 802.1D'],
+    [
+      'groupAddresses',
+      { groupAddresses: '' },
+      'groupAddresses must be one of transparent, 802.1D, or a list of last octets',
+    ],
+    [
+      'groupAddresses',
+      { groupAddresses: ['10'] },
+      '"10" in groupAddresses is not an octet from 00 to 0f',
+    ],
     ['macAgingS', { macAgingS: 0 }, 'macAgingS must be 1 to 1000000'],
     ['macAgingS', { macAgingS: 1.5 }, 'macAgingS must be 1 to 1000000'],
     ['macAgingS', { macAgingS: Number.NaN }, 'macAgingS must be 1 to 1000000'],

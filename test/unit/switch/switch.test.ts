@@ -156,6 +156,85 @@ test('VLANs are listed with their ports', async () => {
   await sw.close()
 })
 
+test('F2: static entries are at one port, and go with it', async () => {
+  await sw.addPort({ type: 'memory', id: 'a' })
+  await add('b')
+  const [one, other] = [
+    { mac: '02-00-00-00-00-0A', vlan: 10, port: 'a' },
+    { mac: '02:00:00:00:00:0b', port: 'b' },
+  ]
+  await sw.fdb.add([one, other])
+  await sw.fdb.add([one])
+  const listed = [
+    { mac: '02:00:00:00:00:0a', vlan: 10, port: 'a' },
+    { mac: '02:00:00:00:00:0b', vlan: 0, port: 'b' },
+  ]
+  expect(sw.fdb.list()).toEqual(listed)
+  expect(asked.slice(2)).toEqual(['add-macs 0', 'add-macs 1'])
+  await expect(sw.fdb.add([{ ...one, port: 'b' }])).rejects.toMatchObject({
+    code: 'FDB_ENTRY',
+    message: '02:00:00:00:00:0a in VLAN 10 is static at port "a"',
+  })
+  await expect(sw.fdb.remove([{ mac: one.mac }])).rejects.toMatchObject({ code: 'FDB_ENTRY' })
+  for (const mac of ['x', '03:00:00:00:00:01']) {
+    await expect(sw.fdb.add([{ mac, port: 'a' }])).rejects.toMatchObject({ code: 'BAD_OPTION' })
+  }
+  await expect(sw.fdb.add([{ ...one, vlan: 4096 }])).rejects.toMatchObject({ code: 'BAD_OPTION' })
+  // When one of them cannot be there none is.
+  failing = 'add-macs'
+  await expect(sw.fdb.add([{ ...other, vlan: 5 }])).rejects.toThrow('no add-macs')
+  failing = undefined
+  expect(sw.fdb.list()).toEqual(listed)
+  asked.length = 0
+  await sw.fdb.flush({ port: 'b' })
+  expect([asked, sw.fdb.list()]).toEqual([['flush-macs 1'], listed])
+  await sw.fdb.flush({ vlan: 10, all: true })
+  expect([asked.slice(1), sw.fdb.list()]).toEqual([['flush-macs -1', 'remove-macs 0'], [listed[1]]])
+  await sw.fdb.remove([other])
+  await sw.fdb.add([other])
+  await sw.removePort('b')
+  expect(sw.fdb.list()).toEqual([])
+  await sw.close()
+})
+
+test('P3: addresses of a locked port are its own, in every VLAN of it', async () => {
+  const macs = ['02:00:00:00:00:01']
+  await sw.addPort({ type: 'memory', id: 'a', locked: true, macs, tag: 10 })
+  const same = { type: 'memory', id: 'b', locked: true, macs, trunks: ['9-11'] } as const
+  await expect(sw.addPort(same)).rejects.toMatchObject({ code: 'FDB_ENTRY' })
+  await expect(sw.fdb.add([{ mac: macs[0], vlan: 10, port: 'b' }])).rejects.toThrow()
+  await sw.addPort({ ...same, trunks: [9, 11] })
+  asked.length = 0
+  // New ones are there before the port heeds them, and old ones as long as it does.
+  await sw.changePort({ ...same, trunks: [11, 12] })
+  expect(asked).toEqual([
+    'set-mtu 1',
+    'add-macs 1',
+    'set-policy 1',
+    'remove-macs 1',
+    'flush-macs 1',
+  ])
+  expect(sw.fdb.list()).toEqual([])
+  await sw.close()
+})
+
+test('P5: a storm is a line when it begins and one when it ends', async () => {
+  const lines: string[] = []
+  const told = createSwitch({ io: 'read-write', log: (line) => void lines.push(line) })
+  await told.addPort({ type: 'memory', id: 'a', storm: { broadcast: 10 } })
+  events.storms([{ port: 0, kind: 0, isStorm: true, dropped: 7 }])
+  events.storms([
+    { port: 0, kind: 2, isStorm: false, dropped: 9 },
+    { port: 5, kind: 2, isStorm: false, dropped: 9 },
+  ])
+  expect(lines).toEqual([
+    'memory a: broadcast storm began dropped=7',
+    'memory a: unknown-unicast storm is over dropped=9',
+  ])
+  await told.close()
+  await sw.close()
+})
+
 test('a wire that fails leaves both ports on the switch', async () => {
   for (const id of ['a', 'b']) await add(id)
   failing = 'wire'
