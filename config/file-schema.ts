@@ -54,7 +54,7 @@ const number = ({ range }: ScalarValue, pattern: string): JsonSchema => ({
 function lenient(rule: OptionRule): JsonSchema {
   const schema = toJsonSchema(rule, lenientScalar)
   if (rule.kind !== 'list') return schema
-  const { of, words = [] } = rule
+  const { of, words = [], count: [, most] = [0, Infinity] } = rule
   const entry = of.format === undefined ? null : FORMATS[of.format]
   const one = entry === null ? `(?:${(of.values ?? []).join('|')})` : entry.pattern.slice(1, -1)
   const { description, default: absent, ...list } = schema
@@ -64,7 +64,10 @@ function lenient(rule: OptionRule): JsonSchema {
     anyOf: [
       list,
       ...(words.length === 0 ? [] : [{ enum: words }]),
-      formatted({ pattern: `^(?:${one})(?::(?:${one}))*$`, numbers: entry?.numbers ?? [1, 0] }),
+      formatted({
+        pattern: `^(?:${one})(?::(?:${one}))${most === Infinity ? '*' : `{0,${most - 1}}`}$`,
+        numbers: entry?.numbers ?? [1, 0],
+      }),
     ],
   }
 }

@@ -5,9 +5,12 @@ import { CopyProgram } from '../../src/mem/copy-program.ts'
 import { Window } from '../../src/mem/window.ts'
 import { Finisher, FinishStage } from '../../src/offload/finish-stage.ts'
 import { Merger, MergeStage } from '../../src/offload/merge-stage.ts'
+import { Tagger, TagStage } from '../../src/offload/tag-stage.ts'
+import type { VlanPorts } from '../../src/offload/vlan-ports.ts'
 import type { CounterName } from '../../src/stats/counters.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../src/stats/counters.ts'
 import { offloadNeeds } from '../../src/wire/vnet-hdr.ts'
+import { NOBODY_WATCHES } from './policies.ts'
 
 const MEMORY = 1 << 24
 const OUTPUT = 1 << 17
@@ -39,7 +42,7 @@ export class OffloadBench {
   readonly #output = Window.map(OUTPUT)
   readonly #copies = new CopyProgram()
   readonly #burst = new NewBurst()
-  readonly #counters = new Float64Array(COUNTERS_STRIDE)
+  readonly #counters = new Float64Array(2 * COUNTERS_STRIDE)
   readonly #finisher = new Finisher(this.#counters, () => undefined)
   readonly #merger = new Merger(this.#counters, () => undefined)
   readonly #list = Int32Array.from({ length: 256 }, (_, k) => k)
@@ -80,8 +83,24 @@ export class OffloadBench {
     return [...this.given]
   }
 
-  counter(name: CounterName): number {
-    return this.#counters[COUNTERS[name]]
+  /** The same behind a tag stage, from port 0 to port 1 of these. */
+  runTagged(frames: readonly OffloadFrame[], txOffloads: number, vlans: VlanPorts): GivenFrame[] {
+    this.given.length = 0
+    this.#fill(frames)
+    this.#finisher.beginBurst(SEGMENTS_MAX)
+    const tagger = new Tagger(vlans, this.#counters, NOBODY_WATCHES, () => undefined)
+    try {
+      tagger.beginBurst(0)
+      const finish = new FinishStage(this.#finisher, this.#port, 0, txOffloads)
+      new TagStage(tagger, finish, 1).transmit(this.#burst, this.#list, 0, frames.length, 0)
+    } finally {
+      tagger.close()
+    }
+    return [...this.given]
+  }
+
+  counter(name: CounterName, port = 0): number {
+    return this.#counters[port * COUNTERS_STRIDE + COUNTERS[name]]
   }
 
   #fill(frames: readonly OffloadFrame[]): void {
