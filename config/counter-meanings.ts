@@ -34,6 +34,8 @@ export const COUNTER_MEANINGS: Readonly<Record<CounterName, string>> = {
   rx_drop_source:
     'the source is a multicast address, broadcast or zero; ports on a link pass such frames',
   rx_drop_group_address: '802.1D group address, dropped as configured',
+  rx_drop_guard:
+    "the port's `guard` does not let it pass: it says that it is from somebody else, or cannot be read; the log has the reason",
   rx_drop_mirror_output: 'the port is the output of a mirror, and takes nothing but copies',
   rx_drop_vlan: 'tagged otherwise than the VLAN options of the port take',
   tx_drop_vlan:

@@ -57,6 +57,7 @@ function lenient(rule: OptionRule): JsonSchema {
   const { of, words = [], count: [, most] = [0, Infinity] } = rule
   const entry = of.format === undefined ? null : FORMATS[of.format]
   const one = entry === null ? `(?:${(of.values ?? []).join('|')})` : entry.pattern.slice(1, -1)
+  const repeated = most === Infinity ? '*' : `{0,${most - 1}}`
   const { description, default: absent, ...list } = schema
   return {
     description,
@@ -65,7 +66,7 @@ function lenient(rule: OptionRule): JsonSchema {
       list,
       ...(words.length === 0 ? [] : [{ enum: words }]),
       formatted({
-        pattern: `^(?:${one})(?::(?:${one}))${most === Infinity ? '*' : `{0,${most - 1}}`}$`,
+        pattern: entry?.listPattern ?? `^(?:${one})(?::(?:${one}))${repeated}$`,
         numbers: entry?.numbers ?? [1, 0],
       }),
     ],

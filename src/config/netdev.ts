@@ -1,6 +1,7 @@
 /** Option strings as QEMU's -netdev: `type,key=value,...`; `,,` is a comma in a value. */
 import { ConfigError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
+import { joinable } from '../schema/ip-prefix.ts'
 import { portOptionsFromObject } from './port-options.ts'
 
 /** Throws ConfigError that names the option. */
@@ -70,7 +71,7 @@ export function formatNetdev(options: PortOptions): string {
 }
 
 function formatField(key: string, value: unknown): string[] {
-  if (Array.isArray(value)) return [`${key}=${value.join(':')}`]
+  if (Array.isArray(value)) return [`${key}=${value.map((one) => joinable(String(one))).join(':')}`]
   if (typeof value === 'object' && value !== null) {
     return Object.entries(value).flatMap(([name, one]) => formatField(`${key}.${name}`, one))
   }

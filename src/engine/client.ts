@@ -15,6 +15,7 @@ import type {
   EngineReply,
   EngineRequest,
   EngineWorkerData,
+  GuardDrops,
   MacRows,
   MovingAddress,
   StormChange,
@@ -58,6 +59,7 @@ export interface EngineEvents {
   loops(moving: readonly MovingAddress[]): void
   /** Storm control began or ended to drop frames. */
   storms(changes: readonly StormChange[]): void
+  guardDrops(drops: readonly GuardDrops[]): void
   /** The engine is gone. */
   failed(error: Error): void
 }
@@ -185,6 +187,8 @@ export class EngineClient {
         return this.#events.loops(message.loops)
       case 'storms':
         return this.#events.storms(message.changes)
+      case 'guard-drops':
+        return this.#events.guardDrops(message.drops)
     }
   }
 

@@ -19,7 +19,7 @@ import type { PortFailure } from '../port/messages.ts'
 import { EFAULT } from '../abi/errno.ts'
 import type { Clock } from '../mem/clock.ts'
 import { ENGINE_BURSTS, ENGINE_SLEEPS, SHARED_PENDING, SHARED_SLEEPING } from './cells.ts'
-import type { EngineSettingsInPlace, MacRows, StormChange } from './messages.ts'
+import type { EngineSettingsInPlace, GuardDrops, MacRows, StormChange } from './messages.ts'
 import { PortPolicies } from './port-policy.ts'
 import { Recorders } from './recorders.ts'
 import { StageMachinery } from './egress.ts'
@@ -62,6 +62,7 @@ export interface EngineOptions extends EngineSettingsInPlace {
   readonly onLoops: OnLoops
   /** Frames began to be dropped by storm control, or ended. */
   readonly onStorms: (changes: readonly StormChange[]) => void
+  readonly onGuardDrops: (drops: readonly GuardDrops[]) => void
 }
 
 export class Engine implements EngineServices {
@@ -106,7 +107,7 @@ export class Engine implements EngineServices {
     this.#clock = options.clock
     this.#macTable = new MacTable(options.macTableSize, options.macSeed)
     this.#recorders = new Recorders(this.#clock, this.copies)
-    this.#policies = new PortPolicies(this.#clock.time)
+    this.#policies = new PortPolicies(this.#clock.time, options.counters)
     this.#stages = new StageMachinery(
       options.counters,
       this.#policies.vlans,
@@ -139,7 +140,7 @@ export class Engine implements EngineServices {
       this.#polled,
       options.engineCounters,
       options.onLoops,
-      () => this.#lookForStorms(),
+      () => this.#lookAtPolicies(),
     )
     this.configure(options)
     this.#clock.read()
@@ -153,9 +154,11 @@ export class Engine implements EngineServices {
     this.#policies.setGroups(groups)
   }
 
-  #lookForStorms(): void {
+  #lookAtPolicies(): void {
     const changes = this.#policies.storm.look()
     if (changes.length > 0) this.#options.onStorms(changes)
+    const drops = this.#policies.guards.look()
+    if (drops.length > 0) this.#options.onGuardDrops(drops)
   }
 
   get tier(): IoTier {

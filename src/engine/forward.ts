@@ -31,6 +31,7 @@ import type { PortPolicies } from './port-policy.ts'
 import {
   ASKS_INNER,
   HAIRPINS,
+  HAS_GUARD,
   HAS_STORM_CONTROL,
   HAS_VLANS,
   IS_ISOLATED,
@@ -240,9 +241,10 @@ export class Forwarder {
   #classifyOnSwitch(burst: Burst, inPort: number, nowS: number): void {
     const heads = burst.heads
     const table = this.macTable
-    const count = burst.count
     const policyFlags = this.#policies.flags
     const flags = policyFlags[inPort]
+    if ((flags & HAS_GUARD) !== 0) this.#policies.guards.admit(burst, inPort)
+    const count = burst.count
     const { mirrors } = this
     const isMirrored = mirrors.sources[inPort] !== 0
     let lastSourceHi = 0

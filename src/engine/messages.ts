@@ -95,6 +95,7 @@ export interface PortPolicy {
   readonly storm: StormRates | null
   /** Bit n: 01-80-C2-00-00-0n passes; null: those that pass on the switch. */
   readonly groups: number | null
+  readonly guard: GuardPolicy | null
 }
 
 /** Of a port without any such option. */
@@ -112,6 +113,7 @@ export const NO_POLICY: PortPolicy = {
   dropsOverLimit: false,
   storm: null,
   groups: null,
+  guard: null,
 }
 
 /** A class of frames began to be dropped at a port, or was not for a second. */
@@ -126,6 +128,26 @@ export interface StormChange {
 
 /** A static entry of the forwarding database; the VLAN is in the upper half of `lo`. */
 export type StaticMac = readonly [hi: number, lo: number]
+
+/** What a guarded port may send as. */
+export interface GuardPolicy {
+  readonly checks: readonly ('mac' | 'arp' | 'ipv4' | 'ipv6' | 'dhcp' | 'ra')[]
+  /** Six octets each. */
+  readonly macs: readonly (readonly number[])[]
+  /** Address and mask. */
+  readonly ipv4: readonly (readonly number[])[]
+  /** Four words of the address, and four of the mask. */
+  readonly ipv6: readonly (readonly number[])[]
+}
+
+/** Frames that a guard has dropped in a second, for one reason (guard-check.ts), and the source of the last one. */
+export interface GuardDrops {
+  readonly port: number
+  readonly reason: number
+  readonly dropped: number
+  readonly hi: number
+  readonly lo: number
+}
 
 /** A mirror, with the numbers of its ports. */
 export interface MirrorDescription {
@@ -207,6 +229,7 @@ export type EngineReply =
   | { readonly type: 'driver-called'; readonly port: number }
   | { readonly type: 'loops'; readonly loops: readonly MovingAddress[] }
   | { readonly type: 'storms'; readonly changes: readonly StormChange[] }
+  | { readonly type: 'guard-drops'; readonly drops: readonly GuardDrops[] }
   | {
       readonly type: 'queue-broken'
       readonly port: number

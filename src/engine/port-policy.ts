@@ -16,6 +16,7 @@ import {
   VlanPorts,
 } from '../offload/vlan-ports.ts'
 import { TPID_8100, TPID_88A8, VlanSet } from '../wire/vlan.ts'
+import { Guards } from './guards.ts'
 import type { PortPolicy, VlanPolicy } from './messages.ts'
 import { StormControl } from './storm.ts'
 
@@ -34,6 +35,7 @@ export const HAIRPINS: number = 1 << 8
 /** Frames whose source is not learnt because the port has enough are dropped. */
 export const DROPS_OVER_LIMIT: number = 1 << 9
 export const HAS_STORM_CONTROL: number = 1 << 10
+export const HAS_GUARD: number = 1 << 11
 
 const MODES: Readonly<Record<VlanPolicy['mode'], number>> = {
   access: MODE_ACCESS,
@@ -56,14 +58,16 @@ export class PortPolicies {
   readonly flags: Int32Array = new Int32Array(PORTS_MAX)
   readonly vlans: VlanPorts = new VlanPorts(PORTS_MAX)
   readonly storm: StormControl
+  readonly guards: Guards
   /** By port: bit n, 01-80-C2-00-00-0n passes that comes in by it. */
   readonly groups: Int32Array = new Int32Array(PORTS_MAX).fill(ALL_GROUPS)
   readonly #ownGroups: Int32Array = new Int32Array(PORTS_MAX).fill(OF_SWITCH)
   #switchGroups = ALL_GROUPS
 
-  /** `time`: the engine clock's, microseconds first. */
-  constructor(time: Float64Array) {
+  /** `time`: the engine clock's, microseconds first; `counters`: of the ports. */
+  constructor(time: Float64Array, counters: Float64Array) {
     this.storm = new StormControl(time)
+    this.guards = new Guards(counters)
   }
 
   /** Those pass that come in by a port which does not say otherwise. */
@@ -80,6 +84,7 @@ export class PortPolicies {
   set(port: number, policy: PortPolicy): void {
     this.#setVlans(port, policy.vlan)
     this.storm.set(port, policy.storm)
+    this.guards.set(port, policy.guard)
     this.#ownGroups[port] = policy.groups ?? OF_SWITCH
     this.#chooseGroups(port)
     let flags = 0
@@ -94,6 +99,7 @@ export class PortPolicies {
     if (policy.hairpins) flags |= HAIRPINS
     if (policy.dropsOverLimit) flags |= DROPS_OVER_LIMIT
     if (policy.storm !== null) flags |= HAS_STORM_CONTROL
+    if (policy.guard !== null) flags |= HAS_GUARD
     this.flags[port] = flags
   }
 
@@ -101,6 +107,7 @@ export class PortPolicies {
     this.flags[port] = 0
     this.vlans.clear(port)
     this.storm.set(port, null)
+    this.guards.set(port, null)
     this.#ownGroups[port] = OF_SWITCH
     this.#chooseGroups(port)
   }

@@ -51,6 +51,7 @@ const engine = new Engine(
     onPortFailed: (port, failure) => send({ type: 'port-failed', port, failure }),
     onLoops: (loops) => send({ type: 'loops', loops }),
     onStorms: (changes) => send({ type: 'storms', changes }),
+    onGuardDrops: (drops) => send({ type: 'guard-drops', drops }),
   },
   makeTier,
 )

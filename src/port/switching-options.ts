@@ -6,6 +6,7 @@
 import type { At } from '../schema/read-option.ts'
 import { fail } from '../schema/read-option.ts'
 import { FORMATS, vlanRange } from '../schema/formats.ts'
+import { parseIpPrefix } from '../schema/ip-prefix.ts'
 import type { OptionRules, StaticMembers } from '../schema/value.ts'
 
 const SWITCHING = {
@@ -96,7 +97,7 @@ const SWITCHING = {
     absent: 'none',
     inPlace: true,
     description:
-      'Addresses behind the port: with `locked` its static entries, in its VLAN `tag`, in each of `trunks`, or without a VLAN.',
+      'Addresses behind the port: what a guarded port may send as; with `locked` its static entries, in its VLAN `tag`, in each of `trunks`, or without a VLAN.',
   },
   storm: {
     kind: 'map',
@@ -159,6 +160,24 @@ const SWITCHING = {
     default: true,
     inPlace: true,
     description: 'The same for broadcast.',
+  },
+  guard: {
+    kind: 'list',
+    of: { kind: 'choice', values: ['mac', 'arp', 'ipv4', 'ipv6', 'dhcp', 'ra'] },
+    count: [1, 6],
+    absent: 'none',
+    inPlace: true,
+    description:
+      'What the port may not send: frames of other MAC addresses than `macs` (`mac`), ARP of other addresses than `ips` and `macs` (`arp`), packets of other addresses than `ips` (`ipv4`, `ipv6` with neighbour discovery), answers of DHCP servers (`dhcp`), advertisements and redirects of routers (`ra`).',
+  },
+  ips: {
+    kind: 'list',
+    of: { kind: 'string', format: 'ip' },
+    count: [1, 64],
+    absent: 'none',
+    inPlace: true,
+    description:
+      'IP addresses and prefixes that a guarded port may send as; in an option string those of IPv6 are in brackets.',
   },
   hairpin: {
     kind: 'boolean',
@@ -267,10 +286,11 @@ export function checkSwitching(options: SwitchingOptions, at: At): void {
   if (options['mac-limit-action'] !== undefined && options['mac-limit'] === undefined) {
     fail(at('mac-limit-action'), 'mac-limit-action= is only valid with mac-limit=')
   }
-  if (options.macs !== undefined && options.locked !== true) {
-    fail(at('macs'), 'macs= is only valid with locked=on')
+  if (options.macs !== undefined && options.locked !== true && options.guard === undefined) {
+    fail(at('macs'), 'macs= is only valid with locked=on or guard=')
   }
   lockedVlans(options, at)
+  checkGuard(options, at)
   if (mode === 'dot1q-tunnel') return
   for (const [key, value] of [
     ['cvlans', cvlans],
@@ -278,4 +298,39 @@ export function checkSwitching(options: SwitchingOptions, at: At): void {
   ] as const) {
     if (value !== undefined) fail(at(key), `${key}= is only valid with vlan-mode=dot1q-tunnel`)
   }
+}
+
+function checkGuard({ guard, macs, ips }: SwitchingOptions, at: At): void {
+  if (guard === undefined) {
+    if (ips !== undefined) fail(at('ips'), 'ips= is only valid with guard=')
+    return
+  }
+  if (guard.includes('mac') && macs === undefined) fail(at('macs'), 'guard=mac needs macs=')
+  const ofIps = guard.find((one) => one === 'arp' || one === 'ipv4' || one === 'ipv6')
+  if (ofIps !== undefined && ips === undefined) fail(at('ips'), `guard=${ofIps} needs ips=`)
+}
+
+/** What the guard of a port compares with; null: there is none. Throws ConfigError. */
+export function guardOf({ guard, macs = [], ips = [] }: SwitchingOptions): Guard | null {
+  if (guard === undefined) return null
+  const prefixes = ips.map((text) => parseIpPrefix(text) ?? fail('ips', `"${text}" is no address`))
+  const of = (isIpv6: boolean): number[][] =>
+    prefixes
+      .filter((prefix) => prefix.isIpv6 === isIpv6)
+      .map(({ address, mask }) => [...address, ...mask])
+  return {
+    checks: guard,
+    macs: macs.map((text) => text.split(/[:-]/).map((octet) => Number.parseInt(octet, 16))),
+    ipv4: of(false),
+    ipv6: of(true),
+  }
+}
+
+export interface Guard {
+  readonly checks: NonNullable<SwitchingOptions['guard']>
+  /** Six octets each. */
+  readonly macs: readonly (readonly number[])[]
+  /** Words of the address, then those of the mask. */
+  readonly ipv4: readonly (readonly number[])[]
+  readonly ipv6: readonly (readonly number[])[]
 }

@@ -1,6 +1,7 @@
 /** What texts must look like that are more than texts: names of interfaces, paths of sockets, lists. */
 import { IFNAME_LENGTH_MAX } from '../abi/if-tun.ts'
 import { counted } from '../text.ts'
+import { IP_PATTERN, IPS_PATTERN, parseIpPrefix, splitIpPrefixes } from './ip-prefix.ts'
 
 /** Why a text is refused; the hint says what to write. */
 export interface Refusal {
@@ -20,6 +21,8 @@ export interface Format {
   readonly numbers?: readonly [number, number]
   /** Those that stand behind one another in an option string; absent: it is split at `:`. */
   split?(text: string): readonly string[]
+  /** Of such a text of several; absent: `pattern`, with `:` between them. */
+  readonly listPattern?: string
 }
 
 /** sizeof sun_path, less its end. */
@@ -29,7 +32,15 @@ const FDS_MAX = 1024
 const ID_SYNTAX = /^[A-Za-z][-A-Za-z0-9._]{0,62}$/
 
 export type FormatName =
-  'id' | 'ifname' | 'ifname-of-one' | 'socket-path' | 'descriptors' | 'vlans' | 'mac' | 'octet'
+  | 'id'
+  | 'ifname'
+  | 'ifname-of-one'
+  | 'socket-path'
+  | 'descriptors'
+  | 'vlans'
+  | 'mac'
+  | 'octet'
+  | 'ip'
 
 const VID_SYNTAX = '(?:[0-9]{1,3}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-5])'
 const VLANS_SYNTAX: RegExp = new RegExp(`^(${VID_SYNTAX})(?:-(${VID_SYNTAX}))?$`)
@@ -114,6 +125,20 @@ export const FORMATS: Readonly<Record<FormatName, Format>> = {
         ? undefined
         : { message: `"${text}" in ${key} is not a MAC address`, hint: 'as 02:00:00:00:00:01' },
     split: splitMacs,
+  },
+  ip: {
+    name: 'IP addresses and prefixes, as `10.0.0.1` and `fd00::/64`',
+    pattern: IP_PATTERN,
+    listPattern: IPS_PATTERN,
+    numbers: [1, 0],
+    refuse: (text, key) =>
+      parseIpPrefix(text) === undefined
+        ? {
+            message: `"${text}" in ${key} is no IP address or prefix`,
+            hint: 'as 10.0.0.1, or fd00::/64',
+          }
+        : undefined,
+    split: splitIpPrefixes,
   },
   octet: {
     name: 'last octets, `00` to `0f`',

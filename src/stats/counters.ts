@@ -37,6 +37,7 @@ export const COUNTERS = {
   rx_drop_mac_limit: 30,
   rx_drop_mac_moved: 31,
   rx_drop_storm: 32,
+  rx_drop_guard: 33,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

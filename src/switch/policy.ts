@@ -6,6 +6,7 @@ import type { SwitchingOptions } from '../port/switching-options.ts'
 import {
   checkSwitching,
   groupMask,
+  guardOf,
   lockedVlans,
   vlanModeOf,
   vlanRanges,
@@ -47,6 +48,7 @@ export function policyOf(options: SwitchingOptions): PortPolicy {
     dropsOverLimit: options['mac-limit-action'] === 'drop',
     storm: options.storm === undefined ? null : stormRates(options.storm),
     groups: groups === undefined ? null : groupMask(groups, 'group-addresses'),
+    guard: guardOf(options),
   }
 }
 

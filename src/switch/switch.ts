@@ -51,7 +51,7 @@ import { listLinks } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
 import { PortTable } from './port-table.ts'
 import { StaticFdb } from './static-macs.ts'
-import { tellStorms } from './storms.ts'
+import { policyEvents } from './storms.ts'
 import type { SwitchParts } from './parts.ts'
 import { InterfaceFollower } from './reopening.ts'
 import { checkSwitchOptions, engineSettings, settingsInPlace } from './switch-options.ts'
@@ -121,7 +121,7 @@ class UserspaceSwitch implements Switch {
       driverCalled: (index) => this.#ports.at(index)?.open.driverCalled?.(),
       // At the end ports go one by one: each time what is left looks like another loop.
       loops: (moving) => void (this.#closing ?? loops.seen(moving)),
-      storms: (changes) => tellStorms(changes, this.#ports, this.#log),
+      ...policyEvents(this.#ports, this.#log),
       failed: (error) => {
         this.runState = 'shutdown'
         this.events.emit('engine-failed', error)

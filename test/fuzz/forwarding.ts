@@ -78,7 +78,7 @@ function makeForwarder(dropsReserved: boolean): Forwarder {
     tagger: { beginBurst: () => undefined },
   }
   const table = new MacTable(64, 7)
-  const policies = new PortPolicies(new Float64Array(4))
+  const policies = new PortPolicies(new Float64Array(4), new Float64Array(1024 * 64))
   policies.setGroups(dropsReserved ? 0 : 0xffff)
   return new Forwarder(table, counters, policies, machinery as unknown as StageMachinery)
 }

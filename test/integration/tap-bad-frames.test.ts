@@ -263,6 +263,7 @@ class EngineBench implements AsyncDisposable {
         onPortFailed: (port) => this.failed.push(port),
         onLoops: () => undefined,
         onStorms: () => undefined,
+        onGuardDrops: () => undefined,
       },
       (events) =>
         tier === 'read-write'

@@ -100,6 +100,7 @@ describe('the tarball', () => {
       'config/examples/qinq.yaml',
       'config/examples/recorded-link.yaml',
       'config/examples/span.yaml',
+      'config/examples/tenant.yaml',
       'config/examples/two-vms.yaml',
       'config/examples/uplink.yaml',
       'config/examples/vlans.yaml',

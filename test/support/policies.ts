@@ -13,7 +13,7 @@ export const NO_GROUPS = 0
 export const NOBODY_WATCHES: LeavingWatch = { isWatching: false, leaves: () => undefined }
 
 export function policies(groups: number = ALL_GROUPS): PortPolicies {
-  const made = new PortPolicies(new Float64Array(4))
+  const made = new PortPolicies(new Float64Array(4), new Float64Array(1024 * 64))
   made.setGroups(groups)
   return made
 }

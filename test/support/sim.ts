@@ -12,7 +12,7 @@ import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts
 import type { Clock } from '../../src/mem/clock.ts'
 import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/engine/cells.ts'
 import { Engine } from '../../src/engine/engine.ts'
-import type { StormChange } from '../../src/engine/messages.ts'
+import type { GuardDrops, StormChange } from '../../src/engine/messages.ts'
 import type { OnLoops } from '../../src/engine/housekeeping.ts'
 import type { SwitchingOptions } from '../../src/port/switching-options.ts'
 import { policyOf } from '../../src/switch/policy.ts'
@@ -70,6 +70,7 @@ export interface SimOptions {
   readonly onPortFailed?: PortFailed
   readonly onLoops?: OnLoops
   readonly onStorms?: (changes: readonly StormChange[]) => void
+  readonly onGuardDrops?: (drops: readonly GuardDrops[]) => void
 }
 
 export class Sim implements Disposable {
@@ -95,6 +96,7 @@ export class Sim implements Disposable {
         onPortFailed: options.onPortFailed ?? (() => undefined),
         onLoops: options.onLoops ?? (() => undefined),
         onStorms: options.onStorms ?? (() => undefined),
+        onGuardDrops: options.onGuardDrops ?? (() => undefined),
       },
       () => new NoTier(),
     )

@@ -21,6 +21,7 @@ test('a window that cannot be viewed is told with code, call and errno', async (
       driverCalled: never,
       loops: never,
       storms: never,
+      guardDrops: never,
       failed: never,
     },
   )

@@ -65,6 +65,7 @@ class Bench implements Disposable {
         onPortFailed: (port) => this.failed.push(port),
         onLoops: () => undefined,
         onStorms: () => undefined,
+        onGuardDrops: () => undefined,
       },
       (events) => makeTier(this.eventFd, events),
     )

@@ -100,7 +100,7 @@ test.each([
   ['tag=1,cvlans=2', 'cvlans= is only valid with vlan-mode=dot1q-tunnel'],
   ['trunks=1,qinq-ethtype=0x8100', 'qinq-ethtype= is only valid with vlan-mode=dot1q-tunnel'],
   ['mac-limit-action=drop', 'mac-limit-action= is only valid with mac-limit='],
-  ['macs=02:00:00:00:00:01', 'macs= is only valid with locked=on'],
+  ['macs=02:00:00:00:00:01', 'macs= is only valid with locked=on or guard='],
   ['locked=on,macs=02:00', '"02" in macs is not a MAC address'],
   [
     'locked=on,macs=02:00:00:00:00:01:02:00:00:00:00:02,trunks=1-4094',

@@ -1,0 +1,108 @@
+/**
+ * The guards of ports: frames that say that they are from somebody else leave the burst before anything is
+ * learnt of them (guard-check.ts says which). Only the frames of guarded ports are read further than their
+ * first bytes.
+ *
+ *     admit: drops; counts by reason ...
+ *     look:  once a second: what was dropped at a port for a reason, once until it has been quiet for a minute
+ */
+import type { Burst } from '../mem/burst.ts'
+import { HEAD_WORDS } from '../mem/burst.ts'
+import { PORTS_MAX } from '../port/contract.ts'
+import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
+import { HEADERS_MAX } from '../wire/headers.ts'
+import { isGso } from '../wire/vnet-hdr.ts'
+import { checkFrame, PASSES, REASONS } from './guard-check.ts'
+import { GUARD_MAC, GuardRules } from './guard-rules.ts'
+import type { GuardDrops, GuardPolicy } from './messages.ts'
+
+/** Looks without a drop, about a second apart, after which a reason is told again. */
+const QUIET_LOOKS = 60
+/** Addresses, and a type: all that the check of the source needs. */
+const ADDRESSES_LENGTH = 16
+
+const NOTHING: readonly GuardDrops[] = []
+
+export class Guards {
+  readonly #counters: Float64Array
+  readonly #rules: (GuardRules | null)[] = Array.from({ length: PORTS_MAX }, () => null)
+  /** Ports that have a guard. */
+  readonly #ports: number[] = []
+  /** By port and reason: dropped since the last look; looks for which it is still known. */
+  readonly #dropped: Float64Array = new Float64Array(PORTS_MAX * REASONS)
+  readonly #known: Uint8Array = new Uint8Array(PORTS_MAX * REASONS)
+  /** By port: first four and last two bytes of the source of the last frame that was dropped. */
+  readonly #sourceHi: Int32Array = new Int32Array(PORTS_MAX)
+  readonly #sourceLo: Int32Array = new Int32Array(PORTS_MAX)
+
+  /** `counters`: of the ports. */
+  constructor(counters: Float64Array) {
+    this.#counters = counters
+  }
+
+  /** Null: it has none. */
+  set(port: number, policy: GuardPolicy | null): void {
+    const at = this.#ports.indexOf(port)
+    if (at >= 0) this.#ports.splice(at, 1)
+    if (policy !== null) this.#ports.push(port)
+    this.#rules[port] = policy === null ? null : new GuardRules(policy)
+    this.#dropped.fill(0, port * REASONS, (port + 1) * REASONS)
+    this.#known.fill(0, port * REASONS, (port + 1) * REASONS)
+  }
+
+  /** Leaves of the burst, which came in by the port, what may pass; that may be nothing. @hot */
+  admit(burst: Burst, port: number): void {
+    const rules = this.#rules[port]
+    if (rules === null) return
+    const { headers, count } = burst
+    const wanted = rules.checks === GUARD_MAC ? ADDRESSES_LENGTH : HEADERS_MAX
+    for (let k = 0; k < count; k++) headers.want(k, wanted)
+    headers.read()
+    const { bytes } = headers
+    let kept = 0
+    for (let k = 0; k < count; k++) {
+      const at = headers.at(k)
+      const isCut = isGso(burst.gso[k])
+      const reason = checkFrame(rules, bytes, at, headers.available(k), burst.length[k], isCut)
+      if (reason === PASSES) {
+        if (kept !== k) burst.take(burst, k, kept)
+        kept++
+      } else this.#drop(burst, k, port, reason)
+    }
+    burst.count = kept
+  }
+
+  /** @hot */
+  #drop(burst: Burst, k: number, port: number, reason: number): void {
+    this.#counters[port * COUNTERS_STRIDE + COUNTERS.rx_drop_guard]++
+    this.#dropped[port * REASONS + reason]++
+    const head = k * HEAD_WORDS
+    const word2 = burst.heads[head + 2]
+    this.#sourceHi[port] = (burst.heads[head + 1] >>> 16) | (word2 << 16)
+    this.#sourceLo[port] = word2 >>> 16
+  }
+
+  /** What is to be told since the last call, about a second ago. */
+  look(): readonly GuardDrops[] {
+    if (this.#ports.length === 0) return NOTHING
+    const drops: GuardDrops[] = []
+    for (const port of this.#ports) {
+      for (let reason = 0; reason < REASONS; reason++) this.#lookAt(port, reason, drops)
+    }
+    return drops
+  }
+
+  #lookAt(port: number, reason: number, drops: GuardDrops[]): void {
+    const cell = port * REASONS + reason
+    const dropped = this.#dropped[cell]
+    if (dropped === 0) {
+      if (this.#known[cell] > 0) this.#known[cell]--
+      return
+    }
+    this.#dropped[cell] = 0
+    const isTold = this.#known[cell] > 0
+    this.#known[cell] = QUIET_LOOKS
+    if (isTold) return
+    drops.push({ port, reason, dropped, hi: this.#sourceHi[port], lo: this.#sourceLo[port] })
+  }
+}
