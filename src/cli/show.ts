@@ -136,12 +136,13 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
   },
   mirrors: {
     commands: ['query-mirrors'],
-    head: ['NAME', 'SRC', 'DST', 'OUTPUT', 'SNAPLEN', 'FRAMES', 'BYTES', 'NOTE'],
+    head: ['NAME', 'SRC', 'DST', 'VLANS', 'OUTPUT', 'SNAPLEN', 'FRAMES', 'BYTES', 'NOTE'],
     rows: (mirrors: ShownMirror[]) =>
       mirrors.map((mirror) => [
         mirror.name,
         shownSelection(mirror, 'select-src-port'),
         shownSelection(mirror, 'select-dst-port'),
+        mirror['select-vlan']?.join(' ') ?? 'all',
         mirror['output-port'],
         String(mirror.snaplen ?? '-'),
         String(mirror.frames),
@@ -205,6 +206,7 @@ interface ShownMirror {
   readonly 'select-all'?: boolean
   readonly 'select-src-port'?: readonly string[]
   readonly 'select-dst-port'?: readonly string[]
+  readonly 'select-vlan'?: readonly (string | number)[]
   readonly 'output-port': string
   readonly snaplen?: number
   readonly missing: readonly string[]

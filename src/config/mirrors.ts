@@ -1,6 +1,7 @@
 /** Mirrors as config files and `mirror-add` have them: each option said once, and what one says about another. */
 import { ConfigError } from '../errors.ts'
 import { FORMATS } from '../schema/formats.ts'
+import { vlanRanges } from '../port/switching-options.ts'
 import { BOOLEANS } from '../schema/read-option.ts'
 import type { ListValue, Members, StaticMembers } from '../schema/value.ts'
 import type { MirrorInfo, MirrorOptions } from '../switch/api.ts'
@@ -24,6 +25,13 @@ const OPTIONS = {
     isUnique: true,
     of: { kind: 'string' },
     description: 'Ports of which the frames are copied that leave the switch by them.',
+  },
+  'select-vlan': {
+    kind: 'list',
+    of: { kind: 'string', format: 'vlans' },
+    count: [1, 4096],
+    absent: 'all',
+    description: 'VLANs of which frames are copied; 0 is what belongs to none.',
   },
   'output-port': {
     kind: 'string',
@@ -60,12 +68,15 @@ export function toMirror(raw: RawMirror): MirrorOptions {
     throw new ConfigError('BAD_MIRROR', refusal.message, { path: 'name', hint: refusal.hint })
   }
   const { 'select-src-port': sources, 'select-dst-port': destinations, snaplen } = raw
+  const vlans = raw['select-vlan']
+  vlanRanges(vlans, 'select-vlan')
   const isAll = BOOLEANS[String(raw['select-all'] ?? false)]
   const options = {
     name: raw.name,
     ...(isAll ? { selectAll: true } : {}),
     ...(sources === undefined ? {} : { selectSrcPort: sources }),
     ...(destinations === undefined ? {} : { selectDstPort: destinations }),
+    ...(vlans === undefined ? {} : { selectVlan: vlans }),
     outputPort: raw['output-port'],
     ...(snaplen === undefined ? {} : { snapLength: snaplen }),
   }
@@ -76,12 +87,14 @@ export function toMirror(raw: RawMirror): MirrorOptions {
 
 /** In the spelling of files and commands. */
 export function fromMirror({ options, ...facts }: MirrorInfo): Record<string, unknown> {
-  const { name, selectAll, selectSrcPort, selectDstPort, outputPort, snapLength } = options
+  const { name, selectAll, selectSrcPort, selectDstPort, selectVlan, outputPort, snapLength } =
+    options
   return {
     name,
     ...(selectAll === undefined ? {} : { 'select-all': selectAll }),
     ...(selectSrcPort === undefined ? {} : { 'select-src-port': selectSrcPort }),
     ...(selectDstPort === undefined ? {} : { 'select-dst-port': selectDstPort }),
+    ...(selectVlan === undefined ? {} : { 'select-vlan': selectVlan }),
     'output-port': outputPort,
     ...(snapLength === undefined ? {} : { snaplen: snapLength }),
     ...facts,

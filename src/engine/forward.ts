@@ -96,6 +96,7 @@ export class Forwarder {
       machinery,
       recordCopies,
       egressOf: (index) => this.#egresses[index],
+      mayRetag: (from, to) => this.mayRetag(from, to),
       isUp: (index) => this.#places.isUp(index),
       touch: (index) => this.#touch(index),
     }
@@ -218,11 +219,11 @@ export class Forwarder {
     const { mirrors } = this
     if (peer === NO_PORT) this.#classifyOnSwitch(burst, inPort, nowS)
     else {
-      if (mirrors.sources[inPort] !== 0) mirrors.arrived(burst, inPort, 0, burst.count)
+      if (mirrors.isOn) mirrors.arrivedOnLink(burst, inPort)
       this.#give(burst, 0, burst.count, peer)
     }
     if (mirrors.isOn) {
-      mirrors.left(burst, this.egress, this.egressCount, this.lists, this.listLength)
+      mirrors.left(burst, inPort, this.egress, this.egressCount, this.lists, this.listLength)
     }
   }
 
@@ -246,7 +247,7 @@ export class Forwarder {
     if ((flags & HAS_GUARD) !== 0) this.#policies.guards.admit(burst, inPort)
     const count = burst.count
     const { mirrors } = this
-    const isMirrored = mirrors.sources[inPort] !== 0
+    const isMirrored = mirrors.isOn
     let lastSourceHi = 0
     let lastSourceLo = 0
     // Zero, which the last one begins with, is no sender.
@@ -288,7 +289,7 @@ export class Forwarder {
         this.#counters[inPort * COUNTERS_STRIDE + fault] += end - first
         continue
       }
-      if (isMirrored) mirrors.arrived(burst, inPort, first, end)
+      if (isMirrored) mirrors.arrived(burst, inPort, first, end, vlan)
       const port = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
       if (port === NO_PORT) this.#flood(burst, first, end, inPort, vlan)
       else if (port !== inPort || (flags & HAIRPINS) !== 0) {

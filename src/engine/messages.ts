@@ -156,6 +156,8 @@ export interface MirrorDescription {
   /** Ports of which the frames are copied that enter by them, and of which those that leave by them. */
   readonly sources: readonly number[]
   readonly destinations: readonly number[]
+  /** Of these VLANs only; null: of all. */
+  readonly vlans: VlanRanges | null
   /** Where copies go; -1: there is no such port now. */
   readonly output: number
   /** Bytes of a copy, at most; 0: all. */

@@ -1,7 +1,8 @@
 /**
  * The way of copies to the port that is the output of mirrors:
  *
- *     [cut] -> mtu, captures -> [finish] -> port
+ *     as it came ------------------------\
+ *     as it leaves by a port: [tag] of it -> [cut] -> mtu, captures -> [finish] -> port
  *
  * There is no merging: a copy is what was seen, not what TCP would make of it.
  */
@@ -10,7 +11,6 @@ import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import type { FrameTaker } from '../offload/stage.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import type { Egress, StageMachinery } from './egress.ts'
-import { SEGMENT_NS } from './egress.ts'
 
 /** The switch, as mirrors have to know it. */
 export interface MirrorPorts {
@@ -23,6 +23,8 @@ export interface MirrorPorts {
   egressOf(port: number): Egress | null
   /** Its link is up, and it is not held. */
   isUp(port: number): boolean
+  /** What comes in by one leaves by the other with other tags, maybe. @hot */
+  mayRetag(from: number, to: number): boolean
   /** It is given frames in this turn. @hot */
   touch(port: number): void
 }
@@ -46,11 +48,14 @@ export class MirrorOutput implements FrameTaker {
   #given = 0
   /** That were cut of the burst before. */
   #segmentsBefore = 0
+  /** Takes copies that have their tags. */
+  readonly #tagged: CopyCutter
   readonly #list: Int32Array = new Int32Array(BURST_SIZE_MAX)
 
   constructor(port: number, ports: MirrorPorts) {
     this.port = port
     this.#ports = ports
+    this.#tagged = new CopyCutter(ports.machinery, this)
   }
 
   /** Copies of a burst come. @hot */
@@ -63,16 +68,27 @@ export class MirrorOutput implements FrameTaker {
   }
 
   /**
-   * Frames list[0 .. count) of the burst, at most `snapLength` bytes of each.
+   * Frames list[0 .. count) of the burst: with the tags with which they leave by the port `as`, or, if that is
+   * negative, as they came; at most `snapLength` bytes of each.
    * @hot
    */
-  give(burst: Burst, list: Int32Array, count: number, snapLength: number, queue: number): void {
+  give(
+    burst: Burst,
+    list: Int32Array,
+    count: number,
+    as: number,
+    snapLength: number,
+    queue: number,
+  ): void {
     if (this.#egress === null) return
     if (!this.#ports.isUp(this.port)) {
       this.#ports.counters[this.port * COUNTERS_STRIDE + COUNTERS.tx_drop_link_down] += count
       return
     }
-    this.#ports.machinery.cutter.cut(this, snapLength, burst, list, 0, count, queue)
+    const { tagger } = this.#ports.machinery
+    this.#tagged.snapLength = snapLength
+    if (as < 0) this.#tagged.transmit(burst, list, 0, count, queue)
+    else tagger.tag(this.#tagged, as, burst, list, 0, count, queue, this.port)
   }
 
   /** Copies as the port shall have them, but for what it cannot take. @hot */
@@ -102,6 +118,23 @@ export class MirrorOutput implements FrameTaker {
   end(): number {
     if (this.#egress === null) return 0
     const segments = this.#ports.machinery.finisher.segments - this.#segmentsBefore
-    return this.#given * this.#egress.deliveryNs + segments * (this.#egress.deliveryNs + SEGMENT_NS)
+    return (this.#given + segments) * this.#egress.deliveryNs
+  }
+}
+
+/** Cuts copies, each run of them to its own length. */
+class CopyCutter implements FrameTaker {
+  snapLength = 0
+  readonly #machinery: StageMachinery
+  readonly #next: FrameTaker
+
+  constructor(machinery: StageMachinery, next: FrameTaker) {
+    this.#machinery = machinery
+    this.#next = next
+  }
+
+  /** @hot */
+  transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
+    this.#machinery.cutter.cut(this.#next, this.snapLength, burst, list, first, count, queue)
   }
 }

@@ -6,12 +6,14 @@
  *     classify:  arrived(frames that are switched)   left(the lists of the egress ports)
  *     deliver:   the lists, as without mirrors       then deliver(): the copies, output by output
  *
- * A frame is copied once for an output, whichever mirrors select it, in its greatest length among them. Copies
- * are no copies in memory: an output is given the frame like any port.
+ * A frame is copied once for an output, whichever mirrors select it, in its greatest length among them: as it
+ * came, if one of them selects it there, else with the tags with which it leaves by the first port that is
+ * selected. Copies are no copies in memory: an output is given the frame like any port.
  */
 import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX } from '../mem/burst.ts'
+import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import { PORTS_MAX } from '../port/contract.ts'
+import { tagIn, vidOf, VlanSet } from '../wire/vlan.ts'
 import { ENGINE_MIRRORS, MIRRORS_MAX } from './cells.ts'
 import type { MirrorDescription } from './messages.ts'
 import type { MirrorPorts } from './mirror-output.ts'
@@ -19,6 +21,9 @@ import { MirrorOutput } from './mirror-output.ts'
 
 /** A `snapLength`: nothing is cut. More than any frame has. */
 const WHOLE = 0x7fff_ffff
+/** In the place of a port by which a frame leaves. */
+const AS_IT_CAME = -1
+const ALL_VLANS: VlanSet = new VlanSet(null)
 
 export class Mirrors {
   /** There are some. */
@@ -33,10 +38,17 @@ export class Mirrors {
   /** By mirror: the number of its output in `#outputs`, -1: none; and the bytes that a copy has at most. */
   readonly #outputOf: Int32Array = new Int32Array(MIRRORS_MAX)
   readonly #snapLength: Int32Array = new Int32Array(MIRRORS_MAX)
+  /** By mirror: of which VLANs it selects; bits of those that do not select all. */
+  readonly #vlans: VlanSet[] = Array.from({ length: MIRRORS_MAX }, () => ALL_VLANS)
+  #choosy = 0
+  /** By frame: its VLAN. */
+  readonly #vlanOf: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** By frame: bits of the mirrors that have selected it. */
   readonly #selectedBy: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** By output and frame: bytes of the copy, at most; 0: there is none. */
   readonly #lengthOf: Int32Array = new Int32Array(MIRRORS_MAX * BURST_SIZE_MAX)
+  /** By output and frame: the port as by which it leaves, or AS_IT_CAME. */
+  readonly #copyOf: Int32Array = new Int32Array(MIRRORS_MAX * BURST_SIZE_MAX)
   /** Frames of a list that are copied in the same way. */
   readonly #run: Int32Array = new Int32Array(BURST_SIZE_MAX)
 
@@ -50,12 +62,15 @@ export class Mirrors {
     this.sources.fill(0)
     this.#destinations.fill(0)
     this.#outputOf.fill(-1)
+    this.#choosy = 0
     const outputs = [...new Set(mirrors.map(({ output }) => output))].filter((port) => port >= 0)
     this.#outputs = outputs.map((port) => new MirrorOutput(port, this.#ports))
-    for (const { number, sources, destinations, output, snapLength } of mirrors) {
+    for (const { number, sources, destinations, vlans, output, snapLength } of mirrors) {
       const bit = 1 << number
       for (const port of sources) this.sources[port] |= bit
       for (const port of destinations) this.#destinations[port] |= bit
+      this.#vlans[number] = vlans === null ? ALL_VLANS : new VlanSet(vlans)
+      if (vlans !== null) this.#choosy |= bit
       this.#outputOf[number] = outputs.indexOf(output)
       this.#snapLength[number] = snapLength === 0 ? WHOLE : snapLength
     }
@@ -71,15 +86,26 @@ export class Mirrors {
     return this.#outputs.some((output) => output.port === port)
   }
 
-  /** Frames first..end - 1, which came in by the port, have passed all that could drop them. @hot */
-  arrived(burst: Burst, port: number, first: number, end: number): void {
+  /** Frames first..end - 1 of a VLAN, which came in by the port, have passed all that could drop them. @hot */
+  arrived(burst: Burst, port: number, first: number, end: number, vlan: number): void {
     const mirrors = this.sources[port]
-    for (let k = first; k < end; k++) this.#select(burst, k, mirrors)
+    for (let k = first; k < end; k++) {
+      this.#vlanOf[k] = vlan
+      if (mirrors !== 0) this.#select(burst, k, mirrors, AS_IT_CAME)
+    }
   }
 
-  /** The burst is classified: the lists of these ports say which frames leave by them. @hot */
+  /** The whole burst came in by the port, which is on a link: VLANs are what the tags say. @hot */
+  arrivedOnLink(burst: Burst, port: number): void {
+    for (let k = 0; k < burst.count; k++) {
+      this.arrived(burst, port, k, k + 1, vidOf(tagIn(burst.heads[k * HEAD_WORDS + 3])))
+    }
+  }
+
+  /** The burst, which came in by `from`, is classified: these lists say which frames leave by which ports. @hot */
   left(
     burst: Burst,
+    from: number,
     ports: Int32Array,
     portCount: number,
     lists: Int32Array,
@@ -89,19 +115,22 @@ export class Mirrors {
       const port = ports[at]
       const mirrors = this.#destinations[port]
       if (mirrors === 0) continue
+      const as = this.#ports.mayRetag(from, port) ? port : AS_IT_CAME
       const list = port * BURST_SIZE_MAX
       const end = list + listLength[port]
-      for (let place = list; place < end; place++) this.#select(burst, lists[place], mirrors)
+      for (let place = list; place < end; place++) this.#select(burst, lists[place], mirrors, as)
     }
   }
 
   /** @hot */
-  #select(burst: Burst, k: number, mirrors: number): void {
+  #select(burst: Burst, k: number, mirrors: number, as: number): void {
     let left = mirrors & ~this.#selectedBy[k]
-    this.#selectedBy[k] |= left
     while (left !== 0) {
       const mirror = 31 - Math.clz32(left)
-      left &= ~(1 << mirror)
+      const bit = 1 << mirror
+      left &= ~bit
+      if ((this.#choosy & bit) !== 0 && !this.#vlans[mirror].has(this.#vlanOf[k])) continue
+      this.#selectedBy[k] |= bit
       const cell = ENGINE_MIRRORS + 2 * mirror
       this.#counters[cell]++
       this.#counters[cell + 1] += burst.length[k]
@@ -109,6 +138,7 @@ export class Mirrors {
       if (output < 0) continue
       const copy = output * BURST_SIZE_MAX + k
       const length = this.#snapLength[mirror]
+      if (this.#lengthOf[copy] === 0) this.#copyOf[copy] = as
       if (this.#lengthOf[copy] < length) this.#lengthOf[copy] = length
       this.#outputs[output].isWanted = true
     }
@@ -125,27 +155,30 @@ export class Mirrors {
     return cost
   }
 
-  /** In the order in which they came: those that follow one another and have the same limit together. @hot */
+  /** In the order in which they came: those that follow one another and are copied alike together. @hot */
   #give(output: MirrorOutput, cells: number, burst: Burst, queue: number): number {
     const { count } = burst
     const lengthOf = this.#lengthOf
+    const copyOf = this.#copyOf
     const run = this.#run
     let inRun = 0
     let snapLength = 0
+    let as = AS_IT_CAME
     output.isWanted = false
     output.begin()
     for (let k = 0; k < count; k++) {
       const length = lengthOf[cells + k]
       if (length === 0) continue
-      if (length !== snapLength && inRun > 0) {
-        output.give(burst, run, inRun, snapLength, queue)
+      if (inRun > 0 && (length !== snapLength || copyOf[cells + k] !== as)) {
+        output.give(burst, run, inRun, as, snapLength, queue)
         inRun = 0
       }
       snapLength = length
+      as = copyOf[cells + k]
       run[inRun++] = k
       lengthOf[cells + k] = 0
     }
-    output.give(burst, run, inRun, snapLength, queue)
+    output.give(burst, run, inRun, as, snapLength, queue)
     return output.end()
   }
 }

@@ -69,7 +69,7 @@ export class Tagger {
     this.#isTunnel = this.#vlans.isTunnel(from)
   }
 
-  /** For the port of that number. @hot */
+  /** As they leave by the port of that number; what cannot be given its tag counts there, or at another. @hot */
   tag(
     next: FrameTaker,
     port: number,
@@ -78,6 +78,7 @@ export class Tagger {
     first: number,
     count: number,
     queue: number,
+    countedAt: number = port,
   ): void {
     if (!this.#decide(port, burst, list, first, count)) {
       next.transmit(burst, list, first, count, queue)
@@ -93,7 +94,8 @@ export class Tagger {
       else if (!this.#build(burst, k, out)) dropped++
     }
     builder.flush()
-    if (dropped > 0) this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_offload] += dropped
+    if (dropped > 0)
+      this.#counters[countedAt * COUNTERS_STRIDE + COUNTERS.tx_drop_offload] += dropped
   }
 
   /** False: all of them leave as they came. @hot */

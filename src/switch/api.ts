@@ -183,6 +183,8 @@ export interface MirrorOptions {
   readonly selectSrcPort?: readonly string[]
   /** Ports of which the frames are copied that leave the switch by them. */
   readonly selectDstPort?: readonly string[]
+  /** VLANs and ranges of them, as `10` and `20-30`; 0: what is of none. Absent: all. */
+  readonly selectVlan?: readonly (string | number)[]
   readonly outputPort: string
   /** L2 bytes of a copy, at most; 14..65535; absent: all. */
   readonly snapLength?: number

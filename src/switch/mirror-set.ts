@@ -7,6 +7,7 @@ import type { MirrorDescription } from '../engine/messages.ts'
 import { MIRRORS_MAX } from '../engine/cells.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import type { MirrorInfo, MirrorOptions } from './api.ts'
+import { vlanRanges } from '../port/switching-options.ts'
 import type { PortTable } from './port-table.ts'
 import type { Undo } from './undo.ts'
 
@@ -79,7 +80,7 @@ export class MirrorSet {
   }
 
   #describe({ number, options }: Mirror): MirrorDescription {
-    const { selectAll, selectSrcPort, selectDstPort, outputPort, snapLength } = options
+    const { selectAll, selectSrcPort, selectDstPort, selectVlan, outputPort, snapLength } = options
     const all = selectAll === true ? this.#ports.all.map(({ index }) => index) : undefined
     const numbers = (ids: readonly string[] = []): number[] =>
       ids.flatMap((id) => this.#ports.find(id)?.index ?? [])
@@ -87,6 +88,7 @@ export class MirrorSet {
       number,
       sources: all ?? numbers(selectSrcPort),
       destinations: all ?? numbers(selectDstPort),
+      vlans: vlanRanges(selectVlan, 'select-vlan'),
       output: this.#ports.find(outputPort)?.index ?? -1,
       snapLength: snapLength ?? 0,
     }
@@ -100,6 +102,7 @@ export class MirrorSet {
 
   #check(options: MirrorOptions): void {
     const { name, outputPort } = options
+    vlanRanges(options.selectVlan, 'select-vlan')
     const wrong = mirrorFault(options)
     if (wrong !== undefined) throw refused(name, wrong)
     if (this.#byName.has(name)) throw refused(name, 'there is a mirror of that name already')

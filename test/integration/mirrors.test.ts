@@ -166,15 +166,22 @@ test('show mirrors, and mirror-add in words', async () => {
   const framepump = (...args: string[]): string =>
     sh(process.execPath, CLI, ...args, '--control', daemon.control)
   framepump('ctl', 'mirror-add', 'name=a', 'select-all=on', 'output-port=p2', 'snaplen=64')
-  framepump('ctl', 'mirror-add', 'name=b', 'select-dst-port=["p0","p1"]', 'output-port=p2')
+  framepump(
+    'ctl',
+    'mirror-add',
+    'name=b',
+    'select-dst-port=["p0","p1"]',
+    'select-vlan=[10,"20-30"]',
+    'output-port=p2',
+  )
   const rows = framepump('show', 'mirrors')
     .trim()
     .split('\n')
-    .map((line) => line.split(/ {2,}/).slice(0, 5))
+    .map((line) => line.split(/ {2,}/).slice(0, 6))
   expect(rows).toEqual([
-    ['NAME', 'SRC', 'DST', 'OUTPUT', 'SNAPLEN'],
-    ['a', 'all', 'all', 'p2', '64'],
-    ['b', '-', 'p0 p1', 'p2', '-'],
+    ['NAME', 'SRC', 'DST', 'VLANS', 'OUTPUT', 'SNAPLEN'],
+    ['a', 'all', 'all', 'all', 'p2', '64'],
+    ['b', '-', 'p0 p1', '10 20-30', 'p2', '-'],
   ])
   expect(JSON.parse(framepump('show', 'mirrors', '--json'))).toMatchObject([
     { name: 'a', 'select-all': true, 'output-port': 'p2', snaplen: 64, frames: 0, bytes: 0 },

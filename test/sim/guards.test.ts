@@ -102,7 +102,14 @@ test('P4: a guest that has moved here is announced', () => {
 
 test('P4: M6: what a guard drops is not mirrored', () => {
   using sim = guarded()
-  const mirror = { number: 0, sources: [0], destinations: [], output: 2, snapLength: 0 }
+  const mirror = {
+    number: 0,
+    sources: [0],
+    destinations: [],
+    vlans: null,
+    output: 2,
+    snapLength: 0,
+  }
   sim.engine.forwarder.setMirrors([mirror])
   sim.send(0, arp({ sender: '10.0.0.9' }))
   sim.send(0, arp())

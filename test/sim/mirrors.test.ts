@@ -4,6 +4,7 @@ import { expect, test } from 'vitest'
 import type { MirrorDescription } from '../../src/engine/messages.ts'
 import { ENGINE_MIRRORS } from '../../src/engine/cells.ts'
 import { whileTrue } from '../support/bounded.ts'
+import { policy } from '../support/policies.ts'
 import { frame, Sim } from '../support/sim.ts'
 
 const BROADCAST = 255
@@ -12,6 +13,7 @@ const mirror = (more: Partial<MirrorDescription>): MirrorDescription => ({
   number: 0,
   sources: [],
   destinations: [],
+  vlans: null,
   output: 3,
   snapLength: 0,
   ...more,
@@ -134,6 +136,85 @@ test('M3: it holds before the first frame of an output that is still to come, an
   expect(sim.receive(1)).toEqual([1, 2, 3].map((n) => frame(2, 1, n)))
 })
 
+/** `frame` with a tag. */
+function tagged(vid: number, bytes: Uint8Array): Uint8Array {
+  return Uint8Array.from([...bytes.slice(0, 12), 0x81, 0, vid >> 8, vid & 0xff, ...bytes.slice(12)])
+}
+
+/** Port 0 is an access port of VLAN 10, port 1 a trunk, port 2 an access port of VLAN 20. */
+function withVlans(): Sim {
+  const sim = new Sim(4)
+  const options = [{ tag: 10 }, { trunks: [0, 10, 20] }, { tag: 20 }]
+  for (const [port, one] of options.entries()) sim.engine.forwarder.setPolicy(port, policy(one))
+  return sim
+}
+
+test('M1: only frames of selected VLANs are copied, where they enter and where they leave', () => {
+  using sim = withVlans()
+  const more = { sources: [0, 1, 2], destinations: [0, 1, 2] }
+  sim.engine.forwarder.setMirrors([mirror({ ...more, vlans: [[10, 12]] })])
+  const [ten, twenty, none] = [1, 2, 3].map((n) => frame(BROADCAST, 5, n))
+  sim.send(0, ten)
+  sim.send(2, twenty)
+  sim.send(1, none)
+  sim.send(1, tagged(20, twenty))
+  sim.send(1, tagged(10, ten))
+  expect(sim.receive(3)).toEqual([ten, tagged(10, ten)])
+  expect(selected(sim)[0]).toBe(2)
+})
+
+test('M1: VLANs of a link are what its tags say', () => {
+  using sim = new Sim(4)
+  sim.engine.forwarder.wire(0, 1)
+  sim.engine.forwarder.setMirrors([mirror({ sources: [0], destinations: [0], vlans: [[7, 7]] })])
+  const frames = [tagged(7, frame(9, 1, 1)), frame(9, 1, 2), tagged(8, frame(9, 1, 3))]
+  for (const bytes of frames) sim.send(0, bytes)
+  sim.send(1, tagged(7, frame(1, 9, 4)))
+  expect(sim.receive(3)).toEqual([frames[0], tagged(7, frame(1, 9, 4))])
+})
+
+test('M2: where it enters a copy has the tags that came, where it leaves those that leave', () => {
+  using sim = withVlans()
+  const bytes = frame(BROADCAST, 5, 1)
+  // By the access port untagged, by the trunk tagged.
+  sim.engine.forwarder.setMirrors([mirror({ destinations: [1] })])
+  sim.send(0, bytes)
+  expect(sim.receive(3)).toEqual([tagged(10, bytes)])
+  sim.engine.forwarder.setMirrors([mirror({ destinations: [2] })])
+  sim.send(1, tagged(20, bytes))
+  expect(sim.receive(3)).toEqual([bytes])
+  // Selected as both: as it came.
+  sim.engine.forwarder.setMirrors([mirror({ sources: [0], destinations: [1] })])
+  sim.send(0, bytes)
+  expect(sim.receive(3)).toEqual([bytes])
+  // The tags of a copy come before its cut.
+  sim.engine.forwarder.setMirrors([mirror({ destinations: [1], snapLength: 20 })])
+  sim.send(0, bytes)
+  expect(sim.receive(3)).toEqual([tagged(10, bytes).slice(0, 20)])
+  sim.receive(1)
+  expect(sim.count(3).tx_drop_offload).toBe(0)
+})
+
+test('M2: a burst of several VLANs is copied in its order, each frame with the tags of its port', () => {
+  using sim = withVlans()
+  sim.engine.forwarder.setMirrors([mirror({ destinations: [0, 2] })])
+  const frames = [10, 20, 20, 10, 0, 20].map((vid, n) => {
+    const bytes = frame(BROADCAST, 5, n)
+    return vid === 0 ? bytes : tagged(vid, bytes)
+  })
+  sendAll(sim, 1, frames)
+  const copies = [0, 1, 2, 3, 5].map((n) => frame(BROADCAST, 5, n))
+  expect(sim.receive(3).filter((bytes) => bytes[17] !== 4)).toEqual(copies)
+})
+
+test('M6: what a port may not send in its VLAN is not copied', () => {
+  using sim = withVlans()
+  sim.engine.forwarder.setMirrors([mirror({ sources: [0] })])
+  sim.send(0, tagged(30, frame(BROADCAST, 5, 1)))
+  expect(sim.count(0).rx_drop_vlan).toBe(1)
+  expect(sim.receive(3)).toEqual([])
+})
+
 test('M5: a copy is cut, and the frame itself is not', () => {
   using sim = learnt()
   sim.engine.forwarder.setMirrors([mirror({ sources: [0], snapLength: 64 })])
@@ -209,7 +290,7 @@ test('M1-M3, M5: any mirrors select what a model of them selects, in the order o
       fc.array(arbitraryBurst, { maxLength: 8 }),
       (mirrors, bursts) => {
         using sim = new Sim(7)
-        const described = mirrors.map((one, number) => ({ ...one, number }))
+        const described = mirrors.map((one, number) => ({ ...one, number, vlans: null }))
         for (const at of [0, 1, 2, 3]) sim.send(at, frame(BROADCAST, at + 1))
         for (let at = 0; at < 7; at++) sim.receive(at)
         sim.engine.forwarder.setMirrors(described)

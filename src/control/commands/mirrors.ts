@@ -24,7 +24,7 @@ export const MIRROR_COMMANDS: readonly Command[] = [
     description: 'All mirrors, and what they have selected.',
     arguments: {},
     returns:
-      'list of `{name, select-all?, select-src-port?, select-dst-port?, output-port, snaplen?, missing, frames, bytes}`; missing: ports that it names and that are not there',
+      'list of `{name, select-all?, select-src-port?, select-dst-port?, select-vlan?, output-port, snaplen?, missing, frames, bytes}`; missing: ports that it names and that are not there',
     run: (_, { target }) => pagesOf(target.switch.mirrors(), fromMirror),
   }),
 ]

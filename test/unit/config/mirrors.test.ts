@@ -20,11 +20,17 @@ describe('M1: mirrors in a file', () => {
   test('have the names that Open vSwitch has', () => {
     const text = `${PORTS}mirrors:
   - { name: all, select-all: on, output-port: mon, snaplen: 64 }
-  - { name: some, select-src-port: [a], select-dst-port: [a, b], output-port: mon }
+  - { name: some, select-src-port: [a], select-dst-port: [a, b], select-vlan: [0, 10-12], output-port: mon }
 `
     expect(parseConfig(text, 'x.yaml').mirrors).toEqual([
       { name: 'all', selectAll: true, outputPort: 'mon', snapLength: 64 },
-      { name: 'some', selectSrcPort: ['a'], selectDstPort: ['a', 'b'], outputPort: 'mon' },
+      {
+        name: 'some',
+        selectSrcPort: ['a'],
+        selectDstPort: ['a', 'b'],
+        selectVlan: [0, '10-12'],
+        outputPort: 'mon',
+      },
     ])
     expect(parseConfig(`${PORTS}mirrors:\n`, 'x.yaml')).not.toHaveProperty('mirrors')
   })
@@ -39,6 +45,7 @@ describe('M1: mirrors in a file', () => {
     ['{ name: m, select-all: on, output-port: nom }', 'there is no port "nom"'],
     ['{ name: 1m, select-all: on, output-port: mon }', '"1m" is not an id'],
     ['{ name: m, select-all: on, output-port: mon, snaplen: 13 }', 'must be 14 to 65535'],
+    ['{ name: m, select-all: on, output-port: mon, select-vlan: [4096] }', 'VID'],
     ['{ name: m, select-all: on, output-port: mon, filter: udp }', 'unknown key'],
     ['{ name: m, select-all: on }', "must have required property 'output-port'"],
   ])('%s: %s', (mirror, why) => {
@@ -55,7 +62,13 @@ describe('M1: mirrors in a file', () => {
 })
 
 test('a mirror is told as it was given', () => {
-  const raw = { name: 'm', 'select-src-port': ['a'], 'output-port': 'mon', snaplen: 99 }
+  const raw = {
+    name: 'm',
+    'select-src-port': ['a'],
+    'select-vlan': [5],
+    'output-port': 'mon',
+    snaplen: 99,
+  }
   const info = { options: toMirror(raw), missing: [], frames: 1, bytes: 2 }
   expect(fromMirror(info)).toEqual({ ...raw, missing: [], frames: 1, bytes: 2 })
 })

@@ -43,9 +43,31 @@ test('M1: the engine is told numbers of ports, and told anew when ports come and
   await mirrors.portsChanged()
   expect(told).toEqual([])
   await add({ selectAll: true, snapLength: 64 })
-  await add({ name: 'n', selectSrcPort: ['b'], selectDstPort: ['a', 'b'] })
-  const all = { number: 0, sources: [0, 1, 2], destinations: [0, 1, 2], output: 2, snapLength: 64 }
-  const some = { number: 1, sources: [1], destinations: [0, 1], output: 2, snapLength: 0 }
+  await add({
+    name: 'n',
+    selectSrcPort: ['b'],
+    selectDstPort: ['a', 'b'],
+    selectVlan: ['10-12', 20],
+  })
+  const all = {
+    number: 0,
+    sources: [0, 1, 2],
+    destinations: [0, 1, 2],
+    vlans: null,
+    output: 2,
+    snapLength: 64,
+  }
+  const some = {
+    number: 1,
+    sources: [1],
+    destinations: [0, 1],
+    vlans: [
+      [10, 12],
+      [20, 20],
+    ],
+    output: 2,
+    snapLength: 0,
+  }
   expect(told.at(-1)).toEqual([all, some])
   ports.remove(ports.entry('b'))
   ports.remove(ports.entry('mon'))
@@ -80,6 +102,7 @@ test('one that is wrong, or that the engine does not take, is not there', async 
   await expect(add({})).rejects.toMatchObject({ code: 'BAD_MIRROR' })
   await expect(add({ ...all, snapLength: 13 })).rejects.toThrow('snaplen must be 14 to 65535')
   await expect(add({ ...all, snapLength: 20.5 })).rejects.toThrow('snaplen must be 14 to 65535')
+  await expect(add({ ...all, selectVlan: [5000] })).rejects.toMatchObject({ code: 'BAD_OPTION' })
   await expect(add({ ...all, outputPort: 'x' })).rejects.toMatchObject({ code: 'PORT_NOT_FOUND' })
   await expect(add({ selectSrcPort: ['x'] })).rejects.toMatchObject({ code: 'PORT_NOT_FOUND' })
   ports.entry('mon').peer = ports.entry('b')
