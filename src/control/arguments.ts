@@ -1,5 +1,6 @@
 /** Checks the arguments of a control command against their definition, in QEMU's words and order. */
 import { StateError } from '../errors.ts'
+import { FORMATS } from '../schema/formats.ts'
 import type { Members, Value } from '../schema/value.ts'
 
 /** JSON's types, as QEMU calls them. */
@@ -30,10 +31,19 @@ export function checkArguments(
   }
 }
 
+/** A number that stands for a text, as 10 for a VLAN. */
+function standsFor(wanted: Value, value: unknown): boolean {
+  if (typeof value !== 'number' || wanted.kind !== 'string' || wanted.format === undefined) {
+    return false
+  }
+  const [least, most] = FORMATS[wanted.format].numbers ?? [1, 0]
+  return value >= least && value <= most
+}
+
 function checkValue(name: string, value: unknown, wanted: Value): void {
   const type = TYPES[wanted.kind]
   const actual = Array.isArray(value) ? 'array' : value === null ? 'null' : typeof value
-  if (type !== undefined && actual !== type) {
+  if (type !== undefined && actual !== type && !standsFor(wanted, value)) {
     throw refused(`Invalid parameter type for '${name}', expected: ${type}`)
   }
   if (wanted.kind === 'list') {
