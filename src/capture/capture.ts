@@ -9,6 +9,7 @@ import { shim } from '../native/shim.ts'
 import { WorkerThread } from '../native/worker-thread.ts'
 import type {
   Capture,
+  CaptureDirection,
   CaptureFormat,
   CaptureInfo,
   CaptureOptions,
@@ -17,16 +18,23 @@ import type {
 import { pcapHeader } from '../wire/pcap.ts'
 import { interfaceDescription, sectionHeader } from '../wire/pcapng.ts'
 import type { Destination } from './destination.ts'
-import { openDestination } from './destination.ts'
+import { cameFile, openDestination } from './destination.ts'
 import type { CaptureRingHandle } from './ring.ts'
 import {
+  COUNT_BYTES,
+  COUNT_COMPLETE,
+  COUNT_DESCRIBED,
   COUNT_DROPPED,
   COUNT_FRAMES,
   COUNT_INTERFACES,
+  COUNT_PER_INTERFACE,
   createCaptureRing,
   INTERFACES_MAX,
   RING_HEAD,
   RING_STOP,
+  RING_TAIL,
+  STOP_COMPLETE,
+  STOP_LEAVE,
 } from './ring.ts'
 import type { WriterData, WriterEnd, WriterMessage } from './writer-worker.ts'
 
@@ -37,6 +45,32 @@ export const SNAP_LENGTH_MAX = 262144
  * writer has failed, this is why.
  */
 export type Detach = (error?: string) => Promise<void>
+
+/** What another process needs to go on with a capture in its file: plain JSON. */
+export interface CaptureState {
+  readonly path: string
+  readonly format: CaptureFormat
+  readonly direction: CaptureDirection
+  readonly snapLength: number
+  /** 0: no limit. */
+  readonly countLimit: number
+  /** Null: all. */
+  readonly ports: readonly string[] | null
+  readonly frames: number
+  readonly dropped: number
+  readonly bytes: number
+  /** By their number: whose it was last, and its frames recorded and dropped. */
+  readonly interfaces: readonly (readonly [string, number, number])[]
+  /** Nanoseconds since 1970, in decimal. */
+  readonly startNs: string
+}
+
+/** Of another process. */
+export interface CameCapture {
+  readonly state: CaptureState
+  /** The session's with success. */
+  readonly fd: number
+}
 
 export class CaptureSession implements Capture {
   readonly id: number
@@ -51,11 +85,21 @@ export class CaptureSession implements Capture {
   readonly #detach: Detach
   readonly #destination: Destination
   #ended!: (summary: CaptureSummary) => void
+  readonly #startNs: bigint
+  /** Port ids, by the number of their interface. */
+  readonly #names: string[] = []
   #hasBegun = false
+  #isOver = false
   #detached: Promise<void> | undefined
 
-  /** `user`: who captures, as people say. */
-  constructor(id: number, options: CaptureOptions, detach: Detach, user: string = `capture ${id}`) {
+  /** `user`: who captures, as people say. `came`: another process has begun it, and `options` are void. */
+  constructor(
+    id: number,
+    options: CaptureOptions,
+    detach: Detach,
+    user: string = `capture ${id}`,
+    came?: CameCapture,
+  ) {
     checkOptions(options)
     const format = options.format ?? formatOf(options)
     this.id = id
@@ -67,7 +111,10 @@ export class CaptureSession implements Capture {
       countLimit: options.count ?? 0,
     })
     try {
-      this.#destination = openDestination(options.to, user)
+      this.#destination =
+        came === undefined
+          ? openDestination(options.to, user)
+          : cameFile(came.fd, came.state.path, user)
     } catch (error) {
       window.unmap()
       throw error
@@ -78,9 +125,105 @@ export class CaptureSession implements Capture {
     this.#control = new Int32Array(handle.control)
     this.#detach = detach
     this.done = new Promise((resolve) => (this.#ended = resolve))
+    this.#startNs =
+      came === undefined ? BigInt(Date.now()) * 1_000_000n : BigInt(came.state.startNs)
+    if (came !== undefined) {
+      this.#restore(came.state)
+      return
+    }
     const header = format === 'pcapng' ? sectionHeader('framepump') : pcapHeader(handle.snapLength)
     new Uint8Array(window.buffer).set(header)
     Atomics.store(this.#control, RING_HEAD, header.length)
+  }
+
+  /** Goes on with a capture of another process, in the same file. */
+  static of(came: CameCapture, id: number, detach: Detach, user?: string): CaptureSession {
+    const { ports, direction, snapLength, countLimit, format } = came.state
+    const options = {
+      ...(ports === null ? {} : { ports }),
+      direction,
+      snapLength,
+      format,
+      ...(countLimit === 0 ? {} : { count: countLimit }),
+      to: { path: came.state.path },
+    }
+    return new CaptureSession(id, options, detach, user, came)
+  }
+
+  #restore({ frames, dropped, bytes, interfaces, countLimit }: CaptureState): void {
+    const counts = this.#counts
+    counts[COUNT_FRAMES] = frames
+    counts[COUNT_DROPPED] = dropped
+    counts[COUNT_BYTES] = bytes
+    counts[COUNT_INTERFACES] = interfaces.length
+    counts[COUNT_DESCRIBED] = interfaces.length
+    if (countLimit !== 0 && frames >= countLimit) counts[COUNT_COMPLETE] = 1
+    for (const [id, [name, recorded, lost]] of interfaces.entries()) {
+      this.#names[id] = name
+      counts[COUNT_PER_INTERFACE + 2 * id] = recorded
+      counts[COUNT_PER_INTERFACE + 2 * id + 1] = lost
+    }
+  }
+
+  /** It has a file of its own. */
+  get isFile(): boolean {
+    return this.#destination.isFile
+  }
+
+  /** The number of the interface that a port had last; -1: it had none. */
+  interfaceOf(name: string): number {
+    return this.#names.lastIndexOf(name)
+  }
+
+  /**
+   * What another process needs to go on with it: nothing is recorded any more, and all that was is in the
+   * file. The descriptor stays ours. Null: it ends here, as it has no file of its own, or its file takes
+   * longer than so many milliseconds.
+   */
+  async handOver(waitMs: number): Promise<{ state: CaptureState; fd: number } | null> {
+    const { fd, name, isFile } = this.#destination
+    if (!isFile || !this.#hasBegun) return null
+    const deadline = performance.now() + waitMs
+    const control = this.#control
+    while (Atomics.load(control, RING_HEAD) !== Atomics.load(control, RING_TAIL)) {
+      if (performance.now() > deadline || this.#isOver) return null
+      Atomics.notify(control, RING_STOP)
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+    const counts = this.#counts
+    const isDescribed = counts[COUNT_DESCRIBED] === counts[COUNT_INTERFACES]
+    if (this.#isOver || !isDescribed) return null
+    const { format, direction, snapLength, countLimit } = this.ring
+    const state = {
+      path: name,
+      format,
+      direction,
+      snapLength,
+      countLimit,
+      ports: this.ports === null ? null : [...this.ports],
+      frames: counts[COUNT_FRAMES],
+      dropped: counts[COUNT_DROPPED],
+      bytes: counts[COUNT_BYTES],
+      interfaces: this.#names.map((port, id): [string, number, number] => {
+        const cell = COUNT_PER_INTERFACE + 2 * id
+        return [port, counts[cell], counts[cell + 1]]
+      }),
+      startNs: String(this.#startNs),
+    }
+    return { state, fd }
+  }
+
+  /** Another process goes on with its file. */
+  async leave(): Promise<void> {
+    if (!this.#hasBegun) return this.end()
+    await this.#release()
+    this.#stop(STOP_LEAVE)
+    await this.done
+  }
+
+  #stop(how: number): void {
+    Atomics.store(this.#control, RING_STOP, how)
+    Atomics.notify(this.#control, RING_STOP)
   }
 
   /** What it is, and how far it has come. */
@@ -106,7 +249,7 @@ export class CaptureSession implements Capture {
   begin(): void {
     const { fd, name } = this.#destination
     this.#destination.begin()
-    const data: WriterData = { ring: this.ring, fd, name }
+    const data: WriterData = { ring: this.ring, fd, name, startNs: this.#startNs }
     let done!: (end: WriterEnd) => void
     const finished = new Promise<WriterEnd>((resolve) => (done = resolve))
     let isDone = false
@@ -150,6 +293,7 @@ export class CaptureSession implements Capture {
       throw new ConfigError('CAPTURE_INTERFACES', `a capture has at most ${INTERFACES_MAX} ports`)
     }
     this.#counts[COUNT_INTERFACES] = id + 1
+    this.#names[id] = name
     const isPcapng = this.ring.format === 'pcapng'
     const block = isPcapng
       ? interfaceDescription(name, description, this.ring.snapLength)
@@ -159,13 +303,14 @@ export class CaptureSession implements Capture {
 
   /** The last description went nowhere: a reader numbers interfaces by those that are in the file. */
   undescribe(id: number): void {
-    if (this.#counts[COUNT_INTERFACES] === id + 1) this.#counts[COUNT_INTERFACES] = id
+    if (this.#counts[COUNT_INTERFACES] !== id + 1) return
+    this.#counts[COUNT_INTERFACES] = id
+    this.#names.length = id
   }
 
   async stop(): Promise<CaptureSummary> {
     await this.#release()
-    Atomics.store(this.#control, RING_STOP, 1)
-    Atomics.notify(this.#control, RING_STOP)
+    this.#stop(STOP_COMPLETE)
     return this.done
   }
 
@@ -180,6 +325,7 @@ export class CaptureSession implements Capture {
     finished: Promise<WriterEnd>,
   ): Promise<CaptureSummary> {
     const { bytes, error } = await finished
+    this.#isOver = true
     // After a write error the engine still holds the ring, also when a stop is under way.
     await this.#release(error)
     const streamError = await this.#destination.settle()

@@ -23,6 +23,8 @@ const STREAM_STUCK_MS = 2000
 export interface Destination {
   readonly fd: number
   readonly name: string
+  /** It was opened by its path. */
+  readonly isFile: boolean
   /** It is written from now on: what a file held is gone. The descriptor is the writer's. */
   begin(): void
   /** Instead of `begin`: all is as it was before it was opened. */
@@ -57,7 +59,23 @@ function givenDescriptor(fd: number, isTruncated: boolean, user: string): Destin
     claim.end()
   }
   const begin = isTruncated ? (): void => empty(fd) : nothing
-  return { fd, name, begin, abandon: released, settle: settled, released }
+  return { fd, name, isFile: false, begin, abandon: released, settle: settled, released }
+}
+
+/** A file that another process has written to, and which is gone on with where it ends. */
+export function cameFile(fd: number, name: string, user: string): Destination {
+  // Where it came from it is in use as well.
+  const release = claimFile(fd, name, false, user)
+  const claim = claimFd(fd, `${user} writes to it`)
+  const released = (): void => {
+    release()
+    claim.end()
+  }
+  const abandon = (): void => {
+    released()
+    shim.close(fd)
+  }
+  return { fd, name, isFile: true, begin: nothing, abandon, settle: settled, released }
 }
 
 function empty(fd: number): void {
@@ -75,6 +93,7 @@ function openFile(path: string, user: string): Destination {
     return {
       fd,
       name: path,
+      isFile: true,
       begin: () => empty(fd),
       abandon: () => {
         release()
@@ -133,6 +152,7 @@ function openStream(stream: Writable): Destination {
   return {
     fd: ours,
     name: 'the stream',
+    isFile: false,
     begin: () => {
       source = new Socket({ fd: theirs, readable: true, writable: false })
       flushed = pipeline(source, stream, { signal: stuck.signal }).then(

@@ -70,9 +70,13 @@ export class Recorder {
     this.#head = Atomics.load(this.#control, RING_HEAD)
   }
 
-  /** Records a port from now on, as `interfaceId`, whose description (pcap: empty) goes first. */
-  addInterface(port: number, interfaceId: number, description: Uint8Array): void {
+  /**
+   * Records a port from now on, as `interfaceId`, whose description (pcap: empty) goes first; null: that one
+   * is in the file already.
+   */
+  addInterface(port: number, interfaceId: number, description: Uint8Array | null): void {
     this.#interfaceOf[port] = interfaceId
+    if (description === null) return
     this.#waiting.push(description)
     this.#describe()
   }

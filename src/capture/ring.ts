@@ -13,6 +13,9 @@ import type { CaptureDirection, CaptureFormat } from './options.ts'
 export const RING_HEAD = 0
 export const RING_TAIL = 1
 export const RING_STOP = 2
+/** Values of the last: all is written, and the file completed; or another process goes on with it. */
+export const STOP_COMPLETE = 1
+export const STOP_LEAVE = 2
 const CONTROL_WORDS = 16
 
 export const COUNT_FRAMES = 0
@@ -23,6 +26,8 @@ export const COUNT_INTERFACES = 2
 export const COUNT_COMPLETE = 3
 /** Interfaces whose description is in the ring; the engine counts them. */
 export const COUNT_DESCRIBED = 4
+/** Bytes written; the writer counts them. */
+export const COUNT_BYTES = 5
 /** From here on two cells per interface: frames recorded, frames dropped. */
 export const COUNT_PER_INTERFACE = 8
 /** Interfaces of one capture: ports that come and go get a new one each. */

@@ -13,12 +13,14 @@ import { shim } from '../native/shim.ts'
 import { interfaceStatistics } from '../wire/pcapng.ts'
 import type { CaptureRingHandle } from './ring.ts'
 import {
+  COUNT_BYTES,
   COUNT_COMPLETE,
   COUNT_DESCRIBED,
   COUNT_PER_INTERFACE,
   RING_HEAD,
   RING_STOP,
   RING_TAIL,
+  STOP_LEAVE,
 } from './ring.ts'
 
 export interface WriterData {
@@ -26,6 +28,8 @@ export interface WriterData {
   readonly fd: number
   /** What the descriptor is, for messages. */
   readonly name: string
+  /** When it was begun, in nanoseconds since 1970. */
+  readonly startNs: bigint
 }
 
 /** To the main thread: `complete` asks it to stop the capture, `done` is the last message. */
@@ -44,14 +48,12 @@ const POLL_MS = 100
 const STUCK_MS = 2000
 
 dropThreadCapabilities()
-const { ring, fd, name } = workerData as WriterData
+const { ring, fd, name, startNs } = workerData as WriterData
 const window = Window.view(ring.window)
 const control = new Int32Array(ring.control)
 const counts = new Float64Array(ring.counts)
 const isRegularFile = fstatSync(fd).isFile()
-const startNs = BigInt(Date.now()) * 1_000_000n
 const readerClosed = `the reader closed ${name}`
-let bytesWritten = 0
 
 /** Writes some of a window's bytes; returns how many, or throws the reason why it is over. */
 function write(from: number, offset: number, length: number): number {
@@ -59,7 +61,7 @@ function write(from: number, offset: number, length: number): number {
   for (;;) {
     const done = shim.writeFrom(fd, from, offset, length, isRegularFile ? 0 : 1)
     if (done >= 0) {
-      bytesWritten += done
+      counts[COUNT_BYTES] += done
       return done
     }
     if (done === -EPIPE) throw new Error(readerClosed)
@@ -130,10 +132,10 @@ function post(message: WriterMessage): void {
 let error: string | undefined
 try {
   drain()
-  writeStatistics()
+  if (Atomics.load(control, RING_STOP) !== STOP_LEAVE) writeStatistics()
 } catch (thrown) {
   error = (thrown as Error).message
 }
 window.detach()
 shim.close(fd)
-post({ type: 'done', bytes: bytesWritten, ...(error === undefined ? {} : { error }) })
+post({ type: 'done', bytes: counts[COUNT_BYTES], ...(error === undefined ? {} : { error }) })

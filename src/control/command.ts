@@ -5,7 +5,7 @@
 import type { MigrationControl } from '../handover/progress.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Members, StaticMembers } from '../schema/value.ts'
-import type { Capture, Switch } from '../switch/api.ts'
+import type { Switch } from '../switch/api.ts'
 import type { EventData, EventName } from './events.ts'
 import type { ServerVersion, Session } from './session.ts'
 
@@ -42,8 +42,6 @@ export interface ControlTarget {
 export interface CommandContext {
   readonly target: ControlTarget
   readonly session: Session
-  /** Those that commands have started, by id. */
-  readonly captures: Map<number, Capture>
 }
 
 export interface Command<M extends Members = Members> {

@@ -2,7 +2,6 @@
 import type { JsonSchema } from '../schema/json-schema.ts'
 import { toJsonSchema } from '../schema/json-schema.ts'
 import type { Members, StaticMembers } from '../schema/value.ts'
-import type { Capture } from '../switch/api.ts'
 import type { Command, ControlTarget } from './command.ts'
 import { command } from './command.ts'
 import { CAPTURE_COMMANDS } from './commands/captures.ts'
@@ -45,15 +44,13 @@ function argumentSchema({ arguments: members, more }: Command): JsonSchema {
 
 /** The commands by name, for a server. */
 export function makeCommands(target: ControlTarget): ReadonlyMap<string, ServedCommand> {
-  const captures = new Map<number, Capture>()
   return new Map(
     COMMANDS.map((one) => [
       one.name,
       {
         arguments: one.arguments,
         isOpen: one.more !== undefined,
-        run: (args, session) =>
-          one.run(args as StaticMembers<Members>, { target, session, captures }),
+        run: (args, session) => one.run(args as StaticMembers<Members>, { target, session }),
       },
     ]),
   )

@@ -12,7 +12,7 @@ import type { ServerVersion } from '../control/session.ts'
 import { FramepumpError, StateError } from '../errors.ts'
 import { HandedAway } from '../handover/source.ts'
 import type { MigrationParameters } from '../handover/progress.ts'
-import type { AddPortSettings, LoopInfo, PortInfo, Switch } from '../switch/api.ts'
+import type { AddPortSettings, CaptureSummary, LoopInfo, PortInfo, Switch } from '../switch/api.ts'
 import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
 import type { Log, LogLevel } from '../text.ts'
@@ -330,6 +330,9 @@ export class Daemon {
     })
     events.on('loop-detected', (loop: LoopInfo) => {
       this.#server.sendEvent('LOOP_DETECTED', loop)
+    })
+    events.on('capture-ended', (id: number, summary: CaptureSummary) => {
+      this.#server.sendEvent('CAPTURE_ENDED', { id, ...summary })
     })
     events.on('engine-failed', (error: Error) => this.#failed(error))
   }

@@ -474,11 +474,12 @@ export class Engine implements EngineServices {
     this.#recorders.remove(recorder)
   }
 
-  /** The addresses from that cell on, as many as never hold frames up for long. */
+  /** The addresses from that cell on: as many as never hold frames up for long, or all when none pass. */
   macTable(cell: number): MacRows {
     this.#clock.read()
     const nowS = (this.#clock.time[0] / 1e6) | 0
-    return this.#macTable.page(cell, MAC_PAGE_CELLS, nowS, this.#housekeeping.macAgingS)
+    const cells = this.#isPaused ? Infinity : MAC_PAGE_CELLS
+    return this.#macTable.page(cell, cells, nowS, this.#housekeeping.macAgingS)
   }
 
   close(): void {

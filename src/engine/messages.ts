@@ -167,7 +167,8 @@ export interface MirrorDescription {
 export interface CaptureInterface {
   readonly port: number
   readonly id: number
-  readonly block: Uint8Array
+  /** Null: it is in the file already. */
+  readonly block: Uint8Array | null
 }
 
 export type EngineRequest =

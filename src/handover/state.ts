@@ -1,8 +1,8 @@
 /**
- * The state of a switch as records: one for each port, with its descriptors, the MAC table in parts, then
+ * The state of a switch as records: one for each port and each capture, with its descriptors, the MAC table in parts, then
  * everything else, and how many there were.
  */
-import type { HandedPort, HandedSwitch } from '../switch/handed.ts'
+import type { HandedCapture, HandedPort, HandedSwitch } from '../switch/handed.ts'
 import type { HandOverRecord, Section } from './records.ts'
 import { channelError } from './records.ts'
 
@@ -16,8 +16,9 @@ export interface StateRecord {
 }
 
 export function* stateRecords(handed: HandedSwitch): Generator<StateRecord> {
-  const { ports, macs, ...rest } = handed
+  const { ports, macs, captures, ...rest } = handed
   for (const { fds, ...port } of ports) yield { section: 'port', data: port, fds }
+  for (const { fds, ...capture } of captures) yield { section: 'capture', data: capture, fds }
   for (let at = 0; at < macs.length; at += MACS_PER_RECORD) {
     yield { section: 'macs', data: macs.slice(at, at + MACS_PER_RECORD), fds: [] }
   }
@@ -28,18 +29,21 @@ export function* stateRecords(handed: HandedSwitch): Generator<StateRecord> {
 /** Puts them together again. Whoever gives up on it closes what `takeFds` returns. */
 export class StateReader {
   readonly #ports: HandedPort[] = []
+  readonly #captures: HandedCapture[] = []
   readonly #macs: unknown[] = []
   readonly #unclaimed: number[] = []
   #rest: unknown
 
-  /** Those of the ports that have come so far, and of what belongs to none. */
+  /** Those of the ports and captures that have come so far, and of what belongs to none. */
   takeFds(): number[] {
-    return [...this.#unclaimed.splice(0), ...this.#ports.splice(0).flatMap(({ fds }) => fds)]
+    const claimed = [...this.#ports.splice(0), ...this.#captures.splice(0)]
+    return [...this.#unclaimed.splice(0), ...claimed.flatMap(({ fds }) => fds)]
   }
 
   /** Returns the whole once it is complete. */
   push({ section, data, fds }: HandOverRecord): HandedSwitch | undefined {
-    if (section !== 'port' || data === null || typeof data !== 'object') {
+    const hasFds = section === 'port' || section === 'capture'
+    if (!hasFds || data === null || typeof data !== 'object') {
       this.#unclaimed.push(...fds)
       if (fds.length > 0) throw channelError(`section "${section}" came with descriptors`)
     }
@@ -47,6 +51,10 @@ export class StateReader {
       case 'port':
         if (data === null || typeof data !== 'object') throw channelError('a port is no object')
         this.#ports.push({ ...(data as Omit<HandedPort, 'fds'>), fds })
+        return undefined
+      case 'capture':
+        if (data === null || typeof data !== 'object') throw channelError('a capture is no object')
+        this.#captures.push({ ...(data as Omit<HandedCapture, 'fds'>), fds })
         return undefined
       case 'macs':
         if (!Array.isArray(data)) throw channelError('the MAC table is no list')
@@ -69,7 +77,8 @@ export class StateReader {
       typeof this.#rest === 'object' &&
       this.#rest !== null
     if (!isWhole) throw channelError('parts of the state are missing')
-    const rest = this.#rest as Omit<HandedSwitch, 'ports' | 'macs'>
-    return { ...rest, ports: this.#ports.splice(0), macs: this.#macs as HandedSwitch['macs'] }
+    const rest = this.#rest as Omit<HandedSwitch, 'ports' | 'captures' | 'macs'>
+    const [ports, captures] = [this.#ports.splice(0), this.#captures.splice(0)]
+    return { ...rest, ports, captures, macs: this.#macs as HandedSwitch['macs'] }
   }
 }

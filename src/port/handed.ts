@@ -95,6 +95,11 @@ export class HandedReader {
     return this.#typed(key, Number.isSafeInteger, 'whole number') as number
   }
 
+  /** Any number. */
+  real(key: string): number {
+    return this.#typed(key, Number.isFinite, 'number') as number
+  }
+
   boolean(key: string): boolean {
     return this.#typed(key, (value) => typeof value === 'boolean', 'boolean') as boolean
   }

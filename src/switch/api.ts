@@ -3,7 +3,7 @@
  * socket and the CLI use the switch through these only.
  */
 import type { EventEmitter } from 'node:events'
-import type { Capture, CaptureInfo, CaptureOptions } from '../capture/options.ts'
+import type { Capture, CaptureInfo, CaptureOptions, CaptureSummary } from '../capture/options.ts'
 import type { SwitchCounters } from '../engine/client.ts'
 import type { Pace } from '../engine/messages.ts'
 import type { IoTierName } from '../io/tier.ts'
@@ -14,7 +14,13 @@ import type { HandedSwitch, HandOverOutline } from './handed.ts'
 import type { SwitchingOptions } from '../port/switching-options.ts'
 
 export type { HandedState, JsonValue } from '../port/handed.ts'
-export type { HandedPort, HandedSwitch, HandOverOutline, OutlinedPort } from './handed.ts'
+export type {
+  HandedCapture,
+  HandedPort,
+  HandedSwitch,
+  HandOverOutline,
+  OutlinedPort,
+} from './handed.ts'
 export type {
   Capture,
   CaptureDirection,
@@ -215,6 +221,8 @@ export interface SwitchEvents {
   'port-changed': [info: PortInfo]
   /** Once, again when more ports turn out to be on it, or when it has been quiet for a minute. */
   'loop-detected': [loop: LoopInfo]
+  /** It was stopped, is complete, or could not go on. */
+  'capture-ended': [id: number, summary: CaptureSummary]
   /** The data plane died; the switch is closed. */
   'engine-failed': [error: Error]
 }
@@ -335,5 +343,7 @@ export interface Switch extends AsyncDisposable {
   startCapture(options: CaptureOptions): Promise<Capture>
   /** Those that run, as they are now. */
   captures(): CaptureInfo[]
+  /** One of them, whoever has started it. */
+  capture(id: number): Capture
   close(): Promise<void>
 }

@@ -41,7 +41,7 @@ function outline(
       return { id, options, queues, txOffloads, rxOffloads, vnetHdrLength, isExcluded }
     }),
     links: listLinks(ports.all),
-    endingCaptures: captures.infos.map(({ to }) => to),
+    endingCaptures: captures.ending,
   }
 }
 
@@ -65,8 +65,9 @@ async function handOver(
   excluded: readonly string[],
   undo: Undo,
 ): Promise<Omit<HandedSwitch, 'runState'>> {
-  const { engine, ports, mirrors } = parts
+  const { engine, ports, captures, mirrors } = parts
   const entries = ports.all
+  undo(() => captures.keep())
   outline(parts, excluded)
   // All at once: the engine answers them between two turns.
   const handing = entries.map((entry) =>
@@ -76,9 +77,12 @@ async function handOver(
   )
   const settled = await Promise.allSettled(handing)
   for (const one of settled) if (one.status === 'rejected') throw one.reason
-  await engine.request({ op: 'publish-counters' })
   const places = new Map(entries.map(({ index }, place) => [index, place]))
-  const { own } = (await engine.request({ op: 'hand-over' })) as HandedEngine
+  const [, told] = await Promise.all([
+    engine.request({ op: 'publish-counters' }),
+    engine.request({ op: 'hand-over' }),
+  ])
+  const { own } = told as HandedEngine
   const macs: (readonly [number, number, number, number])[] = []
   for await (const rows of engine.macTable()) {
     for (const [hi, lo, port, ageS] of rows) macs.push([hi, lo, places.get(port)!, ageS])
@@ -92,6 +96,7 @@ async function handOver(
     mirrors: mirrors.infos().map(({ options }) => options),
     macs,
     counters: engine.switchCounters(),
+    captures: await captures.handOver(),
     ownFrames: own.map(({ port, frame }) => [
       places.get(port)!,
       Buffer.from(frame).toString('base64'),
@@ -245,7 +250,7 @@ export class HandingOver {
       log,
     )
     this.#finish()
-    await captures.stop()
+    await captures.leave()
   }
 
   #letGo(entry: PortEntry): (() => unknown)[] {

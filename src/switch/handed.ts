@@ -22,6 +22,11 @@ export interface HandedPort extends HandedState {
   readonly counters: Readonly<Record<CounterName, number>>
 }
 
+/** A capture into a file of its own, which goes on there. */
+export interface HandedCapture extends HandedState {
+  readonly id: number
+}
+
 export interface HandedSwitch {
   /** Whether frames are to be read again. */
   readonly runState: 'running' | 'paused'
@@ -35,6 +40,7 @@ export interface HandedSwitch {
    */
   readonly macs: readonly (readonly [number, number, number, number])[]
   readonly counters: SwitchCounters
+  readonly captures: readonly HandedCapture[]
   /** Of the daemon's own that wait for the end of a pause: place of the port in `ports`, bytes in base64. */
   readonly ownFrames: readonly (readonly [number, string])[]
 }
@@ -43,8 +49,8 @@ export interface HandedSwitch {
 export interface HandOverOutline {
   readonly ports: readonly OutlinedPort[]
   readonly links: readonly (readonly [string, string])[]
-  /** Files of captures that end when the switch is handed over. */
-  readonly endingCaptures: readonly string[]
+  /** Numbers of captures that end when the switch is handed over: into given descriptors and streams. */
+  readonly endingCaptures: readonly number[]
 }
 
 export interface OutlinedPort {

@@ -102,7 +102,6 @@ class UserspaceSwitch implements Switch {
   readonly #opener: PortOpener
   readonly #handing: HandingOver
   readonly #taking: TakingOver
-  #hasTakenOver = false
   /** The end of the queue of changes. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -131,7 +130,7 @@ class UserspaceSwitch implements Switch {
     this.#states = new PortStates(this.#ports, this.#engine, this.events, this.#log)
     this.fdb = new StaticFdb(this.#ports, this.#engine, (action) => this.#change(action))
     const loops = new Loops(this.#ports, this.events, this.#log)
-    this.#captures = new CaptureSet(this.#engine)
+    this.#captures = new CaptureSet(this.#engine, this.events)
     this.#agreement = new Agreement(this.#engine, () => this.#ports.all, this.#log)
     this.#mirrors = new MirrorSet(this.#engine, this.#ports)
     this.#watcher = new LinkWatcher(this.#engine, this.events, this.#log, (entry) =>
@@ -339,7 +338,7 @@ class UserspaceSwitch implements Switch {
 
   pause(): Promise<void> {
     return this.#change(async (undo) => {
-      if (this.runState === 'inmigrate' && this.#hasTakenOver) await this.#taking.keep()
+      if (this.runState === 'inmigrate' && this.#taking.hasTaken) await this.#taking.keep(true)
       else if (this.runState !== 'running') return
       undo(() => this.#engine.request({ op: 'resume' }))
       await this.#engine.request({ op: 'pause' })
@@ -361,6 +360,7 @@ class UserspaceSwitch implements Switch {
       undo(() => this.#engine.request({ op: 'pause' }))
       await this.#engine.request({ op: 'resume' })
       this.runState = 'running'
+      this.#taking.watch()
       await this.#agreement.reach()
     })
   }
@@ -411,7 +411,6 @@ class UserspaceSwitch implements Switch {
       this.#checkWaits()
       await this.#taking.takeOver(handed, undo)
       this.#isSignalled = true
-      this.#hasTakenOver = true
     })
   }
 
@@ -423,10 +422,11 @@ class UserspaceSwitch implements Switch {
   }
 
   startCapture(options: CaptureOptions): Promise<Capture> {
-    return this.#change((undo) => {
-      for (const id of options.ports ?? []) this.#ports.entry(id)
-      return this.#captures.start(options, this.#ports.all, undo)
-    })
+    return this.#change((undo) => this.#captures.start(options, this.#ports, undo))
+  }
+
+  capture(id: number): Capture {
+    return this.#captures.capture(id)
   }
 
   captures(): ReturnType<Switch['captures']> {

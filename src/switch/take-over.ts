@@ -6,6 +6,7 @@ import type { HandedEngine, MacRows } from '../engine/messages.ts'
 import { STATIC_AGE } from '../engine/messages.ts'
 import { shim } from '../native/shim.ts'
 import type { ControlPort } from '../port/control-port.ts'
+import type { HandedState } from '../port/handed.ts'
 import { handOverError } from '../port/handed.ts'
 import { changedOptions, takeOverPort } from '../port/kinds.control.ts'
 import { clearCounters, writeCounters } from '../stats/port-counters.ts'
@@ -25,10 +26,18 @@ export class TakingOver {
   readonly #opener: PortOpener
   /** Places of ports that are to come. */
   #places: PortEntry[] = []
+  #hasTaken = false
+  /** Ports whose interfaces are not watched yet: that waits until frames pass. */
+  #unwatched: (readonly [PortEntry, HandedPort])[] = []
 
   constructor(parts: SwitchParts, opener: PortOpener) {
     this.#parts = parts
     this.#opener = opener
+  }
+
+  /** It has all of another one. */
+  get hasTaken(): boolean {
+    return this.#hasTaken
   }
 
   /** Does what takes time before ports come: the engine has their places, and is warm for their kinds. */
@@ -42,28 +51,63 @@ export class TakingOver {
 
   /** All of it or nothing: on failure the descriptors are closed. */
   async takeOver(handed: HandedSwitch, undo: Undo): Promise<void> {
-    const { engine, ports, agreement, mirrors } = this.#parts
+    const { engine, ports, agreement, captures, mirrors } = this.#parts
     undo(() => agreement.resume())
+    undo(() => (this.#hasTaken = false))
     await agreement.suspend()
-    const left = new Set(handed.ports)
+    const left = new Set<HandedState>([...handed.ports, ...handed.captures])
     // Last of all: those that have become ports' are closed by then.
     undo(() => {
       for (const { fds } of left) for (const fd of fds) shim.close(fd)
     })
     await this.#forgetOthers(handed)
-    for (const port of handed.ports) {
-      if (port.isExcluded) await leaveOpen(port, this.#parts, undo)
-      else await takeOverOne(port, this.#parts, this.#opener, () => void left.delete(port), undo)
-    }
+    await this.#takeOverPorts(handed.ports, left, undo)
     for (const [a, b] of handed.links) {
       const [first, second] = [ports.entry(a), ports.entry(b)]
       if (first.peer !== second) await wire(this.#parts, this.#opener, first, second, undo)
     }
     await mirrors.takeOver(handed.mirrors, undo)
     await this.#opener.openAllPostponed(undo)
+    this.#hasTaken = true
+    for (const capture of handed.captures) {
+      await captures.takeOver(capture, ports.all, () => void left.delete(capture), undo)
+    }
     engine.restoreCounters(handed.counters)
     await engine.request({ op: 'take-over', ...engineState(handed, ports) })
     noteStatics(handed, ports)
+  }
+
+  /** The engine is asked for all of them at once: frames wait meanwhile. */
+  async #takeOverPorts(
+    handed: readonly HandedPort[],
+    left: Set<HandedState>,
+    undo: Undo,
+  ): Promise<void> {
+    undo(() => (this.#unwatched = []))
+    const taking: Promise<readonly [PortEntry, HandedPort]>[] = []
+    for (const port of handed) {
+      if (port.isExcluded) await leaveOpen(port, this.#parts, undo)
+      else {
+        const taken = (): void => void left.delete(port)
+        taking.push(takeOverOne(port, this.#parts, this.#opener, taken, undo))
+      }
+    }
+    const settled = await Promise.allSettled(taking)
+    for (const one of settled) {
+      if (one.status === 'rejected') throw one.reason
+      this.#unwatched.push(one.value)
+    }
+  }
+
+  /** Frames pass: the interfaces of the ports are looked at. */
+  watch(): void {
+    const { watcher, ports } = this.#parts
+    for (const [entry, { wasUp, droppedBefore }] of this.#unwatched.splice(0)) {
+      if (!ports.has(entry)) continue
+      watcher.add(entry)
+      entry.wasUp ||= wasUp
+      entry.droppedBefore = droppedBefore
+    }
   }
 
   /** Places of ports that are not there any more. */
@@ -76,9 +120,10 @@ export class TakingOver {
     }
   }
 
-  /** What was taken over is ours from now on: everything can be changed again. */
-  async keep(): Promise<void> {
-    const { ports, agreement, access } = this.#parts
+  /** What was taken over is ours from now on: everything can be changed again. No frames are to pass: `isPaused`. */
+  async keep(isPaused = false): Promise<void> {
+    const { ports, agreement, access, captures } = this.#parts
+    captures.keep()
     const taken = ports.all.filter(({ isAnothers }) => isAnothers)
     await Promise.all(
       taken.map(async (entry) => {
@@ -88,6 +133,7 @@ export class TakingOver {
       }),
     )
     agreement.resume()
+    if (isPaused) this.watch()
   }
 }
 
@@ -121,8 +167,8 @@ async function takeOverOne(
   opener: PortOpener,
   taken: () => void,
   undo: Undo,
-): Promise<void> {
-  const { engine, watcher, context } = parts
+): Promise<readonly [PortEntry, HandedPort]> {
+  const { engine, context } = parts
   const { options } = port
   const waiting = waitingFor(port, parts)
   const open = takeOverPort(options, port, context(options.id))
@@ -132,10 +178,8 @@ async function takeOverOne(
   const entry = waiting ?? (await add(port, open, parts, undo))
   entry.isAnothers = true
   restore(entry, port, engine.counters)
-  watcher.add(entry)
-  entry.wasUp ||= port.wasUp
-  entry.droppedBefore = port.droppedBefore
   if (!entry.isUp) await engine.request({ op: 'set-link', port: entry.index, isUp: false })
+  return [entry, port]
 }
 
 /** The entry that waits for this port; undefined: there is none. Throws when it is another port. */
@@ -191,9 +235,14 @@ async function replace(
   })
   entry.open = open
   const { txOffloads, description } = open
-  await engine.request({ op: 'replace-port', port, txOffloads, description })
+  const wasHeld = entry.isHeld
   entry.isHeld = isHeld
-  await engine.request({ op: isHeld ? 'hold' : 'release', ports: [port] })
+  await Promise.all([
+    engine.request({ op: 'replace-port', port, txOffloads, description }),
+    isHeld === wasHeld
+      ? undefined
+      : engine.request({ op: isHeld ? 'hold' : 'release', ports: [port] }),
+  ])
 }
 
 async function add(

@@ -22,7 +22,11 @@ export function passOn(fd: number): number {
 /** What the other process gets. */
 export function received(handed: HandedSwitch): HandedSwitch {
   const copy = JSON.parse(JSON.stringify(handed)) as HandedSwitch
-  return { ...copy, ports: copy.ports.map((port) => ({ ...port, fds: port.fds.map(passOn) })) }
+  const withFds = <T extends { readonly fds: readonly number[] }>(one: T): T => ({
+    ...one,
+    fds: one.fds.map(passOn),
+  })
+  return { ...copy, ports: copy.ports.map(withFds), captures: copy.captures.map(withFds) }
 }
 
 /** The whole way; resolves when `to` reads and nothing is left of `from`. Returns the pause in milliseconds. */

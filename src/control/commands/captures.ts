@@ -64,11 +64,7 @@ export const CAPTURE_COMMANDS: readonly Command[] = [
     description: 'Ends a capture, and completes its file.',
     arguments: { id: { kind: 'number', required: true, description: 'The capture.' } },
     returns: '`{frames, dropped, bytes, error?}`',
-    run: ({ id }, { captures }): Promise<CaptureSummary> => {
-      const capture = captures.get(id)
-      if (capture === undefined) throw new StateError('NO_CAPTURE', `there is no capture ${id}`)
-      return capture.stop()
-    },
+    run: ({ id }, { target }): Promise<CaptureSummary> => target.switch.capture(id).stop(),
   }),
   command({
     name: 'query-captures',
@@ -89,7 +85,7 @@ export const CAPTURE_COMMANDS: readonly Command[] = [
 
 async function startCapture(
   args: StaticMembers<typeof START>,
-  { target, session, captures }: CommandContext,
+  { target, session }: CommandContext,
 ): Promise<unknown> {
   const options = captureOptions(args, session)
   const capture = await target.switch.startCapture(options).catch((error: unknown) => {
@@ -97,15 +93,10 @@ async function startCapture(
     if ('fd' in options.to) session.received.push(options.to.fd)
     throw target.explain(error)
   })
-  captures.set(capture.id, capture)
   const stop = (): void => void capture.stop()
   // A capture into a descriptor of a client ends with the client.
   if (args.fd !== undefined) session.onClose.add(stop)
-  void capture.done.then((summary) => {
-    captures.delete(capture.id)
-    session.onClose.delete(stop)
-    target.sendEvent('CAPTURE_ENDED', { id: capture.id, ...summary })
-  })
+  void capture.done.then(() => session.onClose.delete(stop))
   return { id: capture.id }
 }
 

@@ -15,7 +15,12 @@ import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import type { EngineKind, EnginePort, PolledPort, PortFailed } from '../contract.ts'
 import { PORTS_MAX } from '../contract.ts'
 import type { PortCall } from '../messages.ts'
-import type { RecordDescription, ReplayDescription, ReplayFile } from './messages.ts'
+import type {
+  RecordDescription,
+  ReplayDescription,
+  ReplayFile,
+  ReplayPosition,
+} from './messages.ts'
 
 /** A replay waits no longer at once: the engine asks again. */
 const WAIT_US_MAX = 60_000_000
@@ -24,8 +29,8 @@ const WAIT_US_MAX = 60_000_000
 const READ_LENGTH_MAX = 512 * 1024
 
 export const replayKind: EngineKind<ReplayDescription> = {
-  make: ({ file }, { index }, { clock, portFailed }) =>
-    new ReplayEnginePort(index, file, clock, portFailed),
+  make: ({ file, position }, { index }, { clock, portFailed }) =>
+    new ReplayEnginePort(index, file, clock, portFailed, position),
 }
 
 export const recordKind: EngineKind<RecordDescription> = {
@@ -55,24 +60,45 @@ export class ReplayEnginePort implements PolledPort {
   #startUs = 0
 
   /** `failed` is told that the file was truncated, or cannot be read any more. */
-  constructor(index: number, file: ReplayFile, clock: Clock, failed: PortFailed) {
+  constructor(
+    index: number,
+    file: ReplayFile,
+    clock: Clock,
+    failed: PortFailed,
+    position?: ReplayPosition,
+  ) {
     this.index = index
     this.#file = file
     this.#clock = clock
     this.#failed = failed
     this.#isPaced = file.isPaced
     this.#loop = file.loop
+    if (position === undefined) return
+    this.#at = position.at
+    this.#loopsDone = position.loopsDone
+    this.#startUs = position.startUs
+    this.#hasFailed = position.hasFailed
+  }
+
+  get #position(): ReplayPosition {
+    return {
+      at: this.#at,
+      loopsDone: this.#loopsDone,
+      startUs: this.#startUs,
+      hasFailed: this.#hasFailed,
+    }
   }
 
   /** It goes on where it is: what is paced from now on is due from now on. */
-  call(call: PortCall): void {
-    if (call.do !== 'change-replay') return
+  call(call: PortCall): unknown {
+    if (call.do !== 'change-replay') return this.#position
     const { isPaced, loop } = call.settings
     if (isPaced && !this.#isPaced && this.#at < this.#file.dueUs.length) {
       this.#startUs = this.#nowUs() - this.#file.dueUs[this.#at]
     }
     this.#isPaced = isPaced
     this.#loop = loop
+    return undefined
   }
 
   /** @hot */

@@ -2,6 +2,7 @@
 import { FDS_PER_FILE } from '../descriptor-budget.ts'
 import type { ControlKind } from '../control-port.ts'
 import type { PcapOptions } from '../options.ts'
+import { readRecord } from './hand-over.ts'
 import { RecordControlPort } from './record.ts'
 import { ReplayControlPort } from './replay.ts'
 import { checkPcap, pcapSchema } from './options.ts'
@@ -13,5 +14,9 @@ export const pcapKind: ControlKind<PcapOptions> = {
     options.replay === undefined
       ? new RecordControlPort(options, context)
       : ReplayControlPort.open(options, context.log),
+  takeOver: (options, handed, context) =>
+    options.replay === undefined
+      ? new RecordControlPort(options, context, readRecord(options, handed))
+      : ReplayControlPort.takeOver(options, handed),
   descriptors: () => FDS_PER_FILE,
 }

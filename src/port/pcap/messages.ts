@@ -19,19 +19,31 @@ export interface ReplayFile extends ReplaySettings {
   readonly dueUs: Float64Array
 }
 
+/** How far it has come. */
+export interface ReplayPosition {
+  /** The frame that is next. */
+  readonly at: number
+  readonly loopsDone: number
+  /** When the current loop started, in microseconds of CLOCK_MONOTONIC; 0: not yet. */
+  readonly startUs: number
+  readonly hasFailed: boolean
+}
+
 export interface ReplayDescription {
   readonly kind: 'replay'
   readonly file: ReplayFile
+  /** Absent: from the first frame on. */
+  readonly position?: ReplayPosition
 }
 
 export interface RecordDescription {
   readonly kind: 'record'
   readonly ring: CaptureRingHandle
-  /** Of the one interface of its file. */
-  readonly block: Uint8Array
+  /** Of the one interface of its file; null: it is in the file already. */
+  readonly block: Uint8Array | null
 }
 
-export interface ReplayCall {
-  readonly do: 'change-replay'
-  readonly settings: ReplaySettings
-}
+export type ReplayCall =
+  | { readonly do: 'change-replay'; readonly settings: ReplaySettings }
+  /** Answered with a ReplayPosition. */
+  | { readonly do: 'replay-position' }

@@ -1,20 +1,30 @@
 /** A port that records what it is given, as the control plane keeps it. */
+import type { CameCapture } from '../../capture/capture.ts'
 import { CaptureSession } from '../../capture/capture.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import type { ControlPort, ControlPortContext, PortFacts } from '../control-port.ts'
 import { DevicelessPort } from '../deviceless.control.ts'
 import type { PcapOptions } from '../options.ts'
+import type { HandedState } from '../handed.ts'
+import { handOverError } from '../handed.ts'
+import { handOverRecord } from './hand-over.ts'
 import type { RecordDescription } from './messages.ts'
+
+/** What is recorded already may take so long to be written before the port is handed over. */
+const WRITE_MS = 200
 
 export class RecordControlPort extends DevicelessPort implements ControlPort {
   readonly txOffloads: number = OFFLOADS_ALL
   readonly description: RecordDescription
   readonly #path: string
   readonly #capture: CaptureSession
+  readonly #id: string
   #letGo: () => void = () => undefined
 
-  constructor(options: PcapOptions, context: ControlPortContext) {
+  /** `came`: another process has begun the file. */
+  constructor(options: PcapOptions, context: ControlPortContext, came?: CameCapture) {
     super()
+    this.#id = options.id
     this.#path = options.record!
     // The engine's recorder is the port itself: it is detached when the port is removed, and not
     // before, also when the disk is full.
@@ -24,8 +34,12 @@ export class RecordControlPort extends DevicelessPort implements ControlPort {
       if (error !== undefined) context.failed(error)
       return removed
     }
-    this.#capture = new CaptureSession(0, captured, detach, `port "${options.id}"`)
-    const { block } = this.#capture.describe(options.id, 'record')
+    const user = `port "${options.id}"`
+    this.#capture =
+      came === undefined
+        ? new CaptureSession(0, captured, detach, user)
+        : CaptureSession.of(came, 0, detach, user)
+    const block = came === undefined ? this.#capture.describe(options.id, 'record').block : null
     this.description = { kind: 'record', ring: this.#capture.ring, block }
   }
 
@@ -36,6 +50,17 @@ export class RecordControlPort extends DevicelessPort implements ControlPort {
   /** From now on the file is this port's: what it held before is gone. */
   start(): void {
     this.#capture.begin()
+  }
+
+  async handOver(): Promise<HandedState> {
+    const handed = await this.#capture.handOver(WRITE_MS)
+    if (handed !== null) return handOverRecord(handed)
+    throw handOverError(this.#id, `${this.#path} cannot be written as fast as it has to be`)
+  }
+
+  async handedOver(): Promise<void> {
+    this.#letGo()
+    await this.#capture.leave()
   }
 
   async close(): Promise<void> {

@@ -16,7 +16,9 @@ import { systemReason } from '../../text.ts'
 import { WINDOW_LENGTH_MAX, Window } from '../../mem/window.ts'
 import { shim } from '../../native/shim.ts'
 import type { PcapOptions, PortOptions } from '../options.ts'
-import type { ReplayDescription, ReplaySettings } from './messages.ts'
+import type { HandedState } from '../handed.ts'
+import { handOverReplay, readReplay, tableFile } from './hand-over.ts'
+import type { ReplayDescription, ReplayPosition, ReplaySettings } from './messages.ts'
 import { strerror } from '../../abi/strerror.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import { fileRefusal } from '../slow-file.ts'
@@ -35,19 +37,24 @@ const read = promisify(fs.read)
 export class ReplayControlPort extends DevicelessPort implements ControlPort {
   readonly txOffloads: number = OFFLOADS_ALL
   readonly description: ReplayDescription
+  readonly #id: string
   readonly #path: string
   readonly #fd: number
   /** Nobody writes into the file until then. */
   readonly #release: () => void
   #engine: EngineAccess | undefined
+  /** Where its frames are, while another process may take it over; -1: there is none. */
+  #table = -1
 
   private constructor(
+    id: string,
     path: string,
     fd: number,
     release: () => void,
     description: ReplayDescription,
   ) {
     super()
+    this.#id = id
     this.#path = path
     this.#fd = fd
     this.#release = release
@@ -65,7 +72,7 @@ export class ReplayControlPort extends DevicelessPort implements ControlPort {
     try {
       const index = indexFile({ fd, size }, path)
       for (const note of index.notes) log(`${path}: ${note}`)
-      return new ReplayControlPort(path, fd, release, {
+      return new ReplayControlPort(options.id, path, fd, release, {
         kind: 'replay',
         file: {
           fd,
@@ -81,6 +88,43 @@ export class ReplayControlPort extends DevicelessPort implements ControlPort {
       shim.close(fd)
       throw error
     }
+  }
+
+  /** Goes on with one of another process. */
+  static takeOver(options: PcapOptions, handed: HandedState): ControlPort {
+    const path = options.replay!
+    const { fd, size, table, position } = readReplay(options, handed)
+    const release = claimFile(fd, path, false, `port "${options.id}"`)
+    // The table has been copied.
+    for (const other of handed.fds.slice(1)) shim.close(other)
+    const file = { fd, size, ...table, ...replaySettings(options) }
+    return new ReplayControlPort(options.id, path, fd, release, {
+      kind: 'replay',
+      file,
+      position,
+    })
+  }
+
+  async handOver(engine: EngineAccess): Promise<HandedState> {
+    const position = (await engine.call({ do: 'replay-position' })) as ReplayPosition
+    const { file } = this.description
+    this.#table = tableFile(file)
+    return handOverReplay(this.#id, file, position, this.#table)
+  }
+
+  keep(): Promise<void> {
+    this.#closeTable()
+    return Promise.resolve()
+  }
+
+  handedOver(): Promise<void> {
+    this.#closeTable()
+    return this.close()
+  }
+
+  #closeTable(): void {
+    if (this.#table >= 0) shim.close(this.#table)
+    this.#table = -1
   }
 
   start(engine: EngineAccess): void {

@@ -10,6 +10,7 @@ const MESSAGES = [
   'prepare',
   'prepared',
   'port',
+  'capture',
   'macs',
   'switch',
   'end-of-state',

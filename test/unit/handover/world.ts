@@ -37,6 +37,7 @@ export const HANDED = {
   runState: 'running',
   ports: [{ id: 'a', options: PORT, version: 1, state: {}, fds: [100, 101] }],
   links: [],
+  captures: [{ id: 1, version: 1, state: {}, fds: [102] }],
   macs: [[1, 2, 0, 5]],
   counters: {},
   ownFrames: [],

@@ -1,0 +1,209 @@
+/** Captures and pcap ports that another switch goes on with: one file, no frame lost or twice in it. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { PassThrough } from 'node:stream'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import type { CaptureSummary, createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
+import {
+  enhancedPacket,
+  interfaceDescription,
+  readPcapng,
+  sectionHeader,
+} from '../../src/wire/pcapng.ts'
+import { moveSwitch, numbers, received } from '../support/hand-over.ts'
+import { IO, Lab } from '../support/lab.ts'
+import { until } from '../support/processes.ts'
+import { frame } from '../support/sim.ts'
+
+const { createSwitch } = (await import('../../dist/index.js')) as {
+  createSwitch: typeof CreateSwitch
+}
+const NUMBER_AT = 14
+const INTERFACE = 1
+const INTERFACE_STATISTICS = 5
+const SECTION_HEADER = 0x0a0d0d0a
+
+let directory: string
+let sw: Switch
+const made: Switch[] = []
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'framepump-hand-over-'))
+  sw = make()
+})
+afterEach(async () => {
+  for (const one of made.splice(0)) await one.close()
+  rmSync(directory, { recursive: true })
+})
+
+function make(incoming = false): Switch {
+  const one = createSwitch({ io: IO as 'auto', incoming })
+  made.push(one)
+  return one
+}
+
+async function move(excluded: readonly string[] = []): Promise<void> {
+  const next = make(true)
+  await moveSwitch(sw, next, excluded)
+  sw = next
+}
+
+interface Found {
+  readonly frames: number[]
+  readonly interfaces: number[]
+  readonly blocks: number[]
+}
+
+/** What a pcapng file has; numbers are of frames of `frame`. */
+function read(path: string): Found {
+  const bytes = new Uint8Array(readFileSync(path))
+  const view = new DataView(bytes.buffer)
+  const found: Found = { frames: [], interfaces: [], blocks: [] }
+  for (let at = 0; at < bytes.length; at += view.getUint32(at + 4, true)) {
+    found.blocks.push(view.getUint32(at, true))
+  }
+  readPcapng(bytes, {
+    frame: (offset, _length, _original, _time, interfaceId) => {
+      found.frames.push(view.getUint32(offset + NUMBER_AT))
+      found.interfaces.push(interfaceId)
+    },
+  })
+  return found
+}
+
+/** A file with numbered frames, so many microseconds apart. */
+function writeReplay(path: string, count: number, stepUs: number): void {
+  const blocks = [sectionHeader('test'), interfaceDescription('x', 'x', 0)]
+  for (let n = 0; n < count; n++) {
+    blocks.push(enhancedPacket(0, BigInt(n * stepUs) * 1000n, frame(255, 1, n), 60, 0))
+  }
+  writeFileSync(path, Buffer.concat(blocks))
+}
+
+test('H5, H13, H16: a replay goes on where it was, and a record and a capture in their files', async () => {
+  const [from, to, captured] = ['r', 'w', 'c'].map((name) => join(directory, `${name}.pcapng`))
+  const count = 6000
+  writeReplay(from, count, 500)
+  await sw.addPort({ type: 'pcap', id: 'w', record: to })
+  const capture = await sw.startCapture({ to: { path: captured } })
+  // Before its first frame the capture has it.
+  await sw.addPort({ type: 'pcap', id: 'r', replay: from }, undefined, { isHeld: true })
+  await sw.release(['r'])
+  expect((await sw.outlineHandOver()).endingCaptures).toEqual([])
+  for (let moves = 0; sw.port('r').counters.rx_frames < count; moves++) {
+    if (moves % 3 === 0) {
+      await sw.handOver()
+      await sw.takeBack()
+    } else await move()
+  }
+  expect(sw.captures()).toMatchObject([{ id: capture.id, to: captured, frames: count }])
+  await until('it is recorded', () => sw.port('w').counters.tx_frames === count)
+  const ended: [number, CaptureSummary][] = []
+  sw.events.on('capture-ended', (...one) => ended.push(one))
+  const summary = await sw.capture(capture.id).stop()
+  expect(summary).toMatchObject({ frames: count, dropped: 0, bytes: readFileSync(captured).length })
+  await until('it was told', () => ended.length === 1)
+  expect(ended).toEqual([[capture.id, summary]])
+  expect(() => sw.capture(capture.id)).toThrow(
+    expect.objectContaining({ code: 'NO_CAPTURE' }) as Error,
+  )
+  await sw.close()
+  for (const [path, ports] of [
+    [to, 1],
+    [captured, 2],
+  ] as const) {
+    const { frames, interfaces, blocks } = read(path)
+    expect(frames).toEqual(numbers(0, count))
+    expect(new Set(interfaces)).toEqual(new Set([ports - 1]))
+    const blocksOf = (type: number): number => blocks.filter((one) => one === type).length
+    // One section, each interface once, and its statistics once, at the end.
+    expect([SECTION_HEADER, INTERFACE, INTERFACE_STATISTICS].map(blocksOf)).toEqual([
+      1,
+      ports,
+      ports,
+    ])
+    expect(blocks.indexOf(INTERFACE_STATISTICS)).toBe(blocks.length - ports)
+  }
+})
+
+test('a capture of all ports keeps the numbers of their interfaces, and has those that come later', async () => {
+  await using lab = new Lab()
+  const path = join(directory, 'all.pcapng')
+  const netns = [lab.netns(), lab.netns()]
+  const capture = await sw.startCapture({ to: { path }, direction: 'in' })
+  for (const [k, name] of netns.entries()) {
+    await sw.addPort({ type: 'tap', id: `p${k}`, ifname: 'x0', netns: name, up: true })
+    lab.address(name, `10.0.0.${k + 1}`)
+  }
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  const before = sw.captures()[0].frames
+  await move()
+  expect(lab.ping(netns[1], '10.0.0.1')).toBe(3)
+  await sw.addPort({ type: 'memory', id: 'late' })
+  sw.memoryPort('late').send(frame(255, 9, 7))
+  await until('it was captured', () => sw.captures()[0].frames > before + 6)
+  await sw.capture(capture.id).stop()
+  const { interfaces, blocks } = read(path)
+  expect(new Set(interfaces)).toEqual(new Set([0, 1, 2]))
+  expect(interfaces.at(-1)).toBe(2)
+  expect(blocks.filter((type) => type === INTERFACE)).toHaveLength(3)
+  expect(blocks.filter((type) => type === INTERFACE_STATISTICS)).toHaveLength(3)
+})
+
+test('a capture into a stream ends here, whole; one into a file goes on after it was taken back', async () => {
+  const path = join(directory, 'file.pcapng')
+  await sw.addPort({ type: 'memory', id: 'm' })
+  await sw.addPort({ type: 'pcap', id: 'w', record: join(directory, 'w.pcap') })
+  const stream = new PassThrough()
+  const chunks: Buffer[] = []
+  stream.on('data', (chunk: Buffer) => chunks.push(chunk))
+  const streamed = await sw.startCapture({ to: stream })
+  await sw.startCapture({ to: { path } })
+  expect((await sw.outlineHandOver(['m'])).endingCaptures).toEqual([streamed.id])
+  sw.memoryPort('m').send(frame(255, 1, 0))
+  await until('it was captured', () => sw.captures().every(({ frames }) => frames === 1))
+  await until('it was written', () => readFileSync(path).length > 0)
+  await sw.handOver(['m'])
+  await sw.takeBack()
+  sw.memoryPort('m').send(frame(255, 1, 1))
+  await until('it was captured', () => sw.captures().every(({ frames }) => frames === 2))
+  await move(['m'])
+  expect(await streamed.done).toMatchObject({ frames: 2, dropped: 0 })
+  const bytes = new Uint8Array(Buffer.concat(chunks))
+  let count = 0
+  readPcapng(bytes, { frame: () => void count++ })
+  expect(count).toBe(2)
+  sw.memoryPort('m').send(frame(255, 1, 2))
+  await until('it was captured', () => sw.captures()[0].frames === 3)
+  await sw.close()
+  expect(read(path).frames).toEqual([0, 1, 2])
+})
+
+test('what another process gives up on is as it was: the files go on where they were', async () => {
+  const path = join(directory, 'file.pcapng')
+  await sw.addPort({ type: 'memory', id: 'm' })
+  await sw.addPort({ type: 'pcap', id: 'w', record: join(directory, 'w.pcapng') })
+  await sw.startCapture({ to: { path } })
+  sw.memoryPort('m').send(frame(255, 1, 0))
+  await until('it was written', () => readFileSync(path).length > 0 && read(path).frames.length > 0)
+  const handed = received(await sw.handOver(['m']))
+  const [capture] = handed.captures
+  const next = make(true)
+  await expect(
+    next.takeOver({ ...handed, captures: [capture, { ...capture, id: 9, version: 2 }] }),
+  ).rejects.toMatchObject({
+    code: 'HAND_OVER',
+    message: expect.stringContaining('capture 9') as string,
+  })
+  await next.close()
+  await sw.takeBack()
+  sw.memoryPort('m').send(frame(255, 1, 1))
+  await until('it was captured', () => sw.captures()[0].frames === 2)
+  await sw.close()
+  for (const file of [path, join(directory, 'w.pcapng')]) {
+    expect(read(file)).toMatchObject({ frames: [0, 1] })
+    expect(
+      read(file).blocks.filter((type) => type === INTERFACE_STATISTICS).length,
+    ).toBeGreaterThan(0)
+  }
+})
