@@ -10,6 +10,7 @@ import { readPcapng } from '../../src/wire/pcapng.ts'
 import { IO } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
 import { frame } from '../support/sim.ts'
+import { tagged } from '../support/vlan-frames.ts'
 
 const { createSwitch, ConfigError } = (await import('../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
@@ -49,6 +50,29 @@ test('a capture to a stream is a complete pcapng', async () => {
   const lengths: number[] = []
   readPcapng(bytes, { frame: (_offset, length) => void lengths.push(length) })
   expect(lengths).toEqual(Array.from({ length: 100 }, (_, n) => 60 + n))
+})
+
+test('V: a capture has a frame as it came in, and with the tag with which it left', async () => {
+  await using sw = createSwitch({ io })
+  await sw.addPort({ type: 'memory', id: 'a', tag: 10 })
+  await sw.addPort({ type: 'memory', id: 'b' })
+  await sw.addPort({ type: 'memory', id: 'c', tag: 10 })
+  const stream = new PassThrough()
+  const chunks: Buffer[] = []
+  stream.on('data', (chunk: Buffer) => chunks.push(chunk))
+  const capture = await sw.startCapture({ to: stream, direction: 'both' })
+  const sent = frame(255, 1, 42)
+  sw.memoryPort('a').send(sent)
+  await until('it is forwarded', () => sw.port('c').counters.tx_frames === 1)
+  await capture.stop()
+  const bytes = new Uint8Array(Buffer.concat(chunks))
+  const frames: Uint8Array[] = []
+  readPcapng(bytes, {
+    frame: (offset, length) => void frames.push(bytes.slice(offset, offset + length)),
+  })
+  const leaving = [frames[1], frames[2]].toSorted((one, other) => one.length - other.length)
+  expect([frames[0], ...leaving]).toEqual([sent, sent, tagged(sent, 10)])
+  expect(sw.memoryPort('b').receive()).toEqual(tagged(sent, 10))
 })
 
 test('errors have codes, and nothing half done stays', async () => {
