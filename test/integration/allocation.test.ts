@@ -54,12 +54,15 @@ async function expectNoCollection(
 const arrivedIn = (lab: Lab, netns: string): number =>
   Number(lab.exec(netns, 'cat', `/sys/class/net/${IFNAME}/statistics/rx_packets`))
 
-test('a million frames cause no scavenge', { timeout: 120_000 }, async () => {
+test.each([
+  ['a million frames', ''],
+  ['a million frames that are given a tag', ',tag=10'],
+])('%s cause no scavenge', { timeout: 120_000 }, async (_, vlan) => {
   await using lab = new Lab()
   const netns = [lab.netns(), lab.netns()]
   const daemon = await tracedDaemon(
     lab,
-    netns.map((name, k) => tapSpec(k, name, 'vnet_hdr=off')),
+    netns.map((name, k) => tapSpec(k, name, `vnet_hdr=off${k === 0 ? vlan : ''}`)),
   )
   netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
   /** Offers frames until so many have come out at the far end. */
