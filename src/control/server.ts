@@ -11,6 +11,7 @@ import type { JsonItem } from '../sockets/json-stream.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { isAnswered } from '../sockets/listen.ts'
 import { ListeningSocket } from '../sockets/listening-socket.ts'
+import type { SocketHandlers } from '../sockets/socket-thread.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 import { nearest } from '../text.ts'
 import { checkArguments } from './arguments.ts'
@@ -29,9 +30,34 @@ const HELD_MAX = 1024
 interface SessionState extends Session {
   /** We ended it: what it said is void. */
   isCut: boolean
+  /** Messages that are not answered. */
+  count: number
   last: Promise<void>
   /** While an answer is sent in pages: the events that wait for its end. */
   held: Record<string, unknown>[] | null
+}
+
+/** A client, as another process goes on with it: bytes in base64. */
+interface HandedClient {
+  readonly isNegotiated: boolean
+  /** Of a request in the making. */
+  readonly bytes: string
+  /** What it has not taken yet. */
+  readonly output: string
+  /** Names of descriptors (getfd). */
+  readonly given: readonly string[]
+}
+
+export interface HandedClients {
+  readonly data: { readonly clients: readonly HandedClient[] }
+  readonly fds: readonly number[]
+}
+
+interface CameSession {
+  readonly isNegotiated: boolean
+  readonly given: readonly (readonly [string, number])[]
+  /** It is told that the client is here. */
+  opened(): void
 }
 
 /** A command with what it acts on. */
@@ -47,10 +73,17 @@ export class ControlServer {
   readonly #wantedPath: string
   readonly #sockets: SocketThread
   readonly #listener: number
+  /** For clients that came from a predecessor, and its socket, at which some may wait still; -1: there was none. */
+  #inherited = -1
+  #inheritedFd = -1
+  readonly #came: CameSession[] = []
+  readonly #handlers: SocketHandlers
   readonly #socket: ListeningSocket
   readonly #commands: ReadonlyMap<string, ServedCommand>
   readonly #version: ServerVersion
   readonly #sessions = new Map<number, SessionState>()
+  /** Those that another process is about to have. */
+  readonly #moving = new Set<SessionState>()
   #isClosed = false
 
   /**
@@ -75,12 +108,13 @@ export class ControlServer {
       this.#socket.close()
       throw error
     }
-    this.#listener = this.#sockets.listen(this.#socket.fd, 'json', {
-      opened: (connection) => this.#open(connection),
+    this.#handlers = {
+      opened: (connection, token) => this.#open(connection, token),
       received: (connection, item, fds) => this.#receive(connection, item as JsonItem, fds),
       closed: (connection, isCut) => this.#closed(connection, isCut),
       failed,
-    })
+    }
+    this.#listener = this.#sockets.listen(this.#socket.fd, 'json', this.#handlers)
   }
 
   /**
@@ -114,10 +148,83 @@ export class ControlServer {
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
-    await this.#sockets.ignore(this.#listener)
+    for (const listener of this.#listeners) await this.#sockets.ignore(listener)
+    if (this.#inheritedFd >= 0) shim.close(this.#inheritedFd)
     for (const session of this.#sessions.values()) this.#endSession(session)
     this.#socket.close()
     await this.#sockets.release()
+  }
+
+  get #listeners(): readonly number[] {
+    return this.#inherited < 0 ? [this.#listener] : [this.#listener, this.#inherited]
+  }
+
+  // --- a hand-over ------------------------------------------------------------------------------
+
+  /**
+   * Clients are not read any more, until `takeBack` or `handedOver`: all that another process needs to go on
+   * with those that wait for nothing. The descriptors stay this one's: the socket's, then for each client its
+   * own and those that it has given.
+   */
+  async handOver(): Promise<HandedClients> {
+    await Promise.all(this.#listeners.map((listener) => this.#sockets.suspend(listener)))
+    const fds = [this.#socket.fd]
+    const clients: HandedClient[] = []
+    for (const listener of this.#listeners) {
+      for (const { connection, fd, bytes, output, fds: half } of await this.#sockets.describe(
+        listener,
+      )) {
+        const session = this.#sessions.get(connection)
+        if (session === undefined || session.stays || session.count > 0 || half.length > 0) continue
+        const given = [...session.fds.byName]
+        this.#moving.add(session)
+        fds.push(fd, ...given.map(([, one]) => one))
+        clients.push({
+          isNegotiated: session.isNegotiated,
+          bytes: Buffer.from(bytes).toString('base64'),
+          output: Buffer.from(output).toString('base64'),
+          given: given.map(([name]) => name),
+        })
+      }
+    }
+    return { data: { clients }, fds }
+  }
+
+  takeBack(): void {
+    this.#moving.clear()
+    for (const listener of this.#listeners) this.#sockets.resume(listener)
+  }
+
+  /** Clients that another process has hear nothing more of this one; the others go on. */
+  handedOver(): void {
+    for (const { id } of this.#moving) this.#sockets.leave(id)
+    this.#moving.clear()
+    for (const listener of this.#listeners) this.#sockets.resume(listener, true)
+  }
+
+  /** Clients of a predecessor, as `handOver` told of them; the descriptors are this server's. Resolves when they are here. */
+  async takeOver({ data: { clients }, fds }: HandedClients): Promise<void> {
+    const left = [...fds]
+    this.#inheritedFd = left.shift()!
+    // The socket has no name any more, but there may be some who wait at it.
+    this.#inherited = this.#sockets.listen(this.#inheritedFd, 'json', this.#handlers)
+    const here = clients.map(({ isNegotiated, bytes, output, given }) => {
+      const fd = left.shift()!
+      const owned = left.splice(0, given.length)
+      const opened = new Promise<void>((resolve) => {
+        const named = given.map((name, k) => [name, owned[k]] as const)
+        this.#came.push({ isNegotiated, given: named, opened: resolve })
+      })
+      const state = {
+        bytes: new Uint8Array(Buffer.from(bytes, 'base64')),
+        output: new Uint8Array(Buffer.from(output, 'base64')),
+        fds: [],
+      }
+      const token = this.#came.length - 1
+      this.#sockets.adopt(this.#inherited, fd, 'json', { state, token })
+      return opened
+    })
+    await Promise.all(here)
   }
 
   #send(connection: number, value: unknown): void {
@@ -129,17 +236,24 @@ export class ControlServer {
     this.#sockets.send(connection, new Uint8Array(data))
   }
 
-  #open(connection: number): void {
-    this.#sessions.set(connection, {
+  #open(connection: number, token: number | undefined): void {
+    const came = token === undefined ? undefined : this.#came[token]
+    const session: SessionState = {
       id: connection,
       fds: new GivenFds(),
       received: [],
       onClose: new Set(),
-      isNegotiated: false,
+      isNegotiated: came?.isNegotiated ?? false,
+      stays: false,
       isCut: false,
+      count: 0,
       last: Promise.resolve(),
       held: null,
-    })
+    }
+    this.#sessions.set(connection, session)
+    for (const [name, fd] of came?.given ?? []) session.fds.add(name, fd)
+    // It has been greeted.
+    if (came !== undefined) return came.opened()
     const version = { qemu: this.#version, package: 'framepump' }
     this.#send(connection, { QMP: { version, capabilities: [] } })
   }
@@ -159,9 +273,13 @@ export class ControlServer {
       for (const fd of fds) shim.close(fd)
       return
     }
+    session.count++
     session.last = session.last
       .then(() => this.#execute(session, item, fds))
-      .finally(() => this.#sockets.answered(connection))
+      .finally(() => {
+        session.count--
+        this.#sockets.answered(connection)
+      })
   }
 
   #endSession(session: SessionState): void {

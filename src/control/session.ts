@@ -11,6 +11,8 @@ export interface Session {
   readonly onClose: Set<() => void>
   /** It has said `qmp_capabilities`: commands are carried out, and events told. */
   isNegotiated: boolean
+  /** It has asked for the hand-over, and stays with this process to hear of it. */
+  stays: boolean
 }
 
 export interface ServerVersion {

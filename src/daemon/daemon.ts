@@ -91,6 +91,12 @@ export class Daemon {
       release: `${major}.${minor}.${micro}`,
       log: options.log,
       addPort: (port) => this.#addPort(port, undefined, { keepsUnusable: true, isHeld: true }),
+      clients: {
+        handOver: () => this.#server.handOver(),
+        takeBack: () => this.#server.takeBack(),
+        handedOver: () => this.#server.handedOver(),
+        takeOver: (clients) => this.#server.takeOver(clients),
+      },
       told: ({ status }) => this.#server.sendEvent('MIGRATION', { status }),
       paused: (isPaused) => this.#server.sendEvent(isPaused ? 'STOP' : 'RESUME', {}),
       tookOver: () => this.#tookOver(),

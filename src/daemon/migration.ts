@@ -11,6 +11,8 @@ import type { HelloOfSource } from '../handover/hello.ts'
 import { checkProcess, hasProcessEnded, openOwnProcess } from '../handover/process.ts'
 import { closeUnclaimed } from '../handover/socket-channel.ts'
 import type { SourceEffects } from '../handover/source.ts'
+import type { Handed } from '../handover/state.ts'
+import type { HandedClients } from '../control/server.ts'
 import { runSource } from '../handover/source.ts'
 import type { TargetEffects } from '../handover/target.ts'
 import { NotGreeted, runTarget } from '../handover/target.ts'
@@ -33,6 +35,13 @@ export interface MigrationContext {
   readonly config: Config
   readonly release: string
   readonly log: Log
+  /** Those of the control socket. */
+  readonly clients: {
+    handOver(): Promise<HandedClients>
+    takeBack(): void
+    handedOver(): void
+    takeOver(clients: HandedClients): Promise<void>
+  }
   /** Clients are told. */
   readonly told: (info: MigrationInfo) => void
   /** Adds a port that waits for the pre-incoming point, if another process may still have it. */
@@ -64,6 +73,8 @@ export class Migration implements MigrationControl {
   #info: MigrationInfo = { status: 'none' }
   #startMs = 0
   #cancel: AbortController | undefined
+  /** Those of the source's control socket. */
+  #clientsHere: Promise<void> = Promise.resolve()
   /** The source's part, until it is over. */
   #handing: Promise<unknown> = Promise.resolve()
 
@@ -178,7 +189,7 @@ export class Migration implements MigrationControl {
     { exclude, backendTransfer, downtimeLimitMs }: MigrationParameters,
     begun: Begun,
   ): Promise<HandedOver> {
-    const { switch: sw, running, release, paused } = this.#context
+    const { switch: sw, running, release, paused, clients } = this.#context
     const left = backendTransfer ? exclude : sw.ports().map(({ id }) => id)
     const outline = await this.#outline(channel, left)
     const hello: HelloOfSource = {
@@ -193,13 +204,25 @@ export class Migration implements MigrationControl {
     const effects: SourceEffects = {
       handOver: async () => {
         paused(true)
-        return await sw.handOver(left)
+        const control = clients.handOver()
+        try {
+          return { switch: await sw.handOver(left), control: await control }
+        } catch (error) {
+          await control
+          clients.takeBack()
+          paused(false)
+          throw error
+        }
       },
       takeBack: async () => {
         await sw.takeBack()
+        clients.takeBack()
         paused(false)
       },
-      handedOver: () => sw.handedOver(),
+      handedOver: () => {
+        clients.handedOver()
+        return sw.handedOver()
+      },
       status: (status) => this.#say({ status }),
       kernelDropped: () => kernelDropped(sw),
       nowUs,
@@ -211,7 +234,7 @@ export class Migration implements MigrationControl {
         try {
           checkProcess(fds)
         } finally {
-          for (const fd of fds) shim.close(fd)
+          closeAll(fds)
         }
       },
       ...begun,
@@ -270,6 +293,7 @@ export class Migration implements MigrationControl {
           this.#context.log(`hand-over: not begun error="${error.message}"`, 'warning')
         }
       }
+      await this.#clientsHere
       this.#end({ status: 'completed' })
       await tookOver()
     } catch (error) {
@@ -282,21 +306,29 @@ export class Migration implements MigrationControl {
   }
 
   #targetEffects(): TargetEffects {
-    const { switch: sw, running, log, addPort } = this.#context
+    const { switch: sw, running, log, addPort, clients } = this.#context
     let desired: Topology = { ports: [], links: [] }
     let isPaused = false
+    let came: Handed['control'] | undefined
     return {
       prepare: async (hello) => {
         desired = hello.desired as Topology
         await sw.prepareTakeOver(hello.outline)
       },
       takeOver: async (handed) => {
-        isPaused = handed.runState === 'paused'
-        await sw.takeOver(handed)
+        came = handed.control
+        isPaused = handed.switch.runState === 'paused'
+        await sw.takeOver(handed.switch)
         running.adopt(desired)
       },
-      discard: () => sw.close(),
-      start: () => (isPaused ? sw.pause() : sw.resume()),
+      discard: async () => {
+        closeAll(came?.fds ?? [])
+        await sw.close()
+      },
+      start: async () => {
+        await (isPaused ? sw.pause() : sw.resume())
+        this.#clientsHere = clients.takeOver(came as HandedClients)
+      },
       openByName: async ({ ports, outline, desired: wanted }) => {
         log(
           `hand-over: the source is dead: ${counted(ports.length, 'port')} opened by name`,
@@ -327,6 +359,10 @@ class Cancelled extends StateError {
   constructor() {
     super('HAND_OVER', 'it was cancelled')
   }
+}
+
+function closeAll(fds: readonly number[]): void {
+  for (const fd of fds) shim.close(fd)
 }
 
 /** CLOCK_MONOTONIC, which all processes of a machine share. */

@@ -20,6 +20,7 @@ export const SECTIONS = {
   capture: 1,
   macs: 1,
   switch: 1,
+  control: 1,
   'end-of-state': 1,
   ready: 1,
   commit: 1,

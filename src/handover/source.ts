@@ -8,13 +8,13 @@
  * that it never reads again, whatever becomes of the target.
  */
 import { StateError } from '../errors.ts'
-import type { HandedSwitch } from '../switch/handed.ts'
 import type { Channel } from './channel.ts'
 import { ChannelClosed, reasonOf } from './channel.ts'
 import type { HelloOfSource, HelloOfTarget } from './hello.ts'
 import { compareHellos, readHello, refused } from './hello.ts'
 import type { HandOverRecord, Section } from './records.ts'
 import { channelError } from './records.ts'
+import type { Handed } from './state.ts'
 import { stateRecords } from './state.ts'
 
 /** What the target may take to say hello and to be prepared: code is loaded, nothing waits for it. */
@@ -29,7 +29,7 @@ export interface SourceEffects {
    * It stops reading, delivers what it has read, and tells its state; the descriptors stay its own. When it
    * throws, it goes on.
    */
-  handOver(): Promise<HandedSwitch>
+  handOver(): Promise<Handed>
   /** It goes on where it stopped. */
   takeBack(): Promise<void>
   /** It never reads again, and leaves the devices as they are. */

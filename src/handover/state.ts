@@ -15,8 +15,15 @@ export interface StateRecord {
   readonly fds: readonly number[]
 }
 
-export function* stateRecords(handed: HandedSwitch): Generator<StateRecord> {
+/** What crosses: the switch, and the control socket with its clients as the control plane tells of them. */
+export interface Handed {
+  readonly switch: HandedSwitch
+  readonly control: { readonly data: unknown; readonly fds: readonly number[] }
+}
+
+export function* stateRecords({ switch: handed, control }: Handed): Generator<StateRecord> {
   const { ports, macs, captures, ...rest } = handed
+  yield { section: 'control', ...control }
   for (const { fds, ...port } of ports) yield { section: 'port', data: port, fds }
   for (const { fds, ...capture } of captures) yield { section: 'capture', data: capture, fds }
   for (let at = 0; at < macs.length; at += MACS_PER_RECORD) {
@@ -33,6 +40,7 @@ export class StateReader {
   readonly #macs: unknown[] = []
   readonly #unclaimed: number[] = []
   #rest: unknown
+  #control: Handed['control'] | undefined
 
   /** Those of the ports and captures that have come so far, and of what belongs to none. */
   takeFds(): number[] {
@@ -41,8 +49,8 @@ export class StateReader {
   }
 
   /** Returns the whole once it is complete. */
-  push({ section, data, fds }: HandOverRecord): HandedSwitch | undefined {
-    const hasFds = section === 'port' || section === 'capture'
+  push({ section, data, fds }: HandOverRecord): Handed | undefined {
+    const hasFds = section === 'port' || section === 'capture' || section === 'control'
     if (!hasFds || data === null || typeof data !== 'object') {
       this.#unclaimed.push(...fds)
       if (fds.length > 0) throw channelError(`section "${section}" came with descriptors`)
@@ -55,6 +63,10 @@ export class StateReader {
       case 'capture':
         if (data === null || typeof data !== 'object') throw channelError('a capture is no object')
         this.#captures.push({ ...(data as Omit<HandedCapture, 'fds'>), fds })
+        return undefined
+      case 'control':
+        this.#unclaimed.push(...fds)
+        this.#control = { data, fds }
         return undefined
       case 'macs':
         if (!Array.isArray(data)) throw channelError('the MAC table is no list')
@@ -70,15 +82,19 @@ export class StateReader {
     }
   }
 
-  #finish(counts: { ports?: unknown; macs?: unknown } | null): HandedSwitch {
+  #finish(counts: { ports?: unknown; macs?: unknown } | null): Handed {
     const isWhole =
       counts?.ports === this.#ports.length &&
       counts.macs === this.#macs.length &&
       typeof this.#rest === 'object' &&
       this.#rest !== null
-    if (!isWhole) throw channelError('parts of the state are missing')
+    if (!isWhole || this.#control === undefined) {
+      throw channelError('parts of the state are missing')
+    }
+    this.#unclaimed.length = 0
     const rest = this.#rest as Omit<HandedSwitch, 'ports' | 'captures' | 'macs'>
     const [ports, captures] = [this.#ports.splice(0), this.#captures.splice(0)]
-    return { ...rest, ports, captures, macs: this.#macs as HandedSwitch['macs'] }
+    const macs = this.#macs as HandedSwitch['macs']
+    return { switch: { ...rest, ports, captures, macs }, control: this.#control }
   }
 }

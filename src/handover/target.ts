@@ -10,12 +10,12 @@
  *
  * A source that lives says `abort` before it closes the channel.
  */
-import type { HandedSwitch } from '../switch/handed.ts'
 import type { Channel } from './channel.ts'
 import { ChannelClosed, reasonOf } from './channel.ts'
 import type { HelloOfSource, HelloOfTarget } from './hello.ts'
 import { compareHellos, readHello, refused } from './hello.ts'
 import { expect } from './source.ts'
+import type { Handed } from './state.ts'
 import { StateReader } from './state.ts'
 
 /** A peer that says nothing is not waited for any longer. */
@@ -31,7 +31,7 @@ export interface TargetEffects {
    * Holds and has verified everything, opens what was left out, and reads nothing. The descriptors are
    * its own from the call on, also when it throws.
    */
-  takeOver(handed: HandedSwitch): Promise<void>
+  takeOver(handed: Handed): Promise<void>
   /** Lets go of everything that was taken over, and leaves the devices as they are. */
   discard(): Promise<void>
   /** Reads from now on. */
@@ -161,7 +161,7 @@ async function goOnAlone(
   return 'running'
 }
 
-async function receiveState(channel: Channel, state: StateReader): Promise<HandedSwitch> {
+async function receiveState(channel: Channel, state: StateReader): Promise<Handed> {
   for (;;) {
     const record = await channel.receive()
     if (record.section === 'abort') expect(record, 'end-of-state')

@@ -25,7 +25,7 @@ const LOST = `descriptors were lost: more than ${CONNECTION_FDS_MAX} came, or th
 
 interface Stream {
   readonly wanted?: number
-  readonly pending?: Uint8Array
+  readonly pending?: Uint8Array | undefined
   push(bytes: Uint8Array): SocketItem[]
 }
 
@@ -82,6 +82,8 @@ export class Connection {
     this.#framing = framing
     this.#stream = framing === 'json' ? new JsonStream() : new MessageStream(state?.bytes)
     if (state !== undefined) {
+      // Of a value in the making, which is not complete with it.
+      if (framing === 'json') this.#stream.push(state.bytes)
       this.#fds.push(...state.fds)
       if (state.output.length > 0) this.#output.push(state.output)
       this.#outputLength = state.output.length

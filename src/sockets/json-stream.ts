@@ -34,6 +34,11 @@ export class JsonStream {
   /** A value that was too long: everything up to the next newline is skipped. */
   #isSkipping = false
 
+  /** The value in the making; undefined: one that is skipped is. */
+  get pending(): Uint8Array | undefined {
+    return this.#isSkipping ? undefined : this.#bytes.slice(0, this.#length)
+  }
+
   /** `lengthMax`: bytes of one value; `parse` throws for what is none. */
   constructor(
     lengthMax: number = VALUE_LENGTH_MAX,

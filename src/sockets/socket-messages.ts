@@ -55,11 +55,19 @@ export type SocketRequest =
       readonly token?: number
     }
   /** Nobody is accepted, nothing is read or noticed, until `resume`; answered by `suspended`. */
-  | { readonly type: 'suspend' | 'resume'; readonly listener: number }
+  | { readonly type: 'suspend'; readonly listener: number }
+  | {
+      readonly type: 'resume'
+      readonly listener: number
+      /** Another process accepts those who come. */
+      readonly isDeaf: boolean
+    }
   /** Of a suspended listener, whose messages have been dealt with: answered by `described`. */
   | { readonly type: 'describe'; readonly listener: number }
   /** As `ignore`, but nothing is written any more: another process has the connections. */
   | { readonly type: 'let-go'; readonly listener: number }
+  /** The same of one connection. */
+  | { readonly type: 'leave'; readonly connection: number }
   | { readonly type: 'send'; readonly connection: number; readonly data: Uint8Array }
   /** Is answered by `drained` when the peer has taken everything, unless the connection ends. */
   | { readonly type: 'tell-drained'; readonly connection: number }

@@ -147,6 +147,11 @@ export class SocketThread {
     this.#handlers.delete(listener)
   }
 
+  /** Of a suspended connection that another process has: nothing more is written to it. */
+  leave(connection: number): void {
+    this.#request({ type: 'leave', connection })
+  }
+
   /** Nobody is accepted and nothing is read until `resume`. What was read before has been told of. */
   async suspend(listener: number): Promise<void> {
     if (this.#hasEnded) return
@@ -155,8 +160,9 @@ export class SocketThread {
     await done
   }
 
-  resume(listener: number): void {
-    this.#request({ type: 'resume', listener })
+  /** `isDeaf`: those that are connected go on, and others are not accepted any more. */
+  resume(listener: number, isDeaf = false): void {
+    this.#request({ type: 'resume', listener, isDeaf })
   }
 
   /** How far the connections of a suspended listener have come, whose messages have been dealt with. */

@@ -209,10 +209,10 @@ function connectionsOf(listener: number): Connection[] {
   return [...connections.values()].filter((connection) => connection.listener === listener)
 }
 
-function suspend(number: number, isSuspended: boolean): void {
+function suspend(number: number, isSuspended: boolean, isDeaf: boolean): void {
   const listener = listeners.get(number)
   if (listener !== undefined) {
-    listener.isSuspended = isSuspended
+    listener.isSuspended = isDeaf
     watchListener(listener)
   }
   for (const connection of connectionsOf(number)) {
@@ -265,10 +265,10 @@ function serve(request: SocketRequest): void {
     case 'adopt':
       return connect(request.listener, request.fd, request.framing, request.state, request.token)
     case 'suspend':
-      suspend(request.listener, true)
+      suspend(request.listener, true, true)
       return post({ type: 'suspended', listener: request.listener })
     case 'resume':
-      return suspend(request.listener, false)
+      return suspend(request.listener, false, request.isDeaf)
     case 'describe':
       return describe(request.listener)
     case 'ignore':
@@ -293,11 +293,13 @@ function serve(request: SocketRequest): void {
 }
 
 function serveConnection(
-  request: SocketRequest & { type: 'send' | 'answered' | 'hang-up' | 'tell-drained' },
+  request: SocketRequest & { type: 'send' | 'answered' | 'hang-up' | 'leave' | 'tell-drained' },
 ): void {
   const connection = connections.get(request.connection)
   if (connection === undefined) return
   switch (request.type) {
+    case 'leave':
+      return cut(connection)
     case 'answered':
       return goOn(connection, connection.answered())
     case 'send':

@@ -1,11 +1,15 @@
 /** A daemon that is replaced while frames pass, as whoever uses it sees that. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { ControlClient } from '../../src/control/client.ts'
+import { shim } from '../../src/native/shim.ts'
+import { FrontEnd } from '../support/front-end.ts'
 import type { Daemon } from '../support/lab.ts'
 import { Lab, tapSpec } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
+import { frame } from '../support/sim.ts'
 import { SteadyTransfer } from '../support/steady-transfer.ts'
 import { makeTap } from '../support/tun.ts'
 import { cli, isAlive, Line, listenerOf, tapQueuesOf } from '../support/upgrades.ts'
@@ -60,6 +64,32 @@ test.for([['on'], ['off']] as const)(
   },
 )
 
+test('H14: a guest keeps its connection, and its frames go on', async () => {
+  await using lab = new Lab()
+  const path = join(lab.directory, 'guest.sock')
+  const specs = ['--port', `vhost-user,id=g,path=${path}`, '--port', tapSpec(0, lab.netns())]
+  await using line = new Line(await lab.daemon(...specs))
+  const guest = FrontEnd.connect(path)
+  try {
+    await guest.start()
+    for (const count of [1, 2, 3]) {
+      guest.transmit(frame(255, count))
+      await until('its frame has come', async () => {
+        const [stats] = await line.execute<Record<string, number>[]>('query-port-stats', {
+          id: 'g',
+        })
+        return stats['rx_frames'] === count
+      })
+      expect(await line.upgrade()).toMatchObject({ ports: ['g', 'p0'], 'frames-lost': 0 })
+      await line.areOthersGone()
+    }
+    const ports = await line.execute<{ id: string; state: string }[]>('query-ports')
+    expect(ports).toMatchObject([{ state: 'connected' }, { state: 'open' }])
+  } finally {
+    guest.close()
+  }
+})
+
 test('SIGUSR2 replaces a daemon that may start programs; addresses and counters go on', async () => {
   await using lab = new Lab()
   const { daemon, ends } = await pair(lab, '--privileges', 'off')
@@ -105,6 +135,48 @@ test('a daemon that ends while it is replaced leaves no successor behind', async
   expect(readdirSync(lab.directory).filter((name) => name.startsWith('control'))).toEqual([])
 })
 
+test('H13: clients of the control socket go on with the successor, in the midst of a request, too', async () => {
+  await using lab = new Lab()
+  const { daemon } = await pair(lab)
+  await using line = new Line(daemon)
+  const told: string[] = []
+  daemon.client.events.on('event', (name, { status }) => told.push(`${name} ${String(status)}`))
+  let isClosed = false
+  daemon.client.events.once('close', () => (isClosed = true))
+  // One that has asked half of something.
+  const socket = connect(daemon.control)
+  let heard = ''
+  socket.setEncoding('utf8').on('data', (text: string) => (heard += text))
+  socket.write('{"execute":"qmp_capabilities"}\r\n{"execute":"query-ver')
+  await until('it is negotiated', () => heard.includes('"return"'))
+  const given = shim.open('/dev/null', 0)
+  await daemon.client.execute('getfd', { fdname: 'mine' }, given)
+  for (let round = 0; round < 2; round++) {
+    told.length = 0
+    await line.upgrade()
+    await line.areOthersGone()
+    await until('it was told', () => told.includes('RESUME undefined'))
+    expect(told).toEqual([
+      'MIGRATION setup',
+      'MIGRATION active',
+      'MIGRATION device',
+      'STOP undefined',
+      'MIGRATION completed',
+      'RESUME undefined',
+    ])
+    expect(await daemon.execute('query-status')).toMatchObject({ status: 'running' })
+  }
+  heard = ''
+  socket.write('sion","id":7}\r\n')
+  await until('it is answered', () => heard.includes('"id": 7'))
+  expect(heard).toContain('"package": "framepump"')
+  socket.destroy()
+  await daemon.execute('closefd', { fdname: 'mine' })
+  await expect(daemon.execute('closefd', { fdname: 'mine' })).rejects.toThrow('mine')
+  expect(isClosed).toBe(false)
+  shim.close(given)
+})
+
 test('options after -- come on top: a port more; those of a port that runs are refused by name', async () => {
   await using lab = new Lab()
   const { daemon, ends } = await pair(lab)
@@ -115,9 +187,9 @@ test('options after -- come on top: a port more; those of a port that runs are r
   )
   const config = join(lab.directory, 'wanted.yaml')
   writeFileSync(config, 'ports: [{ id: added, type: pcap, record: /dev/null }]\n')
-  await daemon.execute('netdev_add', { type: 'pcap', id: 'rec', record: '/dev/null' })
-  await expect(line.upgrade()).rejects.toThrow('port "rec": a pcap port cannot be handed over')
-  await daemon.execute('netdev_del', { id: 'rec' })
+  await daemon.execute('netdev_add', { type: 'virtio-net', id: 'v', driver: 'echo' })
+  await expect(line.upgrade()).rejects.toThrow('port "v": a virtio-net port cannot be handed over')
+  await daemon.execute('netdev_del', { id: 'v' })
   await daemon.execute('netdev_add', { type: 'tap', id: 'byhand', ifname: 'x7', netns: a.netns })
   const more = `tap,id=byhand,ifname=x7,netns=${a.netns},queues=2`
   await expect(line.upgrade('--port', more)).rejects.toThrow('port "byhand": queues is')

@@ -53,7 +53,10 @@ export const MIGRATION_COMMANDS: readonly Command[] = [
     arguments: {
       uri: { kind: 'string', required: true, description: 'As `unix:PATH`, with the whole path.' },
     },
-    run: ({ uri }, { target }) => target.migration.migrate(uri),
+    run: ({ uri }, { target, session }) => {
+      session.stays = true
+      return target.migration.migrate(uri)
+    },
   }),
   command({
     name: 'migrate_cancel',
@@ -82,7 +85,10 @@ export const MIGRATION_COMMANDS: readonly Command[] = [
     },
     returns:
       '`{pid, release, downtime, pause-us, frames-lost, ports}`; of a daemon that may start no programs `{start}`: how a client starts the successor, for `migrate`',
-    run: ({ options = [] }, { target }) => target.upgrade(options),
+    run: ({ options = [] }, { target, session }) => {
+      session.stays = true
+      return target.upgrade(options)
+    },
   }),
   command({
     name: 'migrate-incoming',

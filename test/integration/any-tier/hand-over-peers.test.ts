@@ -60,6 +60,9 @@ describe('a target', () => {
     peer.send('prepare', {})
     await peer.receiveUpTo('prepared')
     if (point === 'prepared') return
+    const listening = shim.socketUnix(1)
+    peer.send('control', { clients: [] }, [listening])
+    shim.close(listening)
     peer.send('switch', NOTHING)
     if (point === 'switch') return
     peer.send('end-of-state', { ports: 0, macs: 0 })

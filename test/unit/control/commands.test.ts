@@ -111,6 +111,7 @@ beforeEach(() => {
     received: [],
     onClose: new Set(),
     isNegotiated: true,
+    stays: false,
   }
   vi.spyOn(shim, 'close').mockReturnValue(0)
 })

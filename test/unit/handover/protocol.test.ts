@@ -9,6 +9,7 @@ const MESSAGES = [
   'hello',
   'prepare',
   'prepared',
+  'control',
   'port',
   'capture',
   'macs',

@@ -176,7 +176,7 @@ export class World {
     return {
       handOver: async () => {
         await this.#do('source', 'pause', () => this.#read('source', false))
-        return HANDED
+        return { switch: HANDED, control: { data: {}, fds: [102] } }
       },
       takeBack: () => this.#do('source', 'take back', () => this.#read('source', true)),
       handedOver: () => this.#do('source', 'let go'),

@@ -14,6 +14,15 @@ function push(text: string): JsonItem[] {
   return new JsonStream().push(bytes(text))
 }
 
+test('a value in the making goes on in another stream', () => {
+  const first = new JsonStream()
+  expect(first.push(bytes('{"a":1} {"b":"x'))).toEqual([{ value: { a: 1 } }])
+  const second = new JsonStream()
+  expect(second.push(first.pending!)).toEqual([])
+  expect(second.push(bytes('y"}'))).toEqual([{ value: { b: 'xy' } }])
+  expect(second.pending).toEqual(new Uint8Array(0))
+})
+
 describe('values', () => {
   test('need nothing between them', () => {
     expect(push('{"a":1}{"b":[2,{}]} [3]\r\n\t{}')).toEqual([
