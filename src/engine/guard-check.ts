@@ -50,11 +50,13 @@ const ETHERTYPE_IPV4 = 0x0800
 const ETHERTYPE_ARP = 0x0806
 const ETHERTYPE_RARP = 0x8035
 const ETHERTYPE_IPV6 = 0x86dd
-const LLC_SNAP = 0xaaaa
-const LLC_SNAP_LENGTH = 8
-/** SAPs of IP and ARP, which nobody should use: RFC 1042. */
+/** SAPs; those of IP and ARP nobody should use (RFC 1042). */
+const LLC_SNAP = 0xaa
 const LLC_IP = 0x06
 const LLC_ARP = 0x98
+const LLC_SNAP_LENGTH = 8
+/** Without the bit that means a group (DSAP): receivers look at the rest, and not at the sender's SAP. */
+const LLC_SAP_MASK = 0xfe
 
 const ARP_LENGTH = 28
 /** Ethernet, and IPv4 addresses; lengths of both. */
@@ -131,15 +133,17 @@ export function checkFrame(
 
 /** Of a tag, whoever might take it off. @hot */
 function isTag(type: number): boolean {
-  return type === 0x8100 || type === 0x88a8 || type === 0x9100 || type === 0x9200
+  return (
+    type === 0x8100 || type === 0x88a8 || (type >= 0x9100 && type <= 0x9300 && (type & 0xff) === 0)
+  )
 }
 
 /** A length in the place of the type: what is known here by its type may not come in that form. @hot */
 function checkLlc(bytes: Uint8Array, at: number, available: number, type: number): number {
   if (type > LLC_LENGTH_MAX || available < 3) return BAD_FORM
-  const saps = read16(bytes, at)
-  if (saps >>> 8 === LLC_IP || saps >>> 8 === LLC_ARP) return BAD_FORM
-  if (saps !== LLC_SNAP) return PASSES
+  const sap = bytes[at] & LLC_SAP_MASK
+  if (sap === LLC_IP || sap === LLC_ARP) return BAD_FORM
+  if (sap !== LLC_SNAP) return PASSES
   if (available < LLC_SNAP_LENGTH) return BAD_FORM
   const inner = read16(bytes, at + LLC_SNAP_LENGTH - 2)
   const isKnown =

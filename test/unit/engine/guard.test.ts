@@ -127,6 +127,7 @@ describe('P4: a guest that says that it is another', () => {
       arp({ before: '88a8 0001 8100 0002', sender: '10.0.0.9' }),
     ],
     ['by ARP in an old tag', guard.BAD_ARP, arp({ before: '9100 0001', sender: '10.0.0.9' })],
+    ['by ARP in another old tag', guard.BAD_ARP, arp({ before: '9300 0001', sender: '10.0.0.9' })],
     ['by ARP in three tags', guard.BAD_FORM, arp({ before: '8100 0001 8100 0002 8100 0003' })],
     ['by ARP of other lengths', guard.BAD_FORM, arp({ form: '0001 0800 08 04' })],
     ['by ARP of another network', guard.BAD_FORM, arp({ form: '0006 0800 06 04' })],
@@ -135,6 +136,17 @@ describe('P4: a guest that says that it is another', () => {
     // Other encapsulations
     ['by ARP in SNAP', guard.BAD_FORM, ether(octets('aaaa03 000000 0806'), { type: 36 })],
     ['by IPv4 in SNAP', guard.BAD_FORM, ether(octets('aaaa03 000000 0800'), { type: 60 })],
+    [
+      'by ARP in SNAP of another sender',
+      guard.BAD_FORM,
+      ether(octets('aa0003 000000 0806'), { type: 36 }),
+    ],
+    [
+      'by ARP in SNAP to a group',
+      guard.BAD_FORM,
+      ether(octets('abaa03 000000 0806'), { type: 36 }),
+    ],
+    ['by IP in LLC to a group', guard.BAD_FORM, ether(octets('070603 45'), { type: 60 })],
     [
       'by IPv6 in a bridge tunnel',
       guard.BAD_FORM,
