@@ -71,6 +71,7 @@ export class Migration implements MigrationControl {
   /** Taken while it can be; the error when it could not. */
   readonly #ownProcess: number | Error
   #info: MigrationInfo = { status: 'none' }
+  #side: 'source' | 'target' = 'source'
   #startMs = 0
   #cancel: AbortController | undefined
   /** Those of the source's control socket. */
@@ -98,15 +99,18 @@ export class Migration implements MigrationControl {
     this.#info = info
     if (info.status === before) return
     const because = info.error === undefined ? '' : ` error="${info.error}"`
-    this.#context.log(`hand-over: ${info.status}${because}`, because === '' ? 'info' : 'warning')
+    // Both processes may write into one log.
+    const text = `hand-over: ${info.status} side=${this.#side}${because}`
+    this.#context.log(text, because === '' ? 'info' : 'warning')
     this.#context.told(info)
   }
 
-  #begin(): Begun {
+  #begin(side: 'source' | 'target'): Begun {
     if (this.#cancel !== undefined) {
       throw new StateError('HAND_OVER', 'a hand-over is under way already')
     }
     if (typeof this.#ownProcess !== 'number') throw this.#ownProcess
+    this.#side = side
     this.#startMs = performance.now()
     this.#cancel = new AbortController()
     return { ownProcess: this.#ownProcess, cancel: this.#cancel.signal }
@@ -134,7 +138,7 @@ export class Migration implements MigrationControl {
   async migrate(uri: string): Promise<void> {
     const { release, log } = this.#context
     const path = pathOfUri(uri)
-    const begun = this.#begin()
+    const begun = this.#begin('source')
     // As soon as it can be told: when nobody listens there, or not one of us.
     const channel = await this.#orEnd(connectTo(path, release, log))
     this.#hand(channel, this.parameters, begun).catch(() => undefined)
@@ -148,7 +152,7 @@ export class Migration implements MigrationControl {
     connect: (cancel: AbortSignal) => Promise<Channel>,
     parameters: MigrationParameters,
   ): Promise<HandedOver> {
-    const begun = this.#begin()
+    const begun = this.#begin('source')
     return await this.#hand(await this.#orEnd(connect(begun.cancel)), parameters, begun)
   }
 
@@ -261,7 +265,7 @@ export class Migration implements MigrationControl {
     if (sw.runState !== 'inmigrate') {
       throw new StateError('INCOMING', `'-incoming' was not specified on the command line`)
     }
-    const { ownProcess, cancel } = this.#begin()
+    const { ownProcess, cancel } = this.#begin('target')
     try {
       const meeting = new Meeting(pathOfUri(uri), release, log)
       void this.#meet(meeting, ownProcess, cancel)

@@ -23,7 +23,7 @@ import {
 import { needsOf } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 import { becomeUser, holdCapabilities, installFilter } from './give-up.ts'
-import { handOver, isSocket, isState } from './hand-over.ts'
+import { giveDirectory, isSocket, isState } from './give-directory.ts'
 import { findIdentity, groupName, userName } from './users.ts'
 import type { Log } from '../text.ts'
 
@@ -94,8 +94,9 @@ export class Privileges {
     if (privileges?.user !== undefined && privileges.mode !== 'off') {
       const identity = findIdentity(privileges.user, privileges.group)
       if (identity.uid !== process.geteuid!() || identity.gid !== process.getegid!()) {
-        handOver(directories.control, identity, isSocket, log)
-        if (directories.state !== undefined) handOver(directories.state, identity, isState, log)
+        giveDirectory(directories.control, identity, isSocket, log)
+        if (directories.state !== undefined)
+          giveDirectory(directories.state, identity, isState, log)
         becomeUser(identity)
       }
     }

@@ -20,7 +20,12 @@ export const isState: IsOurs = (name, entry) =>
  * A directory of root's that nobody else may enter becomes the user's, with what is in it: only when
  * nothing but ours is, so that a control socket in somebody's home gives nothing away. Else it stays as it is.
  */
-export function handOver(directory: string, identity: Identity, isOurs: IsOurs, log: Log): void {
+export function giveDirectory(
+  directory: string,
+  identity: Identity,
+  isOurs: IsOurs,
+  log: Log,
+): void {
   try {
     const found = lstatSync(directory)
     // What others may enter is not ours alone; nor is it in the user's way.
