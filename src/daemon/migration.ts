@@ -208,15 +208,16 @@ export class Migration implements MigrationControl {
     const effects: SourceEffects = {
       handOver: async () => {
         paused(true)
-        const control = clients.handOver()
-        try {
-          return { switch: await sw.handOver(left), control: await control }
-        } catch (error) {
-          await control
-          clients.takeBack()
-          paused(false)
-          throw error
+        const [handed, control] = await Promise.allSettled([sw.handOver(left), clients.handOver()])
+        if (handed.status === 'fulfilled' && control.status === 'fulfilled') {
+          return { switch: handed.value, control: control.value }
         }
+        if (handed.status === 'fulfilled') await sw.takeBack()
+        clients.takeBack()
+        paused(false)
+        throw handed.status === 'rejected'
+          ? handed.reason
+          : (control as PromiseRejectedResult).reason
       },
       takeBack: async () => {
         await sw.takeBack()
@@ -331,7 +332,12 @@ export class Migration implements MigrationControl {
       },
       start: async () => {
         await (isPaused ? sw.pause() : sw.resume())
-        this.#clientsHere = clients.takeOver(came as HandedClients)
+        // Frames pass, and nobody else passes them: without its clients it goes on as well.
+        this.#clientsHere = clients
+          .takeOver(came as HandedClients)
+          .catch((error) =>
+            log(`hand-over: clients are lost error="${reasonOf(error)}"`, 'warning'),
+          )
       },
       openByName: async ({ ports, outline, desired: wanted }) => {
         log(

@@ -84,18 +84,17 @@ export class TakingOver {
     undo: Undo,
   ): Promise<void> {
     undo(() => (this.#unwatched = []))
-    const taking: Promise<readonly [PortEntry, HandedPort]>[] = []
-    for (const port of handed) {
-      if (port.isExcluded) await leaveOpen(port, this.#parts, undo)
-      else {
-        const taken = (): void => void left.delete(port)
-        taking.push(takeOverOne(port, this.#parts, this.#opener, taken, undo))
-      }
-    }
+    const taking = handed.map(async (port) => {
+      const taken = (): void => void left.delete(port)
+      if (!port.isExcluded) return takeOverOne(port, this.#parts, this.#opener, taken, undo)
+      await leaveOpen(port, this.#parts, undo)
+      return undefined
+    })
+    // What one of them has begun is complete before it is undone for the sake of another.
     const settled = await Promise.allSettled(taking)
     for (const one of settled) {
       if (one.status === 'rejected') throw one.reason
-      this.#unwatched.push(one.value)
+      if (one.value !== undefined) this.#unwatched.push(one.value)
     }
   }
 
