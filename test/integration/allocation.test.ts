@@ -28,7 +28,7 @@ async function tracedDaemon(lab: Lab, ports: readonly string[]): Promise<Backgro
   const specs = ports.flatMap((port) => ['--port', port])
   const command = ['--trace-gc', CLI, 'run', '--io', IO, ...control, ...specs]
   const daemon = lab.background(process.execPath, command)
-  await until('it is ready', () => daemon.stderr.includes('framepump: ready'))
+  await lab.ready(daemon)
   return daemon
 }
 

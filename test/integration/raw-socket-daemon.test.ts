@@ -319,7 +319,7 @@ test(
       await until('the sockets are gone', () => promiscuity(uplink, 'u0') === 0)
     }
     const last = lab.background(process.execPath, [CLI, ...args])
-    await until('it is ready', () => last.stderr.includes('framepump: ready'))
+    await lab.ready(last)
     expect(promiscuity(uplink, 'u0')).toBe(1)
     const receiver = await lab.receive(hosts[1], 11, 1500)
     await lab.send(hosts[0], numbers(10).map(number))
@@ -398,7 +398,7 @@ describe('privileges', () => {
     const control = lab.controlPath()
     const args = ['run', '--io', IO, '--control', control, '--privileges', 'on']
     const daemon = lab.start(uplink, process.execPath, CLI, ...args)
-    await until('it is ready', () => daemon.stderr.includes('framepump: ready'))
+    await lab.ready(daemon)
     const client = await ControlClient.connect(control)
     const add = { type: 'raw-socket', id: 'x', ifname: 'u0' }
     await expect(client.execute('netdev_add', add)).rejects.toThrow(

@@ -140,18 +140,21 @@ export class Lab implements AsyncDisposable {
   ): Promise<Daemon> {
     const command = [cli, 'run', '--io', IO, '--control', control, ...args]
     const process = this.background(node, command, env)
-    const ready = /framepump: ready \(control (.*)\)/
-    await until(
-      'the daemon is ready',
-      () => ready.test(process.stderr) || !process.isRunning,
-      READY_MS,
-    ).catch((error: Error) => {
-      throw new Error(`${error.message}, which says: ${process.stderr}`)
-    })
-    if (!process.isRunning) throw new Error(`daemon ended: ${process.stderr}`)
-    const daemon = new Daemon(ready.exec(process.stderr)![1], process)
+    const daemon = new Daemon(await this.ready(process), process)
     this.#clients.push(await daemon.connect())
     return daemon
+  }
+
+  /** The control path of a daemon, once it is ready; throws what it said when it is not. */
+  async ready(process: Background): Promise<string> {
+    const ready = /framepump: ready \(control (.*)\)/
+    const isOver = (): boolean => ready.test(process.stderr) || !process.isRunning
+    await until('the daemon is ready', isOver, READY_MS).catch((error: Error) => {
+      throw new Error(`${error.message}, which says: ${process.stderr}`)
+    })
+    const found = ready.exec(process.stderr)
+    if (found === null) throw new Error(`daemon ended: ${process.stderr}`)
+    return found[1]
   }
 
   /** `ports` namespaces with a TAP each on one switch, addresses 10.0.0.1, .2 ... */
