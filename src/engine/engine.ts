@@ -69,6 +69,8 @@ export class Engine implements EngineServices {
   readonly forwarder: Forwarder
   readonly copies: CopyProgram = new CopyProgram()
   readonly own: OwnFrames = new OwnFrames()
+  /** Microseconds that a sleep lasts at most, -1: until something wakes it. */
+  sleepMaxUs: number
   readonly #tier: IoTier
   readonly #burst: Burst = new Burst()
   readonly #options: EngineOptions
@@ -102,6 +104,7 @@ export class Engine implements EngineServices {
   /** `makeTier` is given the receiver of the tier's events. */
   constructor(options: EngineOptions, makeTier: (events: TierEvents) => IoTier) {
     this.#options = options
+    this.sleepMaxUs = options.sleepMaxUs
     this.#engineCounters = options.engineCounters
     this.#shared = options.shared
     this.#clock = options.clock
@@ -188,7 +191,7 @@ export class Engine implements EngineServices {
     const shared = this.#shared
     // Announce first, look again, then sleep: a sender that saw "awake" has been seen by us.
     Atomics.store(shared, SHARED_SLEEPING, 1)
-    const most = this.#options.sleepMaxUs
+    const most = this.sleepMaxUs
     let waitUs = Atomics.load(shared, SHARED_PENDING) !== 0 ? 0 : most
     if (waitUs !== 0 && !this.#isPaused) waitUs = polledWaitUs(this.#polled, most)
     // Asking for kicks writes to the guests' memory as well.

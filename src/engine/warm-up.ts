@@ -23,6 +23,8 @@ import type { Engine } from './engine.ts'
 const ROUNDS = 1500
 /** The time that it takes at most. */
 const LIMIT_MS = 200
+/** Longest sleep of a turn: the control plane's requests wait, which would end another one. */
+const SLEEP_US = 1000
 /**
  * Housekeeping comes so often then: V8 gives compiled code up at the first thing that it has never seen in it,
  * and every turn of a running engine may meet that.
@@ -76,6 +78,9 @@ export class WarmUp {
     const makers = this.#makers.splice(0)
     if (makers.length === 0) return 0
     const before = Float64Array.from(engineCounters)
+    const { sleepMaxUs } = engine
+    // A turn that reads on after a flush has had the wake-up that was meant for its sleep.
+    engine.sleepMaxUs = SLEEP_US
     const ends: FarEnd[] = []
     try {
       for (const maker of [...makers, ...makers]) this.#add(maker, ends)
@@ -86,6 +91,7 @@ export class WarmUp {
       return 0
     } finally {
       for (const end of ends) this.#remove(end)
+      engine.sleepMaxUs = sleepMaxUs
       engineCounters.set(before)
     }
   }

@@ -47,7 +47,11 @@ class Bench implements Disposable {
   readonly witness: MemoryEndpoint
   readonly failed: number[] = []
 
-  constructor(makeTier: (eventFd: number, events: TierEvents) => IoTier, macTableSize = 1024) {
+  constructor(
+    makeTier: (eventFd: number, events: TierEvents) => IoTier,
+    macTableSize = 1024,
+    wake = () => void shim.eventfdWrite(this.eventFd),
+  ) {
     const { counters, engineCounters, shared, signals } = this
     const clock = new KernelClock()
     this.engine = new Engine(
@@ -90,7 +94,7 @@ class Bench implements Disposable {
         this.#shares.push(shared)
         return shared
       },
-      wake: () => void shim.eventfdWrite(this.eventFd),
+      wake,
     })
   }
 
@@ -158,6 +162,13 @@ describe.each([
       // Once is enough.
       for (const kind of kinds) warmUp.expect(kind)
       expect(warmUp.run()).toBe(0)
+    })
+
+    test('ends also when nothing wakes it', () => {
+      using deaf = new Bench(makeTier, 1024, () => undefined)
+      for (const kind of [tap(12), raw(12), GUEST]) deaf.warmUp.expect(kind)
+      expect(deaf.warmUp.run()).toBeGreaterThan(0)
+      expect(deaf.engine.sleepMaxUs).toBe(-1)
     })
 
     test('is left out when frames pass already, and when nothing is expected that needs it', () => {
