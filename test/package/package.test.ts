@@ -73,7 +73,7 @@ describe('the tarball', () => {
     const prebuilds = ['x64', 'arm64'].flatMap((arch) =>
       ['glibc', 'musl'].map((libc) => `native-shim/prebuilds/linux-${arch}/framepump.${libc}.node`),
     )
-    const rooms = ['cli', 'control', 'daemon', 'port', 'stats', 'switch']
+    const rooms = ['cli', 'control', 'daemon', 'handover', 'port', 'stats', 'switch']
     const references = ['bench', 'config', 'native-shim', 'src', 'test/fuzz']
       .concat(rooms.map((room) => `src/${room}`))
       .map((directory) => `${directory}/README.md`)
