@@ -143,7 +143,7 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
         shownSelection(mirror, 'select-src-port'),
         shownSelection(mirror, 'select-dst-port'),
         mirror['select-vlan']?.join(' ') ?? 'all',
-        mirror['output-port'],
+        mirror['output-port'] ?? `vlan ${mirror['output-vlan']}`,
         String(mirror.snaplen ?? '-'),
         String(mirror.frames),
         String(mirror.bytes),
@@ -207,7 +207,8 @@ interface ShownMirror {
   readonly 'select-src-port'?: readonly string[]
   readonly 'select-dst-port'?: readonly string[]
   readonly 'select-vlan'?: readonly (string | number)[]
-  readonly 'output-port': string
+  readonly 'output-port'?: string
+  readonly 'output-vlan'?: number
   readonly snaplen?: number
   readonly missing: readonly string[]
   readonly frames: number

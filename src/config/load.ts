@@ -309,8 +309,9 @@ function toMirrors(
     for (const [path, id] of portsOfMirror(value)) {
       if (!known.has(id)) wrong(path, `there is no port "${id}"`, didYouMean(id, known))
     }
-    if (wired.has(value['output-port'])) {
-      wrong(['output-port'], `port "${value['output-port']}" is on a link`)
+    const output = value['output-port']
+    if (output !== undefined && wired.has(output)) {
+      wrong(['output-port'], `port "${output}" is on a link`)
     }
     if (mirror === undefined) continue
     if (mirrors.some(({ name }) => name === mirror.name)) {
@@ -327,10 +328,10 @@ const isTexts = (value: unknown): boolean =>
 const isMirror = (value: unknown): value is RawMirror =>
   isObject(value) &&
   typeof value['name'] === 'string' &&
-  typeof value['output-port'] === 'string' &&
+  (value['output-port'] === undefined || typeof value['output-port'] === 'string') &&
   isTexts(value['select-src-port']) &&
   isTexts(value['select-dst-port']) &&
-  ['number', 'undefined'].includes(typeof value['snaplen'])
+  ['output-vlan', 'snaplen'].every((key) => ['number', 'undefined'].includes(typeof value[key]))
 
 interface Placed<T> {
   readonly value: T

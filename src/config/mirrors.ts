@@ -35,9 +35,16 @@ const OPTIONS = {
   },
   'output-port': {
     kind: 'string',
-    required: true,
+    absent: '`output-vlan`',
     description:
       'The port that is given the copies, and nothing else; what comes in by it is dropped.',
+  },
+  'output-vlan': {
+    kind: 'integer',
+    range: [1, 4094],
+    absent: '`output-port`',
+    description:
+      'The VLAN into which copies go, by all ports that carry it (RSPAN); no address is learnt in it. What is in it already is not copied.',
   },
   snaplen: {
     kind: 'integer',
@@ -56,7 +63,7 @@ export const MIRRORS: ListValue & { readonly description: string } = {
   count: [0, 31],
   inPlace: true,
   of: { kind: 'map', members: MIRROR },
-  description: 'Copies of what enters or leaves by some ports, for another port.',
+  description: 'Copies of what enters or leaves by some ports, for another port or a VLAN.',
 }
 /** As it stands in a file or a command. */
 export type RawMirror = StaticMembers<typeof OPTIONS>
@@ -69,6 +76,8 @@ export function toMirror(raw: RawMirror): MirrorOptions {
   }
   const { 'select-src-port': sources, 'select-dst-port': destinations, snaplen } = raw
   const vlans = raw['select-vlan']
+  const outputPort = raw['output-port']
+  const outputVlan = raw['output-vlan']
   vlanRanges(vlans, 'select-vlan')
   const isAll = BOOLEANS[String(raw['select-all'] ?? false)]
   const options = {
@@ -77,7 +86,8 @@ export function toMirror(raw: RawMirror): MirrorOptions {
     ...(sources === undefined ? {} : { selectSrcPort: sources }),
     ...(destinations === undefined ? {} : { selectDstPort: destinations }),
     ...(vlans === undefined ? {} : { selectVlan: vlans }),
-    outputPort: raw['output-port'],
+    ...(outputPort === undefined ? {} : { outputPort }),
+    ...(outputVlan === undefined ? {} : { outputVlan }),
     ...(snaplen === undefined ? {} : { snapLength: snaplen }),
   }
   const wrong = mirrorFault(options)
@@ -87,15 +97,16 @@ export function toMirror(raw: RawMirror): MirrorOptions {
 
 /** In the spelling of files and commands. */
 export function fromMirror({ options, ...facts }: MirrorInfo): Record<string, unknown> {
-  const { name, selectAll, selectSrcPort, selectDstPort, selectVlan, outputPort, snapLength } =
-    options
+  const { name, selectAll, selectSrcPort, selectDstPort, selectVlan } = options
+  const { outputPort, outputVlan, snapLength } = options
   return {
     name,
     ...(selectAll === undefined ? {} : { 'select-all': selectAll }),
     ...(selectSrcPort === undefined ? {} : { 'select-src-port': selectSrcPort }),
     ...(selectDstPort === undefined ? {} : { 'select-dst-port': selectDstPort }),
     ...(selectVlan === undefined ? {} : { 'select-vlan': selectVlan }),
-    'output-port': outputPort,
+    ...(outputPort === undefined ? {} : { 'output-port': outputPort }),
+    ...(outputVlan === undefined ? {} : { 'output-vlan': outputVlan }),
     ...(snapLength === undefined ? {} : { snaplen: snapLength }),
     ...facts,
   }
@@ -106,5 +117,6 @@ export function portsOfMirror(raw: RawMirror): [(string | number)[], string][] {
   const listed = (['select-src-port', 'select-dst-port'] as const).flatMap((key) =>
     (raw[key] ?? []).map((id, at): [(string | number)[], string] => [[key, at], id]),
   )
-  return [...listed, [['output-port'], raw['output-port']]]
+  const output = raw['output-port']
+  return output === undefined ? listed : [...listed, [['output-port'], output]]
 }

@@ -181,7 +181,7 @@ export class RunningConfig {
     const before = this.#ids()
     // Outputs of mirrors as well: between two mirrors they are ports like any other.
     const rewired = plan.flatMap((step) => {
-      if ('mirror' in step) return [step.mirror.outputPort]
+      if ('mirror' in step) return step.mirror.outputPort ?? []
       return 'a' in step ? [step.a, step.b] : []
     })
     await sw.hold([...new Set(rewired)].filter((id) => before.has(id)))

@@ -21,6 +21,7 @@ import { Merger, MergeStage } from '../offload/merge-stage.ts'
 import type { Burst } from '../mem/burst.ts'
 import { Cutter } from '../offload/cut-stage.ts'
 import type { FrameTaker } from '../offload/stage.ts'
+import { Retagger } from '../offload/retag-stage.ts'
 import type { LeavingWatch } from '../offload/tag-stage.ts'
 import { Tagger, TagStage } from '../offload/tag-stage.ts'
 import type { VlanPorts } from '../offload/vlan-ports.ts'
@@ -45,6 +46,8 @@ export class StageMachinery {
   readonly merger: Merger
   readonly tagger: Tagger
   readonly cutter: Cutter
+  readonly #makeRetagger: () => Retagger
+  #retagger: Retagger | null = null
 
   /** `flushWrites` completes everything that ports were given. */
   constructor(
@@ -57,9 +60,17 @@ export class StageMachinery {
     this.merger = new Merger(counters, flushWrites)
     this.tagger = new Tagger(vlans, counters, watch, flushWrites)
     this.cutter = new Cutter(flushWrites)
+    this.#makeRetagger = () => new Retagger(vlans, counters, watch, flushWrites)
+  }
+
+  /** Made for the first who asks: few switches have copies that go into a VLAN. */
+  get retagger(): Retagger {
+    this.#retagger ??= this.#makeRetagger()
+    return this.#retagger
   }
 
   close(): void {
+    this.#retagger?.close()
     this.tagger.close()
     this.cutter.close()
     this.finisher.close()

@@ -35,6 +35,7 @@ import {
   HAS_STORM_CONTROL,
   HAS_VLANS,
   IS_ISOLATED,
+  LEARNS_NOT,
   NO_BROADCAST,
   NO_MULTICAST,
   NO_UNKNOWN,
@@ -51,6 +52,7 @@ const COST_MAX = 1e9
 /** What of word 3 of `heads` must be the same in a run: the type, or all of a tag. */
 const TYPE_MASK = 0xffff
 const TAG_MASK = -1
+const ANY_PORT = -1
 
 export class Forwarder {
   readonly macTable: MacTable
@@ -94,10 +96,11 @@ export class Forwarder {
     const ports: MirrorPorts = {
       counters,
       machinery,
+      policies,
+      places: this.#places,
       recordCopies,
       egressOf: (index) => this.#egresses[index],
       mayRetag: (from, to) => this.mayRetag(from, to),
-      isUp: (index) => this.#places.isUp(index),
       touch: (index) => this.#touch(index),
     }
     this.mirrors = new Mirrors(ports, engineCounters)
@@ -114,7 +117,10 @@ export class Forwarder {
     this.#places.add(index)
   }
 
-  /** Mirrors from now on. Ports that are outputs take nothing but copies, and what comes by them is dropped. */
+  /**
+   * Mirrors from now on. Ports that are outputs take nothing but copies, and what comes by them is dropped; in
+   * VLANs that are outputs nothing is learnt.
+   */
   setMirrors(mirrors: readonly MirrorDescription[]): void {
     this.mirrors.set(mirrors)
     for (let index = 0; index < PORTS_MAX; index++) {
@@ -123,6 +129,9 @@ export class Forwarder {
       this.#places.setOutput(index, isOutput)
     }
     this.#places.listMembers()
+    for (const { outputVlan } of mirrors) {
+      if (outputVlan > 0) this.macTable.flush(ANY_PORT, outputVlan)
+    }
   }
 
   /** What a port is allowed from now on; before it is there, from its first frame on. */
@@ -281,7 +290,9 @@ export class Forwarder {
       const sourceHi = (word1 >>> 16) | (word2 << 16)
       const sourceLo = (word2 >>> 16) | (vlan << 16)
       if (sourceHi !== lastSourceHi || sourceLo !== lastSourceLo) {
-        fault = meetSender(table, sourceHi, sourceLo, inPort, flags, nowS)
+        const isOfCopies = isMirrored && mirrors.copyVlans.has(vlan)
+        const its = isOfCopies ? flags | LEARNS_NOT : flags
+        fault = meetSender(table, sourceHi, sourceLo, inPort, its, nowS)
         lastSourceHi = sourceHi
         lastSourceLo = sourceLo
       }
@@ -458,7 +469,7 @@ export class Forwarder {
       this.#touch(port)
     }
     this.egressCount = 0
-    if (this.mirrors.isOn) cost += this.mirrors.deliver(burst, queue)
+    if (this.mirrors.isOn) cost += this.mirrors.deliver(burst, inPort, queue)
     // What the frames have on average, so often as they were given to somebody.
     if (burst.count > 0) {
       const each = (this.#bytes >> 10) * KIBIBYTE_NS + burst.furtherTotal * FURTHER_NS

@@ -158,8 +158,10 @@ export interface MirrorDescription {
   readonly destinations: readonly number[]
   /** Of these VLANs only; null: of all. */
   readonly vlans: VlanRanges | null
-  /** Where copies go; -1: there is no such port now. */
+  /** The port that is given the copies; -1: there is no such port now, or they go into a VLAN. */
   readonly output: number
+  /** The VLAN that they go into, 1..4094; 0: none. */
+  readonly outputVlan: number
   /** Bytes of a copy, at most; 0: all. */
   readonly snapLength: number
 }

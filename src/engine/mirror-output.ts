@@ -4,25 +4,28 @@
  *     as it came ------------------------\
  *     as it leaves by a port: [tag] of it -> [cut] -> mtu, captures -> [finish] -> port
  *
- * There is no merging: a copy is what was seen, not what TCP would make of it.
+ * There is no merging: a copy is what was seen, not what TCP would make of it. Copies for a VLAN go the same
+ * way to each of its ports, and have the tags of the VLAN before they are cut (engine/mirror-vlan.ts).
  */
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import type { FrameTaker } from '../offload/stage.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import type { Egress, StageMachinery } from './egress.ts'
+import type { Places } from './places.ts'
+import type { PortPolicies } from './port-policy.ts'
 
 /** The switch, as mirrors have to know it. */
 export interface MirrorPorts {
   /** Of the ports. */
   readonly counters: Float64Array
   readonly machinery: StageMachinery
+  readonly policies: PortPolicies
+  readonly places: Places
   /** Copies are captured where they leave. */
   readonly recordCopies: CopyRecorder
   /** Null: there is no such port. */
   egressOf(port: number): Egress | null
-  /** Its link is up, and it is not held. */
-  isUp(port: number): boolean
   /** What comes in by one leaves by the other with other tags, maybe. @hot */
   mayRetag(from: number, to: number): boolean
   /** It is given frames in this turn. @hot */
@@ -38,35 +41,12 @@ export type CopyRecorder = (
   port: number,
 ) => void
 
-export class MirrorOutput implements FrameTaker {
-  readonly port: number
+/** Whoever is given copies: a port, or a VLAN. */
+export interface CopyTaker {
   /** There are copies for it of the current burst. */
-  isWanted = false
-  readonly #ports: MirrorPorts
-  /** Of the current burst; null: there is none now that could take them. */
-  #egress: Egress | null = null
-  #given = 0
-  /** That were cut of the burst before. */
-  #segmentsBefore = 0
-  /** Takes copies that have their tags. */
-  readonly #tagged: CopyCutter
-  readonly #list: Int32Array = new Int32Array(BURST_SIZE_MAX)
-
-  constructor(port: number, ports: MirrorPorts) {
-    this.port = port
-    this.#ports = ports
-    this.#tagged = new CopyCutter(ports.machinery, this)
-  }
-
-  /** Copies of a burst come. @hot */
-  begin(): void {
-    const egress = this.#ports.egressOf(this.port)
-    this.#egress = egress
-    this.#given = 0
-    this.#segmentsBefore = this.#ports.machinery.finisher.segments
-    if (egress !== null) this.#ports.touch(this.port)
-  }
-
+  isWanted: boolean
+  /** Copies of a burst come, which came in by the port `from`. @hot */
+  begin(from: number): void
   /**
    * Frames list[0 .. count) of the burst: with the tags with which they leave by the port `as`, or, if that is
    * negative, as they came; at most `snapLength` bytes of each.
@@ -79,16 +59,60 @@ export class MirrorOutput implements FrameTaker {
     as: number,
     snapLength: number,
     queue: number,
+  ): void
+  /** Returns what the copies of the burst cost, in reckoned nanoseconds. @hot */
+  end(): number
+}
+
+export class MirrorOutput implements CopyTaker, FrameTaker {
+  /** Changes between bursts only. */
+  port: number
+  isWanted = false
+  readonly #ports: MirrorPorts
+  /** Of the current burst; null: there is none now that could take them. */
+  #egress: Egress | null = null
+  #given = 0
+  /** That were cut of the burst before. */
+  #segmentsBefore = 0
+  /** Takes copies that have the tags with which they were seen; a stage may be put in front of it. */
+  seen: FrameTaker
+  readonly #cutter: CopyCutter
+  readonly #list: Int32Array = new Int32Array(BURST_SIZE_MAX)
+
+  constructor(port: number, ports: MirrorPorts) {
+    this.port = port
+    this.#ports = ports
+    this.#cutter = new CopyCutter(ports.machinery, this)
+    this.seen = this.#cutter
+  }
+
+  /** @hot */
+  begin(): void {
+    const egress = this.#ports.egressOf(this.port)
+    this.#egress = egress
+    this.#given = 0
+    this.#segmentsBefore = this.#ports.machinery.finisher.segments
+    if (egress !== null) this.#ports.touch(this.port)
+  }
+
+  /** @hot */
+  give(
+    burst: Burst,
+    list: Int32Array,
+    count: number,
+    as: number,
+    snapLength: number,
+    queue: number,
   ): void {
     if (this.#egress === null) return
-    if (!this.#ports.isUp(this.port)) {
+    if (!this.#ports.places.isUp(this.port)) {
       this.#ports.counters[this.port * COUNTERS_STRIDE + COUNTERS.tx_drop_link_down] += count
       return
     }
     const { tagger } = this.#ports.machinery
-    this.#tagged.snapLength = snapLength
-    if (as < 0) this.#tagged.transmit(burst, list, 0, count, queue)
-    else tagger.tag(this.#tagged, as, burst, list, 0, count, queue, this.port)
+    this.#cutter.snapLength = snapLength
+    if (as < 0) this.seen.transmit(burst, list, 0, count, queue)
+    else tagger.tag(this.seen, as, burst, list, 0, count, queue, this.port)
   }
 
   /** Copies as the port shall have them, but for what it cannot take. @hot */
@@ -114,7 +138,7 @@ export class MirrorOutput implements FrameTaker {
     taker.transmit(burst, this.#list, 0, listed, queue)
   }
 
-  /** Returns what the copies of the burst cost, in reckoned nanoseconds. @hot */
+  /** @hot */
   end(): number {
     if (this.#egress === null) return 0
     const segments = this.#ports.machinery.finisher.segments - this.#segmentsBefore

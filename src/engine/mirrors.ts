@@ -9,15 +9,19 @@
  * A frame is copied once for an output, whichever mirrors select it, in its greatest length among them: as it
  * came, if one of them selects it there, else with the tags with which it leaves by the first port that is
  * selected. Copies are no copies in memory: an output is given the frame like any port.
+ *
+ * An output that is a VLAN (RSPAN) is all ports that carry it. Copies are not selected again, by no mirror.
  */
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import { PORTS_MAX } from '../port/contract.ts'
+import { isOfSwitches } from '../wire/ethernet.ts'
 import { tagIn, vidOf, VlanSet } from '../wire/vlan.ts'
 import { ENGINE_MIRRORS, MIRRORS_MAX } from './cells.ts'
 import type { MirrorDescription } from './messages.ts'
-import type { MirrorPorts } from './mirror-output.ts'
+import type { CopyTaker, MirrorPorts } from './mirror-output.ts'
 import { MirrorOutput } from './mirror-output.ts'
+import { MirrorVlan } from './mirror-vlan.ts'
 
 /** A `snapLength`: nothing is cut. More than any frame has. */
 const WHOLE = 0x7fff_ffff
@@ -34,13 +38,18 @@ export class Mirrors {
   readonly #ports: MirrorPorts
   /** The engine's own. */
   readonly #counters: Float64Array
-  #outputs: MirrorOutput[] = []
+  #outputs: CopyTaker[] = []
+  #outputPorts = new Set<number>()
+  /** VLANs of copies: no address is learnt in them. */
+  readonly copyVlans: VlanSet = new VlanSet([])
   /** By mirror: the number of its output in `#outputs`, -1: none; and the bytes that a copy has at most. */
   readonly #outputOf: Int32Array = new Int32Array(MIRRORS_MAX)
   readonly #snapLength: Int32Array = new Int32Array(MIRRORS_MAX)
   /** By mirror: of which VLANs it selects; bits of those that do not select all. */
   readonly #vlans: VlanSet[] = Array.from({ length: MIRRORS_MAX }, () => ALL_VLANS)
   #choosy = 0
+  /** Bits of the mirrors whose output is a VLAN. */
+  #intoVlans = 0
   /** By frame: its VLAN. */
   readonly #vlanOf: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** By frame: bits of the mirrors that have selected it. */
@@ -63,16 +72,21 @@ export class Mirrors {
     this.#destinations.fill(0)
     this.#outputOf.fill(-1)
     this.#choosy = 0
-    const outputs = [...new Set(mirrors.map(({ output }) => output))].filter((port) => port >= 0)
-    this.#outputs = outputs.map((port) => new MirrorOutput(port, this.#ports))
-    for (const { number, sources, destinations, vlans, output, snapLength } of mirrors) {
+    this.#intoVlans = 0
+    this.#setOutputs(mirrors)
+    for (const { number, sources, destinations, vlans, outputVlan, snapLength } of mirrors) {
       const bit = 1 << number
       for (const port of sources) this.sources[port] |= bit
       for (const port of destinations) this.#destinations[port] |= bit
       this.#vlans[number] = vlans === null ? ALL_VLANS : new VlanSet(vlans)
       if (vlans !== null) this.#choosy |= bit
-      this.#outputOf[number] = outputs.indexOf(output)
       this.#snapLength[number] = snapLength === 0 ? WHOLE : snapLength
+      if (outputVlan === 0) continue
+      // What is in its VLAN already it does not select, or copies would be copied where they come back.
+      this.#vlans[number] = new VlanSet(vlans)
+      this.#vlans[number].delete(outputVlan)
+      this.#choosy |= bit
+      this.#intoVlans |= bit
     }
     for (let number = 0; number < MIRRORS_MAX; number++) {
       if (mirrors.some((mirror) => mirror.number === number)) continue
@@ -81,9 +95,25 @@ export class Mirrors {
     this.isOn = mirrors.length > 0
   }
 
+  #setOutputs(mirrors: readonly MirrorDescription[]): void {
+    const ports = [...new Set(mirrors.map(({ output }) => output))].filter((port) => port >= 0)
+    const vlans = [...new Set(mirrors.map(({ outputVlan }) => outputVlan))].filter((vid) => vid > 0)
+    this.#outputs = [
+      ...ports.map((port) => new MirrorOutput(port, this.#ports)),
+      ...vlans.map((vid) => new MirrorVlan(vid, this.#ports)),
+    ]
+    this.#outputPorts = new Set(ports)
+    for (const { number, output, outputVlan } of mirrors) {
+      this.#outputOf[number] =
+        outputVlan > 0 ? ports.length + vlans.indexOf(outputVlan) : ports.indexOf(output)
+    }
+    this.copyVlans.clear()
+    for (const vid of vlans) this.copyVlans.add(vid)
+  }
+
   /** The port takes nothing but copies. */
   isOutput(port: number): boolean {
-    return this.#outputs.some((output) => output.port === port)
+    return this.#outputPorts.has(port)
   }
 
   /** Frames first..end - 1 of a VLAN, which came in by the port, have passed all that could drop them. @hot */
@@ -130,6 +160,7 @@ export class Mirrors {
       const bit = 1 << mirror
       left &= ~bit
       if ((this.#choosy & bit) !== 0 && !this.#vlans[mirror].has(this.#vlanOf[k])) continue
+      if ((this.#intoVlans & bit) !== 0 && isForSwitch(burst, k)) continue
       this.#selectedBy[k] |= bit
       const cell = ENGINE_MIRRORS + 2 * mirror
       this.#counters[cell]++
@@ -144,19 +175,19 @@ export class Mirrors {
     }
   }
 
-  /** Gives the outputs their copies. Returns what that cost, in reckoned nanoseconds. @hot */
-  deliver(burst: Burst, queue: number): number {
+  /** Gives the outputs their copies of what came in by `from`. Returns what that cost, in reckoned nanoseconds. @hot */
+  deliver(burst: Burst, from: number, queue: number): number {
     let cost = 0
     for (let at = 0; at < this.#outputs.length; at++) {
       const output = this.#outputs[at]
-      if (output.isWanted) cost += this.#give(output, at * BURST_SIZE_MAX, burst, queue)
+      if (output.isWanted) cost += this.#give(output, at * BURST_SIZE_MAX, burst, from, queue)
     }
     this.#selectedBy.fill(0, 0, burst.count)
     return cost
   }
 
   /** In the order in which they came: those that follow one another and are copied alike together. @hot */
-  #give(output: MirrorOutput, cells: number, burst: Burst, queue: number): number {
+  #give(output: CopyTaker, cells: number, burst: Burst, from: number, queue: number): number {
     const { count } = burst
     const lengthOf = this.#lengthOf
     const copyOf = this.#copyOf
@@ -165,7 +196,7 @@ export class Mirrors {
     let snapLength = 0
     let as = AS_IT_CAME
     output.isWanted = false
-    output.begin()
+    output.begin(from)
     for (let k = 0; k < count; k++) {
       const length = lengthOf[cells + k]
       if (length === 0) continue
@@ -181,4 +212,10 @@ export class Mirrors {
     output.give(burst, run, inRun, as, snapLength, queue)
     return output.end()
   }
+}
+
+/** It is sent to a protocol between neighbouring switches. @hot */
+function isForSwitch(burst: Burst, k: number): boolean {
+  const { heads } = burst
+  return isOfSwitches(heads[k * HEAD_WORDS], heads[k * HEAD_WORDS + 1] & 0xffff)
 }

@@ -20,7 +20,7 @@ import { tagIn } from '../wire/vlan.ts'
 import { isTunnelled } from '../wire/vnet-hdr.ts'
 import { FrameBuilder } from './frame-builder.ts'
 import type { FrameTaker } from './stage.ts'
-import type { VlanPorts } from './vlan-ports.ts'
+import type { TagRules } from './vlan-ports.ts'
 import { AS_IT_CAME } from './vlan-ports.ts'
 
 /** Both addresses. */
@@ -41,7 +41,7 @@ export interface LeavingWatch {
 /** What the stages of all egresses share: its memory is in use only while one of them has frames. */
 export class Tagger {
   readonly watch: LeavingWatch
-  readonly #vlans: VlanPorts
+  readonly #rules: TagRules
   readonly #counters: Float64Array
   readonly #builder: FrameBuilder
   /** The port by which the frames of the burst came. */
@@ -52,12 +52,12 @@ export class Tagger {
 
   /** `flushWrites` completes everything that ports were given. */
   constructor(
-    vlans: VlanPorts,
+    rules: TagRules,
     counters: Float64Array,
     watch: LeavingWatch,
     flushWrites: () => void,
   ) {
-    this.#vlans = vlans
+    this.#rules = rules
     this.#counters = counters
     this.watch = watch
     this.#builder = new FrameBuilder(flushWrites)
@@ -66,7 +66,7 @@ export class Tagger {
   /** Frames of another burst come, which came in by that port. @hot */
   beginBurst(from: number): void {
     this.#from = from
-    this.#isTunnel = this.#vlans.isTunnel(from)
+    this.#isTunnel = this.#rules.isTunnel(from)
   }
 
   /** As they leave by the port of that number; what cannot be given its tag counts there, or at another. @hot */
@@ -104,13 +104,13 @@ export class Tagger {
     let hasChanges = false
     let hasPops = false
     let last = 0
-    let out = this.#vlans.tagOut(this.#from, port, 0)
+    let out = this.#rules.tagOut(this.#from, port, 0)
     for (let at = 0; at < count; at++) {
       const k = list[first + at]
       const outer = tagIn(heads[k * HEAD_WORDS + 3])
       if (outer !== last) {
         last = outer
-        out = this.#vlans.tagOut(this.#from, port, outer)
+        out = this.#rules.tagOut(this.#from, port, outer)
       }
       this.#out[at] = out
       if (out !== AS_IT_CAME) hasChanges = true

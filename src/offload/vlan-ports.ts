@@ -14,7 +14,7 @@
  * is noted per frame. What its first 16 bytes do not say is whether there is another tag inside: who asks,
  * reads on (engine/forward.ts).
  */
-import { isSameTag, makeTag, pcpOf, TPID_8100, vidOf, VlanSet } from '../wire/vlan.ts'
+import { isSameTag, makeTag, pcpOf, TPID_8100, vidOf, VlanSet, withVid } from '../wire/vlan.ts'
 
 export const MODE_TRANSPARENT = 0
 export const MODE_TRUNK = 1
@@ -35,7 +35,15 @@ export const AS_IT_CAME = -1
 
 const ALL: VlanSet = new VlanSet(null)
 
-export class VlanPorts {
+/** With which tags frames leave that came in by one port and leave by another. */
+export interface TagRules {
+  /** Frames that come in by the port have their own tags inside another one. @hot */
+  isTunnel(port: number): boolean
+  /** See `VlanPorts`. @hot */
+  tagOut(from: number, to: number, outer: number): number
+}
+
+export class VlanPorts implements TagRules {
   readonly #mode: Uint8Array
   readonly #tag: Int32Array
   /** The tag that a tunnel pushes. */
@@ -146,6 +154,17 @@ export class VlanPorts {
     const out = this.#leave(to, tag, outer !== 0)
     if (out === outer) return AS_IT_CAME
     return out !== 0 && isSameTag(out, outer) ? AS_IT_CAME : out
+  }
+
+  /** The same of a copy that is given to the VLAN `vid`, whatever VLAN the frame is of. @hot */
+  tagOutOfCopy(vid: number, from: number, to: number, outer: number): number {
+    if (this.#mode[from] === MODE_TUNNEL) {
+      const pushed = this.#leave(to, withVid(this.#tunnelTag[from], vid), true)
+      return pushed === 0 ? AS_IT_CAME : pushed
+    }
+    const tag = outer === 0 ? makeTag(TPID_8100, 0, vid) : withVid(outer, vid)
+    const out = this.#leave(to, tag, outer !== 0)
+    return out === outer ? AS_IT_CAME : out
   }
 
   /** The tag of a frame on the switch becomes this one at the port; `isKept`: it came with a tag. @hot */

@@ -179,8 +179,8 @@ export interface VlanInfo {
 }
 
 /**
- * Copies of the frames that enter or leave by some ports, for another port, which then takes nothing else.
- * Either all ports are selected, or those that are named.
+ * Copies of the frames that enter or leave by some ports, for another port, which then takes nothing else, or
+ * into a VLAN. Either all ports are selected, or those that are named; there is one output.
  */
 export interface MirrorOptions {
   readonly name: string
@@ -191,7 +191,9 @@ export interface MirrorOptions {
   readonly selectDstPort?: readonly string[]
   /** VLANs and ranges of them, as `10` and `20-30`; 0: what is of none. Absent: all. */
   readonly selectVlan?: readonly (string | number)[]
-  readonly outputPort: string
+  readonly outputPort?: string
+  /** 1..4094: all ports that carry the VLAN have the copies, which are of it. Nothing is learnt in it. */
+  readonly outputVlan?: number
   /** L2 bytes of a copy, at most; 14..65535; absent: all. */
   readonly snapLength?: number
 }

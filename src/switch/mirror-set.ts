@@ -13,6 +13,7 @@ import type { Undo } from './undo.ts'
 
 /** Bytes of a copy, least and most. */
 const SNAP_LENGTH_RANGE: readonly [number, number] = [14, 65535]
+const VLAN_RANGE: readonly [number, number] = [1, 4094]
 
 interface Mirror {
   readonly number: number
@@ -80,7 +81,8 @@ export class MirrorSet {
   }
 
   #describe({ number, options }: Mirror): MirrorDescription {
-    const { selectAll, selectSrcPort, selectDstPort, selectVlan, outputPort, snapLength } = options
+    const { selectAll, selectSrcPort, selectDstPort, selectVlan, snapLength } = options
+    const { outputPort, outputVlan } = options
     const all = selectAll === true ? this.#ports.all.map(({ index }) => index) : undefined
     const numbers = (ids: readonly string[] = []): number[] =>
       ids.flatMap((id) => this.#ports.find(id)?.index ?? [])
@@ -89,7 +91,8 @@ export class MirrorSet {
       sources: all ?? numbers(selectSrcPort),
       destinations: all ?? numbers(selectDstPort),
       vlans: vlanRanges(selectVlan, 'select-vlan'),
-      output: this.#ports.find(outputPort)?.index ?? -1,
+      output: numbers(outputPort === undefined ? [] : [outputPort]).at(0) ?? -1,
+      outputVlan: outputVlan ?? 0,
       snapLength: snapLength ?? 0,
     }
   }
@@ -107,6 +110,7 @@ export class MirrorSet {
     if (wrong !== undefined) throw refused(name, wrong)
     if (this.#byName.has(name)) throw refused(name, 'there is a mirror of that name already')
     for (const id of named(options)) this.#ports.entry(id)
+    if (outputPort === undefined) return
     const { peer } = this.#ports.entry(outputPort)
     if (peer === undefined) return
     throw refused(name, `its output "${outputPort}" is wired to "${peer.options.id}"`)
@@ -118,12 +122,13 @@ const refused = (name: string, why: string): ConfigError =>
 
 /** Ports that it names. */
 function named({ selectSrcPort = [], selectDstPort = [], outputPort }: MirrorOptions): string[] {
-  return [...new Set([...selectSrcPort, ...selectDstPort, outputPort])]
+  const output = outputPort === undefined ? [] : [outputPort]
+  return [...new Set([...selectSrcPort, ...selectDstPort, ...output])]
 }
 
 /** What is wrong with a mirror, whatever ports there are. */
 export function mirrorFault(options: MirrorOptions): string | undefined {
-  const { selectAll, selectSrcPort, selectDstPort, outputPort, snapLength } = options
+  const { selectAll, selectSrcPort, selectDstPort, outputPort, outputVlan, snapLength } = options
   const selected = [selectSrcPort, selectDstPort].filter((list) => list !== undefined)
   if (selectAll === true && selected.length > 0) {
     return 'select-all selects all ports: there is nothing to add to it'
@@ -131,9 +136,24 @@ export function mirrorFault(options: MirrorOptions): string | undefined {
   if (selectAll !== true && selected.flat().length === 0) {
     return 'it selects nothing: give select-all, select-src-port or select-dst-port'
   }
-  if (selected.flat().includes(outputPort)) return `it selects its own output "${outputPort}"`
-  const [least, most] = SNAP_LENGTH_RANGE
-  if (snapLength === undefined) return undefined
-  const isRight = Number.isInteger(snapLength) && snapLength >= least && snapLength <= most
-  return isRight ? undefined : `snaplen must be ${least} to ${most}`
+  if ((outputPort === undefined) === (outputVlan === undefined)) {
+    return 'it has one output: give output-port or output-vlan'
+  }
+  if (outputPort !== undefined && selected.flat().includes(outputPort)) {
+    return `it selects its own output "${outputPort}"`
+  }
+  return (
+    outOfRange('output-vlan', outputVlan, VLAN_RANGE) ??
+    outOfRange('snaplen', snapLength, SNAP_LENGTH_RANGE)
+  )
+}
+
+function outOfRange(
+  name: string,
+  value: number | undefined,
+  [least, most]: readonly [number, number],
+): string | undefined {
+  if (value === undefined) return undefined
+  const isRight = Number.isInteger(value) && value >= least && value <= most
+  return isRight ? undefined : `${name} must be ${least} to ${most}`
 }

@@ -25,6 +25,25 @@ export function reservedGroupOf(lo: number): number {
   return (lo >>> 8) & 0x0f
 }
 
+/** 00-E0-2B-00-00-00, -04 and -06: EDP and EAPS of Extreme Networks. */
+const EXTREME = 0x002b_e000
+/** 01-00-0C-00-00-00: ISL. 01-00-0C-CC-CC-C0..C7, CC, CD: CFM, CDP and others, PVST+. 01-00-0C-CD-CD-CD: uplink fast. */
+const CISCO_ISL = 0x000c_0001
+const CISCO: number = 0xcc0c_0001 | 0
+const CISCO_UPLINK_FAST: number = 0xcd0c_0001 | 0
+
+/**
+ * Addresses of protocols between neighbouring switches, which Open vSwitch does not mirror into VLANs: what is
+ * a neighbour's would be taken for one's own there. Its lib/packets.c lists them.
+ * @hot
+ */
+export function isOfSwitches(hi: number, lo: number): boolean {
+  if (isReservedGroup(hi, lo)) return true
+  if (hi === EXTREME) return lo === 0 || lo === 0x0400 || lo === 0x0600
+  if (hi === CISCO) return (lo & 0xf8ff) === 0xc0cc || lo === 0xcccc || lo === 0xcdcc
+  return (hi === CISCO_ISL && lo === 0) || (hi === CISCO_UPLINK_FAST && lo === 0xcdcd)
+}
+
 /** @hot */
 export function isBroadcast(hi: number, lo: number): boolean {
   return hi === -1 && lo === 0xffff

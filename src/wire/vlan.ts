@@ -17,6 +17,7 @@ export const VLANS = 4096
 
 const PCP_MASK = 0x00e0_0000
 const DEI_MASK = 0x0010_0000
+const NO_VID_MASK = 0x00f0_ffff
 
 /** The tag at word 3 of `heads`; 0: there is none. A frame with another TPID has it as payload. @hot */
 export function tagIn(word3: number): number {
@@ -39,6 +40,11 @@ export function makeTag(tpid: number, pcp: number, vid: number): number {
   return tpid | (pcp & PCP_MASK) | ((vid & 0xf00) << 8) | (vid << 24)
 }
 
+/** The tag with another VID: TPID, priority and DEI stay. @hot */
+export function withVid(tag: number, vid: number): number {
+  return (tag & NO_VID_MASK) | ((vid & 0xf00) << 8) | (vid << 24)
+}
+
 /** They differ in nothing but DEI. @hot */
 export function isSameTag(one: number, other: number): boolean {
   return ((one ^ other) & ~DEI_MASK) === 0
@@ -51,8 +57,20 @@ export class VlanSet {
   /** All of them, or those that are listed as [first, last]. */
   constructor(ranges: readonly (readonly [number, number])[] | null) {
     for (const [first, last] of ranges ?? [[0, VLANS - 1]]) {
-      for (let vid = first; vid <= last; vid++) this.#words[vid >>> 5] |= 1 << (vid & 31)
+      for (let vid = first; vid <= last; vid++) this.add(vid)
     }
+  }
+
+  add(vid: number): void {
+    this.#words[vid >>> 5] |= 1 << (vid & 31)
+  }
+
+  clear(): void {
+    this.#words.fill(0)
+  }
+
+  delete(vid: number): void {
+    this.#words[vid >>> 5] &= ~(1 << (vid & 31))
   }
 
   /** @hot */

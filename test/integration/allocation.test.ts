@@ -98,25 +98,31 @@ test('nor do segmentation and merging', { timeout: 120_000 }, async () => {
   })
 })
 
-test('nor do copies for mirrors, cut and whole', { timeout: 120_000 }, async () => {
-  await using lab = new Lab()
-  const netns = [lab.netns(), lab.netns()]
-  const outputs = ['m0', 'm1'].map((id) => `virtio-net,id=${id},driver=sink`)
-  const specs = netns.map((name, k) => tapSpec(k, name, 'vnet_hdr=off'))
-  const daemon = await tracedDaemon(lab, [...specs, ...outputs])
-  const client = await ControlClient.connect(join(lab.directory, 'control.sock'))
-  const selected = { 'select-src-port': ['p0'], 'select-dst-port': ['p1'] }
-  await client.execute('mirror-add', { name: 'a', ...selected, 'output-port': 'm0', snaplen: 40 })
-  await client.execute('mirror-add', { name: 'b', ...selected, 'output-port': 'm1' })
-  client.close()
-  netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
-  await expectNoCollection(daemon, async (count) => {
-    const goal = arrivedIn(lab, netns[1]) + count
-    while (arrivedIn(lab, netns[1]) < goal) {
-      await lab.flood(netns[0], 200_000, 60, lab.mac(netns[1])).exited
-    }
-  })
-})
+test(
+  'nor do copies for mirrors, cut and whole, and those into a VLAN',
+  { timeout: 120_000 },
+  async () => {
+    await using lab = new Lab()
+    const netns = [lab.netns(), lab.netns()]
+    // Copies into a VLAN go to the last one, which takes its tag off again.
+    const outputs = ['m0', 'm1', 'm2,tag=9'].map((id) => `virtio-net,id=${id},driver=sink`)
+    const specs = netns.map((name, k) => tapSpec(k, name, 'vnet_hdr=off'))
+    const daemon = await tracedDaemon(lab, [...specs, ...outputs])
+    const client = await ControlClient.connect(join(lab.directory, 'control.sock'))
+    const selected = { 'select-src-port': ['p0'], 'select-dst-port': ['p1'] }
+    await client.execute('mirror-add', { name: 'a', ...selected, 'output-port': 'm0', snaplen: 40 })
+    await client.execute('mirror-add', { name: 'b', ...selected, 'output-port': 'm1' })
+    await client.execute('mirror-add', { name: 'c', ...selected, 'output-vlan': 9, snaplen: 40 })
+    client.close()
+    netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
+    await expectNoCollection(daemon, async (count) => {
+      const goal = arrivedIn(lab, netns[1]) + count
+      while (arrivedIn(lab, netns[1]) < goal) {
+        await lab.flood(netns[0], 200_000, 60, lab.mac(netns[1])).exited
+      }
+    })
+  },
+)
 
 test('nor do those of raw sockets, with and without vnet_hdr', { timeout: 120_000 }, async () => {
   await using lab = new Lab()

@@ -104,6 +104,24 @@ test('M3: mirrors go on, and the output takes nothing but copies', async () => {
   expect((await receiver.frames()).map((hex) => frameNumber(hex))).toEqual([2])
 })
 
+test('M4: mirrors into a VLAN go on, and nothing is learnt in it', async () => {
+  await using lab = new Lab()
+  const [sw, netns] = await star(lab, 3)
+  const rspan = { name: 'rspan', selectSrcPort: ['p0'], outputVlan: 100 }
+  await sw.addMirror(rspan)
+  const next = make(true)
+  await moveSwitch(sw, next)
+  expect(next.mirrors()).toMatchObject([{ options: rspan, missing: [] }])
+  const receiver = await lab.receiveTagged(netns[2], 40, 1500)
+  const [to, from] = ['02:00:00:00:00:02', '02:00:00:00:00:01']
+  await lab.send(netns[0], [frameHex(to, from, 2)])
+  await lab.send(netns[1], [frameHex(from, to, 3, 64, '81000064')])
+  const frames = await receiver.frames()
+  expect(frames).toContain(frameHex(to, from, 2, 64, '81000064'))
+  expect(frames).toContain(frameHex(from, to, 3, 64, '81000064'))
+  expect((await next.macTable()).filter(({ vlan }) => vlan === 100)).toEqual([])
+})
+
 test('H13: links, MAC table with ages, counters, link states and the run state are the same afterwards', async () => {
   await using lab = new Lab()
   const [sw, netns] = await star(lab, 4)

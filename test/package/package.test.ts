@@ -99,6 +99,7 @@ describe('the tarball', () => {
       'config/examples/private-vlan.yaml',
       'config/examples/qinq.yaml',
       'config/examples/recorded-link.yaml',
+      'config/examples/rspan.yaml',
       'config/examples/span.yaml',
       'config/examples/tenant.yaml',
       'config/examples/two-vms.yaml',

@@ -108,6 +108,7 @@ test('P4: M6: what a guard drops is not mirrored', () => {
     destinations: [],
     vlans: null,
     output: 2,
+    outputVlan: 0,
     snapLength: 0,
   }
   sim.engine.forwarder.setMirrors([mirror])

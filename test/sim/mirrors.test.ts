@@ -1,42 +1,9 @@
 /** Mirrors in the whole switch with memory ports, without any kernel; see test/support/sim.ts. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import type { MirrorDescription } from '../../src/engine/messages.ts'
-import { ENGINE_MIRRORS } from '../../src/engine/cells.ts'
-import { whileTrue } from '../support/bounded.ts'
+import { BROADCAST, learnt, mirror, selected, sendAll, tagged } from '../support/mirrors.ts'
 import { policy } from '../support/policies.ts'
 import { frame, Sim } from '../support/sim.ts'
-
-const BROADCAST = 255
-
-const mirror = (more: Partial<MirrorDescription>): MirrorDescription => ({
-  number: 0,
-  sources: [],
-  destinations: [],
-  vlans: null,
-  output: 3,
-  snapLength: 0,
-  ...more,
-})
-
-/** All of them in one burst. */
-function sendAll(sim: Sim, port: number, frames: readonly Uint8Array[]): void {
-  for (const one of frames) expect(sim.ports[port].send(one)).toBe(true)
-  whileTrue('turns with frames', () => sim.engine.turn(false, 0) > 0)
-}
-
-/** Ports 0 to 2 have sent, and are known by their numbers plus 1. */
-function learnt(ports = 4): Sim {
-  const sim = new Sim(ports)
-  for (const port of [0, 1, 2]) sim.send(port, frame(BROADCAST, port + 1))
-  for (let port = 0; port < ports; port++) sim.receive(port)
-  return sim
-}
-
-const selected = (sim: Sim, number = 0): number[] => {
-  const cell = ENGINE_MIRRORS + 2 * number
-  return [sim.engineCounters[cell], sim.engineCounters[cell + 1]]
-}
 
 test('M1: what enters by a source and what leaves by a destination is copied, nothing else', () => {
   using sim = learnt()
@@ -135,11 +102,6 @@ test('M3: it holds before the first frame of an output that is still to come, an
   sim.send(0, frame(2, 1, 3))
   expect(sim.receive(1)).toEqual([1, 2, 3].map((n) => frame(2, 1, n)))
 })
-
-/** `frame` with a tag. */
-function tagged(vid: number, bytes: Uint8Array): Uint8Array {
-  return Uint8Array.from([...bytes.slice(0, 12), 0x81, 0, vid >> 8, vid & 0xff, ...bytes.slice(12)])
-}
 
 /** Port 0 is an access port of VLAN 10, port 1 a trunk, port 2 an access port of VLAN 20. */
 function withVlans(): Sim {
@@ -290,7 +252,12 @@ test('M1-M3, M5: any mirrors select what a model of them selects, in the order o
       fc.array(arbitraryBurst, { maxLength: 8 }),
       (mirrors, bursts) => {
         using sim = new Sim(7)
-        const described = mirrors.map((one, number) => ({ ...one, number, vlans: null }))
+        const described = mirrors.map((one, number) => ({
+          ...one,
+          number,
+          vlans: null,
+          outputVlan: 0,
+        }))
         for (const at of [0, 1, 2, 3]) sim.send(at, frame(BROADCAST, at + 1))
         for (let at = 0; at < 7; at++) sim.receive(at)
         sim.engine.forwarder.setMirrors(described)

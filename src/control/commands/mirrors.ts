@@ -9,13 +9,14 @@ export const MIRROR_COMMANDS: readonly Command[] = [
   command({
     name: 'mirror-add',
     description:
-      'Copies the frames that enter or leave by some ports to another port, which then takes nothing else.',
+      'Copies the frames that enter or leave by some ports to another port, which then takes nothing else, or into a VLAN.',
     arguments: MIRROR,
     run: (args, { target }) => target.switch.addMirror(toMirror(args as unknown as RawMirror)),
   }),
   command({
     name: 'mirror-del',
-    description: 'Ends a mirror: its output is a port of the switch like any other again.',
+    description:
+      'Ends a mirror: its output is a port of the switch, or a VLAN, like any other again.',
     arguments: { name: { kind: 'string', required: true, description: 'The mirror.' } },
     run: ({ name }, { target }) => target.switch.removeMirror(name),
   }),
@@ -24,7 +25,7 @@ export const MIRROR_COMMANDS: readonly Command[] = [
     description: 'All mirrors, and what they have selected.',
     arguments: {},
     returns:
-      'list of `{name, select-all?, select-src-port?, select-dst-port?, select-vlan?, output-port, snaplen?, missing, frames, bytes}`; missing: ports that it names and that are not there',
+      'list of `{name, select-all?, select-src-port?, select-dst-port?, select-vlan?, output-port?, output-vlan?, snaplen?, missing, frames, bytes}`; missing: ports that it names and that are not there',
     run: (_, { target }) => pagesOf(target.switch.mirrors(), fromMirror),
   }),
 ]

@@ -32,6 +32,10 @@ describe('M1: mirrors in a file', () => {
         outputPort: 'mon',
       },
     ])
+    const rspan = 'mirrors: [{ name: r, select-all: on, output-vlan: 100 }]'
+    expect(parseConfig(PORTS + rspan, 'x.yaml').mirrors).toEqual([
+      { name: 'r', selectAll: true, outputVlan: 100 },
+    ])
     expect(parseConfig(`${PORTS}mirrors:\n`, 'x.yaml')).not.toHaveProperty('mirrors')
   })
 
@@ -47,7 +51,11 @@ describe('M1: mirrors in a file', () => {
     ['{ name: m, select-all: on, output-port: mon, snaplen: 13 }', 'must be 14 to 65535'],
     ['{ name: m, select-all: on, output-port: mon, select-vlan: [4096] }', 'VID'],
     ['{ name: m, select-all: on, output-port: mon, filter: udp }', 'unknown key'],
-    ['{ name: m, select-all: on }', "must have required property 'output-port'"],
+    ['{ name: m, select-all: on }', 'it has one output: give output-port or output-vlan'],
+    ['{ name: m, select-all: on, output-port: mon, output-vlan: 9 }', 'it has one output'],
+    ['{ name: m, select-all: on, output-vlan: 0 }', 'must be 1 to 4094'],
+    ['{ name: m, select-all: on, output-vlan: 4095 }', 'must be 1 to 4094'],
+    ['{ name: m, select-all: on, output-vlan: ten }', 'must be a whole number'],
   ])('%s: %s', (mirror, why) => {
     expect(refusal(`mirrors: [${mirror}]`)).toContain(why)
     expect(refusal(`mirrors: [${mirror}]`)).toMatch(/^x\.yaml:2:\d+: mirrors\[0\]/)
@@ -71,6 +79,8 @@ test('a mirror is told as it was given', () => {
   }
   const info = { options: toMirror(raw), missing: [], frames: 1, bytes: 2 }
   expect(fromMirror(info)).toEqual({ ...raw, missing: [], frames: 1, bytes: 2 })
+  const rspan = { name: 'r', 'select-all': true, 'output-vlan': 100 }
+  expect(fromMirror({ ...info, options: toMirror(rspan) })).toMatchObject(rspan)
 })
 
 test('a reload ends mirrors before anything else and begins new ones last; same ones stay', () => {

@@ -8,6 +8,8 @@ import type { PortEntry } from '../../../src/switch/port-entry.ts'
 import { PortTable } from '../../../src/switch/port-table.ts'
 import { allOrNothing } from '../../../src/switch/undo.ts'
 
+type Optional<T> = { [K in keyof T]: T[K] | undefined }
+
 function setUp(...ids: string[]) {
   const told: (readonly MirrorDescription[])[] = []
   let isFailing = false
@@ -30,9 +32,9 @@ function setUp(...ids: string[]) {
   }
   for (const id of ids) addPort(id)
   const mirrors = new MirrorSet(engine as unknown as EngineClient, ports)
-  const add = (options: Partial<MirrorOptions>): Promise<void> =>
+  const add = (options: Partial<Optional<MirrorOptions>>): Promise<void> =>
     allOrNothing(
-      (undo) => mirrors.add({ name: 'm', outputPort: 'mon', ...options }, undo),
+      (undo) => mirrors.add({ name: 'm', outputPort: 'mon', ...options } as MirrorOptions, undo),
       () => undefined,
     )
   return { told, ports, addPort, mirrors, add, fail: () => (isFailing = true) }
@@ -55,6 +57,7 @@ test('M1: the engine is told numbers of ports, and told anew when ports come and
     destinations: [0, 1, 2],
     vlans: null,
     output: 2,
+    outputVlan: 0,
     snapLength: 64,
   }
   const some = {
@@ -66,6 +69,7 @@ test('M1: the engine is told numbers of ports, and told anew when ports come and
       [20, 20],
     ],
     output: 2,
+    outputVlan: 0,
     snapLength: 0,
   }
   expect(told.at(-1)).toEqual([all, some])
@@ -80,6 +84,22 @@ test('M1: the engine is told numbers of ports, and told anew when ports come and
   for (const id of ['mon', 'c']) addPort(id)
   await mirrors.portsChanged()
   expect(told.at(-1)![0]).toEqual({ ...all, output: 1 })
+})
+
+test('M4: the engine is told the VLAN of copies; a mirror has one output', async () => {
+  const { told, mirrors, add } = setUp('a', 'mon')
+  await add({ selectAll: true, outputPort: undefined, outputVlan: 100 })
+  expect(told.at(-1)).toMatchObject([{ output: -1, outputVlan: 100 }])
+  expect(mirrors.infos()).toMatchObject([{ options: { outputVlan: 100 }, missing: [] }])
+  mirrors.checkWirable('a')
+  const more = { name: 'n', selectAll: true }
+  const oneOutput = 'it has one output: give output-port or output-vlan'
+  await expect(add({ ...more, outputVlan: 100 })).rejects.toThrow(oneOutput)
+  await expect(add({ ...more, outputPort: undefined })).rejects.toThrow(oneOutput)
+  for (const outputVlan of [0, 4095, 1.5]) {
+    const wrong = add({ ...more, outputPort: undefined, outputVlan })
+    await expect(wrong).rejects.toThrow('output-vlan must be 1 to 4094')
+  }
 })
 
 test('a mirror that ends leaves its number to the next one; each has its counters', async () => {
