@@ -90,7 +90,7 @@ export function makeProgram(
   actions: Actions,
   finish: (exitCode: number) => void,
   version: string,
-  topicHelp: (name: string) => string | undefined = () => undefined,
+  topicHelp: (name: string) => Promise<string | undefined> = () => Promise.resolve(undefined),
 ): Command {
   const act =
     <T extends unknown[]>(action: (...args: T) => Promise<number>) =>
@@ -292,10 +292,10 @@ export function makeProgram(
       'print all commands, or the help of one, of a type of port (tap), or of a control command (netdev_add)',
     )
     .argument('[topic]', 'which one')
-    .action((name: string | undefined) => {
+    .action(async (name: string | undefined) => {
       const command = name === undefined ? program : program.commands.find((c) => c.name() === name)
       if (command !== undefined) return command.help()
-      const text = topicHelp(name!)
+      const text = await topicHelp(name!)
       if (text === undefined) return program.error(`error: no help on '${name}'`)
       process.stdout.write(`${text}\n`)
     })

@@ -1,39 +1,48 @@
 /** framepump: argv -> one call into the library. One file per command; commands.ts has what each takes. */
 import { CommanderError } from 'commander'
-import { COMMANDS } from '../control/commands.ts'
 import { shimFailure } from '../native/shim.ts'
-import { bench } from './bench.ts'
-import { capture } from './capture.ts'
 import { makeProgram } from './commands.ts'
 import { EXIT_BAD_USAGE, packageVersion, reportError } from './common.ts'
-import type { Shell } from './completion.ts'
 import { completionScript } from './completion.ts'
-import { ctl } from './ctl.ts'
-import { demo } from './demo.ts'
-import { doctor } from './doctor.ts'
 import { blameLimit } from './open-files.ts'
 import { outputFailure, watchOutput } from './output.ts'
-import { run } from './run.ts'
-import { show } from './show.ts'
-import { topicHelp, TOPICS } from './topics.ts'
-import { upgrade } from './upgrade.ts'
-import { version } from './version.ts'
-import { wait } from './wait.ts'
 
 /** Of the command that ran. */
 let exitCode = 0
 
-const completion = async (shell: Shell): Promise<number> => {
-  const controlCommands = COMMANDS.map(({ name }) => name)
-  process.stdout.write(completionScript(program, shell, { controlCommands, topics: TOPICS }))
-  return 0
+async function load<T>(module: Promise<T>): Promise<T> {
+  try {
+    return await module
+  } catch (error) {
+    blameLimit()
+    throw error
+  }
 }
-const actions = { run, wait, demo, ctl, show, capture, doctor, upgrade, bench, completion, version }
+
+/** Of them only what runs is loaded: all of it takes three times as long as a short command does. */
 const program = makeProgram(
-  actions,
+  {
+    run: async (...given) => (await load(import('./run.ts'))).run(...given),
+    wait: async (...given) => (await load(import('./wait.ts'))).wait(...given),
+    demo: async (...given) => (await load(import('./demo.ts'))).demo(...given),
+    ctl: async (...given) => (await load(import('./ctl.ts'))).ctl(...given),
+    show: async (...given) => (await load(import('./show.ts'))).show(...given),
+    capture: async (...given) => (await load(import('./capture.ts'))).capture(...given),
+    doctor: async (...given) => (await load(import('./doctor.ts'))).doctor(...given),
+    upgrade: async (...given) => (await load(import('./upgrade.ts'))).upgrade(...given),
+    bench: async (...given) => (await load(import('./bench.ts'))).bench(...given),
+    completion: async (shell) => {
+      const { COMMANDS } = await load(import('../control/commands.ts'))
+      const { TOPICS } = await load(import('./topics.ts'))
+      const controlCommands = COMMANDS.map(({ name }) => name)
+      process.stdout.write(completionScript(program, shell, { controlCommands, topics: TOPICS }))
+      return 0
+    },
+    version: async (...given) => (await load(import('./version.ts'))).version(...given),
+  },
   (code) => (exitCode = code),
   packageVersion(),
-  (name) => topicHelp(name, program),
+  async (name) => (await load(import('./topics.ts'))).topicHelp(name, program),
 )
 /** These work without the shim. */
 const WITHOUT_SHIM = ['doctor', 'help', 'completion', 'version']

@@ -1,7 +1,6 @@
 /** framepump run: the daemon in the foreground, until a signal or `quit`. */
 import { dirname } from 'node:path'
 import type { Config } from '../config/load.ts'
-import { loadConfig } from '../config/load.ts'
 import { parseNetdev } from '../config/netdev.ts'
 import type { PrivilegeMode } from '../config/privileges.ts'
 import { mergePrivileges, privilegeConflict } from '../config/privileges.ts'
@@ -43,7 +42,10 @@ export async function run(options: RunOptions): Promise<number> {
   if (incoming !== undefined && incoming !== 'defer') pathOfUri(incoming, '--incoming')
   // First of all: what is opened from here on could get its number.
   const waitFd = options.waitFd === undefined ? undefined : WaitFd.take(options.waitFd)
-  const read = (): Config => merge(options)
+  const { config: file } = options
+  // Reading files takes a third of what is to be loaded; once loaded, it is there for reloads.
+  const loader = file === undefined ? undefined : await import('../config/load.ts')
+  const read = (): Config => merge(options, () => loader?.loadConfig(file!))
   const config = read()
   if (options.check === true) {
     const [ports, links] = [config.ports.length, config.links.length]
@@ -139,11 +141,9 @@ function incomingOf(
 }
 
 /** The config file, with what the command line adds or overrides. Throws all that is wrong, at once. */
-function merge(options: RunOptions): Config {
+function merge(options: RunOptions, readFile: () => Config | undefined): Config {
   const errors: ConfigError[] = []
-  const base = gather(errors, () =>
-    options.config === undefined ? { ports: [], links: [] } : loadConfig(options.config),
-  )
+  const base = gather(errors, readFile)
   const ids = new Set(base?.ports.map(({ id }) => id))
   const added = options.port.flatMap((spec) => gather(errors, () => parsePort(spec, ids)) ?? [])
   // What ports there are is not known of a file that is wrong, nor of options that are.
