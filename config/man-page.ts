@@ -27,6 +27,10 @@ const ENVIRONMENT: readonly Entry[] = [
     'NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID',
     'the service manager that is told of the daemon, as of sd_notify(3)',
   ],
+  [
+    'LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES',
+    'descriptors of TAPs that the service manager has kept for the daemon, as of sd_listen_fds(3)',
+  ],
   ['JOURNAL_STREAM', 'names the journal; the log is then written for it'],
   ['NO_COLOR, FORCE_COLOR', 'no colour in the log, or colour although it is not on a terminal'],
   ['FRAMEPUMP_SHIM', 'the native part to load, instead of that of the package'],

@@ -6,6 +6,7 @@ import type { PrivilegeMode } from '../config/privileges.ts'
 import { mergePrivileges, privilegeConflict } from '../config/privileges.ts'
 import type { DaemonOptions } from '../daemon/daemon.ts'
 import { Daemon } from '../daemon/daemon.ts'
+import { DescriptorStore, takeListenFds } from '../daemon/descriptor-store.ts'
 import { Notify } from '../daemon/notify.ts'
 import { Privileges } from '../daemon/privileges.ts'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
@@ -81,6 +82,9 @@ async function runDaemon(
   if (signals.ending.aborted) return 0
   // While the manager's socket can be reached, whoever owns it.
   const notify = Notify.open(log)
+  const came = takeListenFds(process.env, process.pid)
+  const tell = notify === undefined ? undefined : notify.tell.bind(notify)
+  const store = new DescriptorStore(tell, came, options.incoming === undefined, log)
   const directories = { control: dirname(controlPath), state: config.stateDir }
   let daemon: Daemon
   let isReady = false
@@ -94,6 +98,7 @@ async function runDaemon(
       log,
       privileges,
       notify,
+      store,
       signal: signals.ending,
       failing: ({ message }) =>
         endWithin(isReady ? FAILED_CLOSE_MS : CLOSE_MS, `closing after "${message}"`),

@@ -18,6 +18,7 @@ import { createSwitch } from '../switch/switch.ts'
 import type { Log, LogLevel } from '../text.ts'
 import { counted, explain } from '../text.ts'
 import type { PortOptions } from '../port/options.ts'
+import type { DescriptorStore } from './descriptor-store.ts'
 import { Migration } from './migration.ts'
 import type { Notify } from './notify.ts'
 import type { Privileges } from './privileges.ts'
@@ -46,6 +47,8 @@ export interface DaemonOptions {
   readonly failing?: (error: Error) => void
   /** The service manager. */
   readonly notify?: Notify | undefined
+  /** Its store of descriptors; absent: nothing outlives the process. */
+  readonly store?: DescriptorStore
 }
 
 export class Daemon {
@@ -74,7 +77,9 @@ export class Daemon {
     })
     const { config, incoming } = options
     const isIncoming = incoming !== undefined
-    const settings = { ...switchOptions(config), incoming: isIncoming }
+    const { store } = options
+    const keeper = store === undefined ? {} : { keeper: store }
+    const settings = { ...switchOptions(config), incoming: isIncoming, ...keeper }
     this.switch = createSwitch({ ...settings, log: options.log })
     this.#running = new RunningConfig(config, {
       switch: this.switch,
@@ -155,6 +160,7 @@ export class Daemon {
       )
       // The engine thread has its io_uring by then; afterwards none can be made.
       await daemon.switch.macTable()
+      if (incoming === undefined) options.store?.closeRest()
       await options.privileges.hold({
         ports: config.ports,
         isIncoming: incoming !== undefined,
@@ -214,6 +220,7 @@ export class Daemon {
     if (!this.#mustLock) {
       try {
         await this.switch.migrateIncoming()
+        this.#options.store?.closeRest()
       } catch (error) {
         throw privileges.explain(error)
       }
@@ -232,6 +239,7 @@ export class Daemon {
   async #resume(): Promise<void> {
     await this.#lock()
     await this.switch.resume()
+    this.#options.store?.serve()
     this.#takePath()
   }
 
@@ -260,6 +268,7 @@ export class Daemon {
     if (this.switch.runState === 'running') this.#server.sendEvent('RESUME', {})
     this.#takePath()
     if (this.#options.incoming !== 'defer') this.#tellReady()
+    this.#options.store?.serve()
     this.#mustLock = true
     try {
       await this.#running.join(config)

@@ -169,6 +169,11 @@ export class Notify {
     this.#send(`STOPPING=1\nSTATUS=${status}`)
   }
 
+  /** Of the store of descriptors. False: the manager's queue is full. */
+  tell(message: string, fds: readonly number[]): boolean {
+    return this.#waiting.length === 0 && this.#isTaken(message, fds)
+  }
+
   #send(message: string): void {
     if (this.#waiting.length === 0 && this.#isTaken(message)) return
     // Of these the next one says as much.
@@ -185,12 +190,12 @@ export class Notify {
   }
 
   /** False: the manager's queue is full. What cannot be sent at all is done with as well. */
-  #isTaken(message: string): boolean {
-    let sent = this.#sendNow(message)
+  #isTaken(message: string, fds: readonly number[] = []): boolean {
+    let sent = this.#sendNow(message, fds)
     if (sent < 0 && sent !== -EAGAIN) {
       // Not yet connected, or to a manager that has gone.
       const connected = this.#connect()
-      sent = connected < 0 ? connected : this.#sendNow(message)
+      sent = connected < 0 ? connected : this.#sendNow(message, fds)
     }
     if (sent === -EAGAIN) return false
     if (sent < 0 && !this.#isFailing) {
@@ -200,10 +205,11 @@ export class Notify {
     return true
   }
 
-  #sendNow(message: string): number {
+  #sendNow(message: string, fds: readonly number[]): number {
     this.#log(`notify: sends ${message.replaceAll('\n', ' ')}`, 'debug')
     const bytes = Buffer.from(message)
-    return shim.sendMsg(this.#fd, bytes, 0, bytes.length, null, 0, 0)
+    const passed = fds.length === 0 ? null : Int32Array.from(fds)
+    return shim.sendMsg(this.#fd, bytes, 0, bytes.length, passed, fds.length, 0)
   }
 
   #connect(): number {

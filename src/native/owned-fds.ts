@@ -43,6 +43,9 @@ export function claimFd(fd: number, owner: string, isOffered = false): FdClaim {
   return new FdClaim(fd, owner, isOffered)
 }
 
+/** It is somebody's. */
+export const isFdClaimed = (fd: number): boolean => claims.has(fd)
+
 /** Throws when the descriptor is somebody's who has not offered it. `isNamed`: it was asked for by name. */
 export function checkFdFree(fd: number, isNamed: boolean): void {
   const claim = claims.get(fd)

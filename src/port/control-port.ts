@@ -6,6 +6,7 @@ import type { EventSignals } from '../native/event-signals.ts'
 import type { At } from '../schema/read-option.ts'
 import type { DescriptorShare } from './descriptor-budget.ts'
 import type { HandedState } from './handed.ts'
+import type { DescriptorKeeper } from './keeper.ts'
 import type { LinkInfo } from './interface/link.ts'
 import type { PortCall, PortDescription } from './messages.ts'
 import type { PortOptions } from './options.ts'
@@ -137,6 +138,8 @@ export interface ControlPortContext {
   /** For eventfds of a front-end. */
   readonly signals: EventSignals
   readonly stateDirectory: string | undefined
+  /** Absent: descriptors end with the process. */
+  readonly keeper?: DescriptorKeeper | undefined
   /** The port cannot go on; what is left of it waits to be closed. */
   readonly failed: (reason: string) => void
   /** It takes over from another process, and must not get at what that still has. */

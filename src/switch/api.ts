@@ -8,6 +8,7 @@ import type { SwitchCounters } from '../engine/client.ts'
 import type { Pace } from '../engine/messages.ts'
 import type { IoTierName } from '../io/tier.ts'
 import type { MemoryPort, VirtioNetPort } from '../port/api.ts'
+import type { DescriptorKeeper } from '../port/keeper.ts'
 import type { CounterName } from '../stats/counters.ts'
 import type { PortOptions, PortType } from '../port/options.ts'
 import type { HandedSwitch, HandOverOutline } from './handed.ts'
@@ -32,6 +33,7 @@ export type {
 export type { SwitchCounters } from '../engine/client.ts'
 export type { Pace } from '../engine/messages.ts'
 export type { IoTierName } from '../io/tier.ts'
+export type { DescriptorKeeper } from '../port/keeper.ts'
 export type { MemoryPort, VirtioNetConfig, VirtioNetFrame, VirtioNetPort } from '../port/api.ts'
 
 /** QEMU's RunState words. */
@@ -57,6 +59,8 @@ export interface SwitchOptions extends SwitchSettings {
   readonly macTableSize?: number
   /** Where what must survive a restart is kept: features that guests acked. Absent: nowhere. */
   readonly stateDirectory?: string
+  /** Keeps the descriptors of TAPs for a process that comes after this one. Absent: nobody does. */
+  readonly keeper?: DescriptorKeeper
   /**
    * Started to take over from another instance: ports that it may still own are postponed until
    * migrateIncoming(), and nothing is forwarded before resume(). Run state `inmigrate` until then.

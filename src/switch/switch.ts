@@ -90,7 +90,7 @@ class UserspaceSwitch implements Switch {
   readonly #engine: EngineClient
   readonly #limitedLog: LimitedLog
   readonly #log: Log
-  readonly #stateDirectory: string | undefined
+  readonly #outside: Pick<ControlPortContext, 'stateDirectory' | 'keeper'>
   readonly #ports: PortTable = new PortTable()
   readonly #states: PortStates
   readonly #captures: CaptureSet
@@ -111,7 +111,7 @@ class UserspaceSwitch implements Switch {
     if (tier.reason !== undefined) this.ioReason = tier.reason
     this.#limitedLog = new LimitedLog(options.log ?? (() => undefined))
     this.#log = this.#limitedLog.log
-    this.#stateDirectory = options.stateDirectory
+    this.#outside = { stateDirectory: options.stateDirectory, keeper: options.keeper }
     this.#isIncoming = options.incoming ?? false
     this.runState = this.#isIncoming ? 'inmigrate' : 'running'
     this.#engine = new EngineClient(engineSettings(options, tier), {
@@ -187,7 +187,7 @@ class UserspaceSwitch implements Switch {
       log: this.#log,
       wake: this.#engine.wake,
       signals: this.#engine.signals,
-      stateDirectory: this.#stateDirectory,
+      ...this.#outside,
       failed: (reason) => this.#portStopped(id, reason),
       takesOver: this.runState === 'inmigrate',
     }

@@ -67,8 +67,13 @@ export class Lab implements AsyncDisposable {
     return this.background('ip', ['netns', 'exec', netns, program, ...args])
   }
 
-  background(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Background {
-    const process = new Background(program, args, env)
+  background(
+    program: string,
+    args: readonly string[],
+    env: NodeJS.ProcessEnv = {},
+    passed: readonly number[] = [],
+  ): Background {
+    const process = new Background(program, args, env, passed)
     this.#processes.push(process)
     return process
   }

@@ -35,9 +35,15 @@ export class Background {
   stderr = ''
   readonly exited: Promise<number>
 
-  constructor(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+  /** It has the descriptors `passed` as 3, 4 and so on. */
+  constructor(
+    program: string,
+    args: readonly string[],
+    env: NodeJS.ProcessEnv = {},
+    passed: readonly number[] = [],
+  ) {
     this.child = spawn(program, args, {
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe', ...passed],
       env: { ...process.env, ...env },
     })
     this.child.stdout!.setEncoding('utf8').on('data', (text: string) => (this.stdout += text))

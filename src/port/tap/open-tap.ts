@@ -11,6 +11,7 @@ import { OFFLOADS_TUNNEL } from '../../wire/vnet-hdr.ts'
 import { noteHeld, noteReleased } from '../interface/held.ts'
 import type { LinkInfo } from '../interface/link.ts'
 import { getLink } from '../interface/link.ts'
+import type { DescriptorKeeper } from '../keeper.ts'
 import { netnsName } from '../interface/netns.ts'
 import type { TapOptions } from '../options.ts'
 import { cString, identity, isGiven } from './descriptors.ts'
@@ -24,6 +25,7 @@ export interface OpenContext {
   /** Descriptors by name, for fd= and fds=. */
   readonly given: ReadonlyMap<string, number>
   readonly log: Log
+  readonly keeper?: DescriptorKeeper | undefined
   /** Another process may still have the interface: wait for it, never attach beside it. */
   readonly takesOver?: boolean
   /** Its owner leaves it behind, when it is persistent: it is not made anew. */
@@ -97,8 +99,12 @@ export class OpenTap {
     return this.#inForce
   }
 
-  /** Nobody else is to be given these descriptors by their numbers, or this device by its name. */
+  /**
+   * Nobody else is to be given these descriptors by their numbers, or this device by its name; and they
+   * are kept, but for those that whoever starts us gives to the next one as well.
+   */
   claim(): void {
+    if (!isGiven(this.#options)) this.#context.keeper?.keep(this.id, this.fds)
     this.#claims = this.fds.map((fd) => claimFd(fd, `port "${this.#options.id}"`))
     noteHeld(this.#context.shim, this)
   }
@@ -211,7 +217,8 @@ export class OpenTap {
   }
 
   async #leave(): Promise<void> {
-    const { shim, log } = this.#context
+    const { shim, log, keeper } = this.#context
+    keeper?.forget(this.id)
     noteReleased(shim, this)
     await runDownscript(this.#options, this.identify().ifname, log)
     // Whoever has the device next may set a header that is too short for tunnels.

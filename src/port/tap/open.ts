@@ -28,6 +28,7 @@ import { setNonblocking } from '../interface/given.ts'
 import { checkNoLoop, holderOf, setIffHint } from '../interface/held.ts'
 import { getLink, setLinkProperties } from '../interface/link.ts'
 import { openNetns } from '../interface/netns.ts'
+import { takeKept } from './kept.ts'
 import { isUsableVnetHdrLength } from './queues.ts'
 import { awaitRelease } from './release.ts'
 import { NO_OFFLOADS, probeOffloads } from './offloads.ts'
@@ -48,15 +49,18 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
   }
   const netnsFd = options.netns === undefined ? -1 : openNetns(shim, options.netns)
   const fds: number[] = []
+  let isKept = false
   try {
     if (isGiven(options)) takeGiven(options, context, fds)
+    else if (takeKept(options, context, netnsFd, fds)) isKept = true
     else if (options.helper !== undefined) {
       fds.push(await runHelper(shim, options.helper, options.br ?? 'br0'))
       setNonblocking(shim, fds[0], 'TAP_FD')
     } else await openByName(options, context, netnsFd, fds)
 
     const { ifname, flags } = identity(shim, fds[0])
-    if (isScript(options.script)) await runScript(options.script, ifname)
+    // What it set up is still there.
+    if (isScript(options.script) && !isKept) await runScript(options.script, ifname)
     try {
       const hasVnetHdr = (flags & IFF_VNET_HDR) !== 0
       const tap = configure(options, context, netnsFd, fds, ifname, hasVnetHdr)
@@ -68,6 +72,7 @@ export async function openTap(options: TapOptions, context: OpenContext): Promis
       throw error
     }
   } catch (error) {
+    if (isKept) context.keeper?.forget(options.id)
     if (!isGiven(options)) for (const fd of fds) shim.close(fd)
     throw error
   } finally {

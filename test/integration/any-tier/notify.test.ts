@@ -59,18 +59,19 @@ test.each(NODES)('an abstract socket is told of the whole life, on %s', async (n
   writeFileSync(file, `ports:\n  - { id: r, type: pcap, record: ${join(lab.directory, 'r')} }\n`)
   const before = process.hrtime.bigint() / 1000n
   daemon.process.child.kill('SIGHUP')
-  await until('it was reloaded', () => told.messages().length >= 4)
+  await until('it was reloaded', () => told.messages().length >= 5)
   writeFileSync(file, 'nonsense: 1\n')
   daemon.process.child.kill('SIGHUP')
-  await until('it was not reloaded', () => told.messages().length >= 6)
+  await until('it was not reloaded', () => told.messages().length >= 7)
   await daemon.execute('stop')
-  await until('the status tells', () => told.messages().length >= 7)
+  await until('the status tells', () => told.messages().length >= 8)
   expect(await daemon.process.stop()).toBe(0)
 
   const messages = told.messages()
   expect(messages.map(({ pid: sender }) => sender)).toEqual(messages.map(() => pid))
   expect(messages.map(({ fields }) => fields)).toEqual([
     { STATUS: 'opening ports' },
+    { FDSTORE: '1', FDPOLL: '0', FDNAME: 'tap-p0' },
     { READY: '1', MAINPID: `${pid}`, STATUS: expect.stringMatching(/^1 port, running, io \S+$/) },
     {
       RELOADING: '1',
@@ -82,8 +83,9 @@ test.each(NODES)('an abstract socket is told of the whole life, on %s', async (n
     { READY: '1', STATUS: expect.stringMatching(/^2 ports, .*, not reloaded: .*nonsense/) },
     { STATUS: expect.stringMatching(/^2 ports, paused, /) },
     { STOPPING: '1', STATUS: 'closing ports' },
+    { FDSTOREREMOVE: '1', FDNAME: 'tap-p0' },
   ])
-  const [at, later] = [2, 4].map((n) => BigInt(messages[n].fields['MONOTONIC_USEC']))
+  const [at, later] = [3, 5].map((n) => BigInt(messages[n].fields['MONOTONIC_USEC']))
   expect(at).toBeGreaterThanOrEqual(before)
   expect(later).toBeGreaterThan(at)
   expect(later).toBeLessThanOrEqual(process.hrtime.bigint() / 1000n)
@@ -122,8 +124,13 @@ test('a hand-over makes another process the service: MAINPID', async () => {
   await using line = new Line(daemon)
   const { pid: successor } = await line.upgrade()
   await line.areOthersGone()
+  // The store of descriptors is another matter.
   const from = (sender: number): Record<string, string>[] =>
-    told.messages().flatMap(({ pid: by, fields }) => (by === sender ? [fields] : []))
+    told
+      .messages()
+      .flatMap(({ pid: by, fields }) =>
+        by === sender && fields['FDNAME'] === undefined ? [fields] : [],
+      )
   await until('the successor is ready', () => from(successor).length === 2)
   expect(from(pid).slice(2)).toEqual([
     { RELOADING: '1', MONOTONIC_USEC: expect.anything(), STATUS: 'handing over' },
@@ -226,7 +233,7 @@ test('a start that fails is told with its reason, and scripts are not the servic
     },
   )
   expect(await new Promise((resolve) => child.once('exit', resolve))).toBe(1)
-  const last = told.messages().at(-1)!
+  const last = told.messages().findLast(({ fields }) => fields['FDNAME'] === undefined)!
   expect(last.fields).toEqual({ STOPPING: '1', STATUS: expect.stringMatching(/^failed: .*"b"/) })
   const environment = readFileSync(seen, 'utf8')
   expect(environment).toContain('MARK=x')

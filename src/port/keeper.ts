@@ -1,0 +1,12 @@
+/**
+ * Descriptors that outlive the process, should it be killed: somebody else has copies of them, and gives
+ * them to the process that comes next. Of the main thread.
+ */
+export interface DescriptorKeeper {
+  /** Those that a process before this one had for that port, the caller's from now on. Empty: none. */
+  take(id: string): readonly number[]
+  /** The port has these now, and nothing else that is kept. They stay the caller's. */
+  keep(id: string, fds: readonly number[]): void
+  /** The port has come to its end. Before its descriptors are closed. */
+  forget(id: string): void
+}
