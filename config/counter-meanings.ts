@@ -47,4 +47,8 @@ export const COUNTER_MEANINGS: Readonly<Record<CounterName, string>> = {
   rx_drop_mac_moved: 'the source belongs to a `sticky` port',
   rx_drop_storm: 'more frames for everybody than `storm` lets through',
   rx_drop_no_port: 'no other port could be given the frame',
+  rx_drop_membership:
+    'a message about multicast groups (IGMP, MLD) that is cut off, contradicts itself or has a wrong checksum, with `snooping`',
+  rx_drop_no_member:
+    'multicast that nobody behind another port wants, and no router, with `snooping`; reports when there is no other router',
 }

@@ -18,6 +18,7 @@ import type { WaitOptions } from './wait.ts'
 export const SHOW_SUBJECTS = [
   'ports',
   'macs',
+  'groups',
   'vlans',
   'stats',
   'links',
@@ -213,9 +214,14 @@ export function makeProgram(
     .addArgument(new Argument('<subject>', 'what to show').choices(SHOW_SUBJECTS))
     .addOption(control())
     .option('--json', 'print JSON')
-    .option('--port <port>', 'with macs: those at the port (default: all)')
-    .option('--vlan <vid>', 'with macs: those in the VLAN, 0: in none (default: all)', vid)
+    .option('--port <port>', 'with macs and groups: those at the port (default: all)')
+    .option(
+      '--vlan <vid>',
+      'with macs and groups: those in the VLAN, 0: in none (default: all)',
+      vid,
+    )
     .option('--mac <address>', 'with macs: this address (default: all)')
+    .option('--group <address>', 'with groups: of this one (default: all)')
     .option(
       '--watch [seconds]',
       'again and again until Ctrl-C, every so many seconds (default: 1; without --watch: once)',

@@ -106,6 +106,22 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
         entry.static === true ? 'static' : `${entry['age-s']} s`,
       ]),
   },
+  groups: {
+    commands: ['query-groups'],
+    head: ['VLAN', 'GROUP', 'PORT', 'EXPIRES', 'NOTE'],
+    rows: (entries: ShownGroup[]) =>
+      entries.map((entry) => [
+        entry['inner-vlan'] === undefined
+          ? shownVlan(entry)
+          : `${shownVlan(entry)}.${entry['inner-vlan']}`,
+        entry.group ?? `all ${entry.family}`,
+        entry.port,
+        `${entry['expires-s']} s`,
+        entry.group !== undefined
+          ? ''
+          : `router${entry.querier === undefined ? '' : `, querier ${entry.querier}`}`,
+      ]),
+  },
   vlans: {
     commands: ['query-vlans'],
     head: ['VLAN', 'TAGGED', 'UNTAGGED'],
@@ -201,6 +217,16 @@ interface ShownMac {
   readonly static?: boolean
 }
 
+interface ShownGroup {
+  readonly vlan: number
+  readonly 'inner-vlan'?: number
+  readonly family: 'ipv4' | 'ipv6'
+  readonly group?: string
+  readonly port: string
+  readonly 'expires-s': number
+  readonly querier?: string
+}
+
 interface ShownMirror {
   readonly name: string
   readonly 'select-all'?: boolean
@@ -250,22 +276,32 @@ interface OffloadPair {
 export interface ShowOptions {
   readonly control?: string
   readonly json?: boolean
-  /** Of macs: which. */
+  /** Of macs and groups: which. */
   readonly port?: string
   readonly vlan?: number
   readonly mac?: string
+  readonly group?: string
   /** Seconds between two tables; true: one second. */
   readonly watch?: number | true
 }
 
-const FILTERS = ['port', 'vlan', 'mac'] as const
+/** Which rows are shown, and of which tables there are such. */
+const FILTERS = {
+  port: ['macs', 'groups'],
+  vlan: ['macs', 'groups'],
+  mac: ['macs'],
+  group: ['groups'],
+} as const satisfies Readonly<Record<string, readonly ShowSubject[]>>
+const FILTER_NAMES = Object.keys(FILTERS) as (keyof typeof FILTERS)[]
 
 type Emit = (text: string) => Promise<void>
 
 export async function show(subject: ShowSubject, options: ShowOptions): Promise<number> {
-  const filter = FILTERS.find((key) => options[key] !== undefined)
-  if (filter !== undefined && subject !== 'macs') {
-    throw new ConfigError('BAD_ARGUMENT', `--${filter} is only valid with show macs`)
+  for (const key of FILTER_NAMES) {
+    const of: readonly ShowSubject[] = FILTERS[key]
+    if (options[key] === undefined || of.includes(subject)) continue
+    const valid = of.map((one) => `show ${one}`).join(' and ')
+    throw new ConfigError('BAD_ARGUMENT', `--${key} is only valid with ${valid}`)
   }
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
   const draw = (emit: Emit): Promise<void> => showOnce(client, subject, options, emit)
@@ -290,7 +326,9 @@ async function showOnce(
   if (subject === 'offloads') return showOffloads(client, isJson, emit)
   const view = VIEWS[subject]
   const results: unknown[] = []
-  const given = FILTERS.flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]]))
+  const given = FILTER_NAMES.flatMap((key) =>
+    options[key] === undefined ? [] : [[key, options[key]]],
+  )
   const filter = Object.fromEntries(given) as Record<string, unknown>
   for (const command of view.commands) results.push(await client.execute(command, filter))
   if (isJson) {

@@ -11,7 +11,15 @@ import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { switchingOptions } from '../port/switching-options.ts'
 import { fileScalar, toJsonSchema } from '../schema/json-schema.ts'
-import type { FdbEntry, GroupAddresses, IoTierName, MirrorOptions, Pace } from '../switch/api.ts'
+import { BOOLEANS } from '../schema/read-option.ts'
+import type {
+  FdbEntry,
+  GroupAddresses,
+  IoTierName,
+  MirrorOptions,
+  Pace,
+  SnoopingOptions,
+} from '../switch/api.ts'
 import type { LogFormat, LogLevel } from '../text.ts'
 import { counted, nearest, systemReason } from '../text.ts'
 import type { RawMirror } from './mirrors.ts'
@@ -38,6 +46,7 @@ export interface Config {
   readonly macAgingS?: number
   readonly macTableSize?: number
   readonly groupAddresses?: GroupAddresses
+  readonly snooping?: SnoopingOptions
   readonly privileges?: PrivilegeSettings
   readonly ports: readonly PortOptions[]
   readonly links: readonly (readonly [string, string])[]
@@ -271,6 +280,7 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
     'mac-aging-s': macAgingS,
     'mac-table-size': macTableSize,
     'group-addresses': groupAddresses,
+    snooping,
   } = raw.switch ?? {}
   const mirrors = toMirrors(raw, new Set(ids(objects).map(({ id }) => id)), place, errors)
   return {
@@ -283,11 +293,26 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
     ...(macAgingS === undefined ? {} : { macAgingS }),
     ...(macTableSize === undefined ? {} : { macTableSize }),
     ...(groupAddresses === undefined ? {} : { groupAddresses }),
+    ...(snooping === undefined ? {} : { snooping: toSnooping(snooping) }),
     ...(privileges === undefined ? {} : { privileges }),
     ports: options,
     links: links.map(({ value }) => value),
     ...(fdb.length === 0 ? {} : { fdb }),
     ...(mirrors.length === 0 ? {} : { mirrors }),
+  }
+}
+
+function toSnooping({
+  igmp = false,
+  mld = false,
+  'max-groups': maxGroups,
+  'max-groups-per-port': maxGroupsPerPort,
+}: NonNullable<NonNullable<RawConfig['switch']>['snooping']>): SnoopingOptions {
+  return {
+    igmp: BOOLEANS[String(igmp)],
+    mld: BOOLEANS[String(mld)],
+    ...(maxGroups === undefined ? {} : { maxGroups }),
+    ...(maxGroupsPerPort === undefined ? {} : { maxGroupsPerPort }),
   }
 }
 

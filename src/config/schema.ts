@@ -80,6 +80,38 @@ const KEYS = {
         description:
           '01-80-C2-00-00-00..0F (LLDP, LACP, STP): `transparent` forwards them, as labs want it, `802.1D` drops them, a list forwards those with these last octets (`[02, 0e]`). A port may say otherwise.',
       },
+      snooping: {
+        kind: 'map',
+        inPlace: true,
+        absent: 'multicast is flooded',
+        description:
+          'Multicast goes to those ports only whose hosts want it, and to routers. Until a querier was heard in a VLAN, it is flooded there.',
+        members: {
+          igmp: {
+            kind: 'boolean',
+            default: false,
+            description: 'IGMP, versions 1 to 3: of IPv4 groups.',
+          },
+          mld: {
+            kind: 'boolean',
+            default: false,
+            description: 'MLD, versions 1 and 2: of IPv6 groups.',
+          },
+          'max-groups': {
+            kind: 'integer',
+            range: [16, 65_536],
+            default: 2048,
+            description: 'Groups that are known.',
+          },
+          'max-groups-per-port': {
+            kind: 'integer',
+            range: [1, 65_536],
+            default: 256,
+            description:
+              'Of them those of one port; if its hosts want more it is given all multicast.',
+          },
+        },
+      },
     },
   },
   privileges: {

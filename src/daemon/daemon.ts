@@ -377,13 +377,14 @@ export class Daemon {
 }
 
 function switchOptions(config: Config): Parameters<typeof createSwitch>[0] {
-  const { pace, io, macAgingS, macTableSize, groupAddresses, stateDir } = config
+  const { pace, io, macAgingS, macTableSize, groupAddresses, snooping, stateDir } = config
   return {
     ...(pace === undefined ? {} : { pace }),
     ...(io === undefined ? {} : { io }),
     ...(macAgingS === undefined ? {} : { macAgingS }),
     ...(macTableSize === undefined ? {} : { macTableSize }),
     ...(groupAddresses === undefined ? {} : { groupAddresses }),
+    ...(snooping === undefined ? {} : { snooping }),
     ...(stateDir === undefined ? {} : { stateDirectory: stateDir }),
   }
 }

@@ -29,6 +29,7 @@ const LIVE_SETTINGS = {
   pace: 'pace',
   macAgingS: 'mac-aging-s',
   groupAddresses: 'group-addresses',
+  snooping: 'snooping',
 } as const
 
 /** Names in the file of those that differ. */
@@ -286,11 +287,12 @@ function withoutLive(config: Config): Config {
   ) as unknown as Config
 }
 
-function liveSettings({ pace, macAgingS, groupAddresses }: Config): SwitchSettings {
+function liveSettings({ pace, macAgingS, groupAddresses, snooping }: Config): SwitchSettings {
   return {
     ...(pace === undefined ? {} : { pace }),
     ...(macAgingS === undefined ? {} : { macAgingS }),
     ...(groupAddresses === undefined ? {} : { groupAddresses }),
+    ...(snooping === undefined ? {} : { snooping }),
   }
 }
 

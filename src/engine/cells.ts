@@ -15,6 +15,9 @@ export const ENGINE_MAC_MOVES = 3
 export const ENGINE_MAC_FULL = 4
 /** Seconds in which addresses kept moving between ports. */
 export const ENGINE_LOOP_SECONDS = 5
+/** Multicast groups that are known, and times that there was no room for one, or for one more port of it. */
+export const ENGINE_GROUPS = 6
+export const ENGINE_GROUPS_FULL = 7
 /** Two for each mirror: frames that it has selected, and their L2 bytes. */
 export const ENGINE_MIRRORS = 8
 /** Mirrors of one switch: a bit for each. */

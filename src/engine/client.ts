@@ -15,6 +15,7 @@ import type {
   EngineReply,
   EngineRequest,
   EngineWorkerData,
+  GroupRows,
   GuardDrops,
   MacRows,
   MovingAddress,
@@ -24,6 +25,8 @@ import { errorFrom } from './messages.ts'
 import {
   ENGINE_BURSTS,
   ENGINE_COUNTERS,
+  ENGINE_GROUPS,
+  ENGINE_GROUPS_FULL,
   ENGINE_LOOP_SECONDS,
   ENGINE_MAC_ENTRIES,
   ENGINE_MAC_FULL,
@@ -38,16 +41,20 @@ import {
 
 export type EngineSettings = Pick<
   EngineWorkerData,
-  'io' | 'usesAio' | 'pace' | 'macAgingS' | 'macTableSize' | 'groups'
+  'io' | 'usesAio' | 'pace' | 'macAgingS' | 'macTableSize' | 'groups' | 'snooping'
 >
 
-/** Of the engine, since its start; `mac_entries` is how many there are now. */
+/** Of the engine, since its start; `mac_entries` and `groups` are how many there are now. */
 export interface SwitchCounters {
   readonly mac_entries: number
   readonly mac_moves: number
   /** Seconds in which addresses kept moving between ports, as they do in a loop. */
   readonly loop_seconds: number
   readonly mac_table_full: number
+  /** Multicast groups that snooping knows. */
+  readonly groups: number
+  /** Times that it had no room for one, or for one more port of one. */
+  readonly group_table_full: number
   readonly bursts: number
   readonly sleeps: number
 }
@@ -148,6 +155,15 @@ export class EngineClient {
     }
   }
 
+  /** Multicast groups, likewise. */
+  async *groupTable(): AsyncGenerator<GroupRows['rows']> {
+    for (let cell = 0; cell >= 0;) {
+      const { rows, next } = (await this.request({ op: 'group-table', cell })) as GroupRows
+      yield rows
+      cell = next
+    }
+  }
+
   switchCounters(): SwitchCounters {
     const cells = this.engineCounters
     return {
@@ -155,6 +171,8 @@ export class EngineClient {
       mac_moves: cells[ENGINE_MAC_MOVES],
       loop_seconds: cells[ENGINE_LOOP_SECONDS],
       mac_table_full: cells[ENGINE_MAC_FULL],
+      groups: cells[ENGINE_GROUPS],
+      group_table_full: cells[ENGINE_GROUPS_FULL],
       bursts: cells[ENGINE_BURSTS],
       sleeps: cells[ENGINE_SLEEPS],
     }

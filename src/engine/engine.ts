@@ -19,7 +19,8 @@ import type { PortFailure } from '../port/messages.ts'
 import { EFAULT } from '../abi/errno.ts'
 import type { Clock } from '../mem/clock.ts'
 import { ENGINE_BURSTS, ENGINE_SLEEPS, SHARED_PENDING, SHARED_SLEEPING } from './cells.ts'
-import type { EngineSettingsInPlace, GuardDrops, MacRows, StormChange } from './messages.ts'
+import type { EngineSettingsInPlace, MacRows } from './messages.ts'
+import type { PolicyEvents } from './port-policy.ts'
 import { PortPolicies } from './port-policy.ts'
 import { Recorders } from './recorders.ts'
 import { StageMachinery } from './egress.ts'
@@ -30,6 +31,7 @@ import { Intake } from './intake.ts'
 import { fillWithFrame } from './lone-frame.ts'
 import { MacTable } from './mac-table.ts'
 import { OwnFrames } from './own-frames.ts'
+import type { Snooping } from './snooping.ts'
 import { TapBudget } from './tap-budget.ts'
 import { TierReports } from './tier-reports.ts'
 import { TurnBudget } from './turn-budget.ts'
@@ -48,7 +50,7 @@ const DRAIN_WAIT_US = 1000
 /** A TAP queue holds 1000 frames (txqueuelen), and a turn reads 64 of them or more, but for the first turns. */
 const READ_OUT_TURNS_MAX = 64
 
-export interface EngineOptions extends EngineSettingsInPlace {
+export interface EngineOptions extends EngineSettingsInPlace, PolicyEvents {
   readonly macTableSize: number
   readonly macSeed: number
   readonly counters: Float64Array
@@ -60,9 +62,6 @@ export interface EngineOptions extends EngineSettingsInPlace {
   /** A port cannot go on: its device is gone. */
   readonly onPortFailed: PortFailed
   readonly onLoops: OnLoops
-  /** Frames began to be dropped by storm control, or ended. */
-  readonly onStorms: (changes: readonly StormChange[]) => void
-  readonly onGuardDrops: (drops: readonly GuardDrops[]) => void
 }
 
 export class Engine implements EngineServices {
@@ -139,29 +138,28 @@ export class Engine implements EngineServices {
       this.#budget,
       this.#tapBudget,
       this.#macTable,
+      this.#policies.snooping,
       this.#clock.time,
       this.#polled,
       options.engineCounters,
       options.onLoops,
-      () => this.#lookAtPolicies(),
+      () => this.#policies.look(options),
     )
     this.configure(options)
     this.#clock.read()
   }
 
   /** From the next turn on. */
-  configure({ pace, macAgingS, groups }: EngineSettingsInPlace): void {
+  configure({ pace, macAgingS, groups, snooping }: EngineSettingsInPlace): void {
     this.#maySleep = pace !== 'busy'
     this.#spinsMax = pace === 'interrupt' ? 0 : this.#tier.spins
     this.#housekeeping.macAgingS = macAgingS
     this.#policies.setGroups(groups)
+    this.snooping.configure(snooping)
   }
 
-  #lookAtPolicies(): void {
-    const changes = this.#policies.storm.look()
-    if (changes.length > 0) this.#options.onStorms(changes)
-    const drops = this.#policies.guards.look()
-    if (drops.length > 0) this.#options.onGuardDrops(drops)
+  get snooping(): Snooping {
+    return this.#policies.snooping
   }
 
   get tier(): IoTier {
@@ -465,6 +463,10 @@ export class Engine implements EngineServices {
     }
   }
 
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
   get isRecorded(): boolean {
     return this.#recorders.isWatching
   }
@@ -486,6 +488,7 @@ export class Engine implements EngineServices {
   }
 
   close(): void {
+    this.snooping.close()
     this.#tier.close()
     this.#stages.close()
     this.copies.close()

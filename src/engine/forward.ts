@@ -15,13 +15,13 @@ import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import type { EnginePort } from '../port/contract.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import { isBroadcast, isGroup, isReservedGroup, reservedGroupOf } from '../wire/ethernet.ts'
+import { isGroup } from '../wire/ethernet.ts'
 import { tagIn, vidOf } from '../wire/vlan.ts'
-import { isGso } from '../wire/vnet-hdr.ts'
 import { ENGINE_COUNTERS } from './cells.ts'
 import type { StageMachinery } from './egress.ts'
 import { Egress, NO_LIMIT, SEGMENT_NS } from './egress.ts'
-import { keepWithInnerTag } from './inner-tags.ts'
+import { Floods } from './floods.ts'
+import { Given } from './given.ts'
 import type { MacTable } from './mac-table.ts'
 import type { MirrorDescription, PortPolicy } from './messages.ts'
 import type { CopyRecorder, MirrorPorts } from './mirror-output.ts'
@@ -32,17 +32,12 @@ import {
   ASKS_INNER,
   HAIRPINS,
   HAS_GUARD,
-  HAS_STORM_CONTROL,
   HAS_VLANS,
   IS_ISOLATED,
   LEARNS_NOT,
-  NO_BROADCAST,
-  NO_MULTICAST,
-  NO_UNKNOWN,
 } from './port-policy.ts'
 import { endOfLongEnough, endOfRun } from './runs.ts'
 import { meetSender, PASSES } from './senders.ts'
-import { STORM_BROADCAST, STORM_MULTICAST, STORM_UNKNOWN } from './storm.ts'
 
 /** What a burst costs, in nanoseconds: about, and without what the kernel or a guest make of it. */
 const FURTHER_NS = 15
@@ -67,15 +62,8 @@ export class Forwarder {
   readonly #merges: Uint8Array = new Uint8Array(PORTS_MAX)
   /** L2 bytes of the current burst. */
   #bytes = 0
-  /** A port was given frames that asks what tag is inside. */
-  #asksInner = false
-
-  /** Frame numbers for each egress port, BURST_SIZE_MAX per port. */
-  readonly lists: Int32Array = new Int32Array(PORTS_MAX * BURST_SIZE_MAX)
-  readonly listLength: Int32Array = new Int32Array(PORTS_MAX)
-  /** Egress ports of the current burst. */
-  readonly egress: Int32Array = new Int32Array(PORTS_MAX)
-  egressCount = 0
+  readonly given: Given
+  readonly #floods: Floods
   /** Ports that were given frames in this turn. */
   readonly #touched: Int32Array = new Int32Array(PORTS_MAX)
   readonly #isTouched: Uint8Array = new Uint8Array(PORTS_MAX)
@@ -106,6 +94,9 @@ export class Forwarder {
     this.mirrors = new Mirrors(ports, engineCounters)
     this.#counters = counters
     this.#policies = policies
+    this.given = new Given(counters, this.#places, policies, this.#egresses)
+    const { copyVlans } = this.mirrors
+    this.#floods = new Floods(counters, this.#places, policies, this.given, copyVlans)
   }
 
   /** Puts a port on the switch. `mtu` 0: no limit. */
@@ -125,7 +116,7 @@ export class Forwarder {
     this.mirrors.set(mirrors)
     for (let index = 0; index < PORTS_MAX; index++) {
       const isOutput = this.mirrors.isOutput(index)
-      if (isOutput) this.macTable.forgetPort(index)
+      if (isOutput) this.#forget(index)
       this.#places.setOutput(index, isOutput)
     }
     this.#places.listMembers()
@@ -160,10 +151,16 @@ export class Forwarder {
     this.#places.remove(index)
     this.#egresses[index] = null
     this.#merges[index] = 0
-    this.macTable.forgetPort(index)
+    this.#forget(index)
     this.macTable.forgetStatic(index)
     this.macTable.setPort(index, NO_LIMIT, false)
     this.#policies.clear(index)
+  }
+
+  /** What was learnt there is so no more. */
+  #forget(index: number): void {
+    this.macTable.forgetPort(index)
+    this.#policies.snooping.forgetPort(index)
   }
 
   port(index: number): EnginePort | null {
@@ -172,7 +169,7 @@ export class Forwarder {
 
   setLink(index: number, isUp: boolean): void {
     this.#places.setLink(index, isUp)
-    if (!isUp) this.macTable.forgetPort(index)
+    if (!isUp) this.#forget(index)
   }
 
   /** Ports that a flood reaches. */
@@ -183,7 +180,7 @@ export class Forwarder {
   /** Held ports get nothing and give nothing, and have no part in floods. */
   setHeld(indexes: readonly number[], isHeld: boolean): void {
     this.#places.setHeld(indexes, isHeld)
-    if (isHeld) for (const index of indexes) this.macTable.forgetPort(index)
+    if (isHeld) for (const index of indexes) this.#forget(index)
   }
 
   /** What a port can be given has changed: its guest has negotiated. */
@@ -200,8 +197,8 @@ export class Forwarder {
   wire(a: number, b: number): void {
     this.#places.wire(a, b)
     for (const index of [a, b]) this.port(index)?.setWired?.(true)
-    this.macTable.forgetPort(a)
-    this.macTable.forgetPort(b)
+    this.#forget(a)
+    this.#forget(b)
   }
 
   /** Both ports of a link return to the switch. */
@@ -229,10 +226,11 @@ export class Forwarder {
     if (peer === NO_PORT) this.#classifyOnSwitch(burst, inPort, nowS)
     else {
       if (mirrors.isOn) mirrors.arrivedOnLink(burst, inPort)
-      this.#give(burst, 0, burst.count, peer)
+      this.given.give(burst, 0, burst.count, peer)
     }
     if (mirrors.isOn) {
-      mirrors.left(burst, inPort, this.egress, this.egressCount, this.lists, this.listLength)
+      const { egress, egressCount, lists, listLength } = this.given
+      mirrors.left(burst, inPort, egress, egressCount, lists, listLength)
     }
   }
 
@@ -254,6 +252,7 @@ export class Forwarder {
     const policyFlags = this.#policies.flags
     const flags = policyFlags[inPort]
     if ((flags & HAS_GUARD) !== 0) this.#policies.guards.admit(burst, inPort)
+    if (this.#policies.snooping.isOn) this.#policies.snooping.gather(burst)
     const count = burst.count
     const { mirrors } = this
     const isMirrored = mirrors.isOn
@@ -302,15 +301,15 @@ export class Forwarder {
       }
       if (isMirrored) mirrors.arrived(burst, inPort, first, end, vlan)
       const port = isGroup(hi) ? NO_PORT : table.lookup(hi, lo)
-      if (port === NO_PORT) this.#flood(burst, first, end, inPort, vlan)
+      if (port === NO_PORT) this.#floods.flood(burst, first, end, inPort, vlan)
       else if (port !== inPort || (flags & HAIRPINS) !== 0) {
         const has = policyFlags[port] & (HAS_VLANS | IS_ISOLATED)
         if (has === 0 || this.#mayLeave(inPort, port, vlan, end - first)) {
-          this.#give(burst, first, end, port)
+          this.given.give(burst, first, end, port)
         }
       } else this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_same_port] += end - first
     }
-    if (this.#asksInner) this.#dropByInnerTags(burst, inPort)
+    if (this.given.asksInner) this.given.dropByInnerTags(burst, inPort)
   }
 
   /** Frames of the VLAN may go to the port that has their destination; else they are counted. @hot */
@@ -324,107 +323,8 @@ export class Forwarder {
       this.#counters[port * COUNTERS_STRIDE + counter] += frames
       return false
     }
-    if ((has & ASKS_INNER) !== 0) this.#asksInner = true
+    if ((has & ASKS_INNER) !== 0) this.given.asksInner = true
     return true
-  }
-
-  /**
-   * Unknown unicast, broadcast and multicast: to every port of the VLAN but the in-port, as far as ports
-   * take that kind of frame. @hot
-   */
-  #flood(burst: Burst, first: number, end: number, inPort: number, vlan: number): void {
-    const policies = this.#policies
-    const hi = burst.heads[first * HEAD_WORDS]
-    const lo = burst.heads[first * HEAD_WORDS + 1] & 0xffff
-    const base = inPort * COUNTERS_STRIDE
-    if (isReservedGroup(hi, lo) && (policies.groups[inPort] & (1 << reservedGroupOf(lo))) === 0) {
-      this.#counters[base + COUNTERS.rx_drop_group_address] += end - first
-      return
-    }
-    let kind = STORM_UNKNOWN
-    let barred = NO_UNKNOWN
-    if (isGroup(hi)) {
-      const isToAll = isBroadcast(hi, lo)
-      kind = isToAll ? STORM_BROADCAST : STORM_MULTICAST
-      barred = isToAll ? NO_BROADCAST : NO_MULTICAST
-    }
-    const has = policies.flags[inPort]
-    let behind = end
-    if ((has & HAS_STORM_CONTROL) !== 0) {
-      behind = first + policies.storm.admit(inPort, kind, end - first)
-      this.#counters[base + COUNTERS.rx_drop_storm] += end - behind
-      if (behind === first) return
-    }
-    barred |= has & IS_ISOLATED
-    const { members, memberCount } = this.#places
-    let takers = 0
-    for (let at = 0; at < memberCount; at++) {
-      const port = members[at]
-      if (port === inPort && (has & HAIRPINS) === 0) continue
-      const its = policies.flags[port]
-      if ((its & (barred | HAS_VLANS)) !== 0) {
-        if ((its & barred) !== 0) continue
-        if (!policies.vlans.carries(port, vlan)) continue
-        if ((its & ASKS_INNER) !== 0) this.#asksInner = true
-      }
-      takers++
-      this.#give(burst, first, behind, port)
-    }
-    if (takers === 0) this.#counters[base + COUNTERS.rx_drop_no_port] += behind - first
-  }
-
-  /** Ports are left those frames whose inner tag they take. @hot */
-  #dropByInnerTags(burst: Burst, inPort: number): void {
-    this.#asksInner = false
-    const { flags, vlans } = this.#policies
-    for (let at = 0; at < this.egressCount; at++) {
-      const port = this.egress[at]
-      if ((flags[port] & ASKS_INNER) === 0) continue
-      const list = port * BURST_SIZE_MAX
-      const before = this.listLength[port]
-      const left = keepWithInnerTag(burst, this.lists, list, before, inPort, port, vlans)
-      this.listLength[port] = left
-      this.#counters[port * COUNTERS_STRIDE + COUNTERS.tx_drop_vlan] += before - left
-    }
-  }
-
-  /** Appends frames first..end - 1 to the list of a port, or drops them for a reason it has. @hot */
-  #give(burst: Burst, first: number, end: number, port: number): void {
-    const base = port * COUNTERS_STRIDE
-    if (this.#places.passes[port] === 0) {
-      this.#counters[base + COUNTERS.tx_drop_link_down] += end - first
-      return
-    }
-    const egress = this.#egresses[port]!
-    const { lengthMax } = egress
-    const lists = this.lists
-    const list = port * BURST_SIZE_MAX
-    const before = this.listLength[port]
-    let listed = before
-    // Where every frame is as good as any other they are not looked at.
-    if (!burst.hasOffloads && lengthMax === NO_LIMIT) {
-      for (let k = first; k < end; k++) lists[list + listed++] = k
-    } else {
-      const { needs, length, gso, gsoSize } = burst
-      const lacking = ~egress.txOffloads
-      let unmet = 0
-      for (let k = first; k < end; k++) {
-        const wanted = needs[k]
-        unmet |= wanted & lacking
-        let onWire = length[k]
-        // A GSO frame leaves the next hop in segments: hdr_len + gso_size is what the mtu limits.
-        if (wanted !== 0 && isGso(gso[k])) {
-          onWire = (gso[k] >>> 16) + (gsoSize[k] & 0xffff)
-        }
-        if (onWire <= lengthMax) lists[list + listed++] = k
-      }
-      const given = listed - before
-      if (given < end - first) this.#counters[base + COUNTERS.tx_drop_mtu] += end - first - given
-      if (given === 0) return
-      if (unmet !== 0) egress.isShort = true
-    }
-    if (before === 0) this.egress[this.egressCount++] = port
-    this.listLength[port] = listed
   }
 
   /**
@@ -438,7 +338,8 @@ export class Forwarder {
 
   /** Gives every egress port its frames and empties the lists. @hot */
   deliver(burst: Burst, inPort: number, queue: number): void {
-    const count = this.egressCount
+    const { given } = this
+    const count = given.egressCount
     let deliveries = 0
     let cost = 0
     const { finisher, tagger } = this.#machinery
@@ -446,12 +347,12 @@ export class Forwarder {
     tagger.beginBurst(inPort)
     const merges = this.#merges[inPort] !== 0
     for (let at = 0; at < count; at++) {
-      const port = this.egress[at]
+      const port = given.egress[at]
       const egress = this.#egresses[port]!
-      const listed = this.listLength[port]
+      const listed = given.listLength[port]
       deliveries += listed
       cost += listed * egress.deliveryNs
-      this.listLength[port] = 0
+      given.listLength[port] = 0
       const before = finisher.segments
       if (listed === 0) {
         egress.isShort = false
@@ -463,12 +364,12 @@ export class Forwarder {
         egress.isShort = false
         taker = isTagging ? egress.tagFinishing : egress.finishing
       } else if (merges && listed > 1) taker = isTagging ? egress.tagMerging : egress.merging
-      taker.transmit(burst, this.lists, port * BURST_SIZE_MAX, listed, queue)
+      taker.transmit(burst, given.lists, port * BURST_SIZE_MAX, listed, queue)
       // Each of them is a frame for the port.
       cost += (finisher.segments - before) * egress.deliveryNs
       this.#touch(port)
     }
-    this.egressCount = 0
+    given.egressCount = 0
     if (this.mirrors.isOn) cost += this.mirrors.deliver(burst, inPort, queue)
     // What the frames have on average, so often as they were given to somebody.
     if (burst.count > 0) {
@@ -476,6 +377,7 @@ export class Forwarder {
       cost += (deliveries / burst.count) * each
     }
     cost += finisher.segments * SEGMENT_NS
+    if (this.#policies.snooping.isOn) cost += this.#policies.snooping.takeCost()
     this.costNs = cost < COST_MAX ? cost | 0 : COST_MAX
   }
 

@@ -1,10 +1,12 @@
 /**
  * What the engine does now and then between two bursts: reads that failed are tried again, old addresses
- * go, counters are published, and addresses that keep moving are told of.
+ * and memberships go, counters are published, and addresses that keep moving are told of.
  */
 import type { IoTier } from '../io/tier.ts'
 import type { PolledPort } from '../port/contract.ts'
 import {
+  ENGINE_GROUPS,
+  ENGINE_GROUPS_FULL,
   ENGINE_LOOP_SECONDS,
   ENGINE_MAC_ENTRIES,
   ENGINE_MAC_FULL,
@@ -12,6 +14,7 @@ import {
 } from './cells.ts'
 import type { MovingAddress } from './messages.ts'
 import type { MacTable } from './mac-table.ts'
+import type { Snooping } from './snooping.ts'
 import type { TapBudget } from './tap-budget.ts'
 import type { TurnBudget } from './turn-budget.ts'
 
@@ -28,6 +31,7 @@ export class Housekeeping {
   readonly #budget: TurnBudget
   readonly #tapBudget: TapBudget
   readonly #macTable: MacTable
+  readonly #snooping: Snooping
   /** The engine clock's, microseconds first. */
   readonly #time: Float64Array
   readonly #polled: readonly PolledPort[]
@@ -37,6 +41,7 @@ export class Housekeeping {
   #nextTickUs = 0
   #nextSweepUs = 0
   #isSweeping = false
+  #isSweepingGroups = false
 
   /** `counters` are the engine's. */
   constructor(
@@ -44,6 +49,7 @@ export class Housekeeping {
     budget: TurnBudget,
     tapBudget: TapBudget,
     macTable: MacTable,
+    snooping: Snooping,
     time: Float64Array,
     polled: readonly PolledPort[],
     counters: Float64Array,
@@ -54,6 +60,7 @@ export class Housekeeping {
     this.#budget = budget
     this.#tapBudget = tapBudget
     this.#macTable = macTable
+    this.#snooping = snooping
     this.#time = time
     this.#polled = polled
     this.#counters = counters
@@ -79,11 +86,13 @@ export class Housekeeping {
     if (nowUs >= this.#nextSweepUs) {
       this.#nextSweepUs = nowUs + SWEEP_INTERVAL_US
       this.#isSweeping = true
+      this.#isSweepingGroups = this.#snooping.isOn
       this.#lookForLoops()
       this.#eachSecond()
     }
     const beforeS = ((nowUs / 1e6) | 0) - this.macAgingS
     if (this.#isSweeping) this.#isSweeping = !this.#macTable.sweep(beforeS)
+    if (this.#isSweepingGroups) this.#isSweepingGroups = !this.#snooping.sweep()
     this.publishCounters(false)
   }
 
@@ -100,5 +109,7 @@ export class Housekeeping {
     this.#counters[ENGINE_MAC_ENTRIES] = this.#macTable.entries
     this.#counters[ENGINE_MAC_MOVES] = this.#macTable.moves
     this.#counters[ENGINE_MAC_FULL] = this.#macTable.full
+    this.#counters[ENGINE_GROUPS] = this.#snooping.groups
+    this.#counters[ENGINE_GROUPS_FULL] = this.#snooping.full
   }
 }

@@ -14,6 +14,22 @@ export interface EngineSettingsInPlace {
   readonly macAgingS: number
   /** Bit n: 01-80-C2-00-00-0n passes. */
   readonly groups: number
+  readonly snooping: SnoopingSettings
+}
+
+/** IGMP and MLD snooping: of which families, and how many groups are known together and of one port. */
+export interface SnoopingSettings {
+  readonly igmp: boolean
+  readonly mld: boolean
+  readonly maxGroups: number
+  readonly maxGroupsPerPort: number
+}
+
+export const NO_SNOOPING: SnoopingSettings = {
+  igmp: false,
+  mld: false,
+  maxGroups: 2048,
+  maxGroupsPerPort: 256,
 }
 
 export interface EngineWorkerData extends EngineSettingsInPlace {
@@ -42,6 +58,21 @@ export interface MacRows {
   readonly rows: readonly (readonly [number, number, number, number])[]
   readonly next: number
 }
+
+/**
+ * A part of the table of multicast groups (engine/group-table.ts), and the cell to go on at; -1: none. A row is
+ * domain, four words of the group, port, and tenths of a second that are left. The domain is VID | inner VID << 12
+ * | 1 << 24 for IPv6. Of a router all words are zero; of one that is the querier there follow: tenths of a second
+ * that it is the querier, four words of its address, tenths of a second that a membership lasts, robustness, and
+ * tenths of a second until all have had the time to answer it.
+ */
+export interface GroupRows {
+  readonly rows: readonly GroupRow[]
+  readonly next: number
+}
+export type GroupRow = readonly number[]
+/** Where in a row the port is. */
+export const PORT_OF_ROW = 5
 
 /** What an engine has beside its ports and addresses. */
 export interface HandedEngine {
@@ -214,9 +245,18 @@ export type EngineRequest =
   | { op: 'resume' }
   /** Of one that is paused; answered with a HandedEngine. */
   | { op: 'hand-over' }
-  | { op: 'take-over'; engine: HandedEngine; macs: MacRows['rows'] }
+  | {
+      op: 'take-over'
+      engine: HandedEngine
+      macs: MacRows['rows']
+      groups: GroupRows['rows']
+    }
   /** Answered with MacRows, from that cell of the table on. */
   | { op: 'mac-table'; cell: number }
+  /** Answered with GroupRows, likewise. */
+  | { op: 'group-table'; cell: number }
+  /** Members and routers of a port and in a VLAN; -1: any. */
+  | { op: 'flush-groups'; port: number; vlan: number }
   | { op: 'add-capture'; capture: number; ring: CaptureRingHandle; interfaces: CaptureInterface[] }
   | { op: 'add-interface'; capture: number; interface: CaptureInterface }
   | { op: 'remove-capture'; capture: number }

@@ -7,6 +7,7 @@ export class Places {
   /** Ports on the switch (not on a link), for floods: as many as `memberCount` says. */
   readonly members: Int32Array = new Int32Array(PORTS_MAX)
   memberCount = 0
+  readonly #isMember: Uint8Array = new Uint8Array(PORTS_MAX)
   /** Peer of a port on a link, else NO_PORT. */
   readonly peer: Int32Array = new Int32Array(PORTS_MAX).fill(NO_PORT)
   /** The link is up, and the port neither held nor the output of mirrors. */
@@ -80,7 +81,17 @@ export class Places {
     for (let index = 0; index < PORTS_MAX; index++) {
       const isOnSwitch = this.#isThere[index] !== 0 && this.peer[index] === NO_PORT
       const takes = this.#isHeld[index] === 0 && this.#isOutput[index] === 0
-      if (isOnSwitch && takes) this.members[this.memberCount++] = index
+      const isMember = isOnSwitch && takes
+      this.#isMember[index] = isMember ? 1 : 0
+      if (isMember) this.members[this.memberCount++] = index
     }
+  }
+
+  /** Leaves of the first `count` ports those that floods reach; returns how many. @hot */
+  keepMembers(ports: Int32Array, count: number): number {
+    let kept = 0
+    for (let at = 0; at < count; at++)
+      if (this.#isMember[ports[at]] !== 0) ports[kept++] = ports[at]
+    return kept
   }
 }

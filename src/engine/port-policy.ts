@@ -17,7 +17,8 @@ import {
 } from '../offload/vlan-ports.ts'
 import { TPID_8100, TPID_88A8, VlanSet } from '../wire/vlan.ts'
 import { Guards } from './guards.ts'
-import type { PortPolicy, VlanPolicy } from './messages.ts'
+import type { GuardDrops, PortPolicy, StormChange, VlanPolicy } from './messages.ts'
+import { Snooping } from './snooping.ts'
 import { StormControl } from './storm.ts'
 
 /** It is no transparent trunk. */
@@ -54,11 +55,18 @@ const PRIORITY_TAGS: Readonly<Record<VlanPolicy['priorityTags'], number>> = {
 const OF_SWITCH = -1
 const ALL_GROUPS = 0xffff
 
+export interface PolicyEvents {
+  /** Frames began to be dropped by storm control, or ended. */
+  readonly onStorms: (changes: readonly StormChange[]) => void
+  readonly onGuardDrops: (drops: readonly GuardDrops[]) => void
+}
+
 export class PortPolicies {
   readonly flags: Int32Array = new Int32Array(PORTS_MAX)
   readonly vlans: VlanPorts = new VlanPorts(PORTS_MAX)
   readonly storm: StormControl
   readonly guards: Guards
+  readonly snooping: Snooping
   /** By port: bit n, 01-80-C2-00-00-0n passes that comes in by it. */
   readonly groups: Int32Array = new Int32Array(PORTS_MAX).fill(ALL_GROUPS)
   readonly #ownGroups: Int32Array = new Int32Array(PORTS_MAX).fill(OF_SWITCH)
@@ -68,6 +76,7 @@ export class PortPolicies {
   constructor(time: Float64Array, counters: Float64Array) {
     this.storm = new StormControl(time)
     this.guards = new Guards(counters)
+    this.snooping = new Snooping(time, this.vlans)
   }
 
   /** Those pass that come in by a port which does not say otherwise. */
@@ -110,6 +119,15 @@ export class PortPolicies {
     this.guards.set(port, null)
     this.#ownGroups[port] = OF_SWITCH
     this.#chooseGroups(port)
+  }
+
+  /** Tells what is to be told since the last call, about a second ago. */
+  look({ onStorms, onGuardDrops }: PolicyEvents): void {
+    const changes = this.storm.look()
+    if (changes.length > 0) onStorms(changes)
+    const drops = this.guards.look()
+    if (drops.length > 0) onGuardDrops(drops)
+    this.snooping.look()
   }
 
   #setVlans(port: number, vlan: VlanPolicy | null): void {

@@ -47,7 +47,7 @@ export class Recorders implements LeavingWatch {
 
   /** What leaves with the tags with which it came in by `from`. @hot */
   recordLeaving(burst: Burst, forwarder: Forwarder, from: number): void {
-    const { egress, egressCount, lists, listLength } = forwarder
+    const { egress, egressCount, lists, listLength } = forwarder.given
     for (let at = 0; at < egressCount; at++) {
       const port = egress[at]
       if (forwarder.mayRetag(from, port)) continue

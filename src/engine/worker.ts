@@ -43,6 +43,7 @@ const engine = new Engine(
     macTableSize: data.macTableSize,
     macSeed: (Math.random() * 2 ** 32) | 0,
     groups: data.groups,
+    snooping: data.snooping,
     counters,
     engineCounters,
     shared,
@@ -140,9 +141,14 @@ function handle(request: EngineRequest): unknown {
     case 'hand-over':
       return handOver(engine)
     case 'take-over':
-      return takeOver(engine, request.engine, request.macs, clock)
+      return takeOver(engine, request.engine, request.macs, request.groups, clock)
     case 'mac-table':
       return engine.macTable(request.cell)
+    case 'group-table':
+      clock.read()
+      return engine.snooping.page(request.cell, engine.isPaused)
+    case 'flush-groups':
+      return engine.snooping.flush(request.port, request.vlan)
     case 'add-capture': {
       const recorder = new Recorder(request.ring, PORTS_MAX)
       for (const { port, id, block } of request.interfaces) recorder.addInterface(port, id, block)

@@ -19,6 +19,7 @@ export const SECTIONS = {
   port: 1,
   capture: 1,
   macs: 1,
+  groups: 1,
   switch: 1,
   control: 1,
   'end-of-state': 1,

@@ -1,13 +1,13 @@
 /**
- * The state of a switch as records: one for each port and each capture, with its descriptors, the MAC table in parts, then
- * everything else, and how many there were.
+ * The state of a switch as records: one for each port and each capture, with its descriptors, the MAC table and multicast groups in
+ * parts, then everything else, and how many there were.
  */
 import type { HandedCapture, HandedPort, HandedSwitch } from '../switch/handed.ts'
 import type { HandOverRecord, Section } from './records.ts'
 import { channelError } from './records.ts'
 
-/** Entries of the MAC table in one record: 128 KiB. */
-const MACS_PER_RECORD = 2048
+/** Entries of the MAC table, or of multicast groups, in one record: 128 KiB and more. */
+const ROWS_PER_RECORD = 2048
 
 export interface StateRecord {
   readonly section: Section
@@ -22,15 +22,25 @@ export interface Handed {
 }
 
 export function* stateRecords({ switch: handed, control }: Handed): Generator<StateRecord> {
-  const { ports, macs, captures, ...rest } = handed
+  const { ports, macs, groups = [], captures, ...rest } = handed
   yield { section: 'control', ...control }
   for (const { fds, ...port } of ports) yield { section: 'port', data: port, fds }
   for (const { fds, ...capture } of captures) yield { section: 'capture', data: capture, fds }
-  for (let at = 0; at < macs.length; at += MACS_PER_RECORD) {
-    yield { section: 'macs', data: macs.slice(at, at + MACS_PER_RECORD), fds: [] }
+  for (let at = 0; at < macs.length; at += ROWS_PER_RECORD) {
+    yield { section: 'macs', data: macs.slice(at, at + ROWS_PER_RECORD), fds: [] }
+  }
+  for (let at = 0; at < groups.length; at += ROWS_PER_RECORD) {
+    yield { section: 'groups', data: groups.slice(at, at + ROWS_PER_RECORD), fds: [] }
   }
   yield { section: 'switch', data: rest, fds: [] }
-  yield { section: 'end-of-state', data: { ports: ports.length, macs: macs.length }, fds: [] }
+  const counts = { ports: ports.length, macs: macs.length, groups: groups.length }
+  yield { section: 'end-of-state', data: counts, fds: [] }
+}
+
+interface Counts {
+  readonly ports?: unknown
+  readonly macs?: unknown
+  readonly groups?: unknown
 }
 
 /** Puts them together again. Whoever gives up on it closes what `takeFds` returns. */
@@ -38,6 +48,7 @@ export class StateReader {
   readonly #ports: HandedPort[] = []
   readonly #captures: HandedCapture[] = []
   readonly #macs: unknown[] = []
+  readonly #groups: unknown[] = []
   readonly #unclaimed: number[] = []
   #rest: unknown
   #control: Handed['control'] | undefined
@@ -72,29 +83,36 @@ export class StateReader {
         if (!Array.isArray(data)) throw channelError('the MAC table is no list')
         for (const entry of data) this.#macs.push(entry)
         return undefined
+      case 'groups':
+        if (!Array.isArray(data)) throw channelError('the table of groups is no list')
+        for (const entry of data) this.#groups.push(entry)
+        return undefined
       case 'switch':
         this.#rest = data
         return undefined
       case 'end-of-state':
-        return this.#finish(data as { ports?: unknown; macs?: unknown } | null)
+        return this.#finish(data as Counts | null)
       default:
         throw channelError(`section "${section}" came in the midst of the state`)
     }
   }
 
-  #finish(counts: { ports?: unknown; macs?: unknown } | null): Handed {
+  #finish(counts: Counts | null): Handed {
     const isWhole =
       counts?.ports === this.#ports.length &&
       counts.macs === this.#macs.length &&
+      // One that knows nothing of groups has none.
+      (counts.groups ?? 0) === this.#groups.length &&
       typeof this.#rest === 'object' &&
       this.#rest !== null
     if (!isWhole || this.#control === undefined) {
       throw channelError('parts of the state are missing')
     }
     this.#unclaimed.length = 0
-    const rest = this.#rest as Omit<HandedSwitch, 'ports' | 'captures' | 'macs'>
+    const rest = this.#rest as Omit<HandedSwitch, 'ports' | 'captures' | 'macs' | 'groups'>
     const [ports, captures] = [this.#ports.splice(0), this.#captures.splice(0)]
     const macs = this.#macs as HandedSwitch['macs']
-    return { switch: { ...rest, ports, captures, macs }, control: this.#control }
+    const groups = this.#groups as NonNullable<HandedSwitch['groups']>
+    return { switch: { ...rest, ports, captures, macs, groups }, control: this.#control }
   }
 }

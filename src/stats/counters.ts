@@ -38,6 +38,8 @@ export const COUNTERS = {
   rx_drop_mac_moved: 31,
   rx_drop_storm: 32,
   rx_drop_guard: 33,
+  rx_drop_membership: 34,
+  rx_drop_no_member: 35,
 } as const
 
 export type CounterName = keyof typeof COUNTERS

@@ -50,6 +50,20 @@ export interface SwitchSettings {
   /** Seconds without a frame after which a MAC entry goes; 1..1000000; default 300. */
   readonly macAgingS?: number
   readonly groupAddresses?: GroupAddresses
+  /** Multicast goes to those ports only whose hosts want it. Default: it is flooded. */
+  readonly snooping?: SnoopingOptions
+}
+
+/** Which messages about multicast groups are heeded (RFC 4541), and how much is remembered. */
+export interface SnoopingOptions {
+  /** IGMP, for IPv4; default false. */
+  readonly igmp?: boolean
+  /** MLD, for IPv6; default false. */
+  readonly mld?: boolean
+  /** Groups that are known, 16..65536; default 2048. */
+  readonly maxGroups?: number
+  /** Of them those that one port is a member of, 1..65536; default 256. A port that wants more is given all multicast. */
+  readonly maxGroupsPerPort?: number
 }
 
 export interface SwitchOptions extends SwitchSettings {
@@ -143,6 +157,36 @@ export interface MacEntry {
   readonly ageS: number
   /** It was not learnt: it does not age and does not move. */
   readonly static?: true
+}
+
+/** A port that is a member of a multicast group, or has multicast routers. */
+export interface GroupEntry {
+  /** VID; 0: none. */
+  readonly vlan: number
+  /** VID of the tag inside that of the VLAN; absent: there is none. */
+  readonly innerVlan?: number
+  readonly family: 'ipv4' | 'ipv6'
+  /** `239.1.2.3`, `ff15::1`; absent: the port has routers, and is given all groups. */
+  readonly group?: string
+  readonly port: string
+  /** Seconds after which that ends unless it is heard again. */
+  readonly expiresS: number
+  /** Address of the querier, if it is one of these routers. */
+  readonly querier?: string
+}
+
+/** Members of multicast groups and ports with routers, as snooping knows them. */
+export interface MulticastGroups {
+  list(): Promise<GroupEntry[]>
+  /** The same in parts, read one after another: other requests and frames come in between. */
+  pages(): AsyncIterable<readonly GroupEntry[]>
+  flush(which?: GroupFlush): Promise<void>
+}
+
+/** Which memberships are forgotten; default: all, routers too. Until the next query the rest is flooded. */
+export interface GroupFlush {
+  readonly port?: string
+  readonly vlan?: number
 }
 
 /** A static entry of the forwarding database: it does not age or move, and wins over what is learnt. */
@@ -253,6 +297,8 @@ export interface Switch extends AsyncDisposable {
   readonly ioReason?: string
   /** Static entries of the forwarding database. */
   readonly fdb: Fdb
+  /** What snooping knows. */
+  readonly groups: MulticastGroups
   /**
    * Opens the port and puts it on the switch. `given` are descriptors by name (fd=, fds=), which are
    * the port's when this resolves.

@@ -8,6 +8,7 @@
  */
 import { StateError } from '../errors.ts'
 import type { HandedEngine } from '../engine/messages.ts'
+import { PORT_OF_ROW } from '../engine/messages.ts'
 import type { ControlPort } from '../port/control-port.ts'
 import { handOverError } from '../port/handed.ts'
 import type { PortOptions } from '../port/options.ts'
@@ -87,6 +88,10 @@ async function handOver(
   for await (const rows of engine.macTable()) {
     for (const [hi, lo, port, ageS] of rows) macs.push([hi, lo, places.get(port)!, ageS])
   }
+  const groups: (readonly number[])[] = []
+  for await (const rows of engine.groupTable()) {
+    for (const row of rows) groups.push(row.with(PORT_OF_ROW, places.get(row[PORT_OF_ROW])!))
+  }
   return {
     ports: settled.map((one, place) => ({
       ...describe(entries[place], engine.counters),
@@ -95,6 +100,7 @@ async function handOver(
     links: listLinks(entries),
     mirrors: mirrors.infos().map(({ options }) => options),
     macs,
+    groups,
     counters: engine.switchCounters(),
     captures: await captures.handOver(),
     ownFrames: own.map(({ port, frame }) => [

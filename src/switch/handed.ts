@@ -39,6 +39,11 @@ export interface HandedSwitch {
    * age in seconds, -1 of a static entry.
    */
   readonly macs: readonly (readonly [number, number, number, number])[]
+  /**
+   * Members of multicast groups, and routers: as the engine's rows, with the place of the port in `ports`. Absent:
+   * nothing is known.
+   */
+  readonly groups?: readonly (readonly number[])[]
   readonly counters: SwitchCounters
   readonly captures: readonly HandedCapture[]
   /** Of the daemon's own that wait for the end of a pause: place of the port in `ports`, bytes in base64. */

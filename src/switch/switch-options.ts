@@ -15,7 +15,8 @@ import type { TierChoice } from '../io/probe.ts'
 import { groupMask } from '../port/switching-options.ts'
 import type { OffloadName, SwitchOptions, SwitchSettings } from './api.ts'
 import type { EngineSettings } from '../engine/client.ts'
-import type { EngineSettingsInPlace } from '../engine/messages.ts'
+import type { EngineSettingsInPlace, SnoopingSettings } from '../engine/messages.ts'
+import { NO_SNOOPING } from '../engine/messages.ts'
 
 const OFFLOAD_NAMES: readonly (readonly [number, OffloadName])[] = [
   [TUN_F_CSUM, 'csum'],
@@ -39,6 +40,8 @@ export function checkSwitchOptions(options: SwitchOptions): void {
   groupsOf(options)
   inRange('macAgingS', options.macAgingS, 1, 1_000_000)
   inRange('macTableSize', options.macTableSize, 16, 1_048_576)
+  inRange('snooping.maxGroups', options.snooping?.maxGroups, 16, 65_536)
+  inRange('snooping.maxGroupsPerPort', options.snooping?.maxGroupsPerPort, 1, 65_536)
 }
 
 /** What the engine is made with, where it is not given. */
@@ -56,8 +59,16 @@ export function settingsInPlace(options: SwitchSettings): EngineSettingsInPlace 
     pace: options.pace ?? 'adaptive',
     macAgingS: options.macAgingS ?? 300,
     groups: groupsOf(options),
+    snooping: snoopingOf(options),
   }
 }
+
+const snoopingOf = ({ snooping = {} }: SwitchSettings): SnoopingSettings => ({
+  igmp: snooping.igmp ?? NO_SNOOPING.igmp,
+  mld: snooping.mld ?? NO_SNOOPING.mld,
+  maxGroups: snooping.maxGroups ?? NO_SNOOPING.maxGroups,
+  maxGroupsPerPort: snooping.maxGroupsPerPort ?? NO_SNOOPING.maxGroupsPerPort,
+})
 
 const groupsOf = ({ groupAddresses = 'transparent' }: SwitchSettings): number =>
   groupMask(groupAddresses, 'groupAddresses')

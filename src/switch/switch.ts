@@ -39,6 +39,7 @@ import { Agreement } from './agreement.ts'
 import { CaptureSet } from './capture-set.ts'
 import { changeOptions } from './changing.ts'
 import { EngineClient } from '../engine/client.ts'
+import { collect, Groups } from './groups.ts'
 import type { HandedSwitch, HandOverOutline } from './handed.ts'
 import { HandingOver } from './hand-over.ts'
 import { hold, release } from './holding.ts'
@@ -81,6 +82,7 @@ class UserspaceSwitch implements Switch {
   readonly io: IoTierName
   readonly ioReason?: string
   readonly fdb: StaticFdb
+  readonly groups: Groups
   runState: RunState
 
   /** Made to take over from another instance. */
@@ -129,6 +131,7 @@ class UserspaceSwitch implements Switch {
     })
     this.#states = new PortStates(this.#ports, this.#engine, this.events, this.#log)
     this.fdb = new StaticFdb(this.#ports, this.#engine, (action) => this.#change(action))
+    this.groups = new Groups(this.#ports, this.#engine, (action) => this.#change(action))
     const loops = new Loops(this.#ports, this.events, this.#log)
     this.#captures = new CaptureSet(this.#engine, this.events)
     this.#agreement = new Agreement(this.#engine, () => this.#ports.all, this.#log)
@@ -318,10 +321,8 @@ class UserspaceSwitch implements Switch {
     return listVlans(this.#ports.all.filter(({ peer }) => peer === undefined))
   }
 
-  async macTable(): Promise<MacEntry[]> {
-    const entries: MacEntry[] = []
-    for await (const page of this.macTablePages()) for (const entry of page) entries.push(entry)
-    return entries
+  macTable(): Promise<MacEntry[]> {
+    return collect(this.macTablePages())
   }
 
   async *macTablePages(): AsyncGenerator<readonly MacEntry[]> {

@@ -2,8 +2,8 @@
  * Going on with the switch of another process. Ports are what the descriptors say that came; nothing is
  * opened but what was left out, nothing set, and nothing read before the switch is told to go on.
  */
-import type { HandedEngine, MacRows } from '../engine/messages.ts'
-import { STATIC_AGE } from '../engine/messages.ts'
+import type { GroupRows, HandedEngine, MacRows } from '../engine/messages.ts'
+import { PORT_OF_ROW, STATIC_AGE } from '../engine/messages.ts'
 import { shim } from '../native/shim.ts'
 import type { ControlPort } from '../port/control-port.ts'
 import type { HandedState } from '../port/handed.ts'
@@ -146,9 +146,9 @@ function noteStatics({ macs, ports: handed }: HandedSwitch, ports: PortTable): v
 
 /** Addresses, and what else the engine has, by numbers of ports. */
 function engineState(
-  { ports: handed, counters, ownFrames, macs }: HandedSwitch,
+  { ports: handed, counters, ownFrames, macs, groups = [] }: HandedSwitch,
   ports: PortTable,
-): { engine: HandedEngine; macs: MacRows['rows'] } {
+): { engine: HandedEngine; macs: MacRows['rows']; groups: GroupRows['rows'] } {
   const index = handed.map(({ id }) => ports.entry(id).index)
   const own = ownFrames.map(([place, bytes]) => ({
     port: index[place],
@@ -157,6 +157,7 @@ function engineState(
   return {
     engine: { macMoves: counters.mac_moves, macFull: counters.mac_table_full, own },
     macs: macs.map(([hi, lo, place, ageS]) => [hi, lo, index[place], ageS]),
+    groups: groups.map((row) => row.with(PORT_OF_ROW, index[row[PORT_OF_ROW]])),
   }
 }
 

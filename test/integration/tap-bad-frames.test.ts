@@ -23,6 +23,7 @@ import { Engine } from '../../src/engine/engine.ts'
 import { whileTrue } from '../support/bounded.ts'
 import { frameHex, frameNumber, IFNAME, IO, Lab } from '../support/lab.ts'
 import { sh, until } from '../support/processes.ts'
+import { NO_SNOOPING } from '../../src/engine/messages.ts'
 
 const { createSwitch } = (await import('../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
@@ -255,6 +256,7 @@ class EngineBench implements AsyncDisposable {
         macTableSize: 64,
         macSeed: 1,
         groups: 0xffff,
+        snooping: NO_SNOOPING,
         counters: this.#counters,
         engineCounters: new Float64Array(ENGINE_COUNTERS),
         shared: new Int32Array(SHARED_WORDS),

@@ -12,7 +12,8 @@ import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts
 import type { Clock } from '../../src/mem/clock.ts'
 import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/engine/cells.ts'
 import { Engine } from '../../src/engine/engine.ts'
-import type { GuardDrops, StormChange } from '../../src/engine/messages.ts'
+import type { GuardDrops, SnoopingSettings, StormChange } from '../../src/engine/messages.ts'
+import { NO_SNOOPING } from '../../src/engine/messages.ts'
 import type { OnLoops } from '../../src/engine/housekeeping.ts'
 import type { SwitchingOptions } from '../../src/port/switching-options.ts'
 import { policyOf } from '../../src/switch/policy.ts'
@@ -67,6 +68,7 @@ export interface SimOptions {
   readonly macAgingS?: number
   readonly macTableSize?: number
   readonly groups?: number
+  readonly snooping?: Partial<SnoopingSettings>
   readonly onPortFailed?: PortFailed
   readonly onLoops?: OnLoops
   readonly onStorms?: (changes: readonly StormChange[]) => void
@@ -88,6 +90,7 @@ export class Sim implements Disposable {
         macTableSize: options.macTableSize ?? 1024,
         macSeed: 1,
         groups: options.groups ?? 0xffff,
+        snooping: { ...NO_SNOOPING, ...options.snooping },
         counters: this.counters,
         engineCounters: this.engineCounters,
         shared: new Int32Array(SHARED_WORDS),

@@ -16,6 +16,11 @@ const ENTRY = {
   vlan: { kind: 'number', default: 0, description: 'VID; 0: of frames without one.' },
 } as const
 
+const WHERE = {
+  port: { ...PORT, absent: 'all' },
+  vlan: { kind: 'number', absent: 'all', description: 'Those in the VLAN; 0: in none.' },
+} as const satisfies Members
+
 export const SWITCHING_COMMANDS: readonly Command[] = [
   command({
     name: 'link-add',
@@ -63,8 +68,7 @@ export const SWITCHING_COMMANDS: readonly Command[] = [
     name: 'fdb-flush',
     description: 'Forgets addresses: what was learnt, or static entries as well.',
     arguments: {
-      port: { ...PORT, absent: 'all' },
-      vlan: { kind: 'number', absent: 'all', description: 'Those in the VLAN; 0: in none.' },
+      ...WHERE,
       which: {
         kind: 'choice',
         values: ['dynamic', 'all'],
@@ -74,6 +78,25 @@ export const SWITCHING_COMMANDS: readonly Command[] = [
     },
     run: ({ which, ...where }, { target }) =>
       target.switch.fdb.flush({ ...where, all: which === 'all' }),
+  }),
+  command({
+    name: 'query-groups',
+    description:
+      'Members of multicast groups and ports with multicast routers, as IGMP and MLD snooping knows them.',
+    arguments: {
+      ...WHERE,
+      group: { kind: 'string', absent: 'all', description: 'Of this group, as `239.1.2.3`.' },
+    },
+    returns:
+      'list of `{vlan, inner-vlan?, family, group?, port, expires-s, querier?}`; without `group` the port has routers',
+    run: (filter, { target }) => new Pages(describeGroups(target.switch, filter)),
+  }),
+  command({
+    name: 'groups-flush',
+    description:
+      'Forgets members of multicast groups and ports with routers. Multicast is flooded until the next query of the querier that was forgotten.',
+    arguments: WHERE,
+    run: (which, { target }) => target.switch.groups.flush(which),
   }),
   command({
     name: 'query-vlans',
@@ -87,7 +110,8 @@ export const SWITCHING_COMMANDS: readonly Command[] = [
     name: 'query-switch-stats',
     description: 'Counters of the switch as a whole.',
     arguments: {},
-    returns: '`{mac_entries, mac_moves, loop_seconds, mac_table_full, bursts, sleeps}`',
+    returns:
+      '`{mac_entries, mac_moves, loop_seconds, mac_table_full, groups, group_table_full, bursts, sleeps}`',
     run: (_, { target }) => target.switch.currentCounters(),
   }),
 ]
@@ -116,6 +140,30 @@ async function* describeMacs(sw: Switch, filter: MacFilter): AsyncGenerator<read
         port,
         'age-s': ageS,
         ...(isStatic === true ? { static: true } : {}),
+      }))
+  }
+}
+
+async function* describeGroups(
+  sw: Switch,
+  filter: { readonly port?: string; readonly vlan?: number; readonly group?: string },
+): AsyncGenerator<readonly unknown[]> {
+  if (filter.port !== undefined) sw.port(filter.port)
+  const wanted = filter.group?.toLowerCase()
+  for await (const page of sw.groups.pages()) {
+    yield page
+      .filter(
+        ({ vlan, group, port }) =>
+          (filter.port === undefined || port === filter.port) &&
+          (filter.vlan === undefined || vlan === filter.vlan) &&
+          (wanted === undefined || group === wanted),
+      )
+      .map(({ innerVlan, expiresS, querier, vlan, ...entry }) => ({
+        vlan,
+        ...(innerVlan === undefined ? {} : { 'inner-vlan': innerVlan }),
+        ...entry,
+        'expires-s': expiresS,
+        ...(querier === undefined ? {} : { querier }),
       }))
   }
 }

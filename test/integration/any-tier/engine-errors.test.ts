@@ -3,6 +3,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { expect, test } from 'vitest'
 import type * as ClientModule from '../../../src/engine/client.ts'
 import { NO_POLICY } from '../../support/policies.ts'
+import { NO_SNOOPING } from '../../../src/engine/messages.ts'
 
 const CLIENT = fileURLToPath(new URL('../../../dist/engine/client.js', import.meta.url))
 const EBADF = 9
@@ -14,7 +15,7 @@ test('a window that cannot be viewed is told with code, call and errno', async (
     throw new Error('nothing else happens')
   }
   const engine = new EngineClient(
-    { io: 'read-write', groups: 0xffff, ...settings },
+    { io: 'read-write', groups: 0xffff, snooping: NO_SNOOPING, ...settings },
     {
       portFailed: never,
       queueBroken: never,

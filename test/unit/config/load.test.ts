@@ -36,7 +36,9 @@ state-dir: /var/lib/x
 engines: 1
 pace: busy
 io: read-write
-switch: { mac-aging-s: 10, mac-table-size: 1024, group-addresses: 802.1D }
+switch:
+  { mac-aging-s: 10, mac-table-size: 1024, group-addresses: 802.1D,
+    snooping: { igmp: on, max-groups: 100, max-groups-per-port: 5 } }
 ports:
   - { id: a, type: tap, ifname: x0, queues: 2, vnet_hdr: true, script: no }
   - { id: b, type: pcap, replay: /f, loop: 2 }
@@ -51,6 +53,7 @@ links:
       macAgingS: 10,
       macTableSize: 1024,
       groupAddresses: '802.1D',
+      snooping: { igmp: true, mld: false, maxGroups: 100, maxGroupsPerPort: 5 },
       ports: [
         { id: 'a', type: 'tap', ifname: 'x0', queues: 2, vnet_hdr: true, script: 'no' },
         { id: 'b', type: 'pcap', replay: '/f', loop: 2 },

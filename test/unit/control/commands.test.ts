@@ -71,6 +71,14 @@ const sw = {
   vlans: () => [{ vlan: 10, tagged: ['a'], untagged: [] }],
   ports: () => ports,
   port: (id: string) => ports.find((one) => one.id === id)!,
+  groups: {
+    flush: vi.fn<Switch['groups']['flush']>(async () => undefined),
+    async *pages() {
+      yield [{ vlan: 0, family: 'ipv4', port: 'a', expiresS: 200, querier: '10.0.0.1' }]
+      const member = { vlan: 10, innerVlan: 5, family: 'ipv6', group: 'ff15::1', port: 'b' }
+      yield [{ ...member, expiresS: 9 }]
+    },
+  },
   async *macTablePages() {
     yield [{ mac: '02:00:00:00:00:01', vlan: 10, port: 'a', ageS: 3 }]
   },
@@ -353,6 +361,20 @@ test('F2: static entries are added, removed and flushed', async () => {
   expect(sw.fdb.flush).toHaveBeenLastCalledWith({ port: 'a', all: true })
   await run('fdb-flush')
   expect(sw.fdb.flush).toHaveBeenLastCalledWith({ all: false })
+})
+
+test('P8: groups are listed, each of them or some, and flushed', async () => {
+  ports = [port('a'), port('b')]
+  const router = { vlan: 0, family: 'ipv4', port: 'a', 'expires-s': 200, querier: '10.0.0.1' }
+  const member = { vlan: 10, 'inner-vlan': 5, family: 'ipv6', group: 'ff15::1', port: 'b' }
+  const known = { ...member, 'expires-s': 9 }
+  expect(await run('query-groups')).toEqual([router, known])
+  expect(await run('query-groups', { port: 'a' })).toEqual([router])
+  expect(await run('query-groups', { vlan: 10 })).toEqual([known])
+  expect(await run('query-groups', { group: 'FF15::1' })).toEqual([known])
+  expect(await run('query-groups', { group: 'ff15::2' })).toEqual([])
+  await run('groups-flush', { vlan: 10 })
+  expect(sw.groups.flush).toHaveBeenLastCalledWith({ vlan: 10 })
 })
 
 test.each([

@@ -169,7 +169,7 @@ describe('on the switch', () => {
   test('lists do not outlive their burst', () => {
     forward(0, [{ to: BROADCAST, from: 1 }])
     expect(forward(0, [])).toEqual([[], [], [], []])
-    expect(forwarder.egressCount).toBe(0)
+    expect(forwarder.given.egressCount).toBe(0)
   })
 
   test('a frame for the port it came from is dropped there', () => {

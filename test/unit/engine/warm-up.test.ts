@@ -25,6 +25,7 @@ import {
 import type { PortDescription } from '../../../src/port/messages.ts'
 import { Engine } from '../../../src/engine/engine.ts'
 import { WarmUp } from '../../../src/engine/warm-up.ts'
+import { NO_SNOOPING } from '../../../src/engine/messages.ts'
 
 const tap = (vnetHdrLength: number): PortDescription => ({ kind: 'tap', fds: [], vnetHdrLength })
 const raw = (vnetHdrLength: number): PortDescription => {
@@ -61,6 +62,7 @@ class Bench implements Disposable {
         macTableSize,
         macSeed: 1,
         groups: 0xffff,
+        snooping: NO_SNOOPING,
         counters,
         engineCounters,
         shared,

@@ -11,6 +11,7 @@ describe('options', () => {
     { io: 'read-write', pace: 'busy', groupAddresses: '802.1D' },
     { macAgingS: 1, macTableSize: 16 },
     { macAgingS: 1_000_000, macTableSize: 1_048_576 },
+    { snooping: { igmp: true, maxGroups: 16, maxGroupsPerPort: 1 } },
   ])('%o are taken', (options) => {
     expect(() => checkSwitchOptions(options)).not.toThrow()
   })
@@ -33,6 +34,16 @@ describe('options', () => {
     ['macAgingS', { macAgingS: Number.NaN }, 'macAgingS must be 1 to 1000000'],
     ['macTableSize', { macTableSize: 15 }, 'macTableSize must be 16 to 1048576'],
     ['macTableSize', { macTableSize: 1_048_577 }, 'macTableSize must be 16 to 1048576'],
+    [
+      'snooping.maxGroups',
+      { snooping: { maxGroups: 15 } },
+      'snooping.maxGroups must be 16 to 65536',
+    ],
+    [
+      'snooping.maxGroupsPerPort',
+      { snooping: { maxGroupsPerPort: 0 } },
+      'snooping.maxGroupsPerPort must be 1 to 65536',
+    ],
   ])('a wrong %s is refused with its range: %o', (path, options, message) => {
     let error: unknown
     try {

@@ -1,0 +1,35 @@
+/** The state of a switch as records, and as another process reads it again. */
+import { expect, test } from 'vitest'
+import type { StateRecord } from '../../../src/handover/state.ts'
+import { stateRecords, StateReader } from '../../../src/handover/state.ts'
+import { HANDED } from './world.ts'
+
+const CONTROL = { data: {}, fds: [] }
+
+function read(records: Iterable<StateRecord>): ReturnType<StateReader['push']> {
+  const reader = new StateReader()
+  let whole: ReturnType<StateReader['push']>
+  for (const record of records) whole = reader.push(record)
+  return whole
+}
+
+test('P8: members of multicast groups go over, however many there are', () => {
+  const groups = Array.from({ length: 5000 }, (_, n) => [10, 0, 0, 0, 0xef000000 | n, 0, 2600])
+  const handed = { ...HANDED, groups }
+  const records = [...stateRecords({ switch: handed, control: CONTROL })]
+  expect(records.filter(({ section }) => section === 'groups')).toHaveLength(3)
+  expect(read(records)?.switch).toEqual(handed)
+})
+
+test('P8: a stream that knows nothing of groups is read, and one that lacks some is not', () => {
+  const records = [...stateRecords({ switch: HANDED, control: CONTROL })]
+  const end = records.at(-1)!
+  expect(records.map(({ section }) => section)).not.toContain('groups')
+  const counts = { ports: 1, macs: 1 }
+  const old = [...records.slice(0, -1), { ...end, data: counts }]
+  expect(read(old)?.switch.groups).toEqual([])
+  const lacking = [...records.slice(0, -1), { ...end, data: { ...counts, groups: 1 } }]
+  expect(() => read(lacking)).toThrow('parts of the state are missing')
+  const noList = { section: 'groups', data: {}, fds: [] } as const
+  expect(() => read([noList])).toThrow('the table of groups is no list')
+})
