@@ -1,0 +1,76 @@
+/**
+ * The kernel's bridge as an oracle: its ports are TAPs of the test, in a namespace where nothing talks by itself.
+ * What a frame was given to is known when a broadcast that was sent after it has come.
+ */
+import { readSync, writeSync } from 'node:fs'
+import type { Lab } from './lab.ts'
+import { sh, until } from './processes.ts'
+import { Holder } from './tun.ts'
+
+const BRIDGE = 'br0'
+const VNET_HDR_LENGTH = 10
+const FENCE_TYPE = 0x88b6
+/** With which the addresses of senders begin. */
+const OURS = 0x0200_0000
+
+export class KernelBridge implements Disposable {
+  readonly #taps: Holder[] = []
+  #fences = 0
+
+  /** `options`: of `ip link add ... type bridge`. */
+  constructor(lab: Lab, ports: number, options: readonly string[]) {
+    const netns = lab.netns()
+    sh('ip', '-n', netns, 'link', 'add', BRIDGE, 'type', 'bridge', ...options)
+    lab.exec(netns, 'sh', '-c', `echo 1 >/proc/sys/net/ipv6/conf/${BRIDGE}/disable_ipv6`)
+    sh('ip', '-n', netns, 'link', 'set', BRIDGE, 'up')
+    for (let port = 0; port < ports; port++) {
+      const ifname = `t${port}`
+      this.#taps.push(new Holder(netns, 1, ifname))
+      sh('ip', '-n', netns, 'link', 'set', ifname, 'master', BRIDGE, 'up')
+    }
+  }
+
+  /** By port, what it was given of a frame that comes in by a port. */
+  async send(port: number, frame: Uint8Array): Promise<Uint8Array[][]> {
+    this.#write(port, frame)
+    const fence = new Uint8Array(60).fill(0xff, 0, 6)
+    const mark = ++this.#fences
+    fence.set([2, 0, 0, 0, 0xfe, port, FENCE_TYPE >> 8, FENCE_TYPE & 0xff], 6)
+    new DataView(fence.buffer).setUint32(14, mark)
+    this.#write(port, fence)
+    const given: Uint8Array[][] = this.#taps.map(() => [])
+    const isOver = this.#taps.map((_, at) => at === port)
+    await until('the bridge has forwarded', () => {
+      for (let at = 0; at < this.#taps.length; at++) {
+        for (let one = this.#read(at); one !== null; one = this.#read(at)) {
+          const view = new DataView(one.buffer, one.byteOffset)
+          if (view.getUint16(12) !== FENCE_TYPE) {
+            // Not what the host has to say itself, whose addresses are others.
+            if (view.getUint32(6) === OURS) given[at].push(one)
+          } else if (view.getUint32(14) === mark) isOver[at] = true
+        }
+      }
+      return isOver.every(Boolean)
+    })
+    return given
+  }
+
+  #write(port: number, frame: Uint8Array): void {
+    writeSync(this.#taps[port].fds[0], Buffer.concat([Buffer.alloc(VNET_HDR_LENGTH), frame]))
+  }
+
+  #read(port: number): Uint8Array | null {
+    const bytes = new Uint8Array(2048)
+    try {
+      const length = readSync(this.#taps[port].fds[0], bytes)
+      return bytes.slice(VNET_HDR_LENGTH, length)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return null
+      throw error
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const tap of this.#taps) tap[Symbol.dispose]()
+  }
+}
