@@ -80,6 +80,13 @@ export class DescriptorStore implements DescriptorKeeper {
     if (!this.#taken.delete(name)) this.#change(name)
   }
 
+  leave(id: string): void {
+    const name = PREFIX + id
+    this.#held.delete(name)
+    this.#taken.delete(name)
+    this.#pending.delete(name)
+  }
+
   forget(id: string): void {
     const name = PREFIX + id
     this.#held.delete(name)

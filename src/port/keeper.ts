@@ -7,6 +7,8 @@ export interface DescriptorKeeper {
   take(id: string): readonly number[]
   /** The port has these now, and nothing else that is kept. They stay the caller's. */
   keep(id: string, fds: readonly number[]): void
+  /** Another process has the port now: what is kept stays so. Before our descriptors are closed. */
+  leave(id: string): void
   /** The port has come to its end. Before its descriptors are closed. */
   forget(id: string): void
 }

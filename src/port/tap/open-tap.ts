@@ -196,6 +196,7 @@ export class OpenTap {
 
   /** Another process has it, with all that is to be done at its end. */
   letGo(): void {
+    this.#context.keeper?.leave(this.id)
     noteReleased(this.#context.shim, this)
     this.#closeFds()
   }

@@ -95,6 +95,18 @@ test('a full queue is tried again, with what is open then', () => {
   expect(told.slice(1)).toEqual([removed('b'), `${stored('b')} 10`])
 })
 
+test('what another process has is not told any more, nor removed', () => {
+  vi.useFakeTimers()
+  const one = manager({ room: 1 })
+  one.store.keep('a', [7])
+  one.store.keep('b', [8])
+  one.store.leave('a')
+  one.store.leave('b')
+  one.room = Infinity
+  vi.runAllTimers()
+  expect(one.told).toEqual([`${stored('a')} 7`])
+})
+
 test('parts of which one was told are told from the beginning', () => {
   vi.useFakeTimers()
   const one = manager({ room: 1 })

@@ -48,6 +48,7 @@ async function open(
       keeper: {
         take: () => kept,
         keep: (id, fds) => said.push(`keep ${id} ${fds.join()}`),
+        leave: (id) => said.push(`leave ${id}`),
         forget: (id) => said.push(`forget ${id}`),
       },
     },
@@ -64,6 +65,12 @@ test('they are set up as what is opened by name, without opening, and forgotten 
   await tap.close()
   expect(said).toEqual(['keep a 50', 'forget a'])
   expect(kernel.open.size).toBe(0)
+})
+
+test('one that another process goes on with stays kept', async () => {
+  const { tap } = await open({}, 1)
+  tap.letGo()
+  expect(said).toEqual(['keep a 50', 'leave a'])
 })
 
 test('queues that a guest did not use are attached again', async () => {
