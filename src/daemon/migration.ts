@@ -6,6 +6,8 @@ import { StateError } from '../errors.ts'
 import type { Channel } from '../handover/channel.ts'
 import { reasonOf } from '../handover/channel.ts'
 import { connectTo, Meeting, pathOfUri } from '../handover/meeting.ts'
+import { knownFeatures, usedFeatures } from '../handover/features.ts'
+import type { SwitchFeature } from '../handover/features.ts'
 import { PROTOCOL } from '../handover/hello.ts'
 import type { HelloOfSource } from '../handover/hello.ts'
 import { checkProcess, hasProcessEnded, openOwnProcess } from '../handover/process.ts'
@@ -196,12 +198,14 @@ export class Migration implements MigrationControl {
     const { switch: sw, running, release, paused, clients } = this.#context
     const left = backendTransfer ? exclude : sw.ports().map(({ id }) => id)
     const outline = await this.#outline(channel, left)
+    const ports = outline.ports.map((port) => port.options)
     const hello: HelloOfSource = {
       protocol: PROTOCOL,
       release,
       backendTransfer,
       exclude,
-      ports: outline.ports.map((port) => port.options),
+      features: usedFeatures(ports, featuresOf(sw)),
+      ports,
       outline,
       desired: running.topology,
     }
@@ -279,9 +283,9 @@ export class Migration implements MigrationControl {
   async #meet(meeting: Meeting, ownProcess: number, cancel: AbortSignal): Promise<void> {
     const { release, config, tookOver, failed } = this.#context
     const { backendTransfer, exclude } = this.parameters
-    const ports = config.ports
+    const common = { protocol: PROTOCOL, release, backendTransfer, exclude }
     const { pid } = process
-    const hello = { protocol: PROTOCOL, release, pid, backendTransfer, exclude, ports }
+    const hello = { ...common, pid, features: knownFeatures(), ports: config.ports }
     this.#say({ status: 'setup' })
     try {
       for (;;) {
@@ -369,6 +373,15 @@ class Cancelled extends StateError {
   constructor() {
     super('HAND_OVER', 'it was cancelled')
   }
+}
+
+function featuresOf(sw: Switch): SwitchFeature[] {
+  const used: [SwitchFeature, number][] = [
+    ['link', sw.links().length],
+    ['mirror', sw.mirrors().length],
+    ['capture', sw.captures().length],
+  ]
+  return used.flatMap(([name, count]) => (count > 0 ? [name] : []))
 }
 
 function closeAll(fds: readonly number[]): void {

@@ -18,6 +18,8 @@ export interface HelloOfBoth {
   readonly backendTransfer: boolean
   /** Ports that the target opens by name all the same. */
   readonly exclude: readonly string[]
+  /** Of the source what its switch makes use of, of the target all that it knows: see features.ts. */
+  readonly features: readonly string[]
   /** Of the source all that run; of the target those that it was told of itself. */
   readonly ports: readonly PortOptions[]
 }
@@ -49,13 +51,16 @@ export function readHello(data: unknown, release: string): HelloOfBoth {
   if (typeof hello.release !== 'string' || typeof hello.backendTransfer !== 'boolean') {
     throw refused('the other side has said hello without a release or backend-transfer')
   }
-  if (!Array.isArray(hello.exclude) || !Array.isArray(hello.ports)) {
-    throw refused('the other side has said hello without exclude or ports')
+  if (![hello.exclude, hello.ports, hello.features].every(Array.isArray)) {
+    throw refused('the other side has said hello without exclude, ports or features')
   }
   return hello as HelloOfBoth
 }
 
-/** Throws StateError HAND_OVER for the first difference: ports that both have must be the same. */
+/**
+ * Throws StateError HAND_OVER for the first difference: the target must know what the source makes use of, and
+ * ports that both have must be the same.
+ */
 export function compareHellos(source: HelloOfSource, target: HelloOfTarget): void {
   if (source.backendTransfer !== target.backendTransfer) {
     const word = (is: boolean): string => (is ? 'on' : 'off')
@@ -69,6 +74,14 @@ export function compareHellos(source: HelloOfSource, target: HelloOfTarget): voi
   ] as const) {
     const id = have.exclude.find((one) => !lack.exclude.includes(one))
     if (id !== undefined) throw refused(`port "${id}" is excluded by ${where} only`, id)
+  }
+  const unknown = source.features.filter((name) => !target.features.includes(name))
+  if (unknown.length > 0) {
+    throw refused(
+      `the source makes use of ${unknown.join(', ')}, which framepump ${target.release} at the target does not know`,
+      undefined,
+      'take that away from the source first, or start a newer target',
+    )
   }
   for (const wanted of target.ports) {
     const found = source.ports.find(({ id }) => id === wanted.id)

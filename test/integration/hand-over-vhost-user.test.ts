@@ -246,6 +246,48 @@ test('the socket goes on: others connect to whoever has it, who removes its file
   expect(existsSync(pathOf('a'))).toBe(false)
 })
 
+test('H14: a port that connects (server=off) keeps its connection, and whoever has it connects again', async () => {
+  const listener = shim.socketUnix(1)
+  expect(shim.bindUnix(listener, pathOf('a'))).toBe(0)
+  expect(shim.listen(listener, 1)).toBe(0)
+  await sw.addPort({ type: 'vhost-user', id: 'a', path: pathOf('a'), server: false })
+  let sent = 0
+  const accept = async (): Promise<FrontEnd> => {
+    let fd = -1
+    await until('it connects', () => (fd = shim.accept(listener)) >= 0)
+    const guest = new FrontEnd(fd)
+    guests.push(guest)
+    await guest.start()
+    return guest
+  }
+  const expectPassing = async (guest: FrontEnd): Promise<void> => {
+    guest.transmit(frame(255, 1, ++sent))
+    await until('its frame has come', () => sw.port('a').counters.rx_frames === sent)
+  }
+  const hangUp = async (guest: FrontEnd): Promise<void> => {
+    guest.close()
+    guests.splice(guests.indexOf(guest), 1)
+    await until('it is gone', () => sw.port('a').state === 'disconnected')
+  }
+  const first = await accept()
+  await expectPassing(first)
+  await move()
+  await expectPassing(first)
+  await takeBack()
+  await expectPassing(first)
+  await hangUp(first)
+  const second = await accept()
+  await expectPassing(second)
+  await hangUp(second)
+  // While there is nobody at the other end.
+  await move()
+  await expectPassing(await accept())
+  // The file of the socket is its front-end's.
+  await sw.close()
+  expect(existsSync(pathOf('a'))).toBe(true)
+  shim.close(listener)
+})
+
 test('H9, H11: memory that cannot be mapped is refused by name, nothing stays, and the source goes on', async () => {
   await addGuestPort('a')
   await addGuestPort('b')

@@ -4,6 +4,7 @@ import { chmodSync, readdirSync } from 'node:fs'
 import { createServer, connect as connectNet } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { knownFeatures } from '../../../src/handover/features.ts'
 import type { Section } from '../../../src/handover/records.ts'
 import { shim } from '../../../src/native/shim.ts'
 import { Peer, Stand } from '../../support/hand-over-peer.ts'
@@ -13,7 +14,13 @@ import { Background, until } from '../../support/processes.ts'
 import { makeTap } from '../../support/tun.ts'
 import { tapQueuesOf } from '../../support/upgrades.ts'
 
-const HELLO = { protocol: 1, release: 'peer', backendTransfer: true, exclude: [] }
+const HELLO = {
+  protocol: 1,
+  release: 'peer',
+  backendTransfer: true,
+  exclude: [],
+  features: knownFeatures(),
+}
 const NOTHING = {
   runState: 'running',
   links: [],
@@ -235,20 +242,12 @@ describe('a source', () => {
     {
       name: 'is gone with all descriptors',
       why: 'the target is gone',
-      act: async (peer, pidfd) => {
-        await prepared(peer, pidfd)
-        await peer.receiveUpTo('end-of-state')
-        peer.close()
-      },
+      act: holding((peer) => Promise.resolve(peer.close())),
     },
     {
       name: 'has everything, and says nothing in time',
       why: 'the target has not taken over within the downtime-limit (300 ms)',
-      act: async (peer, pidfd) => {
-        await prepared(peer, pidfd)
-        await peer.receiveUpTo('end-of-state')
-        await expect(peer.receiveUpTo('commit')).rejects.toThrow('downtime-limit')
-      },
+      act: holding((peer) => expect(peer.receiveUpTo('commit')).rejects.toThrow('downtime-limit')),
     },
     {
       name: 'stops reading in the midst of the state',
@@ -265,6 +264,15 @@ describe('a source', () => {
       },
     },
   ]
+
+  /** Once it has the whole state. */
+  function holding(act: (peer: Peer) => Promise<unknown>): (typeof rows)[number]['act'] {
+    return async (peer, pidfd) => {
+      await prepared(peer, pidfd)
+      await peer.receiveUpTo('end-of-state')
+      await act(peer)
+    }
+  }
 
   async function prepared(peer: Peer, pidfd: number): Promise<void> {
     await peer.receiveUpTo('hello')

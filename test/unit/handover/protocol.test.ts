@@ -107,6 +107,12 @@ describe('H3: what does not agree is refused by its name, before the source is t
       { backendTransfer: false },
       'backend-transfer is on at the source and off at the target',
     ],
+    [
+      'features',
+      { features: ['tap', 'tap.wings', 'teleport'] },
+      { features: ['tap', 'tap.queues'], release: '1.1.0' },
+      'the source makes use of tap.wings, teleport, which framepump 1.1.0 at the target does not know',
+    ],
     ['exclude', { exclude: ['a'] }, {}, 'port "a" is excluded by the source only'],
     ['exclude', {}, { exclude: ['b'] }, 'port "b" is excluded by the target only'],
     [
