@@ -32,6 +32,8 @@ export class Peer implements Disposable {
   readonly #fd: number
   readonly #reader = new RecordReader('peer')
   readonly #fds: number[] = []
+  /** All that has come, piece by piece. */
+  readonly heard: Uint8Array[] = []
   #isClosed = false
 
   private constructor(fd: number) {
@@ -75,6 +77,7 @@ export class Peer implements Disposable {
         if (got === -EAGAIN) return false
         if (got <= 0) isOver = true
         else {
+          this.heard.push(bytes.slice(0, got))
           const came = [...fds.subarray(0, info[0])]
           this.#fds.push(...came)
           record = this.#reader.push(bytes.subarray(0, got), came, (info[1] & MSG_CTRUNC) !== 0)
