@@ -14,6 +14,23 @@ const serial = (testTimeout: number) => ({
   fileParallelism: false,
 })
 
+/** Its hand-overs have the time that is allowed by default: nothing else runs beside it. */
+const ALONE = 'test/integration/any-tier/readme.test.ts'
+
+/** Of what is serial, two at a time: they wait for most of their time, for conditions and never for time. */
+const inPairs = (name: string, include: string, ...exclude: string[]): object => ({
+  extends: true as const,
+  test: {
+    ...serial(60_000),
+    name,
+    include: [include],
+    exclude,
+    fileParallelism: true,
+    maxWorkers: 2,
+    sequence: { groupOrder: 1 },
+  },
+})
+
 export default defineConfig({
   root: new URL('..', import.meta.url).pathname,
   test: {
@@ -24,6 +41,9 @@ export default defineConfig({
       suite('property', { testTimeout: 60_000 }),
       suite('sim', { testTimeout: 60_000 }),
       suite('integration', serial(60_000)),
+      // What does not depend on the tier, as CI runs it.
+      suite('any-tier-alone', { ...serial(60_000), include: [ALONE] }),
+      inPairs('any-tier-pairs', 'test/integration/any-tier/*.test.ts', ALONE),
       suite('interop', serial(300_000)),
       suite('package', serial(300_000)),
     ],

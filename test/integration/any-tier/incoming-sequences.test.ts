@@ -332,4 +332,4 @@ test('P2, R3, R5, R7, D1, D2, D5, D10, C1: any sequence keeps order, states and 
     fc.asyncProperty(steps, (parts) => play(lab, netns, parts.flat())),
     { numRuns: 30 },
   )
-})
+}, 240_000)
