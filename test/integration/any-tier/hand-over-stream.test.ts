@@ -13,6 +13,7 @@ import { ControlClient } from '../../../src/control/client.ts'
 import { shim } from '../../../src/native/shim.ts'
 import { pcapFile } from '../../support/capture-files.ts'
 import { FrontEnd } from '../../support/front-end.ts'
+import { igmpQuery, igmpReport } from '../../support/group-frames.ts'
 import { Peer, Stand } from '../../support/hand-over-peer.ts'
 import { Lab, ROOT, tapSpec } from '../../support/lab.ts'
 import { until } from '../../support/processes.ts'
@@ -23,6 +24,8 @@ import { frame } from '../../support/sim.ts'
 const { version: release } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
   version: string
 }
+
+const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
 /** The stream of a daemon that has something of everything. */
 async function stream(lab: Lab): Promise<Uint8Array> {
@@ -40,7 +43,9 @@ async function stream(lab: Lab): Promise<Uint8Array> {
     `pcap,id=from,replay=${file('replay.pcap')}`,
     `pcap,id=into,record=${file('record.pcapng')}`,
   ].flatMap((spec) => ['--port', spec])
-  const daemon = await lab.daemon(...specs, '--link', 'p2,linked')
+  writeFileSync(file('switch.yaml'), 'switch: { snooping: { igmp: true } }\n')
+  const config = ['--config', file('switch.yaml')]
+  const daemon = await lab.daemon(...config, ...specs, '--link', 'p2,linked')
   for (const [k, name] of [netns[0], netns[2], hosts[0]].entries()) {
     lab.address(name, `10.0.0.${k + 1}`)
   }
@@ -50,6 +55,12 @@ async function stream(lab: Lab): Promise<Uint8Array> {
     'output-port': 'p3',
   })
   await daemon.execute('fdb-add', { mac: '02:00:00:00:00:09', vlan: 7, port: 'p1' })
+  // A querier and a member.
+  await lab.send(netns[0], [igmpQuery(), igmpReport('239.1.2.3', { from: 2 })].map(hexOf))
+  await until('the group is known', async () => {
+    const groups = await daemon.execute<unknown[]>('query-groups')
+    return groups.length >= 2
+  })
   await daemon.execute('capture-start', { ports: ['p1'], path: file('capture.pcapng') })
   const guest = FrontEnd.connect(file('linked.sock'))
   // One has a descriptor, and another one is in the midst of a request.
