@@ -24,6 +24,10 @@ export const ERROR_CODES: Readonly<Record<string, ErrorCode>> = {
     meaning: 'a mirror selects nothing, contradicts itself or others, or its output is on a link',
     fix: 'the message says what',
   },
+  ERSPAN: {
+    meaning: 'the socket by which a mirror sends to another host cannot be opened',
+    fix: 'CAP_NET_RAW, or a route to the host: the hint says which',
+  },
   MIRROR_NOT_FOUND: { meaning: 'no mirror of that name', fix: '`framepump show mirrors`' },
   FDB_ENTRY: {
     meaning: 'a static entry is that of another port, or is not there',

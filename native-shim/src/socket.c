@@ -1,8 +1,9 @@
-/* Unix sockets, messages with descriptors; packet sockets and their options. */
+/* Unix sockets, messages with descriptors; packet sockets, raw sockets of IP, and options of sockets. */
 #include "shim.h"
 
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -256,6 +257,49 @@ static napi_value packet_name(napi_env env, napi_callback_info info)
 	return result_int(env, 0);
 }
 
+static napi_value socket_gre(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 1);
+	int family = arg_int(&call, 0);
+	if (!call.ok)
+		return NULL;
+	return result_errno(env, socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_GRE));
+}
+
+/* An address of no bytes: to nobody any more. */
+static napi_value connect_ip(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	size_t length;
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	uint8_t *bytes = arg_bytes(&call, 1, &length);
+	if (!call.ok)
+		return NULL;
+	union {
+		struct sockaddr any;
+		struct sockaddr_in ip;
+		struct sockaddr_in6 ipv6;
+	} address = { .ipv6 = { 0 } };
+	socklen_t size;
+	if (length == 0) {
+		address.any.sa_family = AF_UNSPEC;
+		size = sizeof address.any;
+	} else if (length == sizeof address.ip.sin_addr) {
+		address.ip.sin_family = AF_INET;
+		memcpy(&address.ip.sin_addr, bytes, length);
+		size = sizeof address.ip;
+	} else if (length == sizeof address.ipv6.sin6_addr) {
+		address.ipv6.sin6_family = AF_INET6;
+		memcpy(&address.ipv6.sin6_addr, bytes, length);
+		size = sizeof address.ipv6;
+	} else {
+		return result_int(env, -EINVAL);
+	}
+	return result_errno(env, RETRY(connect(fd, &address.any, size)));
+}
+
 static napi_value get_socket_option(napi_env env, napi_callback_info info)
 {
 	struct call call;
@@ -302,6 +346,8 @@ void register_socket(napi_env env, napi_value exports)
 	export_function(env, exports, "sendMsg", send_msg);
 	export_function(env, exports, "bindPacket", bind_packet);
 	export_function(env, exports, "packetName", packet_name);
+	export_function(env, exports, "socketGre", socket_gre);
+	export_function(env, exports, "connectIp", connect_ip);
 	export_function(env, exports, "getSocketOption", get_socket_option);
 	export_function(env, exports, "setSocketOption", set_socket_option);
 }

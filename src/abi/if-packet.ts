@@ -7,6 +7,7 @@ export const SOL_SOCKET = 1
 export const SO_TYPE = 3
 export const SO_ERROR = 4
 export const SO_SNDBUF = 7
+export const SO_RCVBUF = 8
 export const SO_SNDBUFFORCE = 32
 export const SO_NETNS_COOKIE = 71
 export const SOCK_RAW = 3

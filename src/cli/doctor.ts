@@ -113,7 +113,11 @@ function tunNode(): Finding {
 
 const CAPABILITIES: readonly (readonly [string, number, string])[] = [
   ['CAP_NET_ADMIN', 12, 'for making TAPs: run as root, or use a persistent one owned by this user'],
-  ['CAP_NET_RAW', 13, 'for raw-socket ports: run as root, or setcap cap_net_raw+ep on node'],
+  [
+    'CAP_NET_RAW',
+    13,
+    'for raw-socket ports and mirrors by ERSPAN: run as root, or setcap cap_net_raw+ep on node',
+  ],
   ['CAP_SYS_ADMIN', 21, 'for netns=: run as root, or open in your own namespace'],
 ]
 

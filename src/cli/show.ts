@@ -159,11 +159,16 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
         shownSelection(mirror, 'select-src-port'),
         shownSelection(mirror, 'select-dst-port'),
         mirror['select-vlan']?.join(' ') ?? 'all',
-        mirror['output-port'] ?? `vlan ${mirror['output-vlan']}`,
+        shownOutput(mirror),
         String(mirror.snaplen ?? '-'),
         String(mirror.frames),
         String(mirror.bytes),
-        mirror.missing.length === 0 ? '' : `not there: ${mirror.missing.join(' ')}`,
+        [
+          ...(mirror.missing.length === 0 ? [] : [`not there: ${mirror.missing.join(' ')}`]),
+          ...Object.entries(mirror.counters ?? {})
+            .filter(([name, value]) => name.startsWith('tx_drop_') && value > 0)
+            .map(([name, value]) => `${name}=${value}`),
+        ].join(' '),
       ]),
   },
   // Printed part by part, see showOffloads.
@@ -235,10 +240,18 @@ interface ShownMirror {
   readonly 'select-vlan'?: readonly (string | number)[]
   readonly 'output-port'?: string
   readonly 'output-vlan'?: number
+  readonly erspan?: { readonly 'remote-ip': string; readonly 'session-id': number }
+  readonly counters?: Readonly<Record<string, number>>
   readonly snaplen?: number
   readonly missing: readonly string[]
   readonly frames: number
   readonly bytes: number
+}
+
+function shownOutput(mirror: ShownMirror): string {
+  const { erspan } = mirror
+  if (erspan !== undefined) return `${erspan['remote-ip']} session ${erspan['session-id']}`
+  return mirror['output-port'] ?? `vlan ${mirror['output-vlan']}`
 }
 
 function shownSelection(mirror: ShownMirror, which: 'select-src-port' | 'select-dst-port'): string {

@@ -349,6 +349,13 @@ function toMirrors(
 const isTexts = (value: unknown): boolean =>
   value === undefined || (Array.isArray(value) && value.every((one) => typeof one === 'string'))
 
+const isErspan = (value: unknown): boolean =>
+  isObject(value) &&
+  typeof value['remote-ip'] === 'string' &&
+  Object.entries(value).every(
+    ([key, one]) => ['remote-ip', 'direction'].includes(key) || typeof one === 'number',
+  )
+
 /** As far as it is looked at here. */
 const isMirror = (value: unknown): value is RawMirror =>
   isObject(value) &&
@@ -356,6 +363,7 @@ const isMirror = (value: unknown): value is RawMirror =>
   (value['output-port'] === undefined || typeof value['output-port'] === 'string') &&
   isTexts(value['select-src-port']) &&
   isTexts(value['select-dst-port']) &&
+  (value['erspan'] === undefined || isErspan(value['erspan'])) &&
   ['output-vlan', 'snaplen'].every((key) => ['number', 'undefined'].includes(typeof value[key]))
 
 interface Placed<T> {

@@ -4,6 +4,7 @@ import { FORMATS } from '../schema/formats.ts'
 import { vlanRanges } from '../port/switching-options.ts'
 import { BOOLEANS } from '../schema/read-option.ts'
 import type { ListValue, Members, StaticMembers } from '../schema/value.ts'
+import type { ErspanOptions } from '../port/erspan-options.ts'
 import type { MirrorInfo, MirrorOptions } from '../switch/api.ts'
 import { mirrorFault } from '../switch/mirror-set.ts'
 
@@ -35,7 +36,7 @@ const OPTIONS = {
   },
   'output-port': {
     kind: 'string',
-    absent: '`output-vlan`',
+    absent: '`output-vlan` or `erspan`',
     description:
       'The port that is given the copies, and nothing else; what comes in by it is dropped.',
   },
@@ -45,6 +46,51 @@ const OPTIONS = {
     absent: '`output-port`',
     description:
       'The VLAN into which copies go, by all ports that carry it (RSPAN); no address is learnt in it. What is in it already is not copied.',
+  },
+  erspan: {
+    kind: 'map',
+    absent: '`output-port`',
+    members: {
+      'remote-ip': { kind: 'string', required: true, description: 'The host: IPv4 or IPv6.' },
+      version: {
+        kind: 'integer',
+        range: [1, 2],
+        default: 1,
+        description: '1: type II; 2: type III, which has timestamps.',
+      },
+      'session-id': {
+        kind: 'integer',
+        range: [0, 1023],
+        required: true,
+        description: 'Tells sessions to one host apart.',
+      },
+      index: {
+        kind: 'integer',
+        range: [0, 1_048_575],
+        default: 0,
+        description: 'Type II: a number for where the copies come from.',
+      },
+      direction: {
+        kind: 'choice',
+        values: ['ingress', 'egress'],
+        default: 'ingress',
+        description: 'Type III: what the headers say of all copies.',
+      },
+      hwid: {
+        kind: 'integer',
+        range: [0, 63],
+        default: 0,
+        description: 'Type III: a number for this switch.',
+      },
+      key: {
+        kind: 'integer',
+        range: [0, 4_294_967_295],
+        absent: 'none',
+        description: 'Key of GRE.',
+      },
+    },
+    description:
+      'Copies go to another host by IP (ERSPAN): behind GRE, by the routes of this host. It needs CAP_NET_RAW.',
   },
   snaplen: {
     kind: 'integer',
@@ -63,7 +109,8 @@ export const MIRRORS: ListValue & { readonly description: string } = {
   count: [0, 31],
   inPlace: true,
   of: { kind: 'map', members: MIRROR },
-  description: 'Copies of what enters or leaves by some ports, for another port or a VLAN.',
+  description:
+    'Copies of what enters or leaves by some ports, for another port, a VLAN or another host.',
 }
 /** As it stands in a file or a command. */
 export type RawMirror = StaticMembers<typeof OPTIONS>
@@ -78,6 +125,7 @@ export function toMirror(raw: RawMirror): MirrorOptions {
   const vlans = raw['select-vlan']
   const outputPort = raw['output-port']
   const outputVlan = raw['output-vlan']
+  const { erspan } = raw
   vlanRanges(vlans, 'select-vlan')
   const isAll = BOOLEANS[String(raw['select-all'] ?? false)]
   const options = {
@@ -88,6 +136,7 @@ export function toMirror(raw: RawMirror): MirrorOptions {
     ...(vlans === undefined ? {} : { selectVlan: vlans }),
     ...(outputPort === undefined ? {} : { outputPort }),
     ...(outputVlan === undefined ? {} : { outputVlan }),
+    ...(erspan === undefined ? {} : { erspan: toErspan(erspan) }),
     ...(snaplen === undefined ? {} : { snapLength: snaplen }),
   }
   const wrong = mirrorFault(options)
@@ -95,10 +144,24 @@ export function toMirror(raw: RawMirror): MirrorOptions {
   return options
 }
 
+function toErspan(raw: NonNullable<RawMirror['erspan']>): ErspanOptions {
+  const { 'remote-ip': remoteIp, 'session-id': sessionId, version, ...more } = raw
+  return {
+    remoteIp,
+    sessionId,
+    ...(version === undefined ? {} : { version: version as 1 | 2 }),
+    ...more,
+  }
+}
+
+function fromErspan({ remoteIp, sessionId, ...more }: ErspanOptions): Record<string, unknown> {
+  return { 'remote-ip': remoteIp, 'session-id': sessionId, ...more }
+}
+
 /** In the spelling of files and commands. */
 export function fromMirror({ options, ...facts }: MirrorInfo): Record<string, unknown> {
   const { name, selectAll, selectSrcPort, selectDstPort, selectVlan } = options
-  const { outputPort, outputVlan, snapLength } = options
+  const { outputPort, outputVlan, erspan, snapLength } = options
   return {
     name,
     ...(selectAll === undefined ? {} : { 'select-all': selectAll }),
@@ -107,6 +170,7 @@ export function fromMirror({ options, ...facts }: MirrorInfo): Record<string, un
     ...(selectVlan === undefined ? {} : { 'select-vlan': selectVlan }),
     ...(outputPort === undefined ? {} : { 'output-port': outputPort }),
     ...(outputVlan === undefined ? {} : { 'output-vlan': outputVlan }),
+    ...(erspan === undefined ? {} : { erspan: fromErspan(erspan) }),
     ...(snapLength === undefined ? {} : { snaplen: snapLength }),
     ...facts,
   }

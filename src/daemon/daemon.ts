@@ -85,6 +85,7 @@ export class Daemon {
       switch: this.switch,
       addPort: (port) => this.#addPort(port, undefined, { keepsUnusable: true, isHeld: true }),
       changePort: (port, keys) => this.#changePort(port, keys),
+      explain: (error) => options.privileges.explain(error),
       log: options.log,
       signal: options.signal,
     })
@@ -163,6 +164,7 @@ export class Daemon {
       if (incoming === undefined) options.store?.closeRest()
       await options.privileges.hold({
         ports: config.ports,
+        hasTunnels: (config.mirrors ?? []).some(({ erspan }) => erspan !== undefined),
         isIncoming: incoming !== undefined,
       })
       if (isTakingOver) daemon.#migration.takeOver(incoming)

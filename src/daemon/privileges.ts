@@ -56,6 +56,8 @@ export interface PrivilegeStatus {
 
 export interface HoldOptions {
   readonly ports: readonly PortOptions[]
+  /** Mirrors send to other hosts. */
+  readonly hasTunnels: boolean
   /** Postponed ports are still to be opened: `lock` comes then. */
   readonly isIncoming: boolean
 }
@@ -114,7 +116,7 @@ export class Privileges {
     const programs =
       ports.some((port) => needsOf(port).programs !== undefined) || this.#settings.scripts === true
     this.#allowsPrograms = this.#mode === 'on' && programs
-    await this.#restrict(mustLock ? 0n : this.#wanted(ports))
+    await this.#restrict(mustLock ? 0n : this.#wanted(options))
     this.#isLocked = mustLock
     this.#report()
   }
@@ -128,14 +130,14 @@ export class Privileges {
   }
 
   /** Capabilities that ports to come may need. */
-  #wanted(ports: readonly PortOptions[]): bigint {
+  #wanted({ ports, hasTunnels }: HoldOptions): bigint {
     const { keep } = this.#settings
     if (keep !== undefined) return capabilitySet(keep)
     const hasAny = !this.#isAsked
     const needs = ports.map(needsOf)
     const needsNetns = hasAny || needs.some(({ netns }) => netns === true)
     // Also to open one anew whose interface comes back.
-    const needsPackets = hasAny || needs.some(({ packets }) => packets === true)
+    const needsPackets = hasAny || hasTunnels || needs.some(({ packets }) => packets === true)
     return capabilitySet([
       'net-admin',
       ...(needsNetns ? ['sys-admin'] : []),
@@ -278,6 +280,7 @@ const CAPABILITY_OF: Readonly<Record<string, (error: SysError) => string>> = {
   LINK: () => 'net-admin',
   TAP_SETIFF: () => 'net-admin',
   RAW_SOCKET: () => 'net-raw',
+  ERSPAN: () => 'net-raw',
   TAP_IOCTL: () => 'net-admin',
   TAP_NODE: () => 'dac-override',
   VHOST_USER_SOCKET: () => 'dac-override',

@@ -50,6 +50,8 @@ export interface RunningConfigContext {
   addPort(options: PortOptions): Promise<unknown>
   /** `keys`: the options that differ. */
   changePort(options: PortOptions, keys: readonly string[]): Promise<unknown>
+  /** The error, or one that tells which privilege is missing. */
+  explain(error: unknown): unknown
   readonly log: Log
   /** Aborted: no further action is begun. */
   readonly signal: AbortSignal | undefined
@@ -236,7 +238,9 @@ export class RunningConfig {
       case 'fdb-del':
         return sw.fdb.remove([step.entry])
       case 'mirror':
-        await sw.addMirror(step.mirror)
+        await sw.addMirror(step.mirror).catch((error: unknown) => {
+          throw this.#context.explain(error)
+        })
         this.#config = { ...this.#config, mirrors: [...(this.#config.mirrors ?? []), step.mirror] }
         return
       case 'unmirror':

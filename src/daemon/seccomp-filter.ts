@@ -36,7 +36,7 @@ export interface FilterPolicy {
   readonly allowsPrograms: boolean
   /** Network namespaces of others are entered. */
   readonly allowsNetns: boolean
-  /** Packet sockets are opened. */
+  /** Packet sockets are opened, and raw ones of IP for GRE. */
   readonly allowsPackets: boolean
   /**
    * There are rings of io_uring, made before: the engine's, whose operations are limited, or those of
@@ -86,6 +86,9 @@ const AF_INET = 2
 const AF_INET6 = 10
 const AF_NETLINK = 16
 const AF_PACKET = 17
+/** SOCK_RAW, SOCK_CLOEXEC, SOCK_NONBLOCK */
+const RAW_TYPE = 0o2004003
+const IPPROTO_GRE = 47
 const NETLINK_ROUTE = 0
 const CLONE_NEWNET = 0x40000000
 /** NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. */
@@ -126,6 +129,8 @@ function inspected(policy: FilterPolicy): Readonly<Record<string, readonly Instr
   const toSelf = allowsPrograms ? ALLOW : argumentIn(0, [pid], ALLOW, REFUSE)
   const families = allowsPrograms ? [AF_UNIX, AF_INET, AF_INET6, AF_NETLINK] : [AF_UNIX]
   if (allowsPackets) families.push(AF_PACKET)
+  const gre = argumentIn(1, [RAW_TYPE], argumentIn(2, [IPPROTO_GRE], ALLOW, REFUSE), REFUSE)
+  const raw = allowsPackets && !allowsPrograms ? [AF_INET, AF_INET6] : []
   const netlink = allowsPrograms ? ALLOW : argumentIn(2, [NETLINK_ROUTE], ALLOW, REFUSE)
   return {
     ...Object.fromEntries(FOR_PROGRAMS.map((name) => [name, allowsPrograms ? ALLOW : REFUSE])),
@@ -144,6 +149,7 @@ function inspected(policy: FilterPolicy): Readonly<Record<string, readonly Instr
     socket: [
       ...loadArgument(0),
       ...families.flatMap((family) => when(BPF_JMP_JEQ_K, family, ALLOW)),
+      ...raw.flatMap((family) => when(BPF_JMP_JEQ_K, family, gre)),
       ...when(BPF_JMP_JEQ_K, AF_NETLINK, netlink),
       ...REFUSE,
     ],

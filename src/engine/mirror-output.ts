@@ -10,6 +10,7 @@
 import type { Burst } from '../mem/burst.ts'
 import { BURST_SIZE_MAX } from '../mem/burst.ts'
 import type { FrameTaker } from '../offload/stage.ts'
+import type { EnginePort } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import type { Egress, StageMachinery } from './egress.ts'
 import type { Places } from './places.ts'
@@ -92,7 +93,9 @@ export class MirrorOutput implements CopyTaker, FrameTaker {
     this.#egress = egress
     this.#given = 0
     this.#segmentsBefore = this.#ports.machinery.finisher.segments
-    if (egress !== null) this.#ports.touch(this.port)
+    if (egress === null) return
+    this.#cutter.told = egress.port.isCut === undefined ? null : egress.port
+    this.#ports.touch(this.port)
   }
 
   /** @hot */
@@ -149,6 +152,8 @@ export class MirrorOutput implements CopyTaker, FrameTaker {
 /** Cuts copies, each run of them to its own length. */
 class CopyCutter implements FrameTaker {
   snapLength = 0
+  /** The port, if it wants to know which of them were cut. */
+  told: EnginePort | null = null
   readonly #machinery: StageMachinery
   readonly #next: FrameTaker
 
@@ -159,6 +164,23 @@ class CopyCutter implements FrameTaker {
 
   /** @hot */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
-    this.#machinery.cutter.cut(this.#next, this.snapLength, burst, list, first, count, queue)
+    const { cutter } = this.#machinery
+    const { snapLength, told } = this
+    if (told === null) {
+      cutter.cut(this.#next, snapLength, burst, list, first, count, queue)
+      return
+    }
+    const { length } = burst
+    const end = first + count
+    let at = first
+    while (at < end) {
+      const isCut = length[list[at]] > snapLength
+      let behind = at + 1
+      while (behind < end && length[list[behind]] > snapLength === isCut) behind++
+      told.isCut = isCut
+      cutter.cut(this.#next, snapLength, burst, list, at, behind - at, queue)
+      at = behind
+    }
+    told.isCut = false
   }
 }

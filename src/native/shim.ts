@@ -241,6 +241,11 @@ export interface Shim {
   /** getsockname(2) of a packet socket into protocol (host byte order), ifindex (0: any, -1: it is
    *  gone), ARPHRD_* type. -EAFNOSUPPORT: a socket of another family. packet(7) */
   packetName(fd: number, out: Int32Array): number
+  /** Raw socket of IP for GRE, of AF_INET or AF_INET6: what is sent stands behind the kernel's IP header.
+   *  CLOEXEC | NONBLOCK. raw(7) */
+  socketGre(family: number): number
+  /** connect(2) to an IPv4 or IPv6 address of 4 or 16 bytes, port and scope 0; of none: to nobody. */
+  connectIp(fd: number, address: Uint8Array): number
   /** getsockopt(2): up to value.length bytes, in host byte order; returns how many. */
   getSocketOption(fd: number, level: number, name: number, value: Uint8Array): number
   /** setsockopt(2). */

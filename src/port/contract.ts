@@ -38,6 +38,8 @@ export interface EnginePort {
    * @hot
    */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void
+  /** What it is given next are the beginnings of longer frames, which it tells. Absent: it tells nobody. */
+  isCut?: boolean
   /**
    * A write of `length` bytes, vnet_hdr included, that the port gave to the tier failed with a positive errno:
    * its frame did not leave, and is counted so. True: what it writes to is gone.

@@ -144,7 +144,7 @@ export class FrameWriter {
 }
 
 /** The counter of frames that were not written for that errno. */
-function reasonOf(errno: number): number {
+export function reasonOf(errno: number): number {
   switch (errno) {
     case EAGAIN:
     case ENOBUFS:

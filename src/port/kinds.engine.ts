@@ -6,6 +6,7 @@ import type {
   PortPlace,
   PortSurroundings,
 } from './contract.ts'
+import { erspanKind } from './erspan/engine.ts'
 import { memoryKind } from './memory/engine.ts'
 import type { PortDescription } from './messages.ts'
 import { recordKind, replayKind } from './pcap/engine.ts'
@@ -26,6 +27,7 @@ const KINDS: Kinds = {
   replay: replayKind,
   record: recordKind,
   postponed: postponedKind,
+  erspan: erspanKind,
 }
 
 /** The kind of that description takes it. */

@@ -1,4 +1,5 @@
 /** What the control plane tells the engine thread about ports. All of it is structured-cloned. */
+import type { ErspanCall, ErspanDescription } from './erspan/messages.ts'
 import type { MemoryDescription } from './memory/messages.ts'
 import type { RecordDescription, ReplayCall, ReplayDescription } from './pcap/messages.ts'
 import type { RawSocketCall, RawSocketDescription } from './raw-socket/messages.ts'
@@ -13,6 +14,8 @@ export type PortDescription =
   | ReplayDescription
   | RecordDescription
   | VirtioDescription
+  /** No port of the user's: the output of a mirror. */
+  | ErspanDescription
   /** Not open: its place on the switch or on a link. */
   | { readonly kind: 'postponed' }
 
@@ -25,4 +28,4 @@ export interface PortFailure {
 }
 
 /** What the engine's port is asked between two turns. */
-export type PortCall = TapCall | RawSocketCall | ReplayCall | VirtioCall
+export type PortCall = TapCall | RawSocketCall | ReplayCall | VirtioCall | ErspanCall

@@ -8,12 +8,14 @@ import type { SwitchCounters } from '../engine/client.ts'
 import type { Pace } from '../engine/messages.ts'
 import type { IoTierName } from '../io/tier.ts'
 import type { MemoryPort, VirtioNetPort } from '../port/api.ts'
+import type { ErspanOptions } from '../port/erspan-options.ts'
 import type { DescriptorKeeper } from '../port/keeper.ts'
 import type { CounterName } from '../stats/counters.ts'
 import type { PortOptions, PortType } from '../port/options.ts'
 import type { HandedSwitch, HandOverOutline } from './handed.ts'
 import type { SwitchingOptions } from '../port/switching-options.ts'
 
+export type { ErspanOptions } from '../port/erspan-options.ts'
 export type { HandedState, JsonValue } from '../port/handed.ts'
 export type {
   HandedCapture,
@@ -227,8 +229,8 @@ export interface VlanInfo {
 }
 
 /**
- * Copies of the frames that enter or leave by some ports, for another port, which then takes nothing else, or
- * into a VLAN. Either all ports are selected, or those that are named; there is one output.
+ * Copies of the frames that enter or leave by some ports, for another port, which then takes nothing else, into
+ * a VLAN, or for another host. Either all ports are selected, or those that are named; there is one output.
  */
 export interface MirrorOptions {
   readonly name: string
@@ -242,6 +244,8 @@ export interface MirrorOptions {
   readonly outputPort?: string
   /** 1..4094: all ports that carry the VLAN have the copies, which are of it. Nothing is learnt in it. */
   readonly outputVlan?: number
+  /** The copies go to another host, by GRE. Its numbers tell it of lost ones. */
+  readonly erspan?: ErspanOptions
   /** L2 bytes of a copy, at most; 14..65535; absent: all. */
   readonly snapLength?: number
 }
@@ -253,6 +257,8 @@ export interface MirrorInfo {
   /** Frames that it has selected, and their L2 bytes: what became of the copies its output counts. */
   readonly frames: number
   readonly bytes: number
+  /** Of `erspan`, which is no port that could tell them: what was sent, and what was not. */
+  readonly counters?: Partial<Record<CounterName, number>>
 }
 
 /** Ports that seem to be connected outside the switch as well. */

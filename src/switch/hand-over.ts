@@ -99,6 +99,7 @@ async function handOver(
     })),
     links: listLinks(entries),
     mirrors: mirrors.infos().map(({ options }) => options),
+    sequences: await mirrors.sequences(),
     macs,
     groups,
     counters: engine.switchCounters(),

@@ -34,6 +34,8 @@ export interface HandedSwitch {
   readonly ports: readonly HandedPort[]
   readonly links: readonly (readonly [string, string])[]
   readonly mirrors: readonly MirrorOptions[]
+  /** By mirror: number of the next copy that goes to another host. Absent: of one that knows no such mirrors. */
+  readonly sequences?: Readonly<Record<string, number>>
   /**
    * First four bytes of an address, its last two and the VLAN (in the upper half), place of its port in `ports`,
    * age in seconds, -1 of a static entry.

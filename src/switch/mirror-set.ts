@@ -6,10 +6,14 @@ import type { EngineClient } from '../engine/client.ts'
 import type { MirrorDescription } from '../engine/messages.ts'
 import { MIRRORS_MAX } from '../engine/cells.ts'
 import { ConfigError, StateError } from '../errors.ts'
+import { erspanFault, isSameSession, outOfRange } from '../port/erspan-options.ts'
 import type { MirrorInfo, MirrorOptions } from './api.ts'
 import { vlanRanges } from '../port/switching-options.ts'
+import type { Log } from '../text.ts'
+import { MirrorTunnel } from './mirror-tunnels.ts'
 import type { PortTable } from './port-table.ts'
 import type { Undo } from './undo.ts'
+import { doAll } from './undo.ts'
 
 /** Bytes of a copy, least and most. */
 const SNAP_LENGTH_RANGE: readonly [number, number] = [14, 65535]
@@ -18,6 +22,8 @@ const VLAN_RANGE: readonly [number, number] = [1, 4094]
 interface Mirror {
   readonly number: number
   readonly options: MirrorOptions
+  /** To another host. */
+  readonly tunnel?: MirrorTunnel
 }
 
 export class MirrorSet {
@@ -30,17 +36,39 @@ export class MirrorSet {
     this.#ports = ports
   }
 
-  async add(options: MirrorOptions, undo: Undo): Promise<void> {
+  async add(options: MirrorOptions, undo: Undo, sequence: number = 0): Promise<void> {
     this.#check(options)
-    const { name } = options
+    const { name, erspan } = options
+    const number = this.#freeNumber()
+    const tunnel =
+      erspan === undefined
+        ? undefined
+        : new MirrorTunnel(this.#engine, this.#ports, name, erspan, sequence)
     undo(() => this.#drop(name))
-    this.#byName.set(name, { number: this.#freeNumber(), options })
+    this.#byName.set(name, { number, options, ...(tunnel === undefined ? {} : { tunnel }) })
     await this.#tell()
+    await tunnel?.start()
   }
 
   /** Those of another process that goes on here; of those with a name that there is here ours are right. */
-  async takeOver(others: readonly MirrorOptions[], undo: Undo): Promise<void> {
-    for (const options of others) if (!this.#byName.has(options.name)) await this.add(options, undo)
+  async takeOver(
+    others: readonly MirrorOptions[],
+    sequences: Readonly<Record<string, number>>,
+    undo: Undo,
+  ): Promise<void> {
+    for (const options of others) {
+      const { name } = options
+      if (!this.#byName.has(name)) await this.add(options, undo, sequences[name])
+    }
+  }
+
+  /** By name: numbers of the next copies that go to other hosts. */
+  async sequences(): Promise<Record<string, number>> {
+    const numbers = [...this.#byName].map(
+      async ([name, { tunnel }]) => [name, await tunnel?.sequence()] as const,
+    )
+    const known = (await Promise.all(numbers)).filter(([, sequence]) => sequence !== undefined)
+    return Object.fromEntries(known) as Record<string, number>
   }
 
   async remove(name: string): Promise<void> {
@@ -50,8 +78,23 @@ export class MirrorSet {
     await this.#drop(name)
   }
 
-  #drop(name: string): Promise<void> {
-    return this.#byName.delete(name) ? this.#tell() : Promise.resolve()
+  async #drop(name: string): Promise<void> {
+    const mirror = this.#byName.get(name)
+    if (mirror === undefined) return
+    this.#byName.delete(name)
+    try {
+      await this.#tell()
+    } finally {
+      await mirror.tunnel?.end()
+    }
+  }
+
+  /** The switch ends. */
+  close(log: Log): Promise<void> {
+    return doAll(
+      [...this.#byName.keys()].map((name) => () => this.#drop(name)),
+      log,
+    )
   }
 
   /** Ports have come or gone: before a new one has its first frame. */
@@ -68,10 +111,11 @@ export class MirrorSet {
   }
 
   infos(): MirrorInfo[] {
-    return [...this.#byName.values()].map(({ number, options }) => ({
+    return [...this.#byName.values()].map(({ number, options, tunnel }) => ({
       options,
       missing: named(options).filter((id) => this.#ports.find(id) === undefined),
       ...this.#engine.mirrorCounters(number),
+      ...(tunnel === undefined ? {} : { counters: tunnel.counters }),
     }))
   }
 
@@ -80,7 +124,7 @@ export class MirrorSet {
     await this.#engine.request({ op: 'set-mirrors', mirrors })
   }
 
-  #describe({ number, options }: Mirror): MirrorDescription {
+  #describe({ number, options, tunnel }: Mirror): MirrorDescription {
     const { selectAll, selectSrcPort, selectDstPort, selectVlan, snapLength } = options
     const { outputPort, outputVlan } = options
     const all = selectAll === true ? this.#ports.all.map(({ index }) => index) : undefined
@@ -91,7 +135,7 @@ export class MirrorSet {
       sources: all ?? numbers(selectSrcPort),
       destinations: all ?? numbers(selectDstPort),
       vlans: vlanRanges(selectVlan, 'select-vlan'),
-      output: numbers(outputPort === undefined ? [] : [outputPort]).at(0) ?? -1,
+      output: tunnel?.index ?? numbers(outputPort === undefined ? [] : [outputPort]).at(0) ?? -1,
       outputVlan: outputVlan ?? 0,
       snapLength: snapLength ?? 0,
     }
@@ -110,6 +154,10 @@ export class MirrorSet {
     if (wrong !== undefined) throw refused(name, wrong)
     if (this.#byName.has(name)) throw refused(name, 'there is a mirror of that name already')
     for (const id of named(options)) this.#ports.entry(id)
+    for (const { options: other } of this.#byName.values()) {
+      if (!isSameSession(options.erspan, other.erspan)) continue
+      throw refused(name, `mirror "${other.name}" has that session-id to that host`)
+    }
     if (outputPort === undefined) return
     const { peer } = this.#ports.entry(outputPort)
     if (peer === undefined) return
@@ -129,6 +177,7 @@ function named({ selectSrcPort = [], selectDstPort = [], outputPort }: MirrorOpt
 /** What is wrong with a mirror, whatever ports there are. */
 export function mirrorFault(options: MirrorOptions): string | undefined {
   const { selectAll, selectSrcPort, selectDstPort, outputPort, outputVlan, snapLength } = options
+  const outputs = [outputPort, outputVlan, options.erspan].filter((one) => one !== undefined)
   const selected = [selectSrcPort, selectDstPort].filter((list) => list !== undefined)
   if (selectAll === true && selected.length > 0) {
     return 'select-all selects all ports: there is nothing to add to it'
@@ -136,24 +185,13 @@ export function mirrorFault(options: MirrorOptions): string | undefined {
   if (selectAll !== true && selected.flat().length === 0) {
     return 'it selects nothing: give select-all, select-src-port or select-dst-port'
   }
-  if ((outputPort === undefined) === (outputVlan === undefined)) {
-    return 'it has one output: give output-port or output-vlan'
-  }
+  if (outputs.length !== 1) return 'it has one output: give output-port, output-vlan or erspan'
   if (outputPort !== undefined && selected.flat().includes(outputPort)) {
     return `it selects its own output "${outputPort}"`
   }
   return (
     outOfRange('output-vlan', outputVlan, VLAN_RANGE) ??
-    outOfRange('snaplen', snapLength, SNAP_LENGTH_RANGE)
+    outOfRange('snaplen', snapLength, SNAP_LENGTH_RANGE) ??
+    erspanFault(options.erspan)
   )
-}
-
-function outOfRange(
-  name: string,
-  value: number | undefined,
-  [least, most]: readonly [number, number],
-): string | undefined {
-  if (value === undefined) return undefined
-  const isRight = Number.isInteger(value) && value >= least && value <= most
-  return isRight ? undefined : `${name} must be ${least} to ${most}`
 }

@@ -150,8 +150,8 @@ export class PortEntry {
 }
 
 /** The lowest number that no port has. */
-export function freeIndex(byIndex: readonly (PortEntry | undefined)[]): number {
-  for (let index = 0; index < PORTS_MAX; index++) if (byIndex[index] === undefined) return index
+export function freeIndex(isTaken: (index: number) => boolean): number {
+  for (let index = 0; index < PORTS_MAX; index++) if (!isTaken(index)) return index
   throw new StateError('TOO_MANY_PORTS', `a switch has at most ${PORTS_MAX} ports`)
 }
 

@@ -7,6 +7,8 @@ import { freeIndex, listMacs } from './port-entry.ts'
 export class PortTable {
   readonly #byId = new Map<string, PortEntry>()
   readonly #byIndex: (PortEntry | undefined)[] = []
+  /** Numbers in the engine that are no port's of the user. */
+  readonly #reserved = new Set<number>()
 
   /** In the order in which they were added. */
   get all(): PortEntry[] {
@@ -48,7 +50,22 @@ export class PortTable {
   /** The number for a new port with this id; throws when there is none. */
   freeIndex(id: string): number {
     if (this.#byId.has(id)) throw new ConfigError('DUPLICATE_ID', `Duplicate ID '${id}'`)
-    return freeIndex(this.#byIndex)
+    return this.#freeIndex()
+  }
+
+  #freeIndex(): number {
+    return freeIndex((index) => this.#byIndex[index] !== undefined || this.#reserved.has(index))
+  }
+
+  /** A number in the engine for something else, until `unreserve`; throws when there is none. */
+  reserve(): number {
+    const index = this.#freeIndex()
+    this.#reserved.add(index)
+    return index
+  }
+
+  unreserve(index: number): void {
+    this.#reserved.delete(index)
   }
 
   /** Rows [hi, lo, port, age in seconds] of the engine's table; ports that are gone have none. */

@@ -439,6 +439,7 @@ class UserspaceSwitch implements Switch {
       const captured = this.#captures.stop()
       if (this.runState !== 'shutdown') await captured
       for (const entry of this.#ports.all) await this.#release(entry)
+      await this.#mirrors.close(this.#log)
       await captured
       this.runState = 'shutdown'
       this.#agreement.close()

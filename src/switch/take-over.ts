@@ -66,7 +66,7 @@ export class TakingOver {
       const [first, second] = [ports.entry(a), ports.entry(b)]
       if (first.peer !== second) await wire(this.#parts, this.#opener, first, second, undo)
     }
-    await mirrors.takeOver(handed.mirrors, undo)
+    await mirrors.takeOver(handed.mirrors, handed.sequences ?? {}, undo)
     await this.#opener.openAllPostponed(undo)
     this.#hasTaken = true
     for (const capture of handed.captures) {

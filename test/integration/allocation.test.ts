@@ -99,7 +99,7 @@ test('nor do segmentation and merging', { timeout: 120_000 }, async () => {
 })
 
 test(
-  'nor do copies for mirrors, cut and whole, and those into a VLAN',
+  'nor do copies for mirrors, cut and whole, into a VLAN and to another host',
   { timeout: 120_000 },
   async () => {
     await using lab = new Lab()
@@ -113,6 +113,8 @@ test(
     await client.execute('mirror-add', { name: 'a', ...selected, 'output-port': 'm0', snaplen: 40 })
     await client.execute('mirror-add', { name: 'b', ...selected, 'output-port': 'm1' })
     await client.execute('mirror-add', { name: 'c', ...selected, 'output-vlan': 9, snaplen: 40 })
+    const erspan = { 'remote-ip': '127.0.0.1', version: 2, 'session-id': 1 }
+    await client.execute('mirror-add', { name: 'd', ...selected, erspan, snaplen: 40 })
     client.close()
     netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
     await expectNoCollection(daemon, async (count) => {

@@ -122,6 +122,42 @@ test('M4: mirrors into a VLAN go on, and nothing is learnt in it', async () => {
   expect((await next.macTable()).filter(({ vlan }) => vlan === 100)).toEqual([])
 })
 
+test('M7: copies to another host go on with the next sequence number', async () => {
+  await using lab = new Lab()
+  const [sw, netns] = await star(lab, 2)
+  const options = { selectSrcPort: ['p0'], erspan: { remoteIp: '127.0.0.1', sessionId: 3 } }
+  await sw.addMirror({ name: 'm', ...options })
+  const send = async (one: Switch, count: number): Promise<void> => {
+    const [{ frames: before }] = one.mirrors()
+    const to = '02:00:00:00:00:02'
+    const frames = Array.from({ length: count }, (_, n) => frameHex(to, '02:00:00:00:00:01', n))
+    await lab.send(netns[0], frames)
+    await until('they are copied', () => one.mirrors()[0].frames >= before + count)
+  }
+  await send(sw, 5)
+  const { frames } = sw.mirrors()[0]
+  const next = make(true)
+  const handed = await sw.handOver()
+  expect(handed.sequences).toEqual({ m: frames })
+  await next.takeOver(received(handed))
+  await sw.handedOver()
+  await next.resume()
+  await send(next, 3)
+  const [mirror] = next.mirrors()
+  expect(mirror.counters).toMatchObject({ tx_frames: mirror.frames, tx_drop_error: 0 })
+  const again = await next.handOver()
+  expect(again.sequences).toEqual({ m: frames + mirror.frames })
+  // One that knows nothing of them tells none.
+  const { sequences: _, ...older } = again
+  const last = make(true)
+  await last.takeOver(received(older))
+  await next.handedOver()
+  await last.resume()
+  await send(last, 1)
+  expect((await last.handOver()).sequences).toEqual({ m: last.mirrors()[0].frames })
+  await last.takeBack()
+})
+
 test('H13: links, MAC table with ages, counters, link states and the run state are the same afterwards', async () => {
   await using lab = new Lab()
   const [sw, netns] = await star(lab, 4)

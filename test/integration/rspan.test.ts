@@ -129,7 +129,9 @@ test('M4: a reload changes the VLAN; mirror-add says what is wrong', async () =>
   expect(await trunk.frames()).toContain(frameHex(OTHER, SENDER, 1, 64, '81000385'))
   const add = (output: object): Promise<unknown> =>
     daemon.execute('mirror-add', { name: 'm', 'select-all': true, ...output })
-  await expect(add({})).rejects.toThrow('it has one output: give output-port or output-vlan')
+  await expect(add({})).rejects.toThrow(
+    'it has one output: give output-port, output-vlan or erspan',
+  )
   await expect(add({ 'output-vlan': 4095 })).rejects.toThrow('must be 1 to 4094')
   await add({ 'output-vlan': 901 })
 })

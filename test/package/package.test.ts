@@ -96,6 +96,7 @@ describe('the tarball', () => {
       'config/libvirt/guest.xml',
       'config/systemd/framepump.service',
       'config/systemd/framepump@.service',
+      'config/examples/erspan.yaml',
       'config/examples/private-vlan.yaml',
       'config/examples/qinq.yaml',
       'config/examples/recorded-link.yaml',

@@ -9,9 +9,15 @@ export const MIRROR_COMMANDS: readonly Command[] = [
   command({
     name: 'mirror-add',
     description:
-      'Copies the frames that enter or leave by some ports to another port, which then takes nothing else, or into a VLAN.',
+      'Copies the frames that enter or leave by some ports to another port, which then takes nothing else, into a VLAN, or to another host.',
     arguments: MIRROR,
-    run: (args, { target }) => target.switch.addMirror(toMirror(args as unknown as RawMirror)),
+    run: async (args, { target }) => {
+      try {
+        await target.switch.addMirror(toMirror(args as unknown as RawMirror))
+      } catch (error) {
+        throw target.explain(error)
+      }
+    },
   }),
   command({
     name: 'mirror-del',
@@ -25,7 +31,7 @@ export const MIRROR_COMMANDS: readonly Command[] = [
     description: 'All mirrors, and what they have selected.',
     arguments: {},
     returns:
-      'list of `{name, select-all?, select-src-port?, select-dst-port?, select-vlan?, output-port?, output-vlan?, snaplen?, missing, frames, bytes}`; missing: ports that it names and that are not there',
+      'list of `{name, select-all?, select-src-port?, select-dst-port?, select-vlan?, output-port?, output-vlan?, erspan?, snaplen?, missing, frames, bytes, counters?}`; missing: ports that it names and that are not there; counters: what `erspan` has sent, and what not',
     run: (_, { target }) => pagesOf(target.switch.mirrors(), fromMirror),
   }),
 ]

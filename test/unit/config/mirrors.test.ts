@@ -36,6 +36,12 @@ describe('M1: mirrors in a file', () => {
     expect(parseConfig(PORTS + rspan, 'x.yaml').mirrors).toEqual([
       { name: 'r', selectAll: true, outputVlan: 100 },
     ])
+    const erspan = '{ remote-ip: "fd00::1", version: 2, session-id: 7, direction: egress, key: 5 }'
+    const tunnel = `mirrors: [{ name: t, select-all: on, erspan: ${erspan} }]`
+    const session = { remoteIp: 'fd00::1', version: 2, sessionId: 7, direction: 'egress', key: 5 }
+    expect(parseConfig(PORTS + tunnel, 'x.yaml').mirrors).toEqual([
+      { name: 't', selectAll: true, erspan: session },
+    ])
     expect(parseConfig(`${PORTS}mirrors:\n`, 'x.yaml')).not.toHaveProperty('mirrors')
   })
 
@@ -51,11 +57,48 @@ describe('M1: mirrors in a file', () => {
     ['{ name: m, select-all: on, output-port: mon, snaplen: 13 }', 'must be 14 to 65535'],
     ['{ name: m, select-all: on, output-port: mon, select-vlan: [4096] }', 'VID'],
     ['{ name: m, select-all: on, output-port: mon, filter: udp }', 'unknown key'],
-    ['{ name: m, select-all: on }', 'it has one output: give output-port or output-vlan'],
+    ['{ name: m, select-all: on }', 'it has one output: give output-port, output-vlan or erspan'],
     ['{ name: m, select-all: on, output-port: mon, output-vlan: 9 }', 'it has one output'],
     ['{ name: m, select-all: on, output-vlan: 0 }', 'must be 1 to 4094'],
     ['{ name: m, select-all: on, output-vlan: 4095 }', 'must be 1 to 4094'],
     ['{ name: m, select-all: on, output-vlan: ten }', 'must be a whole number'],
+    [
+      '{ name: m, select-all: on, output-vlan: 9, erspan: { remote-ip: 10.0.0.1, session-id: 1 } }',
+      'one output',
+    ],
+    [
+      '{ name: m, select-all: on, erspan: { remote-ip: 10.0.0.1 } }',
+      "required property 'session-id'",
+    ],
+    [
+      '{ name: m, select-all: on, erspan: { remote-ip: host, session-id: 1 } }',
+      '"host" is no address',
+    ],
+    [
+      '{ name: m, select-all: on, erspan: { remote-ip: 10.0.0.0/8, session-id: 1 } }',
+      'is no address',
+    ],
+    [
+      '{ name: m, select-all: on, erspan: { remote-ip: 239.1.1.1, session-id: 1 } }',
+      'no address of one host',
+    ],
+    [
+      '{ name: m, select-all: on, erspan: { remote-ip: "::", session-id: 1 } }',
+      'no address of one host',
+    ],
+    ['{ name: m, select-all: on, erspan: { remote-ip: 10.0.0.1, session-id: 1024 } }', '0 to 1023'],
+    [
+      '{ name: m, select-all: on, erspan: { remote-ip: 10.0.0.1, session-id: 1, version: 3 } }',
+      '1 to 2',
+    ],
+    [
+      '{ name: m, select-all: on, erspan: { remote-ip: 10.0.0.1, session-id: 1, hwid: 1 } }',
+      'of type III',
+    ],
+    [
+      '{ name: m, select-all: on, erspan: { remote-ip: 10.0.0.1, session-id: 1, vlan: 1 } }',
+      'unknown key',
+    ],
   ])('%s: %s', (mirror, why) => {
     expect(refusal(`mirrors: [${mirror}]`)).toContain(why)
     expect(refusal(`mirrors: [${mirror}]`)).toMatch(/^x\.yaml:2:\d+: mirrors\[0\]/)
@@ -79,6 +122,11 @@ test('a mirror is told as it was given', () => {
   }
   const info = { options: toMirror(raw), missing: [], frames: 1, bytes: 2 }
   expect(fromMirror(info)).toEqual({ ...raw, missing: [], frames: 1, bytes: 2 })
+  const session = { 'remote-ip': '10.0.0.1', 'session-id': 0, index: 1 }
+  const erspan = { name: 'e', 'select-all': true, erspan: session }
+  const counters = { tx_frames: 1 }
+  const sent = { ...info, options: toMirror(erspan), counters }
+  expect(fromMirror(sent)).toMatchObject({ ...erspan, counters })
   const rspan = { name: 'r', 'select-all': true, 'output-vlan': 100 }
   expect(fromMirror({ ...info, options: toMirror(rspan) })).toMatchObject(rspan)
 })

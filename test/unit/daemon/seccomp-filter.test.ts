@@ -134,6 +134,13 @@ describe.each(['x64', 'arm64'])('the filter for %s', (architecture) => {
       expect([family, answer]).toEqual([family, isForScripts ? ALLOW : EPERM])
     }
     expect(ask({ allowsPackets: true }, 'socket', 17, 3, 0)).toBe(ALLOW)
+    // Those of mirrors to other hosts: SOCK_RAW, CLOEXEC, NONBLOCK, IPPROTO_GRE.
+    for (const family of [2, 10]) {
+      expect(ask({ allowsPackets: true }, 'socket', family, 0o2004003, 47)).toBe(ALLOW)
+      expect(ask({ allowsPackets: true }, 'socket', family, 0o2004003, 1)).toBe(EPERM)
+      expect(ask({ allowsPackets: true }, 'socket', family, 1, 47)).toBe(EPERM)
+      expect(ask({}, 'socket', family, 0o2004003, 47)).toBe(EPERM)
+    }
     expect(ask({}, 'socketpair', 1)).toBe(ALLOW)
     expect(ask({}, 'socketpair', 2)).toBe(EPERM)
   })

@@ -70,6 +70,8 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   sendMsg: [number, bytes, number, number, 'Int32Array or null', number, number],
   bindPacket: [number, number, number],
   packetName: [number, ints],
+  socketGre: [number],
+  connectIp: [number, bytes],
   getSocketOption: [number, number, number, bytes],
   setSocketOption: [number, number, number, bytes],
   socketPacket: [number],

@@ -5,13 +5,16 @@ import { describe, expect, test } from 'vitest'
 import { POLLIN } from '../../../src/abi/epoll.ts'
 import {
   EADDRINUSE,
+  EAFNOSUPPORT,
   EAGAIN,
   EBADF,
   ECONNREFUSED,
   EINVAL,
   ENOENT,
+  EPERM,
   EPIPE,
 } from '../../../src/abi/errno.ts'
+import { AF_INET } from '../../../src/abi/ip-socket.ts'
 import { shim } from '../../../src/native/shim.ts'
 import { compiledTool } from '../../support/lab.ts'
 import { Background, until } from '../../support/processes.ts'
@@ -260,4 +263,19 @@ describe('descriptors in messages', () => {
     for (const fd of fds) shim.close(fd)
     expect(openDescriptors()).toBe(before)
   })
+})
+
+test('a socket for GRE is connected to addresses of its family, and to nobody', () => {
+  expect(shim.connectIp(CLOSED_FD, new Uint8Array(4))).toBe(-EBADF)
+  expect(shim.connectIp(CLOSED_FD, new Uint8Array(5))).toBe(-EINVAL)
+  expect(shim.socketGre(-1)).toBe(-EAFNOSUPPORT)
+  const fd = shim.socketGre(AF_INET)
+  // Without CAP_NET_RAW that is all.
+  if (fd === -EPERM) return
+  keepFd(fd)
+  expect(isCloseOnExec(fd)).toBe(true)
+  expect(shim.getStatusFlags(fd) & O_NONBLOCK).toBe(O_NONBLOCK)
+  expect(shim.connectIp(fd, new Uint8Array([127, 0, 0, 1]))).toBe(0)
+  expect(shim.connectIp(fd, new Uint8Array(0))).toBe(0)
+  expect(shim.connectIp(fd, new Uint8Array(16))).toBe(-EAFNOSUPPORT)
 })

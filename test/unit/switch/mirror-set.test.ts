@@ -93,7 +93,7 @@ test('M4: the engine is told the VLAN of copies; a mirror has one output', async
   expect(mirrors.infos()).toMatchObject([{ options: { outputVlan: 100 }, missing: [] }])
   mirrors.checkWirable('a')
   const more = { name: 'n', selectAll: true }
-  const oneOutput = 'it has one output: give output-port or output-vlan'
+  const oneOutput = 'it has one output: give output-port, output-vlan or erspan'
   await expect(add({ ...more, outputVlan: 100 })).rejects.toThrow(oneOutput)
   await expect(add({ ...more, outputPort: undefined })).rejects.toThrow(oneOutput)
   for (const outputVlan of [0, 4095, 1.5]) {
