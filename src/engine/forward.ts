@@ -180,7 +180,8 @@ export class Forwarder {
   /** Held ports get nothing and give nothing, and have no part in floods. */
   setHeld(indexes: readonly number[], isHeld: boolean): void {
     this.#places.setHeld(indexes, isHeld)
-    if (isHeld) for (const index of indexes) this.#forget(index)
+    // What its hosts have joined they do not say again.
+    if (isHeld) for (const index of indexes) this.macTable.forgetPort(index)
   }
 
   /** What a port can be given has changed: its guest has negotiated. */

@@ -484,6 +484,16 @@ describe('P8 with other options of ports', () => {
     expect(reached(sim, 1, toGroup(GROUP, { from: 2 }))).toEqual([1, 2])
   })
 
+  test('a port that is held has nothing meanwhile, and is a member as before', () => {
+    using sim = simOf(4)
+    query(sim, 3)
+    reached(sim, 1, igmpReport(GROUP, { from: 2 }))
+    sim.engine.forwarder.setHeld([1], true)
+    expect(reached(sim, 0, toGroup(GROUP))).toEqual([3])
+    sim.engine.forwarder.setHeld([1], false)
+    expect(reached(sim, 0, toGroup(GROUP))).toEqual([1, 3])
+  })
+
   test('a port on a link is no member any more, and has nothing to do with it', () => {
     using sim = simOf(5)
     query(sim, 4)
