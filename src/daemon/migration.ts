@@ -210,9 +210,13 @@ export class Migration implements MigrationControl {
       desired: running.topology,
     }
     const effects: SourceEffects = {
-      handOver: async () => {
+      preview: () => sw.previewHandOver(left),
+      handOver: async (previewed, pausing) => {
         paused(true)
-        const [handed, control] = await Promise.allSettled([sw.handOver(left), clients.handOver()])
+        const [handed, control] = await Promise.allSettled([
+          sw.handOver(left, { previewed, pausing }),
+          clients.handOver(),
+        ])
         if (handed.status === 'fulfilled' && control.status === 'fulfilled') {
           return { switch: handed.value, control: control.value }
         }
@@ -228,9 +232,9 @@ export class Migration implements MigrationControl {
         clients.takeBack()
         paused(false)
       },
-      handedOver: () => {
+      handedOver: (settled) => {
         clients.handedOver()
-        return sw.handedOver()
+        return sw.handedOver(settled)
       },
       status: (status) => this.#say({ status }),
       kernelDropped: () => kernelDropped(sw),
@@ -320,9 +324,9 @@ export class Migration implements MigrationControl {
     let isPaused = false
     let came: Handed['control'] | undefined
     return {
-      prepare: async (hello) => {
+      prepare: (hello, preview) => {
         desired = hello.desired as Topology
-        await sw.prepareTakeOver(hello.outline)
+        return sw.prepareTakeOver(hello.outline, preview.switch)
       },
       takeOver: async (handed) => {
         came = handed.control
@@ -334,8 +338,8 @@ export class Migration implements MigrationControl {
         closeAll(came?.fds ?? [])
         await sw.close()
       },
-      start: async () => {
-        await (isPaused ? sw.pause() : sw.resume())
+      start: async (reading) => {
+        await (isPaused ? sw.pause().then(() => reading(nowUs())) : sw.resume(reading))
         // Frames pass, and nobody else passes them: without its clients it goes on as well.
         this.#clientsHere = clients
           .takeOver(came as HandedClients)
@@ -348,6 +352,7 @@ export class Migration implements MigrationControl {
           `hand-over: the source is dead: ${counted(ports.length, 'port')} opened by name`,
           'warning',
         )
+        await sw.dropPreview()
         const places = new Map(sw.ports().map(({ id, peer }) => [id, peer]))
         for (const port of ports) if (!places.has(port.id)) await addPort(port)
         for (const [a, b] of outline.links) if (places.get(a) !== b) await sw.addLink(a, b)
@@ -364,7 +369,6 @@ export class Migration implements MigrationControl {
       closeFds: (fds) => closeUnclaimed(fds, log),
       status: (status) => this.#say({ status }),
       kernelDropped: () => kernelDropped(sw),
-      nowUs,
     }
   }
 }

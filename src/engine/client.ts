@@ -147,11 +147,11 @@ export class EngineClient {
   }
 
   /** Addresses as [hi, lo, port, age in seconds] rows, part by part. */
-  async *macTable(): AsyncGenerator<MacRows['rows']> {
+  async *macTable(): AsyncGenerator<MacRows> {
     for (let cell = 0; cell >= 0;) {
-      const { rows, next } = (await this.request({ op: 'mac-table', cell })) as MacRows
-      yield rows
-      cell = next
+      const page = (await this.request({ op: 'mac-table', cell })) as MacRows
+      yield page
+      cell = page.next
     }
   }
 

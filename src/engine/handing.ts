@@ -2,7 +2,7 @@
 import type { Clock } from '../mem/clock.ts'
 import type { MacTable } from './mac-table.ts'
 import type { GroupRows, HandedEngine, MacRows } from './messages.ts'
-import { STATIC_AGE } from './messages.ts'
+import { MAC_ROW, STATIC_AGE } from './messages.ts'
 import type { OwnFrames } from './own-frames.ts'
 import type { Snooping } from './snooping.ts'
 
@@ -15,26 +15,34 @@ export interface HandingEngine {
 
 /** Addresses are asked for part by part. */
 export function handOver({ own, forwarder }: HandingEngine): HandedEngine {
-  const { moves, full } = forwarder.macTable
-  return { macMoves: moves, macFull: full, own: own.all }
+  const { moves, full, changes } = forwarder.macTable
+  return { macMoves: moves, macFull: full, macChanges: changes, own: own.all }
 }
 
+/** `macs` null: it has the addresses by a preview. */
 export function takeOver(
   { own, forwarder, snooping }: HandingEngine,
   handed: HandedEngine,
-  macs: MacRows['rows'],
+  macs: MacRows['rows'] | null,
   groups: GroupRows['rows'],
   clock: Clock,
 ): void {
   const { macTable } = forwarder
-  clock.read()
-  const nowS = (clock.time[0] / 1e6) | 0
-  for (const [hi, lo, port, ageS] of macs) {
-    if (ageS === STATIC_AGE) macTable.addStatic(hi, lo, port)
-    else macTable.learn(hi, lo, port, nowS - ageS)
-  }
+  if (macs !== null) takeAddresses(macTable, macs, clock)
   for (const row of groups) snooping.restore(row)
   macTable.moves = handed.macMoves
   macTable.full = handed.macFull
   for (const { port, frame } of handed.own) own.add(port, frame)
+}
+
+function takeAddresses(macTable: MacTable, macs: MacRows['rows'], clock: Clock): void {
+  // Those of a preview may be wrong by now.
+  macTable.clear()
+  clock.read()
+  const nowS = (clock.time[0] / 1e6) | 0
+  for (let at = 0; at < macs.length; at += MAC_ROW) {
+    const ageS = macs[at + 3]
+    if (ageS === STATIC_AGE) macTable.addStatic(macs[at], macs[at + 1], macs[at + 2])
+    else macTable.learn(macs[at], macs[at + 1], macs[at + 2], nowS - ageS)
+  }
 }

@@ -47,6 +47,8 @@ export class MacTable {
   moves = 0
   /** Times that the table, or the neighbourhood of an address, was full: another one had to give way. */
   full = 0
+  /** Entries that came, went or moved, since the start; an int32 that wraps. */
+  changes = 0
   /** Told of addresses that move more than a few times in a second. */
   readonly watch: MoveWatch = new MoveWatch()
 
@@ -155,6 +157,7 @@ export class MacTable {
     this.#shares.remove(from)
     this.#shares.add(port)
     this.moves++
+    this.changes = (this.changes + 1) | 0
     const moved = this.#moved[cell]
     const second = nowS << MOVED_BITS
     if ((moved & ~MOVED_MASK) !== second) this.#moved[cell] = second + 1
@@ -170,6 +173,7 @@ export class MacTable {
     this.#port[cell] = port
     this.#seen[cell] = nowS
     this.#shares.add(port)
+    this.changes = (this.changes + 1) | 0
   }
 
   /**
@@ -305,6 +309,7 @@ export class MacTable {
         this.#lo[cell] = lo
         this.#port[cell] = port | STATIC
         this.#seen[cell] = 0
+        this.changes = (this.changes + 1) | 0
         return true
       }
       const victim = this.#findLearnt(this.#cell(hi, lo), isNear ? this.#mask + 1 : PROBE_MAX)
@@ -370,6 +375,15 @@ export class MacTable {
     }
   }
 
+  /** Forgets everything. Control plane. */
+  clear(): void {
+    if (this.entries === 0) return
+    this.#port.fill(FREE)
+    this.#moved.fill(0)
+    this.#shares.clear()
+    this.entries = 0
+  }
+
   /** Forgets the static entries of a port. Control plane. */
   forgetStatic(port: number): void {
     for (let cell = 0; cell <= this.#mask;) {
@@ -389,8 +403,9 @@ export class MacTable {
     cells: number = Infinity,
   ): number {
     const end = this.#mask + 1
+    const ports = this.#port
     for (let cell = from; cell < end; cell++) {
-      const port = this.#port[cell]
+      const port = ports[cell]
       if (port !== FREE) {
         const seenS = (port & STATIC) === 0 ? this.#seen[cell] : STATIC_AGE
         visit(this.#hi[cell], this.#lo[cell], port & PORT_MASK, seenS)
@@ -402,13 +417,13 @@ export class MacTable {
 
   /** The entries that are not too old, as rows with their age; from a cell on, as `forEach`. */
   page(from: number, cells: number, nowS: number, agingS: number): MacRows {
-    const rows: [number, number, number, number][] = []
+    const rows: number[] = []
     const visit = (hi: number, lo: number, port: number, seenS: number): void => {
-      if (seenS === STATIC_AGE) rows.push([hi, lo, port, STATIC_AGE])
-      else if (seenS >= nowS - agingS) rows.push([hi, lo, port, Math.max(0, nowS - seenS)])
+      if (seenS === STATIC_AGE) rows.push(hi, lo, port, STATIC_AGE)
+      else if (seenS >= nowS - agingS) rows.push(hi, lo, port, Math.max(0, nowS - seenS))
     }
     const next = this.forEach(visit, from, cells)
-    return { rows, next }
+    return { rows: Int32Array.from(rows), next, changes: this.changes }
   }
 
   /** Frees a cell and shifts back those behind it that would no longer be found. */
@@ -433,5 +448,6 @@ export class MacTable {
     this.#port[hole] = FREE
     this.#moved[hole] = 0
     this.entries--
+    this.changes = (this.changes + 1) | 0
   }
 }

@@ -51,13 +51,18 @@ export interface EngineWorkerData extends EngineSettingsInPlace {
 export const STATIC_AGE = -1
 
 /**
- * A part of the MAC table: [hi, lo, port, age in seconds or STATIC_AGE], and the cell to go on at; -1: none.
- * The VLAN is in the upper half of `lo`.
+ * A part of the MAC table, one row after another: hi, lo, port, age in seconds or STATIC_AGE; and the cell to go
+ * on at, -1: none. The VLAN is in the upper half of `lo`.
  */
 export interface MacRows {
-  readonly rows: readonly (readonly [number, number, number, number])[]
+  readonly rows: Int32Array
   readonly next: number
+  /** As long as this is the same, nothing came, went or moved; rows of an earlier answer differ in age only. */
+  readonly changes: number
 }
+
+/** Numbers of a row. */
+export const MAC_ROW = 4
 
 /**
  * A part of the table of multicast groups (engine/group-table.ts), and the cell to go on at; -1: none. A row is
@@ -78,6 +83,8 @@ export const PORT_OF_ROW = 5
 export interface HandedEngine {
   readonly macMoves: number
   readonly macFull: number
+  /** As in MacRows; of no use to who takes over. */
+  readonly macChanges?: number
   readonly own: readonly OwnFrame[]
 }
 
@@ -248,7 +255,7 @@ export type EngineRequest =
   | {
       op: 'take-over'
       engine: HandedEngine
-      macs: MacRows['rows']
+      macs: MacRows['rows'] | null
       groups: GroupRows['rows']
     }
   /** Answered with MacRows, from that cell of the table on. */

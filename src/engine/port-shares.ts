@@ -35,6 +35,13 @@ export class PortShares {
     return this.#heads[this.#most]
   }
 
+  /** Nobody has any. Control plane. */
+  clear(): void {
+    this.#count.fill(0)
+    this.#heads.fill(NONE)
+    this.#most = 0
+  }
+
   /** @hot */
   add(port: number): void {
     const count = this.#count[port]

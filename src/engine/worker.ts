@@ -137,7 +137,9 @@ function handle(request: EngineRequest): unknown {
     case 'pause':
       return engine.pause()
     case 'resume':
-      return engine.resume()
+      engine.resume()
+      clock.read()
+      return clock.time[0]
     case 'hand-over':
       return handOver(engine)
     case 'take-over':

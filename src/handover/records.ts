@@ -17,6 +17,7 @@ export const SECTIONS = {
   prepare: 1,
   prepared: 1,
   port: 1,
+  ports: 1,
   capture: 1,
   macs: 1,
   groups: 1,

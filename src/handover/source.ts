@@ -25,15 +25,18 @@ export type SourceStatus = 'setup' | 'active' | 'device'
 
 /** What is done to the switch, one after another. */
 export interface SourceEffects {
+  /** What of the switch can be told while it goes on; the descriptors stay its own. */
+  preview(): Promise<Handed['switch']>
   /**
-   * It stops reading, delivers what it has read, and tells its state; the descriptors stay its own. When it
+   * It stops reading, delivers what it has read, and tells its state; the descriptors stay its own. `previewed`: ports
+   * that the target has already, of which only what has changed is told; undefined: it has no preview. `pausing` is called as it stops. When it
    * throws, it goes on.
    */
-  handOver(): Promise<Handed>
+  handOver(previewed: readonly string[] | undefined, pausing: () => void): Promise<Handed>
   /** It goes on where it stopped. */
   takeBack(): Promise<void>
-  /** It never reads again, and leaves the devices as they are. */
-  handedOver(): Promise<void>
+  /** It never reads again, and leaves the devices as they are; what there is to be closed is once `settled` is. */
+  handedOver(settled: Promise<unknown>): Promise<void>
   status(status: SourceStatus): void
   /** Frames for the switch that found a queue of the kernel full, so far. */
   kernelDropped(): number
@@ -86,17 +89,17 @@ export async function runSource(
     target = await greet(channel, options)
     effects.status('active')
     const prepared = within(PATIENCE_MS, 'the target has not prepared itself', cancel)
-    await channel.send('prepare', {}, [], prepared)
-    expect(await channel.receive(prepared), 'prepared')
+    const previewed = await preview(channel, effects, prepared)
     before.dropped = effects.kernelDropped()
     effects.status('device')
-    before.us = effects.nowUs()
     const limit = within(
       options.downtimeLimitMs,
       `the target has not taken over within the downtime-limit (${options.downtimeLimitMs} ms)`,
       cancel,
     )
-    const handed = await effects.handOver()
+    const handed = await effects.handOver(previewed, () => {
+      before.us = effects.nowUs()
+    })
     isPaused = true
     for (const { section, data, fds } of stateRecords(handed)) {
       await channel.send(section, data, fds, limit)
@@ -115,6 +118,23 @@ export async function runSource(
   return await letGo(channel, effects, target, before)
 }
 
+/** Returns the ports that the target holds by it; undefined: it has taken nothing of it. */
+async function preview(
+  channel: Channel,
+  effects: SourceEffects,
+  limit: AbortSignal,
+): Promise<readonly string[] | undefined> {
+  const handed = { switch: await effects.preview(), control: { data: null, fds: [] } }
+  await channel.send('prepare', {}, [], limit)
+  for (const { section, data, fds } of stateRecords(handed)) {
+    await channel.send(section, data, fds, limit)
+  }
+  const { ports } = (expect(await channel.receive(limit), 'prepared').data ?? {}) as {
+    readonly ports?: unknown
+  }
+  return Array.isArray(ports) ? ports.map(String) : undefined
+}
+
 async function letGo(
   channel: Channel,
   effects: SourceEffects,
@@ -124,7 +144,8 @@ async function letGo(
   const running = channel.receive()
   running.catch(() => undefined)
   try {
-    await effects.handedOver()
+    // Both processes may want the same processors: the one that has the frames comes first.
+    await effects.handedOver(running)
     const { atUs, kernelDropped } = (expect(await running, 'running').data ?? {}) as {
       readonly atUs?: unknown
       readonly kernelDropped?: unknown

@@ -1,13 +1,18 @@
 /**
- * The state of a switch as records: one for each port and each capture, with its descriptors, the MAC table and multicast groups in
- * parts, then everything else, and how many there were.
+ * The state of a switch as records: one for each port and each capture, with its descriptors, the MAC table and
+ * multicast groups in parts, then everything else, and how many there were.
  */
 import type { HandedCapture, HandedPort, HandedSwitch } from '../switch/handed.ts'
 import type { HandOverRecord, Section } from './records.ts'
 import { channelError } from './records.ts'
 
-/** Entries of the MAC table, or of multicast groups, in one record: 128 KiB and more. */
-const ROWS_PER_RECORD = 2048
+/** Numbers of the MAC table in one record: about 64 KiB; those of an entry stay together. */
+const MACS_PER_RECORD = 8192
+/** Multicast groups in one record. */
+const GROUPS_PER_RECORD = 2048
+
+/** Ports without descriptors in one record. */
+const PORTS_PER_RECORD = 64
 
 export interface StateRecord {
   readonly section: Section
@@ -24,26 +29,43 @@ export interface Handed {
 export function* stateRecords({ switch: handed, control }: Handed): Generator<StateRecord> {
   const { ports, macs, groups = [], captures, ...rest } = handed
   yield { section: 'control', ...control }
-  for (const { fds, ...port } of ports) yield { section: 'port', data: port, fds }
+  yield* portRecords(ports)
   for (const { fds, ...capture } of captures) yield { section: 'capture', data: capture, fds }
-  for (let at = 0; at < macs.length; at += ROWS_PER_RECORD) {
-    yield { section: 'macs', data: macs.slice(at, at + ROWS_PER_RECORD), fds: [] }
+  for (let at = 0; at < (macs?.length ?? 0); at += MACS_PER_RECORD) {
+    yield { section: 'macs', data: macs!.slice(at, at + MACS_PER_RECORD), fds: [] }
   }
-  for (let at = 0; at < groups.length; at += ROWS_PER_RECORD) {
-    yield { section: 'groups', data: groups.slice(at, at + ROWS_PER_RECORD), fds: [] }
+  for (let at = 0; at < groups.length; at += GROUPS_PER_RECORD) {
+    yield { section: 'groups', data: groups.slice(at, at + GROUPS_PER_RECORD), fds: [] }
   }
   yield { section: 'switch', data: rest, fds: [] }
-  const counts = { ports: ports.length, macs: macs.length, groups: groups.length }
+  const counts = { ports: ports.length, macs: macs?.length ?? null, groups: groups.length }
   yield { section: 'end-of-state', data: counts, fds: [] }
 }
 
 interface Counts {
   readonly ports?: unknown
+  /** Null: as the preview said. */
   readonly macs?: unknown
   readonly groups?: unknown
 }
 
-/** Puts them together again. Whoever gives up on it closes what `takeFds` returns. */
+/** Those without descriptors, as many of them as follow one another, in one record. */
+function* portRecords(ports: HandedSwitch['ports']): Generator<StateRecord> {
+  let bare: unknown[] = []
+  for (const { fds, ...port } of ports) {
+    if (fds.length > 0) {
+      if (bare.length > 0) yield { section: 'ports', data: bare, fds: [] }
+      bare = []
+      yield { section: 'port', data: port, fds }
+    } else if (bare.push(port) === PORTS_PER_RECORD) {
+      yield { section: 'ports', data: bare, fds: [] }
+      bare = []
+    }
+  }
+  if (bare.length > 0) yield { section: 'ports', data: bare, fds: [] }
+}
+
+/** Puts them together again, one state after another. Whoever gives up on it closes what `takeFds` returns. */
 export class StateReader {
   readonly #ports: HandedPort[] = []
   readonly #captures: HandedCapture[] = []
@@ -68,8 +90,11 @@ export class StateReader {
     }
     switch (section) {
       case 'port':
-        if (data === null || typeof data !== 'object') throw channelError('a port is no object')
-        this.#ports.push({ ...(data as Omit<HandedPort, 'fds'>), fds })
+        this.#addPort(data, fds)
+        return undefined
+      case 'ports':
+        if (!Array.isArray(data)) throw channelError('the ports are no list')
+        for (const port of data) this.#addPort(port, [])
         return undefined
       case 'capture':
         if (data === null || typeof data !== 'object') throw channelError('a capture is no object')
@@ -97,10 +122,15 @@ export class StateReader {
     }
   }
 
+  #addPort(data: unknown, fds: readonly number[]): void {
+    if (data === null || typeof data !== 'object') throw channelError('a port is no object')
+    this.#ports.push({ ...(data as Omit<HandedPort, 'fds'>), fds })
+  }
+
   #finish(counts: Counts | null): Handed {
     const isWhole =
       counts?.ports === this.#ports.length &&
-      counts.macs === this.#macs.length &&
+      (counts.macs ?? 0) === this.#macs.length &&
       // One that knows nothing of groups has none.
       (counts.groups ?? 0) === this.#groups.length &&
       typeof this.#rest === 'object' &&
@@ -108,11 +138,13 @@ export class StateReader {
     if (!isWhole || this.#control === undefined) {
       throw channelError('parts of the state are missing')
     }
+    const control = this.#control
+    this.#control = undefined
     this.#unclaimed.length = 0
     const rest = this.#rest as Omit<HandedSwitch, 'ports' | 'captures' | 'macs' | 'groups'>
     const [ports, captures] = [this.#ports.splice(0), this.#captures.splice(0)]
-    const macs = this.#macs as HandedSwitch['macs']
-    const groups = this.#groups as NonNullable<HandedSwitch['groups']>
-    return { switch: { ...rest, ports, captures, macs, groups }, control: this.#control }
+    const macs = counts.macs === null ? null : (this.#macs.splice(0) as number[])
+    const groups = this.#groups.splice(0) as NonNullable<HandedSwitch['groups']>
+    return { switch: { ...rest, ports, captures, macs, groups }, control }
   }
 }

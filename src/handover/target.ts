@@ -25,8 +25,11 @@ const HELLO_MS = 10_000
 export type TargetStatus = 'active' | 'device'
 
 export interface TargetEffects {
-  /** Checks and makes ready what can be before the source stops. */
-  prepare(hello: HelloOfSource): Promise<void>
+  /**
+   * Checks and makes ready what can be before the source stops, and takes over what it can of the preview; returns
+   * the ports that it holds then. The descriptors are its own from the call on.
+   */
+  prepare(hello: HelloOfSource, preview: Handed): Promise<readonly string[]>
   /**
    * Holds and has verified everything, opens what was left out, and reads nothing. The descriptors are
    * its own from the call on, also when it throws.
@@ -34,8 +37,8 @@ export interface TargetEffects {
   takeOver(handed: Handed): Promise<void>
   /** Lets go of everything that was taken over, and leaves the devices as they are. */
   discard(): Promise<void>
-  /** Reads from now on. */
-  start(): Promise<void>
+  /** Reads from now on, and tells since when, in microseconds of the clock that both processes have. */
+  start(reading: (atUs: number) => void): Promise<void>
   /** Lets go of what was taken over so far, opens everything by name, and starts. */
   openByName(hello: HelloOfSource): Promise<void>
   /** Throws unless it is one descriptor of a process. */
@@ -48,7 +51,6 @@ export interface TargetEffects {
   status(status: TargetStatus): void
   /** As the source's, over the same time. */
   kernelDropped(): number
-  nowUs(): number
 }
 
 export interface TargetOptions {
@@ -121,10 +123,10 @@ async function takeOver(
     await channel.send('hello', options.hello, [options.ownProcess])
     expect(await channel.receive(), 'prepare')
     effects.status('active')
-    await effects.prepare(hello)
-    await channel.send('prepared', {})
-    const handed = await receiveState(channel, state)
+    const ports = await effects.prepare(hello, await receiveState(channel, state))
+    await channel.send('prepared', { ports })
     effects.status('device')
+    const handed = await receiveState(channel, state)
     await effects.takeOver(handed)
     isHeld = true
     await channel.send('ready', {})
@@ -141,8 +143,10 @@ async function takeOver(
       ? refused(`the source lives, and its channel is broken: ${error.message}`)
       : error
   }
-  await effects.start()
-  const atUs = effects.nowUs()
+  let atUs = 0
+  await effects.start((readingUs) => {
+    atUs = readingUs
+  })
   channel.sendNow('running', { atUs, kernelDropped: effects.kernelDropped() })
   return 'running'
 }
@@ -157,7 +161,7 @@ async function goOnAlone(
     await effects.openByName(hello)
     return 'opened'
   }
-  await effects.start()
+  await effects.start(() => undefined)
   return 'running'
 }
 

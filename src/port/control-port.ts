@@ -5,7 +5,7 @@
 import type { EventSignals } from '../native/event-signals.ts'
 import type { At } from '../schema/read-option.ts'
 import type { DescriptorShare } from './descriptor-budget.ts'
-import type { HandedState } from './handed.ts'
+import type { HandedState, JsonValue } from './handed.ts'
 import type { DescriptorKeeper } from './keeper.ts'
 import type { LinkInfo } from './interface/link.ts'
 import type { PortCall, PortDescription } from './messages.ts'
@@ -97,10 +97,25 @@ export interface ControlPort {
   /** The device has something for a driver that asked to be told. */
   driverCalled?(): void
   /**
+   * Before `handOver`, while frames still pass: what takes a moment that shall not be part of the pause. Nobody is
+   * answered any more, until `keep` or `handedOver`.
+   */
+  quiesce?(): Promise<void>
+  /**
    * What another process needs to go on with it. The engine is paused; from now on nothing is changed or
    * answered outside, until `keep` or `handedOver`. Absent: it cannot be handed over.
    */
   handOver?(engine: EngineAccess): Promise<HandedState>
+  /**
+   * What `handOver` would say now, while frames pass and the port goes on. Whoever is to go on with it takes
+   * that over before anything stands still, and moves on to the `position` of `handOver` when the rest is the
+   * same then. Absent: it is told at the end only.
+   */
+  preview?(engine: EngineAccess): Promise<HandedState>
+  /** Another number whenever its descriptors may have become others with the same numbers; absent: they never do. */
+  readonly fdGeneration?: number
+  /** Of one that was taken over by its preview, before `keep`: it had come as far as that. Throws HAND_OVER. */
+  moveOn?(position: JsonValue | undefined, engine: EngineAccess): Promise<void>
   /** Why it cannot be handed over as it is now; absent or undefined: it can. */
   whyNotHandedOver?(): string | undefined
   /** It goes on here: it was not handed over after all, or was taken over. */

@@ -10,9 +10,12 @@ export type JsonValue =
 
 /** Of one port, of which the engine neither reads nor writes any more. */
 export interface HandedState {
-  /** Of what `state` looks like, by kind; from 1 on. */
+  /** Of what `state` and `position` look like, by kind; from 1 on. */
   readonly version: number
+  /** What does not change as frames pass. */
   readonly state: JsonValue
+  /** What does: how far it has come. Absent: there is no such thing. */
+  readonly position?: JsonValue
   /** In an order that the kind knows. They stay those of whoever hands over. */
   readonly fds: readonly number[]
 }

@@ -12,7 +12,7 @@ import type { ErspanOptions } from '../port/erspan-options.ts'
 import type { DescriptorKeeper } from '../port/keeper.ts'
 import type { CounterName } from '../stats/counters.ts'
 import type { PortOptions, PortType } from '../port/options.ts'
-import type { HandedSwitch, HandOverOutline } from './handed.ts'
+import type { HandedSwitch, HandOverOptions, HandOverOutline } from './handed.ts'
 import type { SwitchingOptions } from '../port/switching-options.ts'
 
 export type { ErspanOptions } from '../port/erspan-options.ts'
@@ -21,6 +21,7 @@ export type {
   HandedCapture,
   HandedPort,
   HandedSwitch,
+  HandOverOptions,
   HandOverOutline,
   OutlinedPort,
 } from './handed.ts'
@@ -361,9 +362,10 @@ export interface Switch extends AsyncDisposable {
   pause(): Promise<void>
   /**
    * Goes on; ends `inmigrate`, for which migrateIncoming() must have been called: what has been
-   * postponed since is opened first, all of it or none.
+   * postponed since is opened first, all of it or none. `reading` is told when frames were read again, in
+   * microseconds of CLOCK_MONOTONIC, as soon as that is known.
    */
-  resume(): Promise<void>
+  resume(reading?: (atUs: number) => void): Promise<void>
   /**
    * The pre-incoming point: what has been postponed is opened, in the order in which it was added.
    * At the first failure all of it is postponed again, and the call can be repeated.
@@ -376,22 +378,30 @@ export interface Switch extends AsyncDisposable {
    */
   outlineHandOver(excluded?: readonly string[]): Promise<HandOverOutline>
   /**
+   * What whoever takes over can have while frames still pass (`prepareTakeOver`), so that the pause is short. The
+   * descriptors stay this switch's.
+   */
+  previewHandOver(excluded?: readonly string[]): Promise<HandedSwitch>
+  /**
    * Pauses; when all that was read is delivered, gives what another process needs to go on (`takeOver`). The
    * descriptors stay this switch's. Changes of the switch wait until `takeBack` or `handedOver` is called.
    */
-  handOver(excluded?: readonly string[]): Promise<HandedSwitch>
+  handOver(excluded?: readonly string[], options?: HandOverOptions): Promise<HandedSwitch>
   /** Goes on exactly where it was: nothing is lost, as frames have waited in their queues. */
   takeBack(): Promise<void>
   /**
    * Another process has it all from now on: this switch never reads again, leaves devices as they are, and
-   * has no ports any more. Run state `postmigrate`.
+   * has no ports any more. Run state `postmigrate`. What is left of them is closed once `settled` is.
    */
-  handedOver(): Promise<void>
+  handedOver(settled?: Promise<unknown>): Promise<void>
   /**
    * Of a switch made with `incoming`, before `takeOver`: does what takes time while the other one still
-   * forwards. Its ports are there, `postponed`.
+   * forwards. Its ports are there, `postponed`; those of a preview are taken over already, as by `takeOver`.
+   * Resolves with which these are: one that could not be is no error yet.
    */
-  prepareTakeOver(outline: HandOverOutline): Promise<void>
+  prepareTakeOver(outline: HandOverOutline, preview?: HandedSwitch): Promise<string[]>
+  /** Lets go of what was taken over by a preview: those ports are `postponed` again. */
+  dropPreview(): Promise<void>
   /**
    * Of a switch made with `incoming`: takes over what another one has handed over. The descriptors become
    * this switch's; each is checked against what was said of it. On failure, HAND_OVER, they are closed. Nothing is

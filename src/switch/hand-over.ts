@@ -8,15 +8,16 @@
  */
 import { StateError } from '../errors.ts'
 import type { HandedEngine } from '../engine/messages.ts'
-import { PORT_OF_ROW } from '../engine/messages.ts'
+import { MAC_ROW, PORT_OF_ROW } from '../engine/messages.ts'
 import type { ControlPort } from '../port/control-port.ts'
+import type { HandedState } from '../port/handed.ts'
 import { handOverError } from '../port/handed.ts'
 import type { PortOptions } from '../port/options.ts'
 import { openPort } from '../port/kinds.control.ts'
 import { PostponedControlPort } from '../port/postponed.control.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import type { RunState } from './api.ts'
-import type { HandedPort, HandedSwitch, HandOverOutline } from './handed.ts'
+import type { HandedPort, HandedSwitch, HandOverOptions, HandOverOutline } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
 import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
@@ -59,39 +60,95 @@ function check({ options: { id, type }, open }: PortEntry, isExcluded: boolean):
   }
 }
 
-/** The engine is paused already. `undo` goes back to where it was, but for the pause. */
-async function handOver(
+/**
+ * What whoever takes over can have before anything stands still: ports that are open, and addresses. These hold as
+ * long as the table has changed so often; undefined: they are not all.
+ */
+async function preview(
   parts: SwitchParts,
-  opener: PortOpener,
   excluded: readonly string[],
-  undo: Undo,
-): Promise<Omit<HandedSwitch, 'runState'>> {
-  const { engine, ports, captures, mirrors } = parts
-  const entries = ports.all
-  undo(() => captures.keep())
+): Promise<{ previewed: Omit<HandedSwitch, 'runState'>; macChanges: number | undefined }> {
+  const { engine, ports } = parts
   outline(parts, excluded)
-  // All at once: the engine answers them between two turns.
-  const handing = entries.map((entry) =>
-    excluded.includes(entry.options.id)
-      ? leaveOut(entry, opener, undo)
-      : handOverPort(entry, parts, undo),
-  )
-  const settled = await Promise.allSettled(handing)
-  for (const one of settled) if (one.status === 'rejected') throw one.reason
-  const places = new Map(entries.map(({ index }, place) => [index, place]))
-  const [, told] = await Promise.all([
-    engine.request({ op: 'publish-counters' }),
-    engine.request({ op: 'hand-over' }),
-  ])
-  const { own } = told as HandedEngine
-  const macs: (readonly [number, number, number, number])[] = []
-  for await (const rows of engine.macTable()) {
-    for (const [hi, lo, port, ageS] of rows) macs.push([hi, lo, places.get(port)!, ageS])
+  const entries = ports.all
+  const described: HandedPort[] = []
+  for (const entry of entries) {
+    const { open, options } = entry
+    if (excluded.includes(options.id) || open.preview === undefined) continue
+    const handed = await open.preview(parts.access(entry))
+    described.push({ ...describe(entry, engine.counters), ...handed, isExcluded: false })
   }
+  const places = new Map(described.map(({ id }, place) => [ports.entry(id).index, place]))
+  const { macs, isWhole, changes } = await readMacs(parts, places)
+  const none = { mirrors: [], captures: [], ownFrames: [], links: [] }
+  const previewed = { ports: described, macs, counters: engine.switchCounters(), ...none }
+  return { previewed, macChanges: isWhole ? changes : undefined }
+}
+
+/** Addresses of ports that have a place. */
+async function readMacs(
+  { engine }: SwitchParts,
+  places: ReadonlyMap<number, number>,
+): Promise<{ macs: number[]; isWhole: boolean; changes: number }> {
+  const macs: number[] = []
+  let isWhole = true
+  let since: number | undefined
+  for await (const { rows, changes } of engine.macTable()) {
+    // Those that change on the way may be missing, or come twice.
+    since ??= changes
+    for (let at = 0; at < rows.length; at += MAC_ROW) {
+      const place = places.get(rows[at + 2])
+      if (place === undefined) isWhole = false
+      else macs.push(rows[at], rows[at + 1], place, rows[at + 3])
+    }
+  }
+  return { macs, isWhole, changes: since! }
+}
+
+async function readGroups(
+  { engine }: SwitchParts,
+  places: ReadonlyMap<number, number>,
+): Promise<(readonly number[])[]> {
   const groups: (readonly number[])[] = []
   for await (const rows of engine.groupTable()) {
     for (const row of rows) groups.push(row.with(PORT_OF_ROW, places.get(row[PORT_OF_ROW])!))
   }
+  return groups
+}
+
+/** All of a port that is not its position or the switch's: what it must be now if its preview is to hold. */
+function sameness(entry: PortEntry, { version, state, fds }: HandedState): string {
+  const { options, isHeld, link, open } = entry
+  return JSON.stringify([options, isHeld, link, open.fdGeneration, version, state, fds])
+}
+
+/** The engine has been told to pause. `undo` goes back to where it was, but for the pause. */
+async function handOver(
+  parts: SwitchParts,
+  opener: PortOpener,
+  excluded: readonly string[],
+  previewed: Previewed,
+  undo: Undo,
+): Promise<Omit<HandedSwitch, 'runState'>> {
+  const { engine, ports, captures, mirrors } = parts
+  const entries = ports.all
+  const places = new Map(entries.map(({ index }, place) => [index, place]))
+  undo(() => captures.keep())
+  // All at once: the engine does them one after the other, once it is paused.
+  const handing = entries.map((entry) =>
+    excluded.includes(entry.options.id)
+      ? leaveOut(entry, opener, undo)
+      : handOverPort(entry, parts, previewed.ports.get(entry.options.id), undo),
+  )
+  const [settled, told, groups] = await Promise.all([
+    Promise.allSettled(handing),
+    engine.request({ op: 'hand-over' }),
+    readGroups(parts, places),
+    engine.request({ op: 'publish-counters' }),
+  ])
+  for (const one of settled) if (one.status === 'rejected') throw one.reason
+  const { own, macChanges } = told as HandedEngine
+  const hasMacs = macChanges === previewed.macChanges
   return {
     ports: settled.map((one, place) => ({
       ...describe(entries[place], engine.counters),
@@ -100,7 +157,7 @@ async function handOver(
     links: listLinks(entries),
     mirrors: mirrors.infos().map(({ options }) => options),
     sequences: await mirrors.sequences(),
-    macs,
+    macs: hasMacs ? null : (await readMacs(parts, places)).macs,
     groups,
     counters: engine.switchCounters(),
     captures: await captures.handOver(),
@@ -111,21 +168,22 @@ async function handOver(
   }
 }
 
-type PortHanded = Pick<HandedPort, 'version' | 'state' | 'fds' | 'isExcluded'>
+type PortHanded = HandedState & Pick<HandedPort, 'isExcluded' | 'isPreviewed'>
 
 async function handOverPort(
   entry: PortEntry,
   { access }: SwitchParts,
+  previewed: string | undefined,
   undo: Undo,
 ): Promise<PortHanded> {
   const { open } = entry
-  undo(async () => {
-    entry.isAnothers = false
-    await open.keep?.(access(entry))
-  })
+  undo(() => (entry.isAnothers = false))
   entry.isAnothers = true
-  const { version, state, fds } = await open.handOver!(access(entry))
-  return { version, state, fds, isExcluded: false }
+  const handed = await open.handOver!(access(entry))
+  if (previewed === undefined || sameness(entry, handed) !== previewed) {
+    return { ...handed, isExcluded: false }
+  }
+  return { ...handed, state: null, fds: [], isExcluded: false, isPreviewed: true }
 }
 
 /** It is closed, and its place kept for the case that it is to be opened again. */
@@ -170,6 +228,20 @@ function checkRunState(runState: RunState): asserts runState is 'running' | 'pau
   throw new StateError('HAND_OVER', `a switch that is ${runState} cannot be handed over`)
 }
 
+/** What was said by a preview. */
+interface Previewed {
+  /** By port, what it was then. */
+  readonly ports: ReadonlyMap<string, string>
+  /** Changes of the MAC table until then; undefined: it did not say all of it. */
+  readonly macChanges: number | undefined
+}
+
+/** What of it the other one has: undefined, nothing. */
+function knownBy(ids: readonly string[] | undefined, { ports, macChanges }: Previewed): Previewed {
+  if (ids === undefined) return { ports: new Map(), macChanges: undefined }
+  return { ports: new Map([...ports].filter(([id]) => ids.includes(id))), macChanges }
+}
+
 type RunChange = <T>(action: (undo: Undo) => Promise<T>) => Promise<T>
 
 /** The switch while another process may have it, or has it. */
@@ -181,6 +253,7 @@ export class HandingOver {
   /** How it is taken back, step by step; undefined: it is ours. */
   #steps: (() => unknown)[] | undefined
   #over: Promise<void> | undefined
+  #previewed: Previewed = { ports: new Map(), macChanges: undefined }
   #end: () => void = () => undefined
 
   /** `run`: whose state it is; `change` runs something as a change of the switch. */
@@ -208,12 +281,30 @@ export class HandingOver {
     })
   }
 
-  handOver(excluded: readonly string[]): Promise<HandedSwitch> {
-    return this.#change((undo) => this.#handOver(excluded, undo))
+  preview(excluded: readonly string[]): Promise<HandedSwitch> {
+    return this.#change(async () => {
+      const { runState } = this.#run
+      checkRunState(runState)
+      const { previewed, macChanges } = await preview(this.#parts, excluded)
+      const { ports } = this.#parts
+      const parts = previewed.ports.map(
+        (handed) => [handed.id, sameness(ports.entry(handed.id), handed)] as const,
+      )
+      this.#previewed = { ports: new Map(parts), macChanges }
+      return { runState, ...previewed }
+    })
   }
 
-  async #handOver(excluded: readonly string[], undo: Undo): Promise<HandedSwitch> {
-    const { agreement, engine } = this.#parts
+  handOver(excluded: readonly string[], options: HandOverOptions): Promise<HandedSwitch> {
+    return this.#change((undo) => this.#handOver(excluded, options, undo))
+  }
+
+  async #handOver(
+    excluded: readonly string[],
+    { previewed, pausing }: HandOverOptions,
+    undo: Undo,
+  ): Promise<HandedSwitch> {
+    const { agreement, engine, ports, access } = this.#parts
     const { runState } = this.#run
     checkRunState(runState)
     outline(this.#parts, excluded)
@@ -227,15 +318,23 @@ export class HandingOver {
       return agreement.reach()
     })
     await agreement.suspend()
+    // Whoever answers others is silent first: that takes its time, and frames still pass.
+    const included = ports.all.filter(({ options }) => !excluded.includes(options.id))
+    note(() => Promise.all(included.map(async (entry) => entry.open.keep?.(access(entry)))))
+    await Promise.all(included.map(async ({ open }) => open.quiesce?.()))
+    pausing?.()
+    let paused: Promise<unknown> = Promise.resolve()
     if (runState === 'running') {
       note(async () => {
         await engine.request({ op: 'resume' })
         this.#run.runState = 'running'
       })
-      await engine.request({ op: 'pause' })
+      paused = engine.request({ op: 'pause' })
       this.#run.runState = 'paused'
     }
-    const handed = await handOver(this.#parts, this.#opener, excluded, note)
+    const known = knownBy(previewed, this.#previewed)
+    const handing = handOver(this.#parts, this.#opener, excluded, known, note)
+    const [handed] = await Promise.all([handing, paused])
     this.#steps = steps
     this.#over = new Promise((resolve) => (this.#end = resolve))
     return { runState, ...handed }
@@ -247,11 +346,15 @@ export class HandingOver {
     this.#finish()
   }
 
-  /** Another process has it: nothing of it is left here but its descriptors' numbers. */
-  async handedOver(): Promise<void> {
+  /**
+   * Another process has it: nothing of it is left here but its descriptors' numbers, once `settled` is. It is
+   * not taken back any more from the call on.
+   */
+  async handedOver(settled: Promise<unknown> | undefined): Promise<void> {
     this.#takeSteps()
     const { ports, captures, log } = this.#parts
     this.#run.runState = 'postmigrate'
+    await settled?.catch(() => undefined)
     await doAll(
       ports.all.flatMap((entry) => this.#letGo(entry)),
       log,

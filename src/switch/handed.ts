@@ -11,6 +11,8 @@ export interface HandedPort extends HandedState {
   readonly options: PortOptions
   /** It was left out and is closed: whoever takes over opens it by its options. */
   readonly isExcluded: boolean
+  /** It is as the preview said, descriptors included, but for `position` and what the switch knows of it. */
+  readonly isPreviewed?: boolean
   /** Administrative state (set_link). */
   readonly link: boolean
   readonly isHeld: boolean
@@ -37,10 +39,10 @@ export interface HandedSwitch {
   /** By mirror: number of the next copy that goes to another host. Absent: of one that knows no such mirrors. */
   readonly sequences?: Readonly<Record<string, number>>
   /**
-   * First four bytes of an address, its last two and the VLAN (in the upper half), place of its port in `ports`,
-   * age in seconds, -1 of a static entry.
+   * Four numbers for each address: its first four bytes, its last two and the VLAN (in the upper half), place of
+   * its port in `ports`, age in seconds, -1 of a static entry. Null: they are as the preview said, but for the age.
    */
-  readonly macs: readonly (readonly [number, number, number, number])[]
+  readonly macs: readonly number[] | null
   /**
    * Members of multicast groups, and routers: as the engine's rows, with the place of the port in `ports`. Absent:
    * nothing is known.
@@ -50,6 +52,14 @@ export interface HandedSwitch {
   readonly captures: readonly HandedCapture[]
   /** Of the daemon's own that wait for the end of a pause: place of the port in `ports`, bytes in base64. */
   readonly ownFrames: readonly (readonly [number, string])[]
+}
+
+/** Of `handOver`. */
+export interface HandOverOptions {
+  /** The other one has the last preview, and these ports by it: only what has changed since is told. */
+  readonly previewed?: readonly string[] | undefined
+  /** Called when frames begin to wait. */
+  readonly pausing?: () => void
 }
 
 /** What would be handed over. */

@@ -2,7 +2,8 @@
 import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError } from '../errors.ts'
-import { STATIC_AGE } from '../engine/messages.ts'
+import type { MacRows } from '../engine/messages.ts'
+import { MAC_ROW, STATIC_AGE } from '../engine/messages.ts'
 import type { PortFailure } from '../port/messages.ts'
 import type { PortOptions } from '../port/options.ts'
 import { PORTS_MAX } from '../port/contract.ts'
@@ -166,23 +167,24 @@ export function listLinks(entries: Iterable<PortEntry>): [string, string][] {
 
 /** Rows of the engine's table as they are shown; those of ports that have just gone are left out. */
 export function listMacs(
-  rows: readonly (readonly [hi: number, lo: number, port: number, ageS: number])[],
+  rows: MacRows['rows'],
   byIndex: readonly (PortEntry | undefined)[],
 ): MacEntry[] {
-  return rows.flatMap(([hi, lo, port, ageS]) => {
+  const macs: MacEntry[] = []
+  for (let at = 0; at < rows.length; at += MAC_ROW) {
+    const [hi, lo, port, ageS] = rows.subarray(at, at + MAC_ROW)
     const entry = byIndex[port]
-    if (entry === undefined) return []
+    if (entry === undefined) continue
     const isStatic = ageS === STATIC_AGE
-    return [
-      {
-        mac: formatMac(hi, lo),
-        vlan: lo >>> 16,
-        port: entry.options.id,
-        ageS: isStatic ? 0 : ageS,
-        ...(isStatic ? { static: true } : {}),
-      },
-    ]
-  })
+    macs.push({
+      mac: formatMac(hi, lo),
+      vlan: lo >>> 16,
+      port: entry.options.id,
+      ageS: isStatic ? 0 : ageS,
+      ...(isStatic ? { static: true } : {}),
+    })
+  }
+  return macs
 }
 
 /** Two ports that can be put on a link: throws when they are one, or on a link already. */

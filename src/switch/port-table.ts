@@ -1,4 +1,5 @@
 /** The ports of a switch as the control plane keeps them: by id, and by their number in the engine. */
+import type { MacRows } from '../engine/messages.ts'
 import { ConfigError, StateError } from '../errors.ts'
 import type { MacEntry, MemoryPort, VirtioNetPort } from './api.ts'
 import type { PortEntry } from './port-entry.ts'
@@ -69,7 +70,7 @@ export class PortTable {
   }
 
   /** Rows [hi, lo, port, age in seconds] of the engine's table; ports that are gone have none. */
-  macEntries(rows: readonly (readonly [number, number, number, number])[]): MacEntry[] {
+  macEntries(rows: MacRows['rows']): MacEntry[] {
     return listMacs(rows, this.#byIndex)
   }
 

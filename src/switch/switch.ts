@@ -40,7 +40,7 @@ import { CaptureSet } from './capture-set.ts'
 import { changeOptions } from './changing.ts'
 import { EngineClient } from '../engine/client.ts'
 import { collect, Groups } from './groups.ts'
-import type { HandedSwitch, HandOverOutline } from './handed.ts'
+import type { HandedSwitch, HandOverOptions, HandOverOutline } from './handed.ts'
 import { HandingOver } from './hand-over.ts'
 import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
@@ -326,7 +326,7 @@ class UserspaceSwitch implements Switch {
   }
 
   async *macTablePages(): AsyncGenerator<readonly MacEntry[]> {
-    for await (const rows of this.#engine.macTable()) yield this.#ports.macEntries(rows)
+    for await (const { rows } of this.#engine.macTable()) yield this.#ports.macEntries(rows)
   }
 
   counters(): SwitchCounters {
@@ -347,7 +347,7 @@ class UserspaceSwitch implements Switch {
     })
   }
 
-  resume(): Promise<void> {
+  resume(reading: (atUs: number) => void = () => undefined): Promise<void> {
     return this.#change(async (undo) => {
       if (this.runState === 'running') return
       if (this.runState === 'inmigrate') {
@@ -356,10 +356,12 @@ class UserspaceSwitch implements Switch {
           throw new StateError('INCOMING', reason, { hint: 'migrate-incoming first' })
         }
         await this.#opener.openAllPostponed(undo)
-        await this.#taking.keep()
       }
       undo(() => this.#engine.request({ op: 'pause' }))
-      await this.#engine.request({ op: 'resume' })
+      const resumed = this.#engine.request({ op: 'resume' }).then((atUs) => reading(Number(atUs)))
+      // While frames pass already.
+      const kept = this.runState === 'inmigrate' ? this.#taking.keep() : undefined
+      await Promise.all([resumed, kept])
       this.runState = 'running'
       this.#taking.watch()
       await this.#agreement.reach()
@@ -379,32 +381,31 @@ class UserspaceSwitch implements Switch {
     })
   }
 
-  outlineHandOver(excluded: readonly string[] = []): Promise<HandOverOutline> {
-    return this.#handing.outline(excluded)
-  }
+  outlineHandOver = (excluded: readonly string[] = []): Promise<HandOverOutline> =>
+    this.#handing.outline(excluded)
+  previewHandOver = (excluded: readonly string[] = []): Promise<HandedSwitch> =>
+    this.#handing.preview(excluded)
+  handOver = (
+    excluded: readonly string[] = [],
+    options: HandOverOptions = {},
+  ): Promise<HandedSwitch> => this.#handing.handOver(excluded, options)
+  takeBack = (): Promise<void> => this.#handing.takeBack()
+  handedOver = (settled?: Promise<unknown>): Promise<void> => this.#handing.handedOver(settled)
 
-  handOver(excluded: readonly string[] = []): Promise<HandedSwitch> {
-    return this.#handing.handOver(excluded)
-  }
-
-  takeBack(): Promise<void> {
-    return this.#handing.takeBack()
-  }
-
-  handedOver(): Promise<void> {
-    return this.#handing.handedOver()
-  }
-
-  prepareTakeOver(outlined: HandOverOutline): Promise<void> {
+  prepareTakeOver(outlined: HandOverOutline, preview?: HandedSwitch): Promise<string[]> {
     return this.#change((undo) => {
       this.#checkWaits()
-      return this.#taking.prepare(outlined, undo)
+      return this.#taking.prepare(outlined, preview, undo)
     })
   }
 
   #checkWaits(): void {
     if (this.runState === 'inmigrate' && !this.#isSignalled) return
     throw new StateError('INCOMING', 'the switch does not wait to take over')
+  }
+
+  dropPreview(): Promise<void> {
+    return this.#change(() => this.#taking.dropPreviewed())
   }
 
   takeOver(handed: HandedSwitch): Promise<void> {

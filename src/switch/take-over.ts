@@ -3,7 +3,7 @@
  * opened but what was left out, nothing set, and nothing read before the switch is told to go on.
  */
 import type { GroupRows, HandedEngine, MacRows } from '../engine/messages.ts'
-import { PORT_OF_ROW, STATIC_AGE } from '../engine/messages.ts'
+import { MAC_ROW, PORT_OF_ROW, STATIC_AGE } from '../engine/messages.ts'
 import { shim } from '../native/shim.ts'
 import type { ControlPort } from '../port/control-port.ts'
 import type { HandedState } from '../port/handed.ts'
@@ -18,7 +18,9 @@ import { policyOf } from './policy.ts'
 import { PortEntry } from './port-entry.ts'
 import type { PortOpener } from './port-opener.ts'
 import type { PortTable } from './port-table.ts'
-import type { Undo } from './undo.ts'
+import { explain } from '../text.ts'
+import type { Step, Undo } from './undo.ts'
+import { doAll } from './undo.ts'
 
 /** A switch that goes on with another one, or is about to. */
 export class TakingOver {
@@ -27,6 +29,9 @@ export class TakingOver {
   /** Places of ports that are to come. */
   #places: PortEntry[] = []
   #hasTaken = false
+  #preview: HandedSwitch | undefined
+  /** Ports that were taken over by their preview: how that is undone. */
+  readonly #previewed = new Map<string, readonly Step[]>()
   /** Ports whose interfaces are not watched yet: that waits until frames pass. */
   #unwatched: (readonly [PortEntry, HandedPort])[] = []
 
@@ -40,13 +45,63 @@ export class TakingOver {
     return this.#hasTaken
   }
 
-  /** Does what takes time before ports come: the engine has their places, and is warm for their kinds. */
-  async prepare({ ports }: HandOverOutline, undo: Undo): Promise<void> {
+  /**
+   * Does what takes time before ports come: the engine has their places. What there is of a preview is taken over;
+   * resolves with the ports that are held from now on. One that cannot be is taken over later, or not.
+   */
+  async prepare(
+    outline: HandOverOutline,
+    preview: HandedSwitch | undefined,
+    undo: Undo,
+  ): Promise<string[]> {
+    const left = new Set(preview?.ports)
+    undo(() => closeAll(left))
+    await this.#makePlaces(outline, undo)
+    if (preview === undefined) return []
+    undo(() => this.dropPreviewed())
+    await this.#parts.agreement.suspend()
+    for (const port of preview.ports) await this.#takePreview(port, left)
+    this.#preview = preview
+    // So that this is warm as well; it is done once more at the end.
+    const { engine, ports } = this.#parts
+    engine.restoreCounters(preview.counters)
+    await engine.request({ op: 'take-over', ...engineState(preview, ports) })
+    return [...this.#previewed.keys()]
+  }
+
+  async #takePreview(port: HandedPort, left: Set<HandedState>): Promise<void> {
+    const steps: Step[] = []
+    const undo: Undo = (step) => void steps.unshift(step)
+    try {
+      const taken = (): void => void left.delete(port)
+      await takeOverOne(port, this.#parts, this.#opener, taken, undo)
+      if (port.position !== undefined) await this.#moveOn(port)
+      this.#previewed.set(port.id, steps)
+    } catch (error) {
+      this.#parts.log(`hand-over: ${explain(error)}`, 'warning')
+      await doAll(steps, this.#parts.log)
+      if (left.delete(port)) closeAll([port])
+    }
+  }
+
+  async #makePlaces({ ports }: HandOverOutline, undo: Undo): Promise<void> {
     for (const port of ports) {
       if (waitingFor(port, this.#parts) !== undefined) continue
       const handed = { options: port.options, isHeld: false }
       this.#places.push(await add(handed, placeFor(port.options, port), this.#parts, undo))
     }
+  }
+
+  /** Ports that were taken over by their preview are to come, or to be opened, again. */
+  async dropPreviewed(): Promise<void> {
+    for (const id of this.#previewed.keys()) await this.#drop(id)
+    this.#parts.agreement.resume()
+  }
+
+  async #drop(id: string): Promise<void> {
+    const steps = this.#previewed.get(id)
+    this.#previewed.delete(id)
+    if (steps !== undefined) await doAll(steps, this.#parts.log)
   }
 
   /** All of it or nothing: on failure the descriptors are closed. */
@@ -57,9 +112,7 @@ export class TakingOver {
     await agreement.suspend()
     const left = new Set<HandedState>([...handed.ports, ...handed.captures])
     // Last of all: those that have become ports' are closed by then.
-    undo(() => {
-      for (const { fds } of left) for (const fd of fds) shim.close(fd)
-    })
+    undo(() => closeAll(left))
     await this.#forgetOthers(handed)
     await this.#takeOverPorts(handed.ports, left, undo)
     for (const [a, b] of handed.links) {
@@ -74,7 +127,7 @@ export class TakingOver {
     }
     engine.restoreCounters(handed.counters)
     await engine.request({ op: 'take-over', ...engineState(handed, ports) })
-    noteStatics(handed, ports)
+    noteStatics(handed.macs === null ? this.#preview! : handed, ports)
   }
 
   /** The engine is asked for all of them at once: frames wait meanwhile. */
@@ -86,7 +139,13 @@ export class TakingOver {
     undo(() => (this.#unwatched = []))
     const taking = handed.map(async (port) => {
       const taken = (): void => void left.delete(port)
-      if (!port.isExcluded) return takeOverOne(port, this.#parts, this.#opener, taken, undo)
+      if (port.isPreviewed === true) return this.#goOnFromPreview(port, undo)
+      await this.#drop(port.id)
+      if (!port.isExcluded) {
+        const pair = await takeOverOne(port, this.#parts, this.#opener, taken, undo)
+        await this.#moveOn(port)
+        return pair
+      }
       await leaveOpen(port, this.#parts, undo)
       return undefined
     })
@@ -96,6 +155,24 @@ export class TakingOver {
       if (one.status === 'rejected') throw one.reason
       if (one.value !== undefined) this.#unwatched.push(one.value)
     }
+  }
+
+  async #goOnFromPreview(port: HandedPort, undo: Undo): Promise<readonly [PortEntry, HandedPort]> {
+    const { ports, engine } = this.#parts
+    const steps = this.#previewed.get(port.id)
+    if (steps === undefined) throw handOverError(port.id, 'was not taken over by its preview')
+    this.#previewed.delete(port.id)
+    for (const step of steps.toReversed()) undo(step)
+    const entry = ports.entry(port.id)
+    restore(entry, port, engine.counters)
+    await this.#moveOn(port)
+    return [entry, port]
+  }
+
+  async #moveOn({ id, position }: HandedPort): Promise<void> {
+    const { ports, access } = this.#parts
+    const entry = ports.entry(id)
+    await entry.open.moveOn?.(position, access(entry))
   }
 
   /** Frames pass: the interfaces of the ports are looked at. */
@@ -114,6 +191,7 @@ export class TakingOver {
     const { engine, forget } = this.#parts
     for (const entry of this.#places.splice(0)) {
       if (handed.ports.some(({ id }) => id === entry.options.id)) continue
+      await this.#drop(entry.options.id)
       await engine.request({ op: 'remove-port', port: entry.index })
       await forget(entry)
     }
@@ -136,11 +214,17 @@ export class TakingOver {
   }
 }
 
+function closeAll(handed: Iterable<HandedState>): void {
+  for (const { fds } of handed) for (const fd of fds) shim.close(fd)
+}
+
 /** Static entries that were added to the other switch by hand are this one's. */
 function noteStatics({ macs, ports: handed }: HandedSwitch, ports: PortTable): void {
-  for (const [hi, lo, place, ageS] of macs) {
-    const { statics } = ports.entry(handed[place].id)
-    if (ageS === STATIC_AGE && !statics.has([hi, lo])) statics.add([hi, lo])
+  for (let at = 0; macs !== null && at < macs.length; at += MAC_ROW) {
+    if (macs[at + 3] !== STATIC_AGE) continue
+    const mac = [macs[at], macs[at + 1]] as const
+    const { statics } = ports.entry(handed[macs[at + 2]].id)
+    if (!statics.has(mac)) statics.add(mac)
   }
 }
 
@@ -148,15 +232,17 @@ function noteStatics({ macs, ports: handed }: HandedSwitch, ports: PortTable): v
 function engineState(
   { ports: handed, counters, ownFrames, macs, groups = [] }: HandedSwitch,
   ports: PortTable,
-): { engine: HandedEngine; macs: MacRows['rows']; groups: GroupRows['rows'] } {
+): { engine: HandedEngine; macs: MacRows['rows'] | null; groups: GroupRows['rows'] } {
   const index = handed.map(({ id }) => ports.entry(id).index)
   const own = ownFrames.map(([place, bytes]) => ({
     port: index[place],
     frame: new Uint8Array(Buffer.from(bytes, 'base64')),
   }))
+  const rows = macs === null ? null : Int32Array.from(macs)
+  for (let at = 2; rows !== null && at < rows.length; at += MAC_ROW) rows[at] = index[rows[at]]
   return {
     engine: { macMoves: counters.mac_moves, macFull: counters.mac_table_full, own },
-    macs: macs.map(([hi, lo, place, ageS]) => [hi, lo, index[place], ageS]),
+    macs: rows,
     groups: groups.map((row) => row.with(PORT_OF_ROW, index[row[PORT_OF_ROW]])),
   }
 }

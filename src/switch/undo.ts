@@ -7,7 +7,7 @@ import type { FramepumpError } from '../errors.ts'
 import type { Log } from '../text.ts'
 import { explain } from '../text.ts'
 
-type Step = () => unknown
+export type Step = () => unknown
 
 /** Notes how a step is undone. */
 export type Undo = (step: Step) => void

@@ -101,6 +101,8 @@ export class VhostUserListener {
   #isClosed = false
   /** Nothing is heard: another process may have it. */
   #isSuspended = false
+  /** Everything that was ever heard of connections: as long as it is the same, their descriptors are. */
+  #heard = 0
   /** Those to be ended when that is over. */
   readonly #endLater = new Set<VhostUserSession>()
   /** Until they are the I/O thread's. */
@@ -121,6 +123,10 @@ export class VhostUserListener {
   get socket(): CameSocket | undefined {
     const socket = this.#socket
     return socket === undefined ? undefined : { fd: socket.fd, made: socket.file.made }
+  }
+
+  get heard(): number {
+    return this.#heard
   }
 
   /** From now on there are sessions. */
@@ -188,6 +194,7 @@ export class VhostUserListener {
   }
 
   #opened(number: number, token: number | undefined): void {
+    this.#heard++
     let end!: () => void
     const ended = new Promise<void>((resolve) => {
       end = resolve
@@ -202,6 +209,7 @@ export class VhostUserListener {
   }
 
   #received(number: number, item: MessageItem, fds: number[]): void {
+    this.#heard++
     const connection = this.#connections.get(number)
     if (connection === undefined) {
       this.#sockets!.answered(number)
@@ -268,6 +276,7 @@ export class VhostUserListener {
    */
   #break(connection: Connection): void {
     if (connection.isBroken) return
+    this.#heard++
     connection.isBroken = true
     const isOpen = this.#connections.delete(connection.number)
     if (isOpen) this.#broken.set(connection.number, connection)
@@ -282,6 +291,7 @@ export class VhostUserListener {
   }
 
   #closed(number: number, isCut: boolean): Promise<void> {
+    this.#heard++
     const connection = this.#connections.get(number) ?? this.#broken.get(number)
     if (connection === undefined) return Promise.resolve()
     if (isCut) this.#break(connection)

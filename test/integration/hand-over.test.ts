@@ -288,6 +288,52 @@ test('H9: a header length or an attach state that is not what was said is refuse
   expect(next.port('p0').queues).toBe(2)
 })
 
+test('H11: of a preview nothing is left when the source ends before the rest comes', async () => {
+  await using lab = new Lab()
+  const [sw, netns] = await star(lab, 2, { persist: true })
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  const next = make(true)
+  const preview = received(await sw.previewHandOver())
+  expect(await next.prepareTakeOver(await sw.outlineHandOver(), preview)).toEqual(['p0', 'p1'])
+  expect(openTaps()).toBe(4)
+  // The one that has the frames goes on.
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  await sw.close()
+  await next.dropPreview()
+  expect(openTaps()).toBe(0)
+  await next.migrateIncoming()
+  await next.resume()
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+})
+
+test('H9: what has changed since the preview crosses as it is now', async () => {
+  await using lab = new Lab()
+  const [sw, netns] = await star(lab, 2)
+  expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  const next = make(true)
+  const preview = received(await sw.previewHandOver())
+  const previewed = await next.prepareTakeOver(await sw.outlineHandOver(), preview)
+  await sw.setLink('p0', false)
+  await sw.removePort('p1')
+  const other = lab.netns()
+  await sw.addPort({ type: 'tap', id: 'p2', ifname: IFNAME, netns: other, up: true })
+  lab.address(other, '10.0.0.3')
+  await sw.setLink('p0', true)
+  const handed = received(await sw.handOver([], { previewed }))
+  expect(handed.ports.map(({ id, isPreviewed = false }) => [id, isPreviewed])).toEqual([
+    ['p0', true],
+    ['p2', false],
+  ])
+  expect(handed.macs).not.toBeNull()
+  await next.takeOver(handed)
+  await next.resume()
+  await sw.handedOver()
+  await sw.close()
+  expect(next.ports().map(({ id }) => id)).toEqual(['p0', 'p2'])
+  expect(openTaps()).toBe(2)
+  expect(lab.ping(netns[0], '10.0.0.3')).toBe(3)
+})
+
 test('H12: the down-script, and the end of a TAP that is not persistent, are the business of whoever has it', async () => {
   await using lab = new Lab()
   const log = join(lab.directory, 'scripts')

@@ -1,7 +1,7 @@
 /** VLANs on the whole switch: into which a frame comes, where it goes, and with which tag it leaves. */
 import { expect, test } from 'vitest'
 import type { SwitchingOptions } from '../../src/port/switching-options.ts'
-import { frame, Sim } from '../support/sim.ts'
+import { frame, macRows, Sim } from '../support/sim.ts'
 import { C_TAG, S_TAG, tagged } from '../support/vlan-frames.ts'
 
 const BROADCAST = 255
@@ -223,7 +223,7 @@ test('F1: an address is known in the VLAN where it was seen, and nowhere else', 
   }
   expect([to(10), to(20), to(), to(30), to(0)]).toEqual([[0], [1], [1], [0, 1], [1]])
   expect(sim.engine.forwarder.macTable.moves).toBe(0)
-  const rows = sim.engine.macTable(0).rows.map(([, lo, port]) => [lo >>> 16, port])
+  const rows = macRows(sim.engine.macTable(0)).map(([, lo, port]) => [lo >>> 16, port])
   expect(rows.toSorted((a, b) => a[0] - b[0] || a[1] - b[1])).toEqual([
     [0, 1],
     [0, 2],

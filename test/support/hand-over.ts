@@ -29,15 +29,24 @@ export function received(handed: HandedSwitch): HandedSwitch {
   return { ...copy, ports: copy.ports.map(withFds), captures: copy.captures.map(withFds) }
 }
 
-/** The whole way; resolves when `to` reads and nothing is left of `from`. Returns the pause in milliseconds. */
+let moves = 0
+
+/**
+ * The whole way; resolves when `to` reads and nothing is left of `from`. Returns the pause in milliseconds. Every
+ * third time without a preview.
+ */
 export async function moveSwitch(
   from: Switch,
   to: Switch,
   excluded: readonly string[] = [],
 ): Promise<number> {
-  await to.prepareTakeOver(JSON.parse(JSON.stringify(await from.outlineHandOver(excluded))))
+  const outline = JSON.parse(JSON.stringify(await from.outlineHandOver(excluded)))
+  const isPreviewed = moves++ % 3 < 2
+  const preview = isPreviewed ? received(await from.previewHandOver(excluded)) : undefined
+  const held = await to.prepareTakeOver(outline, preview)
   const started = performance.now()
-  const handed = received(await from.handOver(excluded))
+  const options = isPreviewed ? { previewed: held } : {}
+  const handed = received(await from.handOver(excluded, options))
   await to.takeOver(handed)
   if (handed.runState === 'running') await to.resume()
   else await to.pause()

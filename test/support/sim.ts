@@ -2,6 +2,8 @@
  * The whole switch in one thread, with memory ports and a clock that tests turn: no kernel, no
  * threads, no time. The engine is the real one; the tier has no queues.
  */
+import type { MacRows } from '../../src/engine/messages.ts'
+import { MAC_ROW } from '../../src/engine/messages.ts'
 import type { Burst } from '../../src/mem/burst.ts'
 import type { IoTier, TapQueue, WatchedSocket } from '../../src/io/tier.ts'
 import type { PortFailed } from '../../src/port/contract.ts'
@@ -151,6 +153,13 @@ export class Sim implements Disposable {
 }
 
 /** A frame from bytes of its addresses: the last byte tells them apart. */
+/** Rows of the MAC table: hi, lo, port, age. */
+export function macRows({ rows }: MacRows): number[][] {
+  return Array.from({ length: rows.length / MAC_ROW }, (_, row) =>
+    Array.from(rows.subarray(row * MAC_ROW, (row + 1) * MAC_ROW)),
+  )
+}
+
 export function frame(destination: number, source: number, payload = 0, length = 60): Uint8Array {
   const bytes = new Uint8Array(length)
   bytes.set(destination === 255 ? [255, 255, 255, 255, 255, 255] : [2, 0, 0, 0, 0, destination])

@@ -15,8 +15,8 @@ import type {
   EngineAccess,
   PortFacts,
 } from '../control-port.ts'
-import type { HandedState } from '../handed.ts'
-import { handOverRawSocket, takeOverRawSocket } from './hand-over.ts'
+import type { HandedState, JsonValue } from '../handed.ts'
+import { handOverRawSocket, moveOn, takeOverRawSocket } from './hand-over.ts'
 
 const USO: number = TUN_F_USO4 | TUN_F_USO6
 
@@ -31,11 +31,14 @@ export class RawSocketControlPort implements ControlPort {
   readonly openNetns?: () => number
   readonly #socket: OpenRawSocket
   readonly #ifname: string | undefined
+  /** Until `keep`. */
+  #isAnothers: boolean
   /** Of the interface, as the engine knows it. */
   #mtu: number
 
-  constructor(socket: OpenRawSocket, options: RawSocketOptions) {
+  constructor(socket: OpenRawSocket, options: RawSocketOptions, isAnothers = false) {
     this.#socket = socket
+    this.#isAnothers = isAnothers
     this.#ifname = options.ifname
     const { queues, vnetHdrLength, link, hasUso } = socket
     this.queues = queues.length
@@ -59,13 +62,14 @@ export class RawSocketControlPort implements ControlPort {
   static takeOver(options: RawSocketOptions, handed: HandedState): ControlPort {
     return (
       takeOverLost(options, handed) ??
-      new RawSocketControlPort(takeOverRawSocket(shim, options, handed), options)
+      new RawSocketControlPort(takeOverRawSocket(shim, options, handed), options, true)
     )
   }
 
   get description(): PortDescription {
     const { queues, geometry, vnetHdrLength } = this.#socket
-    return { kind: 'raw-socket', queues, geometry, vnetHdrLength, mtu: this.#mtu }
+    const shape = { queues, geometry, vnetHdrLength, mtu: this.#mtu }
+    return { kind: 'raw-socket', ...shape, isAnothers: this.#isAnothers }
   }
 
   facts(): PortFacts {
@@ -100,11 +104,21 @@ export class RawSocketControlPort implements ControlPort {
   }
 
   async handOver(engine: EngineAccess): Promise<HandedState> {
-    const next = (await engine.call({ do: 'leave' })) as number[]
-    return handOverRawSocket(shim, this.#socket, next)
+    const position = (await engine.call({ do: 'leave' })) as number[]
+    return { ...handOverRawSocket(shim, this.#socket), position }
+  }
+
+  preview(): Promise<HandedState> {
+    return Promise.resolve(handOverRawSocket(shim, this.#socket))
+  }
+
+  async moveOn(position: JsonValue | undefined, engine: EngineAccess): Promise<void> {
+    const next = moveOn(this.#socket, position)
+    await engine.call({ do: 'next-slots', next })
   }
 
   async keep(engine: EngineAccess): Promise<void> {
+    this.#isAnothers = false
     await engine.call({ do: 'keep' })
   }
 

@@ -44,7 +44,7 @@ export class RawSocketEnginePort implements PolledPort {
   readonly #writer: FrameWriter
   readonly #guess: OffloadGuess
   /** Another process has it, or is about to. */
-  #isLeft = false
+  #isLeft: boolean
   readonly #statistics: Uint8Array = new Uint8Array(STATISTICS_LENGTH)
   readonly #statisticWords: Uint32Array = new Uint32Array(this.#statistics.buffer)
 
@@ -54,6 +54,7 @@ export class RawSocketEnginePort implements PolledPort {
     this.txOffloads = options.txOffloads
     this.vnetHdrLength = vnetHdrLength
     this.rxQueues = queues.length
+    this.#isLeft = options.isAnothers === true
     this.#tier = tier
     this.#counters = counters
     this.#counterBase = index * COUNTERS_STRIDE
@@ -120,6 +121,8 @@ export class RawSocketEnginePort implements PolledPort {
     else if (call.do === 'leave') {
       this.countDrops(true)
       this.#isLeft = true
+    } else if (call.do === 'next-slots') {
+      for (const [queue, next] of call.next.entries()) this.#rings[queue].moveOn(next)
     }
     return this.#rings.map(({ next }) => next)
   }

@@ -19,18 +19,17 @@ import { OpenRawSocket } from './open.ts'
 
 const VERSION = 1
 
-/** `next`: by queue, the slot that is read next. */
+/** All but the position, which is the slot that is read next, by queue. */
 export function handOverRawSocket(
   shim: Pick<Shim, 'packetName'>,
   socket: OpenRawSocket,
-  next: readonly number[],
 ): HandedState {
   const { queues, geometry, vnetHdrLength, hasUso, isKnown, isPromisc, link, netnsFd } = socket
   const bound = new Int32Array(3)
   shim.packetName(queues[0].fd, bound)
   const state = {
+    queues: queues.length,
     ifindex: bound[1],
-    next: [...next],
     geometry: { ...geometry },
     vnetHdrLength,
     hasUso,
@@ -51,10 +50,10 @@ export function takeOverRawSocket(
 ): OpenRawSocket {
   const state = HandedReader.of(options, handed, VERSION)
   const hasNetns = state.boolean('hasNetns')
-  const next = state.numbers('next')
+  const count = state.number('queues')
   const sockets = hasNetns ? handed.fds.slice(0, -1) : handed.fds
-  if (sockets.length === 0 || sockets.length !== next.length) {
-    const text = `${sockets.length} descriptors of sockets for ${next.length} queues`
+  if (sockets.length === 0 || sockets.length !== count) {
+    const text = `${sockets.length} descriptors of sockets for ${count} queues`
     throw handOverError(options.id, text)
   }
   const geometry = geometryOf(state.object('geometry'))
@@ -64,10 +63,8 @@ export function takeOverRawSocket(
       const where = `descriptor ${fd} of queue ${queue}`
       checkSocket(shim, fd, state.number('ifindex'), options.id, where)
       const ring = mapRing(fd, geometry, options.id, where)
-      queues.push({ fd, ring, first: next[queue] })
-      if (!isNext(ring, geometry, next[queue])) {
-        throw handOverError(options.id, `slot ${next[queue]} is not the next of ${where}`)
-      }
+      // Where it is read on is said at the end.
+      queues.push({ fd, ring, first: 0 })
     }
     const place = {
       netnsFd: hasNetns ? handed.fds[handed.fds.length - 1] : -1,
@@ -81,6 +78,22 @@ export function takeOverRawSocket(
     for (const { ring } of queues) ring.unmap()
     throw error
   }
+}
+
+/** A socket that was taken over is read on at these slots, by queue. Throws when that cannot be. */
+export function moveOn(
+  { id, rings, geometry }: OpenRawSocket,
+  position: JsonValue | undefined,
+): number[] {
+  const next = Array.isArray(position) ? position.map(Number) : []
+  for (const [queue, open] of rings.entries()) {
+    if (!isNext(open.ring, geometry, next[queue])) {
+      const where = `descriptor ${open.fd} of queue ${queue}`
+      throw handOverError(id, `slot ${next[queue]} is not the next of ${where}`)
+    }
+    open.first = next[queue]
+  }
+  return next
 }
 
 function geometryOf(state: HandedReader): RingGeometry {

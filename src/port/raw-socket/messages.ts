@@ -16,6 +16,8 @@ export type RawSocketCall =
   /** Another process is to have it; answered with the slots that are read next, by queue. */
   | { readonly do: 'leave' }
   | { readonly do: 'keep' }
+  /** Of one that is another process's still: by queue, the slot that is read next. */
+  | { readonly do: 'next-slots'; readonly next: readonly number[] }
 
 export interface RawSocketDescription {
   readonly kind: 'raw-socket'
@@ -25,4 +27,6 @@ export interface RawSocketDescription {
   readonly vnetHdrLength: number
   /** Of the interface, when it was opened. */
   readonly mtu: number
+  /** Another process's still, until `keep`. */
+  readonly isAnothers?: boolean
 }

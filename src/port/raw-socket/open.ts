@@ -146,6 +146,11 @@ export class OpenRawSocket {
   }
 
   /** For the engine, which views the windows. */
+  /** Their rings, for who finds out where they are read on. */
+  get rings(): readonly OpenQueue[] {
+    return this.#queues
+  }
+
   get queues(): readonly RawSocketQueue[] {
     return this.#queues.map(({ fd, ring, first }) => ({ fd, window: ring.id, first }))
   }

@@ -88,6 +88,11 @@ export class PacketRing implements FrameMemory {
     return this.#at
   }
 
+  /** Another process has read what is before that slot. */
+  moveOn(next: number): void {
+    this.#at = next
+  }
+
   /** There is a frame. @hot */
   hasFrame(): boolean {
     return (Atomics.load(this.words, this.#offsets[this.#at] >> 2) & TP_STATUS_USER) !== 0

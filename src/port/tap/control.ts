@@ -118,6 +118,11 @@ class TapControlPort implements ControlPort {
     return handOverTap(shim, this.#tap, shape, this.#asked)
   }
 
+  async preview(engine: EngineAccess): Promise<HandedState> {
+    const shape = (await engine.call({ do: 'describe' })) as TapShape
+    return handOverTap(shim, this.#tap, shape, this.#asked)
+  }
+
   async keep(engine: EngineAccess): Promise<void> {
     await engine.call({ do: 'keep' })
   }

@@ -15,5 +15,7 @@ export type TapCall =
   | { readonly do: 'shape'; readonly shape: TapShape }
   /** From now on the device is left as it is, also at the end; answered with its TapShape. */
   | { readonly do: 'leave' }
+  /** Answered as `leave`, and changes nothing. */
+  | { readonly do: 'describe' }
   /** It is ours, again or now. */
   | { readonly do: 'keep' }

@@ -26,7 +26,7 @@ import type { DescriptorShare } from '../descriptor-budget.ts'
 import { frontEndFds } from '../descriptor-budget.ts'
 import type { PortCall as VirtioCall, PortDescription } from '../messages.ts'
 import type { SessionState } from '../../vhost-user/session-state.ts'
-import type { HandedState } from '../handed.ts'
+import type { HandedState, JsonValue } from '../handed.ts'
 import { handOverError } from '../handed.ts'
 import type { RingState } from '../virtio/messages.ts'
 import type { DeviceHost } from './guest-device.ts'
@@ -34,6 +34,7 @@ import type { CamePort } from './hand-over.ts'
 import { writePort } from './hand-over.ts'
 import { negotiatedOf } from '../../virtio/net/negotiated.ts'
 import { GuestDevice } from './guest-device.ts'
+import { readBases } from './guest-state.ts'
 import { DEVICE_FEATURES } from '../virtio/guest-features.ts'
 import type { EngineAccess, ControlPort, ControlPortContext, PortFacts } from '../control-port.ts'
 import { CONNECTION_UNITS, MemoryPace } from './memory-pace.ts'
@@ -66,9 +67,11 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
   #engine: EngineAccess | undefined
   readonly #sessions = new Map<GuestDevice, VhostUserSession>()
   #owner: GuestDevice | undefined
+  /** Its connections when it was made to be silent. */
+  #passed: readonly PassedConnection[] = []
   /** Another process has it, or is about to. */
   #isLeft: boolean
-  /** It was taken over, and its queues do not run here yet. */
+  /** It was taken over, and nobody is heard yet. */
   #hasCome: boolean
 
   /** `came`: what another process had, of which nothing is used before `keep`. */
@@ -299,13 +302,32 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
     return undefined
   }
 
-  async handOver(engine: EngineAccess): Promise<HandedState> {
+  get fdGeneration(): number {
+    return this.#listener.heard
+  }
+
+  async preview(engine: EngineAccess): Promise<HandedState> {
     const passed = await this.#listener.suspend()
+    try {
+      return this.#describe(passed, (await engine.call({ do: 'describe' })) as RingState[])
+    } finally {
+      this.#listener.resume()
+    }
+  }
+
+  async quiesce(): Promise<void> {
+    this.#passed = await this.#listener.suspend()
+  }
+
+  async handOver(engine: EngineAccess): Promise<HandedState> {
     this.#isLeft = true
+    return this.#describe(this.#passed, (await engine.call({ do: 'leave' })) as RingState[])
+  }
+
+  #describe(passed: readonly PassedConnection[], rings: readonly RingState[]): HandedState {
     // One may have come that is not.
     const why = this.whyNotHandedOver()
     if (why !== undefined) throw handOverError(this.#options.id, why)
-    const rings = (await engine.call({ do: 'leave' })) as RingState[]
     const deviceOf = new Map([...this.#sessions].map(([device, session]) => [session, device]))
     return writePort({
       acked: this.#acked,
@@ -320,21 +342,30 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
     })
   }
 
-  async keep(engine: EngineAccess): Promise<void> {
-    this.#isLeft = false
-    await engine.call({ do: 'keep' })
-    if (!this.#hasCome) {
-      this.#listener.resume()
-      return
-    }
-    this.#hasCome = false
+  /** The queues of its guest are started in the engine with the first call; nothing is written to them. */
+  async moveOn(position: JsonValue | undefined, engine: EngineAccess): Promise<void> {
+    const isFirst = this.#engine === undefined
     this.#engine = engine
+    // By connection, as in the state.
+    const bases = Array.isArray(position) ? position : []
+    for (const [at, device] of [...this.#sessions.keys()].entries()) {
+      await device.moveOn(readBases(bases[at]))
+    }
+    if (!isFirst) return
+    await engine.call({ do: 'leave' })
     try {
       await this.#owner?.attach()
     } catch (error) {
       // Its queues that can run do, and it may start the others again.
       this.#context.log(`vhost-user ${this.#options.id}: ${explain(error)}`, 'error')
     }
+  }
+
+  async keep(engine: EngineAccess): Promise<void> {
+    this.#isLeft = false
+    await engine.call({ do: 'keep' })
+    if (this.#hasCome) this.#hasCome = false
+    else this.#listener.resume()
   }
 
   async handedOver(): Promise<void> {

@@ -96,6 +96,18 @@ export class GuestDevice implements VhostUserDevice {
     }
   }
 
+  /** Of one that came: its queues stand there. Throws when one of them is not told, or cannot. */
+  async moveOn(bases: ReadonlyMap<number, number>): Promise<void> {
+    for (const [queue, setup] of this.#queues) {
+      const base = bases.get(queue)
+      if (base === undefined) throw new StateError('HAND_OVER', `queue ${queue} stands nowhere`)
+      this.#queues.set(queue, { ...setup, base })
+    }
+    const isMoved = await this.#call({ do: 'bases', bases: [...bases] })
+    if (isMoved !== false) return
+    throw new StateError('HAND_OVER', 'its rings are not in its memory any more')
+  }
+
   /** Why no other process could map its memory; undefined: it could. */
   get whyNotHandedOver(): string | undefined {
     const isKept = this.#regions.every(({ file }) => file >= 0) && (this.#logFile?.fd ?? 0) >= 0

@@ -36,7 +36,6 @@ export function writeDevice(device: DeviceState, fds: HandedFds): JsonValue {
       descriptorAddress: setup.descriptorAddress,
       availAddress: setup.availAddress,
       usedAddress: setup.usedAddress,
-      base: setup.base,
       logAddress: setup.logAddress,
       kickFd: fds.add(setup.kickFd),
       callFd: fds.add(setup.callFd),
@@ -49,7 +48,28 @@ export function writeDevice(device: DeviceState, fds: HandedFds): JsonValue {
   }
 }
 
-/** Maps its memory. Throws when that cannot be, nothing left mapped; the descriptors stay the caller's. */
+/** Where its queues stand, which is not part of the rest: it changes with every frame. */
+export function writeBases({ queues }: DeviceState): JsonValue {
+  return queues.map(([queue, { base }]) => [queue, base])
+}
+
+/** What is no base of a queue is left out. */
+export function readBases(bases: JsonValue | undefined): Map<number, number> {
+  const read = new Map<number, number>()
+  for (const pair of Array.isArray(bases) ? (bases as readonly JsonValue[]) : []) {
+    if (!Array.isArray(pair)) continue
+    const [queue, base] = pair as readonly JsonValue[]
+    if (Number.isSafeInteger(queue) && Number.isSafeInteger(base)) {
+      read.set(queue as number, base as number)
+    }
+  }
+  return read
+}
+
+/**
+ * Maps its memory; its queues stand nowhere yet. Throws when that cannot be, nothing left mapped; the descriptors
+ * stay the caller's.
+ */
 export function readDevice(state: HandedReader, fds: CameFds, windows: WindowBudget): CameDevice {
   const queues = state.objects('queues').map((queue): [number, QueueSetup] => [
     queue.number('queue'),
@@ -58,7 +78,7 @@ export function readDevice(state: HandedReader, fds: CameFds, windows: WindowBud
       descriptorAddress: queue.number('descriptorAddress'),
       availAddress: queue.number('availAddress'),
       usedAddress: queue.number('usedAddress'),
-      base: queue.number('base'),
+      base: 0,
       logAddress: queue.number('logAddress'),
       kickFd: fds.at(queue.number('kickFd')),
       callFd: fds.at(queue.number('callFd')),

@@ -16,7 +16,14 @@ import { CameFds, HandedFds, HandedReader, handOverError } from '../handed.ts'
 import { shim } from '../../native/shim.ts'
 import type { VhostUserOptions } from '../options.ts'
 import type { CameDevice, DeviceState } from './guest-state.ts'
-import { readDevice, readSession, unmapDevice, writeDevice, writeSession } from './guest-state.ts'
+import {
+  readDevice,
+  readSession,
+  unmapDevice,
+  writeBases,
+  writeDevice,
+  writeSession,
+} from './guest-state.ts'
 import { WindowBudget } from './window-shares.ts'
 
 const VERSION = 1
@@ -67,7 +74,8 @@ export function writePort({
       isOwner,
     })),
   } satisfies JsonValue
-  return { version: VERSION, state, fds: fds.fds }
+  const position = connections.map(({ device }) => writeBases(device))
+  return { version: VERSION, state, position, fds: fds.fds }
 }
 
 /** `make` makes the port. The descriptors are its own with success, and the caller's when this throws. */

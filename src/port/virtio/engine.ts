@@ -22,10 +22,9 @@ import type { FlowSteering } from '../../virtio/net/flow-steering.ts'
 import type { FrameSink } from '../../virtio/net/frame-sink.ts'
 import { DESCRIPTORS_AHEAD, descriptorsNext } from '../../virtio/net/frame-sink.ts'
 import type { FrameSource } from '../../virtio/net/frame-source.ts'
-import type { RssConfig } from '../../virtio/net/rss.ts'
 import { Rss } from '../../virtio/net/rss.ts'
-import type { RxFilterSettings } from '../../virtio/net/rx-filter.ts'
-import { RxFilter, vlanOf } from '../../virtio/net/rx-filter.ts'
+import type { RxFilter } from '../../virtio/net/rx-filter.ts'
+import { filterOf, vlanOf } from '../../virtio/net/rx-filter.ts'
 import type { VirtioNegotiated } from '../../virtio/net/negotiated.ts'
 import { NOTHING_NEGOTIATED } from '../../virtio/net/negotiated.ts'
 import { attachQueue } from '../../virtio/ring/queue-layout.ts'
@@ -317,28 +316,23 @@ export class VirtioEnginePort implements PolledPort {
       case 'log':
         return this.setLog(call.window)
       case 'filter':
-        return this.setFilter(call.filter)
+        return (this.#filter = filterOf(call.filter))
       case 'rss':
-        return this.setRss(call.rss)
+        return this.#rss.configure(call.rss)
       case 'reset':
         return this.reset()
       case 'leave':
-      case 'keep':
-        this.#isLeft = call.do === 'leave'
+      case 'describe':
+        this.#isLeft ||= call.do === 'leave'
         return ringStates(this.#rings)
+      case 'bases':
+        return this.moveOn(call.bases)
+      case 'keep':
+        this.#isLeft = false
+        return this.wake()
       default:
         return undefined
     }
-  }
-
-  setFilter(settings: RxFilterSettings | null): void {
-    // A promiscuous driver, as each one is after a reset, costs nothing.
-    this.#filter = settings === null || settings.flags.promisc ? null : new RxFilter()
-    if (settings !== null) this.#filter?.apply(settings)
-  }
-
-  setRss(config: RssConfig | null): void {
-    this.#rss.configure(config)
   }
 
   setWired(isWired: boolean): void {
@@ -373,7 +367,7 @@ export class VirtioEnginePort implements PolledPort {
 
   #attach(setup: QueueSetup): DeviceQueue | null {
     const queue = attachQueue(this.#memory, setup, this.#negotiated)
-    queue?.disableKick()
+    if (!this.#isLeft) queue?.disableKick()
     return queue
   }
 
@@ -400,6 +394,18 @@ export class VirtioEnginePort implements PolledPort {
     }
   }
 
+  /** Queues that were started stand there now, as another process has used them. False: one of them cannot. */
+  moveOn(bases: readonly (readonly [number, number])[]): boolean {
+    for (const [index, base] of bases) {
+      const ring = this.#rings[index]
+      if (ring === null) continue
+      ring.queue?.close()
+      ring.queue = this.#attach({ ...ring.setup, base })
+      if (ring.queue === null) return false
+    }
+    return true
+  }
+
   /** Ends every access to the queue; returns where it stands. */
   stopQueue(index: number): number {
     const ring = this.#rings[index]
@@ -420,13 +426,7 @@ export class VirtioEnginePort implements PolledPort {
   }
 
   setCall(index: number, fd: number): void {
-    const ring = this.#rings[index]
-    if (ring === null) {
-      closeFd(fd)
-      return
-    }
-    closeFd(ring.callFd)
-    ring.callFd = fd
+    if (this.#rings[index]?.takeCall(fd) === undefined) closeFd(fd)
   }
 
   setKick(index: number, fd: number): void {
@@ -488,8 +488,8 @@ export class VirtioEnginePort implements PolledPort {
     this.#isEnabled.fill(0)
     this.setMemory([])
     this.setLog(-1)
-    this.setFilter(null)
-    this.setRss(null)
+    this.#filter = null
+    this.#rss.configure(null)
     this.negotiate(NOTHING_NEGOTIATED)
   }
 

@@ -24,7 +24,11 @@ export type VirtioCall =
   | { readonly do: 'reset' }
   /** Nothing is written to its memory until `keep`; answered with RingState of each queue that runs. */
   | { readonly do: 'leave' }
+  /** Answered as `leave`, and changes nothing. */
+  | { readonly do: 'describe' }
   | { readonly do: 'keep' }
+  /** Of one that is another process's still: its queues stand there. False: one of them cannot. */
+  | { readonly do: 'bases'; readonly bases: readonly (readonly [number, number])[] }
 
 /** Where a queue stands that runs, and the descriptors that it has now. */
 export interface RingState {

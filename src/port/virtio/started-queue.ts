@@ -24,6 +24,13 @@ export class StartedQueue {
     this.base = setup.base
   }
 
+  /** Its driver is called by that descriptor from now on, which is ours. */
+  takeCall(fd: number): true {
+    closeFd(this.callFd)
+    this.callFd = fd
+    return true
+  }
+
   /** As GET_VRING_BASE tells it. */
   get standsAt(): number {
     return this.queue?.base() ?? this.base

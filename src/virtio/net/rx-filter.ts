@@ -222,3 +222,11 @@ function macBytes(hi: number, lo: number): Uint8Array {
   view.setUint16(4, lo, true)
   return mac
 }
+
+/** Null accepts everything, at no cost: what a promiscuous driver, as each one is after a reset, wants. */
+export function filterOf(settings: RxFilterSettings | null): RxFilter | null {
+  if (settings === null || settings.flags.promisc) return null
+  const filter = new RxFilter()
+  filter.apply(settings)
+  return filter
+}

@@ -65,6 +65,11 @@ describe('a target', () => {
   async function goOnTo(peer: Peer, point: Section | 'port'): Promise<void> {
     if (point === 'hello') return
     peer.send('prepare', {})
+    if (point === 'prepare') return
+    // A preview of nothing.
+    peer.send('control', null)
+    peer.send('switch', NOTHING)
+    peer.send('end-of-state', { ports: 0, macs: 0 })
     await peer.receiveUpTo('prepared')
     if (point === 'prepared') return
     const listening = shim.socketUnix(1)
@@ -77,7 +82,7 @@ describe('a target', () => {
     if (point === 'commit') peer.send('commit', {})
   }
 
-  const points = ['hello', 'prepared', 'switch', 'ready', 'commit'] as const
+  const points = ['hello', 'prepare', 'prepared', 'switch', 'ready', 'commit'] as const
 
   test.for(points)('H11: its source is killed after %s: it runs', async (point) => {
     await using lab = new Lab()
@@ -278,6 +283,7 @@ describe('a source', () => {
     await peer.receiveUpTo('hello')
     peer.send('hello', own, [pidfd])
     await peer.receiveUpTo('prepare')
+    await peer.receiveUpTo('end-of-state')
     peer.send('prepared', {})
   }
 

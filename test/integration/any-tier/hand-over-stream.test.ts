@@ -89,7 +89,8 @@ async function stream(lab: Lab): Promise<Uint8Array> {
     const common = { protocol: 1, release, backendTransfer: true, exclude: [], ports: [] }
     const own = { ...common, features: knownFeatures(), pid: 1 }
     peer.send('hello', own, [stand.pidfd])
-    await peer.receiveUpTo('prepare')
+    // The preview, of which nothing is taken; and then the state.
+    await peer.receiveUpTo('end-of-state')
     peer.send('prepared', {})
     await peer.receiveUpTo('end-of-state')
     return Buffer.concat(peer.heard)

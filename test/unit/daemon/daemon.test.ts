@@ -24,7 +24,7 @@ vi.mock('../../../src/engine/client.ts', () => ({
     }
 
     async *macTable(): AsyncGenerator {
-      yield []
+      yield { rows: new Int32Array(0), next: -1, changes: 0 }
     }
 
     close(): Promise<void> {

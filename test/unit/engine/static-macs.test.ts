@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import { LEARNT, MacTable, OVER_LIMIT, STAYS_ELSEWHERE } from '../../../src/engine/mac-table.ts'
 import { addStaticMacs } from '../../../src/engine/static-macs.ts'
 import { STATIC_AGE } from '../../../src/engine/messages.ts'
+import { macRows } from '../../support/sim.ts'
 
 test('F2: they neither age nor move nor go with the link, and win over what is learnt', () => {
   const table = new MacTable(16, 1)
@@ -14,7 +15,7 @@ test('F2: they neither age nor move nor go with the link, and win over what is l
   table.sweep(1000)
   table.forgetPort(5)
   table.flush(-1, -1)
-  expect(table.page(0, 100, 1000, 1).rows).toEqual([[2, 7, 5, STATIC_AGE]])
+  expect(macRows(table.page(0, 100, 1000, 1))).toEqual([[2, 7, 5, STATIC_AGE]])
   expect([table.removeStatic(2, 7, 3), table.removeStatic(2, 7, 5)]).toEqual([false, true])
   expect([table.entries, table.lookup(2, 7)]).toEqual([0, -1])
 })
@@ -69,9 +70,8 @@ test('F2: a flush is of a port, of a VLAN, or of everything that was learnt', ()
   const left = (port: number, vlan: number): number[][] => {
     const table = fill()
     table.flush(port, vlan)
-    return table
-      .page(0, 1000, 0, 1)
-      .rows.map(([, lo, at]) => [at, lo >>> 16])
+    return macRows(table.page(0, 1000, 0, 1))
+      .map(([, lo, at]) => [at, lo >>> 16])
       .toSorted((one, other) => one[0] - other[0] || one[1] - other[1])
   }
   expect(left(1, -1)).toEqual([

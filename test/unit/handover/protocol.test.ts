@@ -8,6 +8,11 @@ const MESSAGES = [
   'hello',
   'hello',
   'prepare',
+  'control',
+  'port',
+  'macs',
+  'switch',
+  'end-of-state',
   'prepared',
   'control',
   'port',
@@ -31,7 +36,7 @@ test('H4: each step in its order; the source is told how long nobody read and wh
   const world = new World()
   const [source, target] = await Promise.all([world.source(), world.target()])
   expect(world.said).toEqual(MESSAGES)
-  expect(world.done).toEqual(['prepare', 'pause', 'take over', 'let go', 'start'])
+  expect(world.done).toEqual(['preview', 'prepare', 'pause a', 'take over', 'let go', 'start'])
   expect(target).toBe('running')
   expect(source).toEqual({ release: '1.1.0', pid: 4711, pauseUs: 2500, framesLost: 0 })
   expect(world.readers()).toEqual(['target'])
@@ -73,22 +78,22 @@ test('a target that cannot take over says why, and the source goes on', async ()
   expect(source).toBe('the other side gave up: no room')
   expect(target).toBe('no room')
   expect(world.readers()).toEqual(['source'])
-  expect(world.done).toEqual(['prepare', 'pause', 'discard', 'take back'])
+  expect(world.done).toEqual(['preview', 'prepare', 'pause a', 'discard', 'take back'])
 })
 
 test('migrate_cancel ends it before commit, and the source goes on', async () => {
   const world = new World()
   const cancel = new AbortController()
-  const prepare = (): Promise<void> => {
+  const prepare = (): Promise<string[]> => {
     cancel.abort(new Error('cancelled'))
-    return Promise.resolve()
+    return Promise.resolve([])
   }
   const [source, target] = await Promise.all([
     settled(world.source({}, cancel.signal)),
     settled(world.target({}, { prepare })),
   ])
   expect([source, target]).toEqual(['cancelled', 'the other side gave up: cancelled'])
-  expect(world.done).toEqual(['discard'])
+  expect(world.done).toEqual(['preview', 'discard'])
   expect(world.readers()).toEqual(['source'])
 })
 

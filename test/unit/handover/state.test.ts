@@ -25,11 +25,39 @@ test('P8: a stream that knows nothing of groups is read, and one that lacks some
   const records = [...stateRecords({ switch: HANDED, control: CONTROL })]
   const end = records.at(-1)!
   expect(records.map(({ section }) => section)).not.toContain('groups')
-  const counts = { ports: 1, macs: 1 }
+  const counts = { ports: 1, macs: 4 }
   const old = [...records.slice(0, -1), { ...end, data: counts }]
   expect(read(old)?.switch.groups).toEqual([])
   const lacking = [...records.slice(0, -1), { ...end, data: { ...counts, groups: 1 } }]
   expect(() => read(lacking)).toThrow('parts of the state are missing')
   const noList = { section: 'groups', data: {}, fds: [] } as const
   expect(() => read([noList])).toThrow('the table of groups is no list')
+})
+
+test('ports with and without descriptors keep their order; addresses may be those of the preview', () => {
+  const [port] = HANDED.ports
+  const bare = (id: string): typeof port => ({ ...port, id, fds: [], isPreviewed: true })
+  const ports = [bare('a'), bare('b'), { ...port, id: 'c' }, bare('d')]
+  const handed = { ...HANDED, ports, macs: null, groups: [] }
+  const records = [...stateRecords({ switch: handed, control: CONTROL })]
+  expect(records.map(({ section }) => section)).toEqual([
+    'control',
+    'ports',
+    'port',
+    'ports',
+    'capture',
+    'switch',
+    'end-of-state',
+  ])
+  expect(read(records)?.switch).toEqual(handed)
+})
+
+test('one reader reads a preview, and then the state', () => {
+  const reader = new StateReader()
+  for (const handed of [{ ...HANDED, captures: [] }, HANDED]) {
+    const records = stateRecords({ switch: handed, control: CONTROL })
+    const read = [...records].map((record) => reader.push(record)).at(-1)
+    expect(read?.switch).toEqual({ ...handed, groups: [] })
+  }
+  expect(reader.takeFds()).toEqual([])
 })

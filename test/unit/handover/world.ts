@@ -38,7 +38,7 @@ export const HANDED = {
   ports: [{ id: 'a', options: PORT, version: 1, state: {}, fds: [100, 101] }],
   links: [],
   captures: [{ id: 1, version: 1, state: {}, fds: [102] }],
-  macs: [[1, 2, 0, 5]],
+  macs: [1, 2, 0, 5],
   counters: {},
   ownFrames: [],
 } as unknown as HandedSwitch
@@ -174,12 +174,22 @@ export class World {
 
   sourceEffects(): SourceEffects {
     return {
-      handOver: async () => {
-        await this.#do('source', 'pause', () => this.#read('source', false))
+      preview: async () => {
+        await this.#do('source', 'preview')
+        return { ...HANDED, captures: [] }
+      },
+      handOver: async (previewed, pausing) => {
+        pausing()
+        await this.#do('source', `pause ${(previewed ?? []).join(' ')}`.trim(), () =>
+          this.#read('source', false),
+        )
         return { switch: HANDED, control: { data: {}, fds: [102] } }
       },
       takeBack: () => this.#do('source', 'take back', () => this.#read('source', true)),
-      handedOver: () => this.#do('source', 'let go'),
+      handedOver: async (settled) => {
+        await this.#do('source', 'let go')
+        await settled.catch(() => undefined)
+      },
       status: () => undefined,
       kernelDropped: () => 7,
       nowUs: () => 1000,
@@ -189,10 +199,17 @@ export class World {
   targetEffects(more: Partial<TargetEffects> = {}): TargetEffects {
     const letGo = (): void => this.held.clear()
     return {
-      prepare: () => this.#do('target', 'prepare'),
+      prepare: async (_hello, preview) => {
+        await this.#do('target', 'prepare')
+        return preview.switch.ports.map(({ id }) => id)
+      },
       takeOver: () => this.#do('target', 'take over'),
       discard: () => this.#do('target', 'discard', letGo),
-      start: () => this.#do('target', 'start', () => this.#read('target', true)),
+      start: (reading) =>
+        this.#do('target', 'start', () => {
+          this.#read('target', true)
+          reading(3500)
+        }),
       openByName: () =>
         this.#do('target', 'open by name', () => {
           this.#read('target', true)
@@ -206,7 +223,6 @@ export class World {
       closeFds: (fds) => fds.forEach((fd) => this.held.delete(fd)),
       status: () => undefined,
       kernelDropped: () => 7,
-      nowUs: () => 3500,
       ...more,
     }
   }

@@ -34,10 +34,8 @@ vi.mock('../../../src/engine/client.ts', () => ({
     }
 
     async *macTable(): AsyncGenerator {
-      yield [
-        [0x02, 0x0100, 0, 5],
-        [0x02, 0x0200, 9, 5],
-      ]
+      const rows = Int32Array.of(0x02, 0x0100, 0, 5, 0x02, 0x0200, 9, 5)
+      yield { rows, next: -1, changes: 2 }
     }
 
     switchCounters(): object {
