@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import type { GuestPeer } from './guests.ts'
 import { GuestBed } from './guests.ts'
+import { HandOverBed } from './handover-bed.ts'
 import type { HostileChoice } from './hostile-bed.ts'
 import { measureHostile } from './hostile-bed.ts'
 import type { LoadChoice } from './load-bed.ts'
@@ -29,11 +30,19 @@ interface Scale {
   /** Seconds of the memory row before and after its first reading. */
   readonly memorySeconds: readonly [number, number]
   readonly idleSeconds: number
+  /** One after another. */
+  readonly handOvers: number
 }
 
-const FULL: Scale = { rounds: 5, seconds: 3, memorySeconds: [2, 40], idleSeconds: 10 }
+const FULL: Scale = {
+  rounds: 5,
+  seconds: 3,
+  memorySeconds: [2, 40],
+  idleSeconds: 10,
+  handOvers: 50,
+}
 const FIRST_PINGS = 50
-const QUICK: Scale = { rounds: 1, seconds: 1, memorySeconds: [1, 2], idleSeconds: 3 }
+const QUICK: Scale = { rounds: 1, seconds: 1, memorySeconds: [1, 2], idleSeconds: 3, handOvers: 10 }
 
 /** A row on its bed. The last peer is the reference of the others. */
 interface Row<P extends string = string> {
@@ -103,6 +112,7 @@ const ROWS: Readonly<Record<string, Row>> = {
     receiver: { attack: 'receiver', guests: 2, queues: 32 },
     none: { attack: 'none', guests: 1, queues: 64 },
   }),
+  handover: handOverRow('handover'),
   rtt: roundTripRow('rtt', 0),
   'rtt-100k': roundTripRow('rtt-100k', 100_000),
   idle: tapRow(async (scale, peers, report) => {
@@ -355,6 +365,23 @@ function hostileRow<P extends string>(
         report.add(row, peer, 'ms p99', p99)
         report.add(row, peer, 'hostile chains/s', chains)
       }),
+  }
+}
+
+/** How long frames wait when one framepump takes over from another one. */
+function handOverRow(row: string): Row<TapPeer> {
+  return {
+    peers: TAP_PEERS.filter((peer) => peer !== 'c-reference'),
+    run: async (scale, peers, report) => {
+      for (const peer of peers) {
+        const { pausesUs, lost, dropped } = await HandOverBed.measure(peer, scale.handOvers)
+        const all = sorted(pausesUs)
+        report.add(row, peer, 'us pause median', median(all))
+        report.add(row, peer, 'us pause p99', all[Math.floor((all.length - 1) * 0.99)])
+        report.add(row, peer, 'frames lost', lost)
+        report.add(row, peer, 'frames dropped by the kernel', dropped)
+      }
+    },
   }
 }
 
