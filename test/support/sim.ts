@@ -152,7 +152,6 @@ export class Sim implements Disposable {
   }
 }
 
-/** A frame from bytes of its addresses: the last byte tells them apart. */
 /** Rows of the MAC table: hi, lo, port, age. */
 export function macRows({ rows }: MacRows): number[][] {
   return Array.from({ length: rows.length / MAC_ROW }, (_, row) =>
@@ -160,6 +159,7 @@ export function macRows({ rows }: MacRows): number[][] {
   )
 }
 
+/** A frame from bytes of its addresses: the last byte tells them apart. */
 export function frame(destination: number, source: number, payload = 0, length = 60): Uint8Array {
   const bytes = new Uint8Array(length)
   bytes.set(destination === 255 ? [255, 255, 255, 255, 255, 255] : [2, 0, 0, 0, 0, destination])
