@@ -1,4 +1,5 @@
 /** Adds ports to a switch, and wires them. */
+import { ConfigError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { clearCounters } from '../stats/port-counters.ts'
 import type { AddPortSettings } from './api.ts'
@@ -87,4 +88,24 @@ export async function wire(
   await engine.request({ op: 'wire', ...ends })
   undo(() => opener.setPeers(first, second, false))
   await opener.setPeers(first, second, true)
+}
+
+/** Puts two ports back on the switch. */
+export async function unwire(
+  { engine }: SwitchParts,
+  opener: PortOpener,
+  first: PortEntry,
+  second: PortEntry,
+  undo: Undo,
+): Promise<void> {
+  if (first.peer !== second) {
+    const names = `"${first.options.id}" and "${second.options.id}"`
+    throw new ConfigError('BAD_LINK', `${names} are not wired to each other`)
+  }
+  undo(() => opener.setPeers(first, second, true))
+  // Back on the switch they may meet ports that can take less.
+  await opener.setPeers(first, second, false)
+  const ends = { a: first.index, b: second.index }
+  undo(() => engine.request({ op: 'wire', ...ends }))
+  await engine.request({ op: 'unwire', ...ends })
 }

@@ -6,7 +6,7 @@
  * and the engine is told before a descriptor is closed or memory unmapped.
  */
 import { EventEmitter } from 'node:events'
-import { ConfigError, StateError } from '../errors.ts'
+import { StateError } from '../errors.ts'
 import { chooseTier } from '../io/probe.ts'
 import { shimFailure } from '../native/shim.ts'
 import type { PortFailure } from '../port/messages.ts'
@@ -34,7 +34,7 @@ import type {
   SwitchSettings,
   VlanInfo,
 } from './api.ts'
-import { addPort, wire } from './adding.ts'
+import { addPort, unwire, wire } from './adding.ts'
 import { Agreement } from './agreement.ts'
 import { CaptureSet } from './capture-set.ts'
 import { changeOptions } from './changing.ts'
@@ -270,17 +270,9 @@ class UserspaceSwitch implements Switch {
   }
 
   removeLink(a: string, b: string): Promise<void> {
-    return this.#change(async (undo) => {
+    return this.#change((undo) => {
       const [first, second] = [this.#ports.entry(a), this.#ports.entry(b)]
-      if (first.peer !== second) {
-        throw new ConfigError('BAD_LINK', `"${a}" and "${b}" are not wired to each other`)
-      }
-      undo(() => this.#opener.setPeers(first, second, true))
-      // Back on the switch they may meet ports that can take less.
-      await this.#opener.setPeers(first, second, false)
-      const ends = { a: first.index, b: second.index }
-      undo(() => this.#engine.request({ op: 'wire', ...ends }))
-      await this.#engine.request({ op: 'unwire', ...ends })
+      return unwire(this.#parts, this.#opener, first, second, undo)
     })
   }
 
