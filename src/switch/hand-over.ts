@@ -116,10 +116,18 @@ async function readGroups(
   return groups
 }
 
-/** All of a port that is not its position or the switch's: what it must be now if its preview is to hold. */
-function sameness(entry: PortEntry, { version, state, fds }: HandedState): string {
+/** A port as it was said: all of it but its position and what is the switch's. */
+interface SaidPort {
+  /** One that was opened anew may have other descriptors with the same numbers. */
+  readonly open: ControlPort
+  readonly text: string
+}
+
+function saidOf(entry: PortEntry, { version, state, fds }: HandedState): SaidPort {
   const { options, isHeld, link, open } = entry
-  return JSON.stringify([options, isHeld, link, open.fdGeneration, version, state, fds])
+  const { fdGeneration } = open
+  const text = JSON.stringify([options, isHeld, link, fdGeneration, version, state, fds])
+  return { open, text }
 }
 
 /** The engine has been told to pause. `undo` goes back to where it was, but for the pause. */
@@ -173,14 +181,15 @@ type PortHanded = HandedState & Pick<HandedPort, 'isExcluded' | 'isPreviewed'>
 async function handOverPort(
   entry: PortEntry,
   { access }: SwitchParts,
-  previewed: string | undefined,
+  previewed: SaidPort | undefined,
   undo: Undo,
 ): Promise<PortHanded> {
   const { open } = entry
   undo(() => (entry.isAnothers = false))
   entry.isAnothers = true
   const handed = await open.handOver!(access(entry))
-  if (previewed === undefined || sameness(entry, handed) !== previewed) {
+  const said = saidOf(entry, handed)
+  if (previewed?.open !== said.open || previewed.text !== said.text) {
     return { ...handed, isExcluded: false }
   }
   return { ...handed, state: null, fds: [], isExcluded: false, isPreviewed: true }
@@ -230,8 +239,7 @@ function checkRunState(runState: RunState): asserts runState is 'running' | 'pau
 
 /** What was said by a preview. */
 interface Previewed {
-  /** By port, what it was then. */
-  readonly ports: ReadonlyMap<string, string>
+  readonly ports: ReadonlyMap<string, SaidPort>
   /** Changes of the MAC table until then; undefined: it did not say all of it. */
   readonly macChanges: number | undefined
 }
@@ -255,6 +263,7 @@ export class HandingOver {
   #over: Promise<void> | undefined
   #previewed: Previewed = { ports: new Map(), macChanges: undefined }
   #end: () => void = () => undefined
+  #hurry: () => void = () => undefined
 
   /** `run`: whose state it is; `change` runs something as a change of the switch. */
   constructor(
@@ -288,7 +297,7 @@ export class HandingOver {
       const { previewed, macChanges } = await preview(this.#parts, excluded)
       const { ports } = this.#parts
       const parts = previewed.ports.map(
-        (handed) => [handed.id, sameness(ports.entry(handed.id), handed)] as const,
+        (handed) => [handed.id, saidOf(ports.entry(handed.id), handed)] as const,
       )
       this.#previewed = { ports: new Map(parts), macChanges }
       return { runState, ...previewed }
@@ -354,7 +363,10 @@ export class HandingOver {
     this.#takeSteps()
     const { ports, captures, log } = this.#parts
     this.#run.runState = 'postmigrate'
-    await settled?.catch(() => undefined)
+    if (settled !== undefined) {
+      const hurried = new Promise<void>((resolve) => (this.#hurry = resolve))
+      await Promise.race([settled.catch(() => undefined), hurried])
+    }
     await doAll(
       ports.all.flatMap((entry) => this.#letGo(entry)),
       log,
@@ -387,8 +399,9 @@ export class HandingOver {
     this.#end()
   }
 
-  /** The switch ends: it is taken back if nobody has it. */
+  /** The switch ends: it is taken back if nobody has it, and whoever has it is not waited for. */
   async settle(): Promise<void> {
+    this.#hurry()
     if (this.#steps !== undefined) await this.takeBack()
     await this.#over
   }

@@ -4,6 +4,7 @@
  */
 import type { GroupRows, HandedEngine, MacRows } from '../engine/messages.ts'
 import { MAC_ROW, PORT_OF_ROW, STATIC_AGE } from '../engine/messages.ts'
+import { StateError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { ControlPort } from '../port/control-port.ts'
 import type { HandedState } from '../port/handed.ts'
@@ -110,9 +111,17 @@ export class TakingOver {
     undo(() => agreement.resume())
     undo(() => (this.#hasTaken = false))
     await agreement.suspend()
+    // As the preview said, but for the age.
+    const addresses = handed.macs === null ? this.#preview : handed
     const left = new Set<HandedState>([...handed.ports, ...handed.captures])
     // Last of all: those that have become ports' are closed by then.
     undo(() => closeAll(left))
+    if (addresses === undefined) {
+      throw new StateError(
+        'HAND_OVER',
+        'its MAC table is said to be that of a preview, and none came',
+      )
+    }
     await this.#forgetOthers(handed)
     await this.#takeOverPorts(handed.ports, left, undo)
     for (const [a, b] of handed.links) {
@@ -127,7 +136,7 @@ export class TakingOver {
     }
     engine.restoreCounters(handed.counters)
     await engine.request({ op: 'take-over', ...engineState(handed, ports) })
-    noteStatics(handed.macs === null ? this.#preview! : handed, ports)
+    noteStatics(addresses, ports)
   }
 
   /** The engine is asked for all of them at once: frames wait meanwhile. */

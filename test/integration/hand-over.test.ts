@@ -308,13 +308,16 @@ test('H11: of a preview nothing is left when the source ends before the rest com
 
 test('H9: what has changed since the preview crosses as it is now', async () => {
   await using lab = new Lab()
-  const [sw, netns] = await star(lab, 2)
+  const [sw, netns] = await star(lab, 2, { queues: 2 })
   expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
   const next = make(true)
   const preview = received(await sw.previewHandOver())
   const previewed = await next.prepareTakeOver(await sw.outlineHandOver(), preview)
   await sw.setLink('p0', false)
+  // As it was, with the same numbers of descriptors.
   await sw.removePort('p1')
+  const options = { type: 'tap', ifname: IFNAME, netns: netns[1], up: true, queues: 2 } as const
+  await sw.addPort({ id: 'p1', ...options })
   const other = lab.netns()
   await sw.addPort({ type: 'tap', id: 'p2', ifname: IFNAME, netns: other, up: true })
   lab.address(other, '10.0.0.3')
@@ -322,6 +325,7 @@ test('H9: what has changed since the preview crosses as it is now', async () => 
   const handed = received(await sw.handOver([], { previewed }))
   expect(handed.ports.map(({ id, isPreviewed = false }) => [id, isPreviewed])).toEqual([
     ['p0', true],
+    ['p1', false],
     ['p2', false],
   ])
   expect(handed.macs).not.toBeNull()
@@ -329,8 +333,8 @@ test('H9: what has changed since the preview crosses as it is now', async () => 
   await next.resume()
   await sw.handedOver()
   await sw.close()
-  expect(next.ports().map(({ id }) => id)).toEqual(['p0', 'p2'])
-  expect(openTaps()).toBe(2)
+  expect(next.ports().map(({ id }) => id)).toEqual(['p0', 'p1', 'p2'])
+  expect(openTaps()).toBe(5)
   expect(lab.ping(netns[0], '10.0.0.3')).toBe(3)
 })
 
