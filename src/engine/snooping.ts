@@ -236,7 +236,9 @@ export class Snooping {
 
   /** Each port stays in the list once. @hot */
   #listOnce(): void {
-    const list = ++this.#list
+    // It wraps, past the 0 of ports that were never listed.
+    this.#list = (this.#list + 1) | 0 || 1
+    const list = this.#list
     const { ports } = this
     let kept = 0
     for (let at = 0; at < this.portCount; at++) {
