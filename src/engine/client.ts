@@ -19,6 +19,8 @@ import type {
   GuardDrops,
   MacRows,
   MovingAddress,
+  NumberedReply,
+  NumberedRequest,
   StormChange,
 } from './messages.ts'
 import { errorFrom } from './messages.ts'
@@ -79,13 +81,15 @@ export class EngineClient {
   readonly #shared: Int32Array
   readonly #eventFd: number
   readonly #claim: FdClaim
-  readonly #thread: WorkerThread<{ id: number; request: EngineRequest }, EngineReply>
+  readonly #thread: WorkerThread<readonly NumberedRequest[], EngineReply>
   readonly #events: EngineEvents
   readonly #waiting = new Map<
     number,
     { resolve: (value: unknown) => void; reject: (error: Error) => void }
   >()
   #nextId = 1
+  /** Requests that are to go together. */
+  #gathered: NumberedRequest[] | undefined
   #failure: Error | undefined
 
   constructor(settings: EngineSettings, events: EngineEvents) {
@@ -140,10 +144,31 @@ export class EngineClient {
     return new Promise((resolve, reject) => {
       const id = this.#nextId++
       this.#waiting.set(id, { resolve, reject })
-      this.#thread.post({ id, request })
-      Atomics.store(this.#shared, SHARED_PENDING, 1)
-      this.wake()
+      if (this.#gathered === undefined) this.#post([{ id, request }])
+      else this.#gathered.push({ id, request })
     })
+  }
+
+  /**
+   * What `make` asks for before it returns goes to the engine as one message: it is done between the same two
+   * turns, and answered at once.
+   */
+  together<T>(make: () => T): T {
+    if (this.#gathered !== undefined) return make()
+    const gathered: NumberedRequest[] = []
+    this.#gathered = gathered
+    try {
+      return make()
+    } finally {
+      this.#gathered = undefined
+      if (gathered.length > 0) this.#post(gathered)
+    }
+  }
+
+  #post(requests: readonly NumberedRequest[]): void {
+    this.#thread.post(requests)
+    Atomics.store(this.#shared, SHARED_PENDING, 1)
+    this.wake()
   }
 
   /** Addresses as [hi, lo, port, age in seconds] rows, part by part. */
@@ -193,8 +218,9 @@ export class EngineClient {
 
   #receive(message: EngineReply): void {
     switch (message.type) {
-      case 'reply':
-        return this.#settle(message)
+      case 'replies':
+        for (const reply of message.replies) this.#settle(reply)
+        return undefined
       case 'port-failed':
         return this.#events.portFailed(message.port, message.failure)
       case 'queue-broken':
@@ -220,7 +246,7 @@ export class EngineClient {
     this.#events.failed(error)
   }
 
-  #settle(reply: EngineReply & { type: 'reply' }): void {
+  #settle(reply: NumberedReply): void {
     const waiting = this.#waiting.get(reply.id)
     this.#waiting.delete(reply.id)
     const { error } = reply

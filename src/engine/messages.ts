@@ -270,13 +270,20 @@ export type EngineRequest =
   | { op: 'publish-counters' }
   | { op: 'close' }
 
+export interface NumberedRequest {
+  readonly id: number
+  readonly request: EngineRequest
+}
+
+/** Of the request with that number. */
+export interface NumberedReply {
+  readonly id: number
+  readonly value?: unknown
+  readonly error?: ErrorFields
+}
+
 export type EngineReply =
-  | {
-      readonly type: 'reply'
-      readonly id: number
-      readonly value?: unknown
-      readonly error?: ErrorFields
-    }
+  | { readonly type: 'replies'; readonly replies: readonly NumberedReply[] }
   | { readonly type: 'port-failed'; readonly port: number; readonly failure: PortFailure }
   | { readonly type: 'driver-called'; readonly port: number }
   | { readonly type: 'loops'; readonly loops: readonly MovingAddress[] }

@@ -12,7 +12,13 @@ import type { EnginePort, PortSurroundings } from '../port/contract.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import { makePort } from '../port/kinds.engine.ts'
 import { KernelClock } from '../mem/clock.ts'
-import type { EngineReply, EngineRequest, EngineWorkerData } from './messages.ts'
+import type {
+  EngineReply,
+  EngineRequest,
+  EngineWorkerData,
+  NumberedReply,
+  NumberedRequest,
+} from './messages.ts'
 import { errorFields } from './messages.ts'
 import { SHARED_EXIT } from './cells.ts'
 import { Engine } from './engine.ts'
@@ -202,14 +208,17 @@ function serve(): boolean {
     if (Atomics.load(shared, SHARED_EXIT) !== 0) return false
     const received = receiveMessageOnPort(controlPort)
     if (received === undefined) return true
-    const { id, request } = received.message
-    try {
-      const value = handle(request)
-      send({ type: 'reply', id, value })
-    } catch (error) {
-      send({ type: 'reply', id, error: errorFields(error) })
-    }
-    if (request.op === 'close') return false
+    const requests = received.message as readonly NumberedRequest[]
+    send({ type: 'replies', replies: requests.map(answer) })
+    if (requests.some(({ request }) => request.op === 'close')) return false
+  }
+}
+
+function answer({ id, request }: NumberedRequest): NumberedReply {
+  try {
+    return { id, value: handle(request) }
+  } catch (error) {
+    return { id, error: errorFields(error) }
   }
 }
 

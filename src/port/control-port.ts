@@ -97,10 +97,10 @@ export interface ControlPort {
   /** The device has something for a driver that asked to be told. */
   driverCalled?(): void
   /**
-   * Before `handOver`, while frames still pass: what takes a moment that shall not be part of the pause. Nobody is
-   * answered any more, until `keep` or `handedOver`.
+   * Before each `handOver`, while frames still pass: what takes a moment that shall not be part of the pause. Nothing
+   * but its position changes any more and nobody is answered, until `keep` or `handedOver`.
    */
-  quiesce?(): Promise<void>
+  quiesce?(engine: EngineAccess): Promise<void>
   /**
    * What another process needs to go on with it. The engine is paused; from now on nothing is changed or
    * answered outside, until `keep` or `handedOver`. Absent: it cannot be handed over.

@@ -18,6 +18,7 @@ import { PostponedControlPort } from '../port/postponed.control.ts'
 import { readCounters } from '../stats/port-counters.ts'
 import type { RunState } from './api.ts'
 import type { HandedPort, HandedSwitch, HandOverOptions, HandOverOutline } from './handed.ts'
+import { REHEARSALS } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
 import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
@@ -70,14 +71,18 @@ async function preview(
 ): Promise<{ previewed: Omit<HandedSwitch, 'runState'>; macChanges: number | undefined }> {
   const { engine, ports } = parts
   outline(parts, excluded)
-  const entries = ports.all
-  const described: HandedPort[] = []
-  for (const entry of entries) {
-    const { open, options } = entry
-    if (excluded.includes(options.id) || open.preview === undefined) continue
-    const handed = await open.preview(parts.access(entry))
-    described.push({ ...describe(entry, engine.counters), ...handed, isExcluded: false })
+  const entries = ports.all.filter(
+    ({ open, options }) => open.preview !== undefined && !excluded.includes(options.id),
+  )
+  const tell = async (entry: PortEntry): Promise<HandedPort> => {
+    const handed = await entry.open.preview!(parts.access(entry))
+    return { ...describe(entry, engine.counters), ...handed, isExcluded: false }
   }
+  // As at the end, while frames wait: code that has run some times is faster then.
+  for (let time = 1; time < REHEARSALS; time++) {
+    await Promise.all(engine.together(() => entries.map(tell)))
+  }
+  const described = await Promise.all(engine.together(() => entries.map(tell)))
   const places = new Map(described.map(({ id }, place) => [ports.entry(id).index, place]))
   const { macs, isWhole, changes } = await readMacs(parts, places)
   const none = { mirrors: [], captures: [], ownFrames: [], links: [] }
@@ -330,20 +335,21 @@ export class HandingOver {
     // Whoever answers others is silent first: that takes its time, and frames still pass.
     const included = ports.all.filter(({ options }) => !excluded.includes(options.id))
     note(() => Promise.all(included.map(async (entry) => entry.open.keep?.(access(entry)))))
-    await Promise.all(included.map(async ({ open }) => open.quiesce?.()))
+    await Promise.all(included.map(async (entry) => entry.open.quiesce?.(access(entry))))
     pausing?.()
-    let paused: Promise<unknown> = Promise.resolve()
-    if (runState === 'running') {
-      note(async () => {
-        await engine.request({ op: 'resume' })
-        this.#run.runState = 'running'
-      })
-      paused = engine.request({ op: 'pause' })
-      this.#run.runState = 'paused'
-    }
     const known = knownBy(previewed, this.#previewed)
-    const handing = handOver(this.#parts, this.#opener, excluded, known, note)
-    const [handed] = await Promise.all([handing, paused])
+    const [handed] = await engine.together(() => {
+      let paused: Promise<unknown> = Promise.resolve()
+      if (runState === 'running') {
+        note(async () => {
+          await engine.request({ op: 'resume' })
+          this.#run.runState = 'running'
+        })
+        paused = engine.request({ op: 'pause' })
+        this.#run.runState = 'paused'
+      }
+      return Promise.all([handOver(this.#parts, this.#opener, excluded, known, note), paused])
+    })
     this.#steps = steps
     this.#over = new Promise((resolve) => (this.#end = resolve))
     return { runState, ...handed }

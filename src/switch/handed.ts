@@ -5,6 +5,9 @@ import type { PortOptions } from '../port/options.ts'
 import type { CounterName } from '../stats/counters.ts'
 import type { MirrorOptions } from './api.ts'
 
+/** So often each side does beforehand what it will do while frames wait: V8 compiles what has run some times. */
+export const REHEARSALS = 3
+
 /** A port with all that the switch knows of it; what its kind says of it is HandedState. */
 export interface HandedPort extends HandedState {
   readonly id: string

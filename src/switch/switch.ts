@@ -350,10 +350,12 @@ class UserspaceSwitch implements Switch {
         await this.#opener.openAllPostponed(undo)
       }
       undo(() => this.#engine.request({ op: 'pause' }))
-      const resumed = this.#engine.request({ op: 'resume' }).then((atUs) => reading(Number(atUs)))
-      // While frames pass already.
-      const kept = this.runState === 'inmigrate' ? this.#taking.keep() : undefined
-      await Promise.all([resumed, kept])
+      const isTaken = this.runState === 'inmigrate'
+      const [resumed, kept] = this.#engine.together(() => [
+        this.#engine.request({ op: 'resume' }),
+        isTaken ? this.#taking.keep() : undefined,
+      ])
+      await Promise.all([resumed.then((atUs) => reading(Number(atUs))), kept])
       this.runState = 'running'
       this.#taking.watch()
       await this.#agreement.reach()

@@ -14,6 +14,7 @@ import { clearCounters, writeCounters } from '../stats/port-counters.ts'
 import { wire } from './adding.ts'
 import { placeFor } from './hand-over.ts'
 import type { HandedPort, HandedSwitch, HandOverOutline } from './handed.ts'
+import { REHEARSALS } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
 import { policyOf } from './policy.ts'
 import { PortEntry } from './port-entry.ts'
@@ -22,6 +23,8 @@ import type { PortTable } from './port-table.ts'
 import { explain } from '../text.ts'
 import type { Step, Undo } from './undo.ts'
 import { doAll } from './undo.ts'
+
+type TakenPort = readonly [PortEntry, HandedPort]
 
 /** A switch that goes on with another one, or is about to. */
 export class TakingOver {
@@ -34,7 +37,7 @@ export class TakingOver {
   /** Ports that were taken over by their preview: how that is undone. */
   readonly #previewed = new Map<string, readonly Step[]>()
   /** Ports whose interfaces are not watched yet: that waits until frames pass. */
-  #unwatched: (readonly [PortEntry, HandedPort])[] = []
+  #unwatched: TakenPort[] = []
 
   constructor(parts: SwitchParts, opener: PortOpener) {
     this.#parts = parts
@@ -63,11 +66,25 @@ export class TakingOver {
     await this.#parts.agreement.suspend()
     for (const port of preview.ports) await this.#takePreview(port, left)
     this.#preview = preview
-    // So that this is warm as well; it is done once more at the end.
-    const { engine, ports } = this.#parts
-    engine.restoreCounters(preview.counters)
-    await engine.request({ op: 'take-over', ...engineState(preview, ports) })
+    await this.#rehearse(preview)
     return [...this.#previewed.keys()]
+  }
+
+  /** What is done at the end, while frames wait: its code has run then. */
+  async #rehearse(preview: HandedSwitch): Promise<void> {
+    const { engine, ports } = this.#parts
+    const held = preview.ports.filter(({ id }) => this.#previewed.has(id))
+    for (let time = 0; time < REHEARSALS; time++) {
+      const moving = engine.together(() =>
+        held.map(async (port) => {
+          restore(ports.entry(port.id), port, engine.counters)
+          if (port.position !== undefined) await this.#moveOn(port)
+        }),
+      )
+      await Promise.all(moving)
+      engine.restoreCounters(preview.counters)
+      await engine.request({ op: 'take-over', ...engineState(preview, ports) })
+    }
   }
 
   async #takePreview(port: HandedPort, left: Set<HandedState>): Promise<void> {
@@ -146,7 +163,7 @@ export class TakingOver {
     undo: Undo,
   ): Promise<void> {
     undo(() => (this.#unwatched = []))
-    const taking = handed.map(async (port) => {
+    const take = async (port: HandedPort): Promise<TakenPort | undefined> => {
       const taken = (): void => void left.delete(port)
       if (port.isPreviewed === true) return this.#goOnFromPreview(port, undo)
       await this.#drop(port.id)
@@ -157,7 +174,8 @@ export class TakingOver {
       }
       await leaveOpen(port, this.#parts, undo)
       return undefined
-    })
+    }
+    const taking = this.#parts.engine.together(() => handed.map(take))
     // What one of them has begun is complete before it is undone for the sake of another.
     const settled = await Promise.allSettled(taking)
     for (const one of settled) {
@@ -166,7 +184,7 @@ export class TakingOver {
     }
   }
 
-  async #goOnFromPreview(port: HandedPort, undo: Undo): Promise<readonly [PortEntry, HandedPort]> {
+  async #goOnFromPreview(port: HandedPort, undo: Undo): Promise<TakenPort> {
     const { ports, engine } = this.#parts
     const steps = this.#previewed.get(port.id)
     if (steps === undefined) throw handOverError(port.id, 'was not taken over by its preview')
@@ -262,7 +280,7 @@ async function takeOverOne(
   opener: PortOpener,
   taken: () => void,
   undo: Undo,
-): Promise<readonly [PortEntry, HandedPort]> {
+): Promise<TakenPort> {
   const { engine, context } = parts
   const { options } = port
   const waiting = waitingFor(port, parts)

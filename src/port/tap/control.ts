@@ -47,6 +47,8 @@ class TapControlPort implements ControlPort {
   readonly #known: number
   /** What was asked for, of which the kernel may know less. */
   #asked = 0
+  /** What it is while it is quiet. */
+  #said: HandedState | undefined
   /** It was taken over in that shape. */
   readonly #handed: TapShape | undefined
 
@@ -113,9 +115,13 @@ class TapControlPort implements ControlPort {
     this.#tap.probe()
   }
 
+  async quiesce(engine: EngineAccess): Promise<void> {
+    this.#said = await this.preview(engine)
+  }
+
   async handOver(engine: EngineAccess): Promise<HandedState> {
-    const shape = (await engine.call({ do: 'leave' })) as TapShape
-    return handOverTap(shim, this.#tap, shape, this.#asked)
+    await engine.call({ do: 'leave' })
+    return this.#said!
   }
 
   async preview(engine: EngineAccess): Promise<HandedState> {

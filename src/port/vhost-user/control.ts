@@ -30,8 +30,9 @@ import type { HandedState, JsonValue } from '../handed.ts'
 import { handOverError } from '../handed.ts'
 import type { RingState } from '../virtio/messages.ts'
 import type { DeviceHost } from './guest-device.ts'
-import type { CamePort } from './hand-over.ts'
-import { writePort } from './hand-over.ts'
+import type { CamePort, PortConnection } from './hand-over.ts'
+import { writePort, writePosition } from './hand-over.ts'
+import type { DeviceState } from './guest-state.ts'
 import { negotiatedOf } from '../../virtio/net/negotiated.ts'
 import { GuestDevice } from './guest-device.ts'
 import { readBases } from './guest-state.ts'
@@ -69,6 +70,8 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
   #owner: GuestDevice | undefined
   /** Its connections when it was made to be silent. */
   #passed: readonly PassedConnection[] = []
+  /** What it is while it is quiet, but for where its queues stand. */
+  #said: HandedState | undefined
   /** Another process has it, or is about to. */
   #isLeft: boolean
   /** It was taken over, and nobody is heard yet. */
@@ -315,30 +318,40 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
     }
   }
 
-  async quiesce(): Promise<void> {
+  async quiesce(engine: EngineAccess): Promise<void> {
     this.#passed = await this.#listener.suspend()
+    const rings = (await engine.call({ do: 'describe' })) as RingState[]
+    this.#said = this.#describe(this.#passed, rings)
   }
 
   async handOver(engine: EngineAccess): Promise<HandedState> {
     this.#isLeft = true
-    return this.#describe(this.#passed, (await engine.call({ do: 'leave' })) as RingState[])
+    const rings = (await engine.call({ do: 'leave' })) as RingState[]
+    return { ...this.#said!, position: writePosition(this.#connections(this.#passed, rings)) }
   }
 
   #describe(passed: readonly PassedConnection[], rings: readonly RingState[]): HandedState {
     // One may have come that is not.
     const why = this.whyNotHandedOver()
     if (why !== undefined) throw handOverError(this.#options.id, why)
-    const deviceOf = new Map([...this.#sessions].map(([device, session]) => [session, device]))
     return writePort({
       acked: this.#acked,
       isStored: !this.#store.isWaiting,
       socket: this.#listener.socket,
-      connections: passed.map(({ fd, state, session }) => {
-        const device = deviceOf.get(session)!
-        const isOwner = device === this.#owner
-        const has = device.stateWith(isOwner ? rings : [])
-        return { fd, state, session: session.state, device: has, isOwner }
-      }),
+      connections: this.#connections(passed, rings),
+    })
+  }
+
+  #connections(
+    passed: readonly PassedConnection[],
+    rings: readonly RingState[],
+  ): PortConnection<DeviceState>[] {
+    const deviceOf = new Map([...this.#sessions].map(([device, session]) => [session, device]))
+    return passed.map(({ fd, state, session }) => {
+      const device = deviceOf.get(session)!
+      const isOwner = device === this.#owner
+      const has = device.stateWith(isOwner ? rings : [])
+      return { fd, state, session: session.state, device: has, isOwner }
     })
   }
 

@@ -28,7 +28,7 @@ import { WindowBudget } from './window-shares.ts'
 
 const VERSION = 1
 
-interface PortConnection<D> {
+export interface PortConnection<D> {
   readonly fd: number
   readonly state: ConnectionState
   readonly session: SessionState
@@ -74,8 +74,12 @@ export function writePort({
       isOwner,
     })),
   } satisfies JsonValue
-  const position = connections.map(({ device }) => writeBases(device))
-  return { version: VERSION, state, position, fds: fds.fds }
+  return { version: VERSION, state, position: writePosition(connections), fds: fds.fds }
+}
+
+/** Where the queues of each connection stand. */
+export function writePosition(connections: readonly PortConnection<DeviceState>[]): JsonValue {
+  return connections.map(({ device }) => writeBases(device))
 }
 
 /** `make` makes the port. The descriptors are its own with success, and the caller's when this throws. */

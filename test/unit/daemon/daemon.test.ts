@@ -16,6 +16,7 @@ vi.mock('../../../src/engine/client.ts', () => ({
     readonly signals = { context: 0n }
 
     wake = (): void => undefined
+    together = <T>(make: () => T): T => make()
 
     request({ op }: EngineRequest): Promise<unknown> {
       asked.push(op)

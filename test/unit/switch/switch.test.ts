@@ -23,6 +23,7 @@ vi.mock('../../../src/engine/client.ts', () => ({
     }
 
     wake = (): void => undefined
+    together = <T>(make: () => T): T => make()
 
     request(request: EngineRequest): Promise<unknown> {
       const { port, a, b } = request as { port?: number; a?: number; b?: number }
