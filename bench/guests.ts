@@ -11,7 +11,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ovs, OVS_DPDK } from './ovs.ts'
 import { Testpmd } from './testpmd.ts'
-import { CLI, end, sleep } from './topology.ts'
+import { CLI, end, sleep, VLAN } from './topology.ts'
 
 export type GuestPeer = 'framepump' | 'testpmd' | 'ovs-dpdk'
 
@@ -19,18 +19,22 @@ const HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
 /** 256 MB for the guests, and as much for a switch that is DPDK itself, with room for its rounding. */
 const HUGE_PAGES_NEEDED = 600
 const HUGE_MEMORY = ['--in-memory', '-m', '256', '--single-file-segments']
+/** With a VLAN the first guest is on an access port, the second one on a trunk. */
+export const ACCESS_AND_TRUNK: readonly string[] = [`tag=${VLAN}`, `trunks=${VLAN}`]
 const MACS = ['00:01:02:03:04:05', '00:01:02:03:04:06']
 
-/** A framepump on CPU 0 with a vhost-user port for each path, all with these options. */
+/** A framepump on CPU 0 with a vhost-user port for each path; `options` are those of all ports, or of each. */
 export async function startFramepump(
   paths: readonly string[],
   control: string,
-  options: readonly string[] = [],
+  options: string | readonly string[] = '',
   args: readonly string[] = [],
 ): Promise<ChildProcess> {
   const ports = paths.flatMap((path, k) => [
     '--port',
-    [`vhost-user,id=g${k},path=${path}`, ...options].join(','),
+    [`vhost-user,id=g${k},path=${path}`, typeof options === 'string' ? options : options[k]]
+      .filter((part) => part !== '')
+      .join(','),
   ])
   const command = [process.execPath, CLI, 'run', '--control', control, ...ports, ...args]
   const child = spawn('taskset', ['-c', '0', ...command], { stdio: ['ignore', 'ignore', 'pipe'] })
@@ -50,8 +54,10 @@ export class GuestBed {
   #testpmdSwitch: Testpmd | undefined
   #ovs: Ovs | undefined
   #guests: Testpmd | undefined
+  readonly #hasVlan: boolean
 
-  private constructor() {
+  private constructor(hasVlan: boolean) {
+    this.#hasVlan = hasVlan
     this.#directory = `/tmp/framepump-bench-${process.pid}-guests`
     mkdirSync(this.#directory, { recursive: true })
     this.#hugePagesBefore = readFileSync(HUGE_PAGES, 'utf8')
@@ -60,8 +66,9 @@ export class GuestBed {
     }
   }
 
-  static async make(peer: GuestPeer): Promise<GuestBed> {
-    const bed = new GuestBed()
+  /** `hasVlan`: between an access port and a trunk. */
+  static async make(peer: GuestPeer, hasVlan = false): Promise<GuestBed> {
+    const bed = new GuestBed(hasVlan)
     try {
       if (peer === 'framepump') await bed.#startFramepump()
       else if (peer === 'testpmd') await bed.#startTestpmd()
@@ -80,7 +87,8 @@ export class GuestBed {
 
   async #startFramepump(): Promise<void> {
     const paths = [0, 1].map((k) => this.#path(`s${k}`))
-    this.#switches.push(await startFramepump(paths, this.#path('control.sock')))
+    const options = this.#hasVlan ? ACCESS_AND_TRUNK : ''
+    this.#switches.push(await startFramepump(paths, this.#path('control.sock'), options))
   }
 
   async #startTestpmd(): Promise<void> {
@@ -97,6 +105,7 @@ export class GuestBed {
     for (const k of [0, 1]) {
       const options = `options:vhost-server-path=${this.#path(`s${k}`)}`
       this.#ovs.addPort(`vh${k}`, 'type=dpdkvhostuserclient', options)
+      if (this.#hasVlan) this.#ovs.vsctl('set', 'port', `vh${k}`, ACCESS_AND_TRUNK[k])
     }
   }
 
@@ -106,14 +115,22 @@ export class GuestBed {
       const path = this.#path(`s${k}`)
       return `net_virtio_user${k},mac=${mac},path=${path},mrg_rxbuf=1,server=${isServer ? 1 : 0}`
     })
-    this.#guests = new Testpmd(1, 'guests', HUGE_MEMORY, devices, [])
+    const peers = MACS.map((_, k) => `--eth-peer=${k},${MACS[1 - k]}`)
+    this.#guests = new Testpmd(1, 'guests', HUGE_MEMORY, devices, this.#hasVlan ? peers : [])
     await this.#guests.expect(/testpmd> /)
+    if (!this.#hasVlan) return
+    // On the trunk tags come off and are put on again, by the driver of the guest.
+    for (const line of ['port stop 1', 'vlan set strip on 1', `tx_vlan set 1 ${VLAN}`]) {
+      await this.#guests.command(line, /testpmd> /)
+    }
+    await this.#guests.command('port start 1', /Done\s+testpmd> /)
   }
 
   /** Lets frames of a length go round; million frames per second and direction, at the guests. */
   async frames(length: number, seconds: number): Promise<number> {
     const guests = this.#guests!
-    await guests.command('set fwd io', /mode\s+testpmd> /)
+    // In io mode no tag is put on.
+    await guests.command(`set fwd ${this.#hasVlan ? 'mac' : 'io'}`, /mode\s+testpmd> /)
     await guests.command(`set txpkts ${length}`, /txpkts \d+\s+testpmd> /)
     await guests.command('start tx_first 16', /packet forwarding[^]*testpmd> /)
     await sleep(1000)

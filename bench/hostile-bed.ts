@@ -38,7 +38,7 @@ export async function measureHostile(choice: HostileChoice, seconds: number): Pr
   const control = join(directory, 'control.sock')
   // The pair is a link: what floods would do to its rings is another question.
   const paths = [...pair, ...hostile]
-  const framepump = await startFramepump(paths, control, [`queues=${queues}`], ['--link', 'g0,g1'])
+  const framepump = await startFramepump(paths, control, `queues=${queues}`, ['--link', 'g0,g1'])
   try {
     const { roundTripsUs, chains } = await run({ attack, hostile, queues, pair, seconds })
     const at = (part: number): number =>

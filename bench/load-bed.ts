@@ -17,22 +17,23 @@ const LOAD: string = fileURLToPath(new URL('./load.js', import.meta.url))
 const SHIM: string = join(ROOT, 'native-shim/build/Release/framepump.node')
 const SLICES_PER_SECOND = 10
 
-export interface LoadChoice extends Pick<LoadOptions, 'addresses' | 'ringSize'> {
+export interface LoadChoice extends Pick<LoadOptions, 'addresses' | 'ringSize' | 'vlans'> {
   readonly ports: number
+  /** By port: its options. */
+  readonly options?: readonly string[]
 }
 
 /** Lets the guests send for some seconds. */
 export async function measureLoad(choice: LoadChoice, seconds: number): Promise<LoadResult> {
-  const { ports, addresses, ringSize } = choice
+  const { ports, options: portOptions, ...frames } = choice
   const directory = `/tmp/framepump-bench-${process.pid}-load`
   mkdirSync(directory, { recursive: true })
   const paths = Array.from({ length: ports }, (_, k) => join(directory, `s${k}`))
-  const framepump = await startFramepump(paths, join(directory, 'control.sock'))
+  const framepump = await startFramepump(paths, join(directory, 'control.sock'), portOptions)
   try {
     const pid = framepump.pid!
     const slices = Math.max(1, Math.round(seconds * SLICES_PER_SECOND))
-    const options: LoadOptions = { paths, addresses, ringSize, pid, slices }
-    return await runLoad(options)
+    return await runLoad({ ...frames, paths, pid, slices })
   } finally {
     await end(framepump, () => framepump.kill('SIGTERM'))
     rmSync(directory, { recursive: true, force: true })

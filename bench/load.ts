@@ -18,6 +18,8 @@ export interface LoadOptions {
   readonly paths: readonly string[]
   /** Addresses behind each guest. */
   readonly addresses: number
+  /** By guest: the VLANs in which its addresses are, in turn, by tags; none: it sends without. */
+  readonly vlans?: readonly (readonly number[])[]
   /** Entries of each queue, a power of two; a buffer for each. */
   readonly ringSize: number
   /** The switch's process. */
@@ -45,6 +47,8 @@ const USER_BASE = 0x7f00_0000_0000
 const HEADER_LENGTH = 12
 const FRAME_LENGTH = 64
 const BUFFER_LENGTH = 2048
+const IPV4_LENGTH = 20
+const UDP_PORTS = [0x13, 0x88, 0x13, 0x89]
 const DESC_LENGTH = 16
 const VIRTQ_DESC_F_WRITE = 2
 const VIRTQ_AVAIL_F_NO_INTERRUPT = 1
@@ -91,7 +95,7 @@ class LoadGuest {
     number: number,
     guests: number,
   ): Promise<LoadGuest> {
-    const { ringSize, addresses } = options
+    const { ringSize } = options
     const fd = shim.socketUnix(SOCK_STREAM)
     for (let tries = 0; shim.connectUnix(fd, path) < 0; tries++) {
       if (tries > CONNECT_TRIES) throw new Error(`nobody listens on ${path}`)
@@ -103,7 +107,7 @@ class LoadGuest {
     const memory = Window.map(length, { fd: memfd })
     const next = (number + 1) % guests
     for (const queue of [0, 1]) writeRing(memory, queue, ringSize)
-    writeFrames(memory, ringSize, number, next, addresses)
+    writeFrames(memory, options, number, next)
     const guest = new LoadGuest(fd, ringSize, memory)
     await guest.#start(memfd, length)
     return guest
@@ -206,22 +210,34 @@ function writeRing(memory: Window, queue: number, size: number): void {
   }
 }
 
-/** Frames of ethertype 88b5 from each address of a guest to the same one of the next. */
-function writeFrames(
-  memory: Window,
-  size: number,
-  from: number,
-  to: number,
-  addresses: number,
-): void {
+/** UDP of IPv4 from each address of a guest to the same one of the next. */
+function writeFrames(memory: Window, options: LoadOptions, from: number, to: number): void {
+  const { ringSize, addresses, vlans = [] } = options
   const bytes = new Uint8Array(memory.buffer)
   const mac = (guest: number, which: number): number[] => [2, 0, 0, guest, which >> 8, which & 0xff]
-  const { buffers } = ringPlaces(1, size)
-  for (let n = 0; n < size; n++) {
+  const { buffers } = ringPlaces(1, ringSize)
+  const its = vlans[from] ?? []
+  for (let n = 0; n < ringSize; n++) {
     const which = n % addresses
-    const frame = [...mac(to, which), ...mac(from, which), 0x88, 0xb5]
+    const vlan = its[which % its.length]
+    const tag = its.length === 0 ? [] : [0x81, 0, vlan >> 8, vlan & 0xff]
+    const ip = ipv4(FRAME_LENGTH - 14 - tag.length, ipOf(from, which), ipOf(to, which))
+    const frame = [...mac(to, which), ...mac(from, which), ...tag, 8, 0, ...ip]
     bytes.set(frame, buffers + n * BUFFER_LENGTH + HEADER_LENGTH)
   }
+}
+
+const ipOf = (guest: number, which: number): number[] => [10, guest + 1, which >> 8, which & 0xff]
+
+/** A packet of that length, of which the rest is zeros. */
+function ipv4(length: number, source: readonly number[], destination: readonly number[]): number[] {
+  const header = [0x45, 0, 0, length, 0, 0, 0, 0, 64, 17, 0, 0, ...source, ...destination]
+  let sum = 0
+  for (let at = 0; at < IPV4_LENGTH; at += 2) sum += (header[at] << 8) | header[at + 1]
+  const checksum = ~((sum & 0xffff) + (sum >>> 16))
+  header[10] = (checksum >> 8) & 0xff
+  header[11] = checksum & 0xff
+  return [...header, ...UDP_PORTS, 0, length - IPV4_LENGTH, 0, 0]
 }
 
 function total(guests: readonly LoadGuest[]): { readonly sent: number; readonly received: number } {

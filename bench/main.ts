@@ -8,31 +8,18 @@ import { cpus, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
-import type { GuestPeer } from './guests.ts'
-import { GuestBed } from './guests.ts'
+import { GUEST_ROWS, HOSTILE_ROW } from './guest-rows.ts'
 import { HandOverBed } from './handover-bed.ts'
-import type { HostileChoice } from './hostile-bed.ts'
-import { measureHostile } from './hostile-bed.ts'
-import type { LoadChoice } from './load-bed.ts'
-import { measureLoad } from './load-bed.ts'
 import { offloadSpeed } from './micro.ts'
 import { ovsMixedTcp } from './ovs.ts'
 import type { RawPeer } from './raw.ts'
 import { RawBed } from './raw.ts'
 import type { Figure } from './report.ts'
 import { median, Report, sorted } from './report.ts'
+import type { Row, Scale } from './rows.ts'
+import { inTurn } from './rows.ts'
 import type { AutoPeer, MixedPeer, TapPeer } from './topology.ts'
 import { Bed, compile, end, ROOT, sleep, TAP_PEERS } from './topology.ts'
-
-interface Scale {
-  readonly rounds: number
-  readonly seconds: number
-  /** Seconds of the memory row before and after its first reading. */
-  readonly memorySeconds: readonly [number, number]
-  readonly idleSeconds: number
-  /** One after another. */
-  readonly handOvers: number
-}
 
 const FULL: Scale = {
   rounds: 5,
@@ -43,12 +30,6 @@ const FULL: Scale = {
 }
 const FIRST_PINGS = 50
 const QUICK: Scale = { rounds: 1, seconds: 1, memorySeconds: [1, 2], idleSeconds: 3, handOvers: 10 }
-
-/** A row on its bed. The last peer is the reference of the others. */
-interface Row<P extends string = string> {
-  readonly peers: readonly P[]
-  run(scale: Scale, peers: readonly P[], report: Report): Promise<void>
-}
 
 const RAW_PEERS: readonly RawPeer[] = ['framepump', 'testpmd', 'ovs', 'c-reference']
 /** testpmd's driver has no offloads, and forgets what is longer than its slots. */
@@ -64,6 +45,7 @@ const ROWS: Readonly<Record<string, Row>> = {
       withBed(peer, true, (bed) => measureTcp('tap-tcp', peer, bed, scale, report)),
     ),
   ),
+  'tcp-vlan': vlanTcpRow('tcp-vlan'),
   'auto-60': autoRow(false, (...on) => Promise.resolve(measureFrames('auto-60', 60, ...on))),
   'auto-tcp': autoRow(true, (...on) => measureTcp('auto-tcp', ...on)),
   'tcp-to-plain': mixedRow('tcp-to-plain', [true, false]),
@@ -73,19 +55,7 @@ const ROWS: Readonly<Record<string, Row>> = {
   'capture-full': tapRow((...on) => captureRow('capture-full', 262144, ...on)),
   'virtio-60': deviceRow('virtio-60', 60),
   'virtio-64k': deviceRow('virtio-64k', 65000),
-  'vhost-64': guestRow('vhost-64', 64),
-  'vhost-1514': guestRow('vhost-1514', 1514),
-  'vhost-macs': loadRow('vhost-macs', {
-    '1000-addresses': { ports: 2, addresses: 1000, ringSize: 1024 },
-    '10-addresses': { ports: 2, addresses: 10, ringSize: 1024 },
-    '1-address': { ports: 2, addresses: 1, ringSize: 1024 },
-  }),
-  // As many buffers in all of them: what their memory costs is not the question.
-  'vhost-ports': loadRow('vhost-ports', {
-    '32-ports': { ports: 32, addresses: 1, ringSize: 256 },
-    '8-ports': { ports: 8, addresses: 1, ringSize: 1024 },
-    '2-ports': { ports: 2, addresses: 1, ringSize: 4096 },
-  }),
+  ...GUEST_ROWS,
   'raw-60': rawRow('raw-60', RAW_PEERS, false, (scale, bed, add) => {
     const { mpps, cpuNs } = bed.frames(60, scale.seconds)
     add('Mpps', mpps)
@@ -101,17 +71,7 @@ const ROWS: Readonly<Record<string, Row>> = {
     add('us rtt median', median(all))
     add('us rtt p99', all[Math.floor((all.length - 1) * 0.99)])
   }),
-  hostile: hostileRow('hostile', {
-    tables: { attack: 'tables', guests: 1, queues: 64 },
-    'tables-8-guests': { attack: 'tables', guests: 8, queues: 8 },
-    'tables-64-guests': { attack: 'tables', guests: 64, queues: 1 },
-    segments: { attack: 'segments', guests: 1, queues: 64 },
-    bytes: { attack: 'bytes', guests: 1, queues: 64 },
-    'bytes-to-32': { attack: 'bytes', guests: 32, queues: 2 },
-    gso: { attack: 'gso', guests: 1, queues: 64 },
-    receiver: { attack: 'receiver', guests: 2, queues: 32 },
-    none: { attack: 'none', guests: 1, queues: 64 },
-  }),
+  hostile: HOSTILE_ROW,
   handover: handOverRow('handover'),
   rtt: roundTripRow('rtt', 0),
   'rtt-100k': roundTripRow('rtt-100k', 100_000),
@@ -142,14 +102,6 @@ const ROWS: Readonly<Record<string, Row>> = {
       })
     }
   }),
-}
-
-async function inTurn<P extends string>(
-  scale: Scale,
-  peers: readonly P[],
-  run: (peer: P) => Promise<void>,
-): Promise<void> {
-  for (let round = 0; round < scale.rounds; round++) for (const peer of peers) await run(peer)
 }
 
 async function withBed(
@@ -265,6 +217,26 @@ function mixedRow(row: string, vnetHdr: readonly [boolean, boolean]): Row<MixedP
   }
 }
 
+/** TCP from an access port to a trunk, and the other way round, beside ports without VLAN options. */
+function vlanTcpRow(row: string): Row<'access-to-trunk' | 'trunk-to-access' | 'untagged'> {
+  const trunks = { 'access-to-trunk': 1, 'trunk-to-access': 0, untagged: undefined } as const
+  // What `auto` takes once is for all of them.
+  let tier: TapPeer | 'auto' = 'auto'
+  return {
+    peers: ['access-to-trunk', 'trunk-to-access', 'untagged'],
+    run: (scale, peers, report) =>
+      inTurn(scale, peers, async (peer) => {
+        const bed = await Bed.make(tier, true, undefined, 'tap', trunks[peer])
+        try {
+          tier = bed.tier
+          await measureTcp(row, peer, bed, scale, report)
+        } finally {
+          await bed.close()
+        }
+      }),
+  }
+}
+
 /** Steps of the data plane, without ports. */
 function offloadRow(): Row<'in-process'> {
   return {
@@ -318,52 +290,6 @@ function rawRow(
         } finally {
           await bed.close()
         }
-      }),
-  }
-}
-
-/** Both directions at once between two guests. */
-function guestRow(row: string, length: number): Row<GuestPeer> {
-  return {
-    peers: ['framepump', 'ovs-dpdk', 'testpmd'],
-    run: (scale, peers, report) =>
-      inTurn(scale, peers, async (peer) => {
-        const bed = await GuestBed.make(peer)
-        try {
-          report.add(row, peer, 'Mpps each way', await bed.frames(length, scale.seconds))
-        } finally {
-          await bed.close()
-        }
-      }),
-  }
-}
-
-/** What a frame costs the switch, in sizes of which the last is the reference. */
-function loadRow<P extends string>(row: string, sizes: Readonly<Record<P, LoadChoice>>): Row<P> {
-  return {
-    peers: Object.keys(sizes) as P[],
-    run: (scale, peers, report) =>
-      inTurn(scale, peers, async (peer) => {
-        const { nsPerFrame, lost } = await measureLoad(sizes[peer], scale.seconds)
-        report.add(row, peer, 'ns CPU/frame', median(nsPerFrame))
-        report.add(row, peer, 'lost %', 100 * lost)
-      }),
-  }
-}
-
-/** Round trips between two guests beside hostile ones, in attacks of which the last is none. */
-function hostileRow<P extends string>(
-  row: string,
-  choices: Readonly<Record<P, HostileChoice>>,
-): Row<P> {
-  return {
-    peers: Object.keys(choices) as P[],
-    run: (scale, peers, report) =>
-      inTurn(scale, peers, async (peer) => {
-        const { median, p99, chains } = await measureHostile(choices[peer], scale.seconds)
-        report.add(row, peer, 'ms median', median)
-        report.add(row, peer, 'ms p99', p99)
-        report.add(row, peer, 'hostile chains/s', chains)
       }),
   }
 }

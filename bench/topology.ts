@@ -32,7 +32,7 @@ export function sh(program: string, ...args: string[]): string {
 /** Compiles the C programs of bench/c. */
 export function compile(): void {
   mkdirSync(BIN, { recursive: true })
-  for (const name of ['tap-reference', 'raw-reference', 'generator']) {
+  for (const name of ['tap-reference', 'raw-reference', 'generator', 'vlan-tag']) {
     const source = join(ROOT, `bench/c/${name}.c`)
     sh(
       'cc',
@@ -48,6 +48,9 @@ export function compile(): void {
     )
   }
 }
+
+/** Between access ports and trunks. */
+export const VLAN = 10
 
 /** Largest that the kernel allows a TAP. */
 const TAP_MTU_MAX = 65521
@@ -77,13 +80,24 @@ export abstract class Ends {
     return sh('ip', 'netns', 'exec', this.netns[side], ...command)
   }
 
-  /** Gives both interfaces their addresses and waits until the first frames have passed. */
-  protected up(): void {
+  /** Gives both interfaces their addresses and waits until the first frames have passed; `trunk` has VLAN 10. */
+  protected up(trunk?: 0 | 1): void {
     this.netns.forEach((name, k) => {
-      sh('ip', '-n', name, 'addr', 'add', `10.0.0.${k + 1}/24`, 'dev', 'x0')
+      const device = k === trunk ? this.#vlanInterface(name) : 'x0'
+      sh('ip', '-n', name, 'addr', 'add', `10.0.0.${k + 1}/24`, 'dev', device)
       sh('ip', '-n', name, 'link', 'set', 'x0', 'up')
+      if (device !== 'x0') sh('ip', '-n', name, 'link', 'set', device, 'up')
     })
     this.exec(0, 'ping', '-c', '2', '-i', '0.1', '-W', '2', '10.0.0.2')
+  }
+
+  /** The interface of VLAN 10, which is x0 itself when this kernel has no others. */
+  #vlanInterface(netns: string): string {
+    const device = `x0.${VLAN}`
+    const add = `-n ${netns} link add link x0 name ${device} type vlan id ${VLAN}`.split(' ')
+    if (spawnSync('ip', add).status === 0) return device
+    sh('ip', 'netns', 'exec', netns, join(BIN, 'vlan-tag'), 'x0', String(VLAN))
+    return 'x0'
   }
 
   /** Frames that reached the far interface. */
@@ -150,19 +164,25 @@ export class Bed extends Ends {
     child.stderr!.setEncoding('utf8').on('data', collect)
   }
 
-  /** `far` is what the second port is: a device in the switch's process counts its frames itself. */
+  /**
+   * `far` is what the second port is: a device in the switch's process counts its frames itself. `trunk` is a
+   * trunk then, and the other one an access port.
+   */
   static async make(
     peer: TapPeer | 'auto',
     hasVnetHdr: boolean | readonly [boolean, boolean],
     capture?: CaptureChoice,
     far: 'tap' | 'virtio-net' = 'tap',
+    trunk?: 0 | 1,
   ): Promise<Bed> {
     const netns = [`fpb${process.pid}a`, `fpb${process.pid}b`] as const
     for (const name of netns) addNetns(name)
     const control = `/tmp/framepump-bench-${process.pid}/control.sock`
     const has = typeof hasVnetHdr === 'boolean' ? [hasVnetHdr, hasVnetHdr] : hasVnetHdr
+    const vlan = (k: number): string =>
+      trunk === undefined ? '' : `,${k === trunk ? 'trunks' : 'tag'}=${VLAN}`
     const tap = (k: number): string =>
-      `tap,id=p${k},ifname=x0,netns=${netns[k]},vnet_hdr=${has[k] ? 'on' : 'off'}`
+      `tap,id=p${k},ifname=x0,netns=${netns[k]},vnet_hdr=${has[k] ? 'on' : 'off'}${vlan(k)}`
     const farPort = far === 'tap' ? tap(1) : 'virtio-net,id=p1,driver=sink'
     const specs = ['--port', tap(0), '--port', farPort]
     const command =
@@ -182,7 +202,7 @@ export class Bed extends Ends {
       bed.#farMac = UNKNOWN_MAC
       return bed
     }
-    bed.up()
+    bed.up(trunk)
     return bed
   }
 
