@@ -116,10 +116,8 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
           : `${shownVlan(entry)}.${entry['inner-vlan']}`,
         entry.group ?? `all ${entry.family}`,
         entry.port,
-        `${entry['expires-s']} s`,
-        entry.group !== undefined
-          ? ''
-          : `router${entry.querier === undefined ? '' : `, querier ${entry.querier}`}`,
+        entry['expires-s'] === undefined ? '-' : `${entry['expires-s']} s`,
+        groupNote(entry),
       ]),
   },
   vlans: {
@@ -228,8 +226,15 @@ interface ShownGroup {
   readonly family: 'ipv4' | 'ipv6'
   readonly group?: string
   readonly port: string
-  readonly 'expires-s': number
+  readonly 'expires-s'?: number
   readonly querier?: string
+  readonly 'multicast-router'?: 'always' | 'never'
+}
+
+function groupNote({ group, querier, 'multicast-router': option }: ShownGroup): string {
+  if (group !== undefined) return ''
+  const router = option === 'never' ? 'no router' : option === 'always' ? 'always router' : 'router'
+  return querier === undefined ? router : `${router}, querier ${querier}`
 }
 
 interface ShownMirror {

@@ -11,12 +11,20 @@
  */
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import {
+  AUTHENTICATION,
+  DESTINATION_OPTIONS,
+  FRAGMENT,
+  HOP_BY_HOP,
+  HOST_IDENTITY,
   IPPROTO_UDP,
   IPV4_FRAGMENT,
   IPV4_HEADER_LENGTH,
   IPV4_TOTAL_LENGTH,
   IPV6_HEADER_LENGTH,
   IPV6_PAYLOAD_LENGTH,
+  MOBILITY,
+  ROUTING,
+  SHIM6,
   read16,
   read32,
 } from '../wire/headers.ts'
@@ -78,15 +86,7 @@ const DHCPV6_CLIENT = 546
 /** Of UDP, and what of ICMP is looked at. */
 const L4_LENGTH = 8
 
-const HOP_BY_HOP = 0
-const ROUTING = 43
-const FRAGMENT = 44
-const AUTHENTICATION = 51
 const ICMPV6 = 58
-const DESTINATION_OPTIONS = 60
-const MOBILITY = 135
-const HOST_IDENTITY = 139
-const SHIM6 = 140
 const IPV6_FRAGMENT_OFFSET_MASK = 0xfff8
 
 const MLD_REPORT = 131

@@ -134,6 +134,8 @@ export interface PortPolicy {
   /** Bit n: 01-80-C2-00-00-0n passes; null: those that pass on the switch. */
   readonly groups: number | null
   readonly guard: GuardPolicy | null
+  /** What comes by it makes it a port with multicast routers, nothing does, or it is one. */
+  readonly multicastRouter: 'auto' | 'never' | 'always'
 }
 
 /** Of a port without any such option. */
@@ -152,6 +154,7 @@ export const NO_POLICY: PortPolicy = {
   storm: null,
   groups: null,
   guard: null,
+  multicastRouter: 'auto',
 }
 
 /** A class of frames began to be dropped at a port, or was not for a second. */

@@ -18,6 +18,7 @@ import {
 import { TPID_8100, TPID_88A8, VlanSet } from '../wire/vlan.ts'
 import { Guards } from './guards.ts'
 import type { GuardDrops, PortPolicy, StormChange, VlanPolicy } from './messages.ts'
+import { ROUTERS_ALWAYS, ROUTERS_AUTO, ROUTERS_NEVER } from './router-ports.ts'
 import { Snooping } from './snooping.ts'
 import { StormControl } from './storm.ts'
 
@@ -49,6 +50,11 @@ const PRIORITY_TAGS: Readonly<Record<VlanPolicy['priorityTags'], number>> = {
   never: PRIORITY_NEVER,
   'if-nonzero': PRIORITY_IF_NONZERO,
   always: PRIORITY_ALWAYS,
+}
+const ROUTERS: Readonly<Record<PortPolicy['multicastRouter'], number>> = {
+  auto: ROUTERS_AUTO,
+  never: ROUTERS_NEVER,
+  always: ROUTERS_ALWAYS,
 }
 
 /** Of a port that decides itself which group addresses pass; else those of the switch do. */
@@ -94,6 +100,7 @@ export class PortPolicies {
     this.#setVlans(port, policy.vlan)
     this.storm.set(port, policy.storm)
     this.guards.set(port, policy.guard)
+    this.snooping.routers.setMode(port, ROUTERS[policy.multicastRouter])
     this.#ownGroups[port] = policy.groups ?? OF_SWITCH
     this.#chooseGroups(port)
     let flags = 0
@@ -117,6 +124,7 @@ export class PortPolicies {
     this.vlans.clear(port)
     this.storm.set(port, null)
     this.guards.set(port, null)
+    this.snooping.routers.setMode(port, ROUTERS_AUTO)
     this.#ownGroups[port] = OF_SWITCH
     this.#chooseGroups(port)
   }

@@ -46,6 +46,7 @@ import {
   ROBUSTNESS,
 } from './group-table.ts'
 import type { GroupRow, GroupRows, SnoopingSettings } from './messages.ts'
+import { RouterPorts } from './router-ports.ts'
 import { WholeFrame } from './whole-frame.ts'
 
 /** Who is to have frames: all ports that take floods; all ports; those that are listed; nobody, as they are wrong. */
@@ -103,10 +104,8 @@ export class Snooping {
   /** By port: it was listed in the list of this number. */
   readonly #listed: Int32Array = new Int32Array(PORTS_MAX)
   #list = 0
-  /** By port: until then it has everything, as there was no room; and those ports. */
-  readonly #hasAllUntil: Int32Array = new Int32Array(PORTS_MAX)
-  readonly #havingAll: Int32Array = new Int32Array(PORTS_MAX)
-  #havingAllCount = 0
+  /** What is given to ports of routers, by their options, is heeded there. */
+  readonly routers: RouterPorts = new RouterPorts()
 
   /** `time`: the engine clock's, microseconds first. */
   constructor(time: Float64Array, vlans: VlanPorts) {
@@ -124,8 +123,7 @@ export class Snooping {
     if (!isOn) this.#table = null
     else if (this.#table === null || !isSameSize) {
       this.#table = new GroupTable(maxGroups, maxGroupsPerPort, (Math.random() * 2 ** 32) | 0)
-      this.#havingAllCount = 0
-      this.#hasAllUntil.fill(0)
+      this.routers.forget(ANY_PORT)
     } else {
       if (!igmp) this.#table.flush(ANY_PORT, IPV6_DOMAIN, 0)
       if (!mld) this.#table.flush(ANY_PORT, IPV6_DOMAIN, IPV6_DOMAIN)
@@ -215,23 +213,13 @@ export class Snooping {
     if (at < 0) return false
     const { cells } = table
     if (cells[at + QUERIER_UNTIL] <= now || cells[at + QUERIER_HEARD] > now) return false
-    let count = table.list(at, now, this.ports, 0)
-    if (this.#havingAllCount > 0) {
-      count = this.#listHavingAll(now, count)
-      this.portCount = count
+    const { routers, ports } = this
+    this.portCount = routers.keep(ports, table.list(at, now, ports, 0))
+    if (routers.hasMore) {
+      this.portCount = routers.list(now, ports, this.portCount)
       this.#listOnce()
-    } else this.portCount = count
-    return true
-  }
-
-  /** @hot */
-  #listHavingAll(now: number, listed: number): number {
-    const having = this.#havingAll
-    let count = listed
-    for (let at = 0; at < this.#havingAllCount; at++) {
-      if (this.#hasAllUntil[having[at]] > now) this.ports[count++] = having[at]
     }
-    return count
+    return true
   }
 
   /** Each port stays in the list once. @hot */
@@ -319,8 +307,7 @@ export class Snooping {
   /** There is no room for what the port wants. @hot */
   #giveAll(port: number, until: number): void {
     this.full++
-    if (this.#hasAllUntil[port] === 0) this.#havingAll[this.#havingAllCount++] = port
-    this.#hasAllUntil[port] = until
+    this.routers.giveAll(port, until)
   }
 
   /** @hot */
@@ -384,9 +371,10 @@ export class Snooping {
     return source3 >>> 0 < cells[word + 3] >>> 0 ? -1 : 1
   }
 
-  /** @hot */
+  /** Also behind a port that is none of routers: whether it is one is asked when something is for them. @hot */
   #addRouter(domain: number, port: number, until: number): void {
-    if (!this.#table!.add(domain, 0, 0, 0, 0, port, until)) this.#giveAll(port, until)
+    const isThere = this.#table!.add(domain, 0, 0, 0, 0, port, until)
+    if (!isThere && !this.routers.isNever(port)) this.#giveAll(port, until)
   }
 
   /** Only what it said itself is taken back: who asks is a router all the same. @hot */
@@ -415,16 +403,9 @@ export class Snooping {
     return table === null || table.sweep(this.#now)
   }
 
-  /** Ports that have had everything long enough; about once a second. */
+  /** About once a second. */
   look(): void {
-    const now = this.#now
-    let kept = 0
-    for (let at = 0; at < this.#havingAllCount; at++) {
-      const port = this.#havingAll[at]
-      if (this.#hasAllUntil[port] > now) this.#havingAll[kept++] = port
-      else this.#hasAllUntil[port] = 0
-    }
-    this.#havingAllCount = kept
+    this.routers.look(this.#now)
   }
 
   // --- Control plane
@@ -432,8 +413,7 @@ export class Snooping {
   /** The port is down, elsewhere or gone. */
   forgetPort(port: number): void {
     this.#table?.forgetPort(port)
-    this.#hasAllUntil[port] = 0
-    this.look()
+    this.routers.forget(port)
   }
 
   /** Forgets members and routers, of a port (-1: of any) and in a VLAN (-1: in any). */

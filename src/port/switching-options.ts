@@ -161,6 +161,14 @@ const SWITCHING = {
     inPlace: true,
     description: 'The same for broadcast.',
   },
+  'multicast-router': {
+    kind: 'choice',
+    values: ['never', 'auto', 'always'],
+    default: 'auto',
+    inPlace: true,
+    description:
+      'With `snooping`: whether all multicast groups go to the port, as routers need them: never, when one was heard there, or always.',
+  },
   guard: {
     kind: 'list',
     of: { kind: 'choice', values: ['mac', 'arp', 'ipv4', 'ipv6', 'dhcp', 'ra'] },

@@ -172,10 +172,12 @@ export interface GroupEntry {
   /** `239.1.2.3`, `ff15::1`; absent: the port has routers, and is given all groups. */
   readonly group?: string
   readonly port: string
-  /** Seconds after which that ends unless it is heard again. */
-  readonly expiresS: number
-  /** Address of the querier, if it is one of these routers. */
+  /** Seconds after which that ends unless it is heard again; absent: it does not end. */
+  readonly expiresS?: number
+  /** Address of the querier, if it is there. */
   readonly querier?: string
+  /** The option of the port, if it says that: with `never` it is given no groups, though the querier is there. */
+  readonly multicastRouter?: 'always' | 'never'
 }
 
 /** Members of multicast groups and ports with routers, as snooping knows them. */

@@ -1,9 +1,11 @@
 /** Multicast groups as users see them: names of ports, and addresses. */
 import type { EngineClient } from '../engine/client.ts'
 import type { GroupRow } from '../engine/messages.ts'
+import type { SwitchingOptions } from '../port/switching-options.ts'
 import type { GroupEntry, GroupFlush, MulticastGroups } from './api.ts'
 import type { PortTable } from './port-table.ts'
 import type { Undo } from './undo.ts'
+import { carries } from './vlans.ts'
 
 const VID_BITS = 12
 const VID_MASK = 0xfff
@@ -28,9 +30,9 @@ export class Groups implements MulticastGroups {
   }
 
   async *pages(): AsyncGenerator<readonly GroupEntry[]> {
-    const nameOf = (index: number): string | undefined => this.#ports.at(index)?.options.id
     for await (const rows of this.#engine.groupTable()) {
-      yield rows.flatMap((row) => groupEntry(row, nameOf))
+      const ports = new Map(this.#ports.all.map(({ index, options }) => [index, options]))
+      yield rows.flatMap((row) => groupEntries(row, ports))
     }
   }
 
@@ -49,29 +51,33 @@ export async function collect<T>(pages: AsyncIterable<readonly T[]>): Promise<T[
   return entries
 }
 
-/** `nameOf`: the port with that number, undefined when it is gone. */
-export function groupEntry(
-  row: GroupRow,
-  nameOf: (port: number) => string | undefined,
-): GroupEntry[] {
+type Party = SwitchingOptions & { readonly id: string }
+
+/** What a row means when the switch has ports with these options, by number. */
+export function groupEntries(row: GroupRow, ports: ReadonlyMap<number, Party>): GroupEntry[] {
   const [domain, word0, word1, word2, word3, index, leftDs, , ...querier] = row
-  const port = nameOf(index)
-  if (port === undefined) return []
+  const party = ports.get(index)
+  if (party === undefined) return []
+  const vlan = domain & VID_MASK
   const innerVlan = (domain >>> VID_BITS) & VID_MASK
   const family = (domain & IPV6_DOMAIN) === 0 ? 'ipv4' : 'ipv6'
-  const isRouter = (word0 | word1 | word2 | word3) === 0
   const text = (words: readonly number[]): string =>
     family === 'ipv4' ? formatIpv4(words[3]) : formatIpv6(words)
+  const where = { vlan, ...(innerVlan === 0 ? {} : { innerVlan }), family } as const
+  const entry = { ...where, port: party.id, expiresS: Math.ceil(leftDs / 10) }
+  if ((word0 | word1 | word2 | word3) !== 0) {
+    return [{ ...entry, group: text([word0, word1, word2, word3]) }]
+  }
+  // Of routers: what options say counts, and is told once, where the querier is.
+  const mode = party['multicast-router'] ?? 'auto'
+  const said = mode === 'auto' ? {} : { multicastRouter: mode }
+  if (querier.length === 0) return mode === 'auto' ? [entry] : []
+  const others = [...ports.values()].filter(
+    (one) => one !== party && one['multicast-router'] === 'always' && carries(one, vlan),
+  )
   return [
-    {
-      vlan: domain & VID_MASK,
-      ...(innerVlan === 0 ? {} : { innerVlan }),
-      family,
-      ...(isRouter ? {} : { group: text([word0, word1, word2, word3]) }),
-      port,
-      expiresS: Math.ceil(leftDs / 10),
-      ...(querier.length === 0 ? {} : { querier: text(querier) }),
-    },
+    { ...entry, querier: text(querier), ...said },
+    ...others.map(({ id }) => ({ ...where, port: id, multicastRouter: 'always' as const })),
   ]
 }
 

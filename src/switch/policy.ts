@@ -49,6 +49,7 @@ export function policyOf(options: SwitchingOptions): PortPolicy {
     storm: options.storm === undefined ? null : stormRates(options.storm),
     groups: groups === undefined ? null : groupMask(groups, 'group-addresses'),
     guard: guardOf(options),
+    multicastRouter: options['multicast-router'] ?? NO_POLICY.multicastRouter,
   }
 }
 

@@ -33,6 +33,11 @@ export function listVlans(ports: readonly Party[]): VlanInfo[] {
     })
 }
 
+/** Frames of the VLAN leave by the port. */
+export function carries(options: SwitchingOptions, vlan: number): boolean {
+  return leaves(options, vlanRanges(options.trunks, 'trunks'), vlan) !== undefined
+}
+
 function leaves(
   options: SwitchingOptions,
   trunks: Ranges,

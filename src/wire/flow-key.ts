@@ -9,6 +9,16 @@
  * §6.4 (home address option, routing header type 2), IEEE 802.1Q §9.
  */
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from './ethernet.ts'
+import {
+  AUTHENTICATION,
+  DESTINATION_OPTIONS,
+  FRAGMENT,
+  HOP_BY_HOP,
+  HOST_IDENTITY,
+  MOBILITY,
+  ROUTING,
+  SHIM6,
+} from './headers.ts'
 
 const ETHERTYPE_IPV4 = 0x0800
 const ETHERTYPE_IPV6 = 0x86dd
@@ -27,14 +37,6 @@ export const IPPROTO_TCP = 6
 export const IPPROTO_UDP = 17
 export const IPPROTO_SCTP = 132
 
-const IPV6_HOP_BY_HOP = 0
-const IPV6_ROUTING = 43
-const IPV6_FRAGMENT = 44
-const IPV6_AUTHENTICATION = 51
-const IPV6_DESTINATION = 60
-const IPV6_MOBILITY = 135
-const IPV6_HIP = 139
-const IPV6_SHIM6 = 140
 /** Offset and "more fragments" of a fragment header. A header with neither is a whole datagram
  *  (RFC 6946). */
 const IPV6_FRAGMENT_MASK = 0xfff9
@@ -122,16 +124,16 @@ export class FlowKey {
       next = bytes[at]
       const units = bytes[at + 1]
       let length = (units + 1) << 3
-      if (type === IPV6_FRAGMENT) {
+      if (type === FRAGMENT) {
         if ((readU16(bytes, at + 2) & IPV6_FRAGMENT_MASK) !== 0) return
         length = EXTENSION_LENGTH_MIN
-      } else if (type === IPV6_AUTHENTICATION) {
+      } else if (type === AUTHENTICATION) {
         length = (units + 2) << 2
       }
       if (length > end - at) return
-      if (type === IPV6_ROUTING && length === ROUTING_TYPE_2_LENGTH) {
+      if (type === ROUTING && length === ROUTING_TYPE_2_LENGTH) {
         if (bytes[at + 2] === ROUTING_TYPE_2) this.#routeAt = at + 8
-      } else if (type === IPV6_DESTINATION && this.#homeAt < 0) {
+      } else if (type === DESTINATION_OPTIONS && this.#homeAt < 0) {
         this.#homeAt = findHomeAddress(bytes, at + 2, at + length)
       }
       at += length
@@ -184,14 +186,14 @@ function isVlanTag(type: number): boolean {
 /** @hot */
 function isExtension(protocol: number): boolean {
   switch (protocol) {
-    case IPV6_HOP_BY_HOP:
-    case IPV6_ROUTING:
-    case IPV6_FRAGMENT:
-    case IPV6_AUTHENTICATION:
-    case IPV6_DESTINATION:
-    case IPV6_MOBILITY:
-    case IPV6_HIP:
-    case IPV6_SHIM6:
+    case HOP_BY_HOP:
+    case ROUTING:
+    case FRAGMENT:
+    case AUTHENTICATION:
+    case DESTINATION_OPTIONS:
+    case MOBILITY:
+    case HOST_IDENTITY:
+    case SHIM6:
       return true
     default:
       return false

@@ -10,12 +10,23 @@ export const HEADERS_MAX = 256
 
 export const IPPROTO_TCP = 6
 export const IPPROTO_UDP = 17
+/** Extension headers of IPv6. */
+export const HOP_BY_HOP = 0
+export const ROUTING = 43
+export const FRAGMENT = 44
+export const AUTHENTICATION = 51
+export const DESTINATION_OPTIONS = 60
+export const MOBILITY = 135
+export const HOST_IDENTITY = 139
+export const SHIM6 = 140
 export const IPV4_HEADER_LENGTH = 20
 export const IPV4_TOTAL_LENGTH = 2
 export const IPV4_ID = 4
 export const IPV4_FRAGMENT = 6
+export const IPV4_PROTOCOL = 9
 export const IPV4_CHECKSUM = 10
 export const IPV6_PAYLOAD_LENGTH = 4
+export const IPV6_NEXT_HEADER = 6
 export const IPV6_HEADER_LENGTH = 40
 export const TCP_SEQUENCE = 4
 /** The upper half of this byte, in words: length of the header. */
@@ -38,11 +49,6 @@ const ETHERTYPE_VLAN = 0x8100
 const ETHERTYPE_QINQ = 0x88a8
 const TAGS_MAX = 2
 const TCP_HEADER_LENGTH = 20
-const IPV4_PROTOCOL = 9
-const IPV6_NEXT_HEADER = 6
-const HOP_BY_HOP = 0
-const ROUTING = 43
-const DESTINATION_OPTIONS = 60
 /** More flag and offset: a fragment has no whole TCP or UDP header, or not the whole payload. */
 const FRAGMENT_MASK = 0x3fff
 

@@ -13,24 +13,21 @@
  */
 import {
   fold,
+  HOP_BY_HOP,
   IPV4_FRAGMENT,
   IPV4_HEADER_LENGTH,
+  IPV4_PROTOCOL,
   IPV4_TOTAL_LENGTH,
   ipv4HeaderSum,
   IPV6_HEADER_LENGTH,
+  IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   pseudoSum,
   read16,
   read32,
 } from './headers.ts'
 import type { MulticastHeader } from './multicast.ts'
-import {
-  HOP_BY_HOP,
-  IPPROTO_IGMP,
-  IPPROTO_PIM,
-  IPV4_PROTOCOL,
-  IPV6_NEXT_HEADER,
-} from './multicast.ts'
+import { IPPROTO_IGMP, IPPROTO_PIM } from './multicast.ts'
 
 /** What a frame is. It is nothing of all this. */
 export const NO_MESSAGE = 0

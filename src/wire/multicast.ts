@@ -6,8 +6,11 @@
  * of frames), 4541 §2.1.2, 3 (what is for everybody).
  */
 import {
+  HOP_BY_HOP,
   IPV4_HEADER_LENGTH,
+  IPV4_PROTOCOL,
   IPV6_HEADER_LENGTH,
+  IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   read16,
   read32,
@@ -26,9 +29,6 @@ export const ABOUT_GROUPS = 3
 
 export const IPPROTO_IGMP = 2
 export const IPPROTO_PIM = 103
-export const HOP_BY_HOP = 0
-export const IPV4_PROTOCOL = 9
-export const IPV6_NEXT_HEADER = 6
 
 const ETHERTYPE_VLAN = 0x8100
 const ETHERTYPE_QINQ = 0x88a8

@@ -27,12 +27,18 @@ const membersOf = async (daemon: Daemon, group: string): Promise<string[]> =>
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
-/** A config file with TAPs in these namespaces. */
-function configOf(lab: Lab, netns: readonly string[], snooping: string): string {
+/** A config file with TAPs in these namespaces; `options`: more of some ports. */
+function configOf(
+  lab: Lab,
+  netns: readonly string[],
+  snooping: string,
+  options: Readonly<Record<number, string>> = {},
+): string {
   const path = join(lab.directory, 'switch.yaml')
-  const ports = netns.map(
-    (name, k) => `  - { id: p${k}, type: tap, ifname: ${IFNAME}, netns: ${name} }`,
-  )
+  const ports = netns.map((name, k) => {
+    const more = options[k] === undefined ? '' : `, ${options[k]}`
+    return `  - { id: p${k}, type: tap, ifname: ${IFNAME}, netns: ${name}${more} }`
+  })
   writeFileSync(path, `switch: { snooping: ${snooping} }\nports:\n${ports.join('\n')}\n`)
   return path
 }
@@ -189,4 +195,48 @@ test('P8: what is known is shown, handed over, flushed, and forgotten where it i
   await lab.send(netns[2], [hex(igmpQuery({ code: 1 }))])
   await flooded.frames()
   expect(await rows()).toEqual([])
+})
+
+test('P8, multicast-router: it changes in place, is shown, and holds after a hand-over', async () => {
+  await using lab = new Lab()
+  const netns = [0, 1, 2].map(() => lab.netns())
+  const config = configOf(lab, netns, '{ igmp: true }')
+  const daemon = await lab.daemon('--config', config)
+  await using line = new Line(daemon)
+  for (const name of netns) sh('ip', '-n', name, 'link', 'set', IFNAME, 'up')
+  await lab.send(netns[2], [hex(igmpQuery({ code: 1 }))])
+  await until('the querier is known', async () => (await groups(daemon)).length === 1)
+  // What comes to each of the others of a frame for a group that nobody has joined, before one that is for all.
+  const given = async (): Promise<boolean[]> => {
+    const [data, last] = [toGroup('239.9.9.9'), toGroup('224.0.0.5')].map(hex)
+    const receivers = await Promise.all(
+      [1, 2].map((at) => lab.receiveAll(netns[at], IFNAME, 1000, 1000)),
+    )
+    await lab.send(netns[0], [data, last])
+    const frames = await Promise.all(receivers.map((one) => one.frames()))
+    for (const one of frames) expect(one).toContain(last)
+    return frames.map((one) => one.includes(data))
+  }
+  await until('the querier has everything, and nobody else', async () => {
+    const [other, router] = await given()
+    expect(router).toBe(true)
+    return !other
+  })
+  const options = { 1: 'multicast-router: always', 2: 'multicast-router: never' }
+  configOf(lab, netns, '{ igmp: true }', options)
+  expect(await daemon.execute('config-reload')).toEqual({
+    actions: ['change p1 multicast-router', 'change p2 multicast-router'],
+    'needs-restart': [],
+  })
+  const check = async (): Promise<void> => {
+    expect(await given()).toEqual([true, false])
+    const { stdout } = await cli('show', 'groups', '--control', daemon.control)
+    expect(stdout).toMatch(/^- +all ipv4 +p1 +- +always router$/m)
+    expect(stdout).toMatch(/^- +all ipv4 +p2 +\d+ s +no router, querier 10\.0\.0\.99$/m)
+    const ports = await line.execute<Record<string, unknown>[]>('query-ports')
+    expect(ports.map((one) => one['multicast-router'])).toEqual([undefined, 'always', 'never'])
+  }
+  await check()
+  await line.upgrade()
+  await check()
 })

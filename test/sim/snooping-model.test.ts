@@ -61,17 +61,25 @@ class Model {
     return this.given(port, vlan, all)
   }
 
+  /** Ports with routers, as those are heard or as options say. */
+  routers({ routers }: Domain): number[] {
+    return this.options.flatMap(({ 'multicast-router': option = 'auto' }, port) =>
+      option === 'always' || (option === 'auto' && routers.has(port)) ? [port] : [],
+    )
+  }
+
   report(port: number, vlan: number, group: string): number[] {
     const domain = this.domain(vlan)
     const members = domain.members.get(group) ?? new Set()
     domain.members.set(group, members.add(port))
-    return this.given(port, vlan, domain.querier === undefined ? 'flood' : domain.routers)
+    return this.given(port, vlan, domain.querier === undefined ? 'flood' : this.routers(domain))
   }
 
   data(port: number, vlan: number, group: string): number[] {
-    const { querier, routers, members } = this.domain(vlan)
-    if (querier === undefined) return this.given(port, vlan, 'flood')
-    return this.given(port, vlan, [...routers, ...(members.get(group) ?? [])])
+    const domain = this.domain(vlan)
+    if (domain.querier === undefined) return this.given(port, vlan, 'flood')
+    const members = domain.members.get(group) ?? []
+    return this.given(port, vlan, [...this.routers(domain), ...members])
   }
 
   forget(port: number): void {
@@ -87,6 +95,7 @@ const options: fc.Arbitrary<SwitchingOptions> = fc.record(
   {
     isolated: fc.boolean(),
     'mcast-flood': fc.boolean(),
+    'multicast-router': fc.constantFrom('auto', 'never', 'always'),
     tag: fc.constantFrom(10, 20),
   },
   { requiredKeys: [] },
@@ -95,9 +104,10 @@ const trunk = options.map(({ tag, ...others }) =>
   tag === undefined ? others : { ...others, trunks: [0, tag] },
 )
 const step = fc.record({
-  do: fc.constantFrom('ask', 'report', 'report', 'record', 'data', 'data', 'data', 'down'),
+  do: fc.constantFrom('ask', 'report', 'report', 'record', 'data', 'data', 'data', 'down', 'set'),
   port: fc.nat(PORTS - 1),
   vid: fc.constantFrom(0, 0, 10, 20),
+  router: fc.constantFrom('auto', 'never', 'always'),
   group: fc.constantFrom(...GROUPS),
 })
 
@@ -116,6 +126,11 @@ test('P8: it does what the model does', { timeout: 120_000 }, () => {
           if (one.do === 'down') {
             for (const isUp of [false, true]) sim.engine.forwarder.setLink(port, isUp)
             model.forget(port)
+            continue
+          }
+          if (one.do === 'set') {
+            model.options[port] = { ...model.options[port], 'multicast-router': one.router }
+            sim.allow(port, model.options[port])
             continue
           }
           const parts = { from: port + 1, tags: vid === 0 ? [] : [vid] }

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import type { SwitchingOptions } from '../../src/port/switching-options.ts'
 import type { SnoopingSettings } from '../../src/engine/messages.ts'
-import { groupEntry } from '../../src/switch/groups.ts'
+import { groupEntries } from '../../src/switch/groups.ts'
 import {
   icmpV6Router,
   igmpLeave,
@@ -506,6 +506,81 @@ describe('P8 with other options of ports', () => {
   })
 })
 
+describe.each([
+  ['IGMP', GROUP, igmpQuery, igmpReport, pimHello()],
+  ['MLD', GROUP6, mldQuery, mldReport, pimV6Hello()],
+])('P8, multicast-router: %s', (_, group, ask, report, hello) => {
+  const data = (sim: Sim): number[] => reached(sim, 0, toGroup(group))
+
+  test('never: whatever comes by the port it is given what its hosts want, and no more', () => {
+    using sim = simOf(5, ON, { 1: { 'multicast-router': 'never' } })
+    query(sim, 1, ask({ from: 2 }))
+    reached(sim, 1, hello)
+    expect(data(sim)).toEqual([])
+    expect(sim.count(0).rx_drop_no_member).toBe(1)
+    expect(reached(sim, 2, report(group, { from: 3 }))).toEqual([])
+    query(sim, 4, ask({ from: 5 }))
+    expect(data(sim)).toEqual([2, 4])
+    expect(reached(sim, 1, report(group, { from: 2 }))).toEqual([4])
+    expect(data(sim)).toEqual([1, 2, 4])
+  })
+
+  test('always: the port is given everything in each VLAN that it carries, also what is in no list', () => {
+    const options = {
+      'multicast-router': 'always',
+      'vlan-mode': 'native-untagged',
+      tag: 10,
+    } as const
+    using sim = simOf(4, ON, { 1: { ...options, trunks: [20] } })
+    for (const tags of [[10], [20], [30]]) query(sim, 3, ask({ tags }))
+    for (const [vlan, ports] of [
+      [10, [1, 3]],
+      [20, [1, 3]],
+      [30, [3]],
+    ] as const) {
+      expect(reached(sim, 0, toGroup(group, { tags: [vlan] }))).toEqual(ports)
+      expect(reached(sim, 2, report(group, { from: 3, tags: [vlan] }))).toEqual(ports)
+      expect(reached(sim, 0, toGroup(group, { tags: [vlan] }))).toEqual([
+        ...ports.slice(0, -1),
+        2,
+        3,
+      ])
+    }
+    sim.engine.forwarder.setLink(1, false)
+    expect(reached(sim, 0, toGroup(group, { tags: [20] }))).toEqual([2, 3])
+    sim.engine.forwarder.setLink(1, true)
+    expect(reached(sim, 0, toGroup(group, { tags: [20] }))).toEqual([1, 2, 3])
+  })
+
+  test('it changes while the port is there, and goes with it', () => {
+    using sim = simOf(4)
+    query(sim, 3, ask())
+    expect(data(sim)).toEqual([3])
+    sim.allow(1, { 'multicast-router': 'always' })
+    sim.allow(3, { 'multicast-router': 'never' })
+    expect(data(sim)).toEqual([1])
+    sim.allow(3, {})
+    expect(data(sim)).toEqual([1, 3])
+    sim.allow(1, { 'multicast-router': 'never' })
+    expect(data(sim)).toEqual([3])
+    sim.allow(1, { 'multicast-router': 'always' })
+    sim.engine.removePort(1)
+    sim.addPort(1)
+    expect(data(sim)).toEqual([3])
+  })
+
+  test('a port that is always one has what is for nobody, and a port without room all the same', () => {
+    const small = { ...ON, maxGroups: 16, maxGroupsPerPort: 1 }
+    using sim = simOf(5, small, {
+      1: { 'multicast-router': 'always' },
+      2: { 'multicast-router': 'never' },
+    })
+    query(sim, 4, ask())
+    for (const one of [group, `${group.slice(0, -1)}7`]) reached(sim, 2, report(one, { from: 3 }))
+    expect(reached(sim, 0, toGroup(`${group.slice(0, -1)}9`))).toEqual([1, 2, 4])
+  })
+})
+
 const sorted = (rows: readonly (readonly number[])[]): string[] => rows.map(String).sort()
 
 test('P8, M4: what mirrors give out in a VLAN is a copy, by which nobody joins', () => {
@@ -532,8 +607,8 @@ test('P8: what is known goes over to another engine', () => {
   reached(next, 3, igmpV3Query({ group: GROUP }))
   next.wait(1)
   expect(reached(next, 0, toGroup(GROUP))).toEqual([3])
-  const names = ['a', 'b', 'c', 'd']
-  const shown = rows.flatMap((row) => groupEntry(row, (port) => names[port]))
+  const ports = new Map(['a', 'b', 'c', 'd'].map((id, port) => [port, { id }]))
+  const shown = rows.flatMap((row) => groupEntries(row, ports))
   expect(shown).toContainEqual({
     vlan: 0,
     family: 'ipv4',

@@ -14,12 +14,14 @@ const FENCE_TYPE = 0x88b6
 const OURS = 0x0200_0000
 
 export class KernelBridge implements Disposable {
+  readonly #netns: string
   readonly #taps: Holder[] = []
   #fences = 0
 
   /** `options`: of `ip link add ... type bridge`. */
   constructor(lab: Lab, ports: number, options: readonly string[]) {
     const netns = lab.netns()
+    this.#netns = netns
     sh('ip', '-n', netns, 'link', 'add', BRIDGE, 'type', 'bridge', ...options)
     lab.exec(netns, 'sh', '-c', `echo 1 >/proc/sys/net/ipv6/conf/${BRIDGE}/disable_ipv6`)
     sh('ip', '-n', netns, 'link', 'set', BRIDGE, 'up')
@@ -28,6 +30,11 @@ export class KernelBridge implements Disposable {
       this.#taps.push(new Holder(netns, 1, ifname))
       sh('ip', '-n', netns, 'link', 'set', ifname, 'master', BRIDGE, 'up')
     }
+  }
+
+  /** `options`: of `bridge link set`. */
+  set(port: number, ...options: readonly string[]): void {
+    sh('bridge', '-n', this.#netns, 'link', 'set', 'dev', `t${port}`, ...options)
   }
 
   /** By port, what it was given of a frame that comes in by a port. */

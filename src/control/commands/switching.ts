@@ -88,7 +88,7 @@ export const SWITCHING_COMMANDS: readonly Command[] = [
       group: { kind: 'string', absent: 'all', description: 'Of this group, as `239.1.2.3`.' },
     },
     returns:
-      'list of `{vlan, inner-vlan?, family, group?, port, expires-s, querier?}`; without `group` the port has routers',
+      'list of `{vlan, inner-vlan?, family, group?, port, expires-s?, querier?, multicast-router?}`; without `group` the port has routers, but with `multicast-router: never`; without `expires-s` by its options',
     run: (filter, { target }) => new Pages(describeGroups(target.switch, filter)),
   }),
   command({
@@ -158,12 +158,13 @@ async function* describeGroups(
           (filter.vlan === undefined || vlan === filter.vlan) &&
           (wanted === undefined || group === wanted),
       )
-      .map(({ innerVlan, expiresS, querier, vlan, ...entry }) => ({
+      .map(({ innerVlan, expiresS, querier, vlan, multicastRouter, ...entry }) => ({
         vlan,
         ...(innerVlan === undefined ? {} : { 'inner-vlan': innerVlan }),
         ...entry,
-        'expires-s': expiresS,
+        ...(expiresS === undefined ? {} : { 'expires-s': expiresS }),
         ...(querier === undefined ? {} : { querier }),
+        ...(multicastRouter === undefined ? {} : { 'multicast-router': multicastRouter }),
       }))
   }
 }

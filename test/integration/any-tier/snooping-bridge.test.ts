@@ -55,6 +55,11 @@ class Pair implements Disposable {
     return ours.flatMap((frames, at) => (frames.length > 0 ? [at] : []))
   }
 
+  setRouter(port: number, option: keyof typeof MCAST_ROUTER): void {
+    this.sim.allow(port, { 'multicast-router': option })
+    this.bridge.set(port, 'mcast_router', MCAST_ROUTER[option])
+  }
+
   async pass(): Promise<void> {
     await sleep(ANSWERED_MS)
     this.sim.wait(1)
@@ -65,6 +70,8 @@ class Pair implements Disposable {
     this.bridge[Symbol.dispose]()
   }
 }
+
+const MCAST_ROUTER = { never: '0', auto: '1', always: '2' } as const
 
 /** Without what stands behind the packet, which the bridge cuts off messages that it reads. */
 const hex = (bytes: Uint8Array): string =>
@@ -106,6 +113,37 @@ test.each([
   await pair.same('a router', 3, mrd)
   expect(await data(1)).toEqual([0, 2, 3, 4])
   expect(await pair.same('a report', 2, report(group, { from: 3 }))).toEqual([0, 3, 4])
+})
+
+test.each([
+  ['IGMP', GROUP, igmpQuery, igmpReport, pimHello],
+  ['MLD', GROUP6, mldQuery, mldReport, (parts: object) => icmpV6Router(151, parts)],
+])('P8, multicast-router, beside mcast_router: %s', async (_, group, ask, report, hello) => {
+  await using lab = new Lab()
+  using pair = new Pair(lab)
+  const data = (port: number): Promise<number[]> =>
+    pair.same('data', port, toGroup(group, { from: port + 1 }))
+  pair.setRouter(1, 'never')
+  pair.setRouter(2, 'always')
+  expect(await data(0)).toEqual([1, 2, 3, 4])
+  // The querier may be there all the same.
+  await pair.same('a query', 1, ask({ from: 2 }))
+  await pair.pass()
+  expect(await data(0)).toEqual([2])
+  await pair.same('a router', 1, hello({ from: 2 }))
+  expect(await data(0)).toEqual([2])
+  expect(await pair.same('a report', 3, report(group, { from: 4 }))).toEqual([2])
+  expect(await data(0)).toEqual([2, 3])
+  expect(await pair.same('a report', 1, report(group, { from: 2 }))).toEqual([2])
+  expect(await data(0)).toEqual([1, 2, 3])
+  pair.setRouter(2, 'auto')
+  expect(await data(0)).toEqual([1, 3])
+  await pair.same('a router', 2, hello({ from: 3 }))
+  expect(await data(0)).toEqual([1, 2, 3])
+  pair.setRouter(2, 'never')
+  expect(await data(0)).toEqual([1, 3])
+  pair.setRouter(4, 'always')
+  expect(await data(0)).toEqual([1, 3, 4])
 })
 
 test('P8: what is wrong is dropped and believed by neither', async () => {

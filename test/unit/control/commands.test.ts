@@ -77,6 +77,7 @@ const sw = {
       yield [{ vlan: 0, family: 'ipv4', port: 'a', expiresS: 200, querier: '10.0.0.1' }]
       const member = { vlan: 10, innerVlan: 5, family: 'ipv6', group: 'ff15::1', port: 'b' }
       yield [{ ...member, expiresS: 9 }]
+      yield [{ vlan: 20, family: 'ipv4', port: 'b', multicastRouter: 'always' }]
     },
   },
   async *macTablePages() {
@@ -368,7 +369,8 @@ test('P8: groups are listed, each of them or some, and flushed', async () => {
   const router = { vlan: 0, family: 'ipv4', port: 'a', 'expires-s': 200, querier: '10.0.0.1' }
   const member = { vlan: 10, 'inner-vlan': 5, family: 'ipv6', group: 'ff15::1', port: 'b' }
   const known = { ...member, 'expires-s': 9 }
-  expect(await run('query-groups')).toEqual([router, known])
+  const always = { vlan: 20, family: 'ipv4', port: 'b', 'multicast-router': 'always' }
+  expect(await run('query-groups')).toEqual([router, known, always])
   expect(await run('query-groups', { port: 'a' })).toEqual([router])
   expect(await run('query-groups', { vlan: 10 })).toEqual([known])
   expect(await run('query-groups', { group: 'FF15::1' })).toEqual([known])

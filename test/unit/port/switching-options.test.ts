@@ -16,9 +16,14 @@ const refusal = (spec: string): string => {
 }
 
 test('every kind of port has them, and lists are split at colons', () => {
-  const options = { trunks: ['10', '20-30'], isolated: true, 'vlan-mode': 'trunk' }
+  const options = {
+    trunks: ['10', '20-30'],
+    isolated: true,
+    'vlan-mode': 'trunk',
+    'multicast-router': 'never',
+  }
   for (const start of ['tap,id=a', 'vhost-user,id=a,path=/x', 'virtio-net,id=a']) {
-    const spec = `${start},trunks=10:20-30,isolated=on,vlan-mode=trunk`
+    const spec = `${start},trunks=10:20-30,isolated=on,vlan-mode=trunk,multicast-router=never`
     expect(parseNetdev(spec)).toMatchObject(options)
     expect(parseNetdev(formatNetdev(parseNetdev(spec)))).toEqual(parseNetdev(spec))
   }
