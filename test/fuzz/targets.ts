@@ -9,6 +9,7 @@ import { fuzzGuestMemory } from './guest-memory.ts'
 import { fuzzGuestSession } from './guest-session.ts'
 import { fuzzJsonStream } from './json-stream.ts'
 import { fuzzMacTable } from './mac-table.ts'
+import { fuzzMembership } from './membership.ts'
 import { fuzzCoalescing, fuzzSegmentation } from './offloads.ts'
 import { fuzzConfig, fuzzOptions } from './options.ts'
 import { fuzzPacketRing } from './packet-ring.ts'
@@ -54,6 +55,7 @@ export const TARGETS: readonly Target[] = [
   { name: 'options', run: fuzzOptions, lengthMax: 32, featuresMin: 60 },
   { name: 'config', run: fuzzConfig, weight: 0.5, lengthMax: 48, featuresMin: 60 },
   { name: 'frame-headers', run: fuzzFrameHeaders, lengthMax: 96, featuresMin: 60 },
+  { name: 'membership', run: fuzzMembership, weight: 2, lengthMax: 160, featuresMin: 60 },
   { name: 'packet-ring', run: fuzzPacketRing, lengthMax: 160, featuresMin: 60 },
   { name: 'segmentation', run: fuzzSegmentation, lengthMax: 96, featuresMin: 60 },
   { name: 'coalescing', run: fuzzCoalescing, lengthMax: 96, featuresMin: 15 },
