@@ -7,7 +7,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 /** The checkout; this file runs from bench/results/js/bench. */
@@ -29,11 +29,18 @@ export function sh(program: string, ...args: string[]): string {
   return result.stdout
 }
 
-/** Compiles the C programs of bench/c. */
+/** What is compiled for it, by place in the checkout. */
+const C_PROGRAMS = [
+  'bench/c/tap-reference',
+  'bench/c/raw-reference',
+  'bench/c/generator',
+  'test/support/c/vlan-push',
+]
+
 export function compile(): void {
   mkdirSync(BIN, { recursive: true })
-  for (const name of ['tap-reference', 'raw-reference', 'generator', 'vlan-tag']) {
-    const source = join(ROOT, `bench/c/${name}.c`)
+  for (const program of C_PROGRAMS) {
+    const source = join(ROOT, `${program}.c`)
     sh(
       'cc',
       '-std=gnu11',
@@ -43,7 +50,7 @@ export function compile(): void {
       '-Werror',
       '-pthread',
       '-o',
-      join(BIN, name),
+      join(BIN, basename(program)),
       source,
     )
   }
@@ -96,7 +103,7 @@ export abstract class Ends {
     const device = `x0.${VLAN}`
     const add = `-n ${netns} link add link x0 name ${device} type vlan id ${VLAN}`.split(' ')
     if (spawnSync('ip', add).status === 0) return device
-    sh('ip', 'netns', 'exec', netns, join(BIN, 'vlan-tag'), 'x0', String(VLAN))
+    sh('ip', 'netns', 'exec', netns, join(BIN, 'vlan-push'), 'x0', String(VLAN))
     return 'x0'
   }
 
