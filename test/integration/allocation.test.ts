@@ -8,6 +8,7 @@ import type { Background } from '../support/processes.ts'
 import { until } from '../support/processes.ts'
 import { addAddresses, addHosts, rawSpec } from '../support/raw-lab.ts'
 import { frame } from '../support/sim.ts'
+import { S_TAG, tagged } from '../support/vlan-frames.ts'
 import { VhostGuest } from '../support/vhost-guest.ts'
 
 const FRAMES = 1_000_000
@@ -164,15 +165,47 @@ test.each([
   ['packed', F_VERSION_1 | F_RING_PACKED],
   ['packed, event_idx and mergeable', F_VERSION_1 | F_RING_PACKED | F_EVENT_IDX | F_MRG_RXBUF],
 ])('nor do those of vhost-user guests: %s', { timeout: 120_000 }, async (_kind, features) => {
+  await expectNoneOfGuests(features, ['', ''], [frame(2, 1, 0), frame(1, 2, 0)])
+})
+
+const PRIORITY = { vid: 0, pcp: 5 }
+const S_TAGGED = { tpid: S_TAG, vid: 10 }
+const TAGGED = { vid: 10, pcp: 5 }
+
+test.each([
+  ['pushed and popped', ['tag=10', 'trunks=10'], [], [10]],
+  [
+    'rewritten',
+    ['vlan-mode=native-untagged,tag=10,priority-tags=if-nonzero', 'trunks=10'],
+    [PRIORITY],
+    [TAGGED],
+  ],
+  [
+    'pushed and popped by a tunnel',
+    ['vlan-mode=dot1q-tunnel,tag=10', 'trunks=10'],
+    [7],
+    [S_TAGGED, 7],
+  ],
+])('nor do those whose tags are %s', { timeout: 120_000 }, async (_, options, near, far) => {
+  const frames = [tagged(frame(2, 1, 0), ...near), tagged(frame(1, 2, 0), ...far)]
+  await expectNoneOfGuests(F_VERSION_1, options, frames)
+})
+
+/** Two guests send to each other, by ports with these options. */
+async function expectNoneOfGuests(
+  features: bigint,
+  options: readonly string[],
+  frames: readonly Uint8Array[],
+): Promise<void> {
   await using lab = new Lab()
   const paths = [0, 1].map((k) => `${lab.directory}/g${k}.sock`)
   const daemon = await tracedDaemon(
     lab,
-    paths.map((path, k) => `vhost-user,id=g${k},path=${path}`),
+    paths.map((path, k) => `vhost-user,id=g${k},path=${path},${options[k]}`.replace(/,$/, '')),
   )
   const guests = [
-    await VhostGuest.start(paths[0], features, frame(2, 1, 0)),
-    await VhostGuest.start(paths[1], features, frame(1, 2, 0)),
+    await VhostGuest.start(paths[0], features, frames[0]),
+    await VhostGuest.start(paths[1], features, frames[1]),
   ]
   const received = (): number => guests[0].received + guests[1].received
   try {
@@ -184,7 +217,9 @@ test.each([
         await new Promise((resolve) => setImmediate(resolve))
       }
     })
+    // Both ways.
+    for (const guest of guests) expect(guest.received).toBeGreaterThan(FRAMES / 10)
   } finally {
     for (const guest of guests) guest.close()
   }
-})
+}
