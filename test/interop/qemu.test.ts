@@ -1,10 +1,10 @@
 /** Real guests: QEMU with the Linux virtio-net driver, on vhost-user ports of one switch. */
-import { createHash, randomBytes } from 'node:crypto'
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { flowHash } from '../../src/wire/flow-hash.ts'
 import { ipv4Address, ipv4Frame, ports, TCP } from '../support/flow-frames.ts'
+import { download, downloadHost, serve, serveHost, TRANSFER } from '../support/guest-transfer.ts'
 import { bootGuest, startGuest } from '../support/qemu.ts'
 import type { Guest, GuestOptions } from '../support/qemu.ts'
 import type { Daemon } from '../support/lab.ts'
@@ -13,8 +13,6 @@ import { until } from '../support/processes.ts'
 
 const VIRTIO_F_RING_PACKED = 34
 
-/** Bytes of a transfer: many times what fits into rings and socket buffers. */
-const TRANSFER = 8_000_000
 const ATTEMPTS = 6
 /** At the start, once while the guest runs, and when it has stopped. */
 const SYNCS = 3
@@ -58,37 +56,6 @@ async function expectNoBadFrames(daemon: Daemon, ...ids: string[]): Promise<void
       tx_drop_malformed: 0,
     })
   }
-}
-
-/** The guest serves a file of random bytes; returns its MD5. */
-async function serve(guest: Guest): Promise<string> {
-  await guest.output(
-    `mkdir -p /www && head -c ${TRANSFER} /dev/urandom >/www/data && httpd -h /www -p 80`,
-  )
-  return digestOf(await guest.output('md5sum </www/data'))
-}
-
-const digestOf = (output: string): string => /^[0-9a-f]{32}/.exec(output)?.[0] ?? output
-
-/** MD5 of what a guest receives from there by TCP. */
-async function download(guest: Guest, address: string): Promise<string> {
-  return digestOf(await guest.output(`wget -q -O - http://${address}/data | md5sum`))
-}
-
-/** A namespace of the machine serves a file of random bytes. */
-async function serveHost(lab: Lab, netns: string, length = TRANSFER): Promise<string> {
-  const data = randomBytes(length)
-  writeFileSync(join(lab.directory, 'data'), data)
-  lab.start(netns, 'busybox', 'httpd', '-f', '-p', '80', '-h', lab.directory)
-  await until('the server listens', () =>
-    lab.exec(netns, 'ss', '-Hltn', 'sport = :80').includes(':80'),
-  )
-  return createHash('md5').update(data).digest('hex')
-}
-
-function downloadHost(lab: Lab, netns: string, address: string): string {
-  const command = `busybox wget -q -O - http://${address}/data | md5sum`
-  return digestOf(lab.exec(netns, 'sh', '-c', command))
 }
 
 /** Ports of guest 0 whose connections to port 80 of guest 1 bring it frames by this receiveq. */

@@ -6,12 +6,11 @@
  * forwarded is seen by frames through a second bridge: each of them that arrives was sent after the one before
  * had arrived, and in between all ports have been looked at.
  */
-import type { Socket } from 'node:net'
-import { connect } from 'node:net'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { SwitchingOptions } from '../../src/port/switching-options.ts'
+import { FrameSocket } from './frame-socket.ts'
 import { Background, sh, until } from './processes.ts'
 
 const PROGRAM = '/usr/lib/openvswitch-switch/ovs-vswitchd'
@@ -24,42 +23,10 @@ export function whyNoOvs(): string | undefined {
   return existsSync(PROGRAM) && existsSync(SCHEMA) ? undefined : 'Open vSwitch is not installed'
 }
 
-class Port {
-  readonly frames: Uint8Array[] = []
-  readonly #socket: Socket
-  #rest: Buffer = Buffer.alloc(0)
-
-  constructor(socket: Socket) {
-    this.#socket = socket
-    socket.on('data', (bytes) => this.#take(bytes))
-  }
-
-  #take(bytes: Buffer): void {
-    this.#rest = Buffer.concat([this.#rest, bytes])
-    for (;;) {
-      if (this.#rest.length < 2) return
-      const end = 2 + this.#rest.readUInt16BE(0)
-      if (this.#rest.length < end) return
-      this.frames.push(Uint8Array.from(this.#rest.subarray(2, end)))
-      this.#rest = this.#rest.subarray(end)
-    }
-  }
-
-  send(frame: Uint8Array): void {
-    const length = Buffer.alloc(2)
-    length.writeUInt16BE(frame.length)
-    this.#socket.write(Buffer.concat([length, frame]))
-  }
-
-  close(): void {
-    this.#socket.destroy()
-  }
-}
-
 export class OvsSwitch implements AsyncDisposable {
   readonly #directory: string = mkdtempSync(join(tmpdir(), 'framepump-ovs-'))
   readonly #processes: Background[] = []
-  readonly #ports = new Map<string, Port>()
+  readonly #ports = new Map<string, FrameSocket>()
 
   /** With a bridge whose ports have these options: p0, p1 and so on. */
   static async start(ports: readonly SwitchingOptions[]): Promise<OvsSwitch> {
@@ -96,11 +63,7 @@ export class OvsSwitch implements AsyncDisposable {
     )
     for (const name of [...names, 'f0', 'f1']) {
       const path = join(this.#directory, `${name}.sock`)
-      const socket = await new Promise<Socket>((resolve, reject) => {
-        const made = connect(path, () => resolve(made))
-        made.on('error', reject)
-      })
-      this.#ports.set(name, new Port(socket))
+      this.#ports.set(name, await FrameSocket.connect(path, 2))
     }
   }
 

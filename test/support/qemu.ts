@@ -45,6 +45,7 @@ const MODULES = [
   'net/802/garp',
   'net/802/mrp',
   'net/8021q/8021q',
+  'net/bridge/bridge',
 ]
 const READY = 'guest: ready'
 
@@ -81,6 +82,8 @@ export interface NicOptions {
   readonly mac: string
   /** More properties of the NIC: `guest_tso4=off`. */
   readonly device?: string
+  /** The socket is QEMU's, for frames behind their length in four bytes, and no vhost-user socket. */
+  readonly isStream?: true
 }
 
 export interface GuestOptions extends NicOptions {
@@ -233,11 +236,9 @@ function nicArguments(k: number, nic: NicOptions, queues: number, mode: string):
     `vectors=${ACCELERATOR === 'kvm' ? 2 * queues + 2 : 0}`,
     ...(nic.device === undefined ? [] : [nic.device]),
   ]
-  return [
-    ...words(`-chardev socket,id=c${k},path=${nic.socket}${mode}`),
-    ...words(`-netdev vhost-user,id=n${k},chardev=c${k},queues=${queues}`),
-    ...words(`-device ${device.join(',')}`),
-  ]
+  const stream = `-netdev stream,id=n${k},server=on,addr.type=unix,addr.path=${nic.socket}`
+  const vhost = `-chardev socket,id=c${k},path=${nic.socket}${mode} -netdev vhost-user,id=n${k},chardev=c${k},queues=${queues}`
+  return [...words(nic.isStream === true ? stream : vhost), ...words(`-device ${device.join(',')}`)]
 }
 
 /** A guest that has booted. */
@@ -269,7 +270,7 @@ function guestImage(lab: Lab): { kernel: string; initramfs: string } {
     const file = join(UNPACKED, 'lib/modules', release, 'kernel', `${module}.ko`)
     copyFileSync(file, join(root, 'modules', basename(file)))
   }
-  for (const program of ['/usr/sbin/ethtool', compiledTool('udp-gso')]) {
+  for (const program of ['/usr/sbin/ethtool', '/usr/sbin/bridge', compiledTool('udp-gso')]) {
     copyWithLibraries(program, root)
   }
   writeFileSync(join(root, 'init'), INIT)
