@@ -213,19 +213,15 @@ export class Migration implements MigrationControl {
       preview: () => sw.previewHandOver(left),
       handOver: async (previewed, pausing) => {
         paused(true)
-        const [handed, control] = await Promise.allSettled([
-          sw.handOver(left, { previewed, pausing }),
-          clients.handOver(),
-        ])
-        if (handed.status === 'fulfilled' && control.status === 'fulfilled') {
-          return { switch: handed.value, control: control.value }
+        try {
+          // Before frames wait: nobody answers clients meanwhile.
+          const control = await clients.handOver()
+          return { switch: await sw.handOver(left, { previewed, pausing }), control }
+        } catch (error) {
+          clients.takeBack()
+          paused(false)
+          throw error
         }
-        if (handed.status === 'fulfilled') await sw.takeBack()
-        clients.takeBack()
-        paused(false)
-        throw handed.status === 'rejected'
-          ? handed.reason
-          : (control as PromiseRejectedResult).reason
       },
       takeBack: async () => {
         await sw.takeBack()
@@ -332,7 +328,6 @@ export class Migration implements MigrationControl {
         came = handed.control
         isPaused = handed.switch.runState === 'paused'
         await sw.takeOver(handed.switch)
-        running.adopt(desired)
       },
       discard: async () => {
         closeAll(came?.fds ?? [])
@@ -340,6 +335,7 @@ export class Migration implements MigrationControl {
       },
       start: async (reading) => {
         await (isPaused ? sw.pause().then(() => reading(nowUs())) : sw.resume(reading))
+        running.adopt(desired)
         // Frames pass, and nobody else passes them: without its clients it goes on as well.
         this.#clientsHere = clients
           .takeOver(came as HandedClients)

@@ -5,6 +5,8 @@ export const SHARED_PENDING = 0
 export const SHARED_SLEEPING = 1
 /** 1: the process or the thread that owns the engine ends; whoever sets it sets SHARED_PENDING as well. */
 export const SHARED_EXIT = 2
+/** Answers that somebody waits for who does nothing else, so far. */
+export const SHARED_ANSWERS = 3
 export const SHARED_WORDS = 16
 
 /** Cells of the shared Float64Array of the engine's own counters. */

@@ -1,4 +1,6 @@
 /** The control plane's end of the engine thread: requests, their replies, and waking it. */
+import type { MessagePort } from 'node:worker_threads'
+import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads'
 import { StateError } from '../errors.ts'
 import { makeEventFd } from '../native/event-fd.ts'
 import { EventSignals } from '../native/event-signals.ts'
@@ -12,6 +14,7 @@ import { PORTS_MAX } from '../port/contract.ts'
 import type { PortFailure } from '../port/messages.ts'
 import { allocateCounters } from '../stats/port-counters.ts'
 import type {
+  EngineMessage,
   EngineReply,
   EngineRequest,
   EngineWorkerData,
@@ -35,11 +38,15 @@ import {
   ENGINE_MAC_MOVES,
   ENGINE_MIRRORS,
   ENGINE_SLEEPS,
+  SHARED_ANSWERS,
   SHARED_EXIT,
   SHARED_PENDING,
   SHARED_SLEEPING,
   SHARED_WORDS,
 } from './cells.ts'
+
+/** Longer than the engine ever takes that is not broken; then the answer comes by the event loop. */
+const HURRY_MS = 50
 
 export type EngineSettings = Pick<
   EngineWorkerData,
@@ -81,12 +88,18 @@ export class EngineClient {
   readonly #shared: Int32Array
   readonly #eventFd: number
   readonly #claim: FdClaim
-  readonly #thread: WorkerThread<readonly NumberedRequest[], EngineReply>
+  readonly #thread: WorkerThread<EngineMessage, EngineReply>
   readonly #events: EngineEvents
   readonly #waiting = new Map<
     number,
     { resolve: (value: unknown) => void; reject: (error: Error) => void }
   >()
+  /**
+   * Whoever asks waits for the answer and does nothing else, a while at most: on a busy machine it comes later to
+   * the event loop. Of use only while frames wait.
+   */
+  isHurried = false
+  readonly #answers: MessagePort
   #nextId = 1
   /** Requests that are to go together. */
   #gathered: NumberedRequest[] | undefined
@@ -101,6 +114,10 @@ export class EngineClient {
     this.#shared = new Int32Array(shared)
     this.#eventFd = makeEventFd()
     this.signals = EventSignals.open()
+    const { port1, port2 } = new MessageChannel()
+    this.#answers = port1
+    // Those that came too late for who waited.
+    port1.on('message', (message: EngineReply) => this.#receive(message)).unref()
     const data: EngineWorkerData = {
       ...settings,
       counters,
@@ -109,6 +126,7 @@ export class EngineClient {
       sleepMaxUs: WORKER_SLEEP_MAX_MS < 0 ? -1 : WORKER_SLEEP_MAX_MS * 1000,
       eventFd: this.#eventFd,
       aioContext: this.signals.context,
+      answers: port2,
     }
     this.#events = events
     try {
@@ -124,8 +142,10 @@ export class EngineClient {
           Atomics.store(this.#shared, SHARED_PENDING, 1)
           shim.eventfdWrite(this.#eventFd)
         },
+        [port2],
       )
     } catch (error) {
+      port1.close()
       this.signals.close()
       shim.close(this.#eventFd)
       throw error
@@ -166,9 +186,18 @@ export class EngineClient {
   }
 
   #post(requests: readonly NumberedRequest[]): void {
-    this.#thread.post(requests)
+    const { isHurried } = this
+    const answered = Atomics.load(this.#shared, SHARED_ANSWERS)
+    this.#thread.post({ requests, isHurried })
     Atomics.store(this.#shared, SHARED_PENDING, 1)
     this.wake()
+    if (!isHurried) return
+    Atomics.wait(this.#shared, SHARED_ANSWERS, answered, HURRY_MS)
+    for (;;) {
+      const received = receiveMessageOnPort(this.#answers)
+      if (received === undefined) return
+      this.#receive(received.message as EngineReply)
+    }
   }
 
   /** Addresses as [hi, lo, port, age in seconds] rows, part by part. */
@@ -265,6 +294,7 @@ export class EngineClient {
 
   async close(): Promise<void> {
     await this.#thread.end(() => this.request({ op: 'close' }).catch(() => undefined))
+    this.#answers.close()
     shim.close(this.#eventFd)
     this.#claim.end()
   }

@@ -1,4 +1,5 @@
 /** What the control plane and the engine thread tell each other. All of it is structured-cloned. */
+import type { MessagePort } from 'node:worker_threads'
 import { FramepumpError, SysError } from '../errors.ts'
 import type { CaptureRingHandle } from '../capture/ring.ts'
 import type { IoTierName } from '../io/tier.ts'
@@ -45,6 +46,8 @@ export interface EngineWorkerData extends EngineSettingsInPlace {
   readonly eventFd: number
   /** Of the EventSignals, which the engine closes at its end. */
   readonly aioContext: number
+  /** Answers go by this one to who waits for them and does nothing else. */
+  readonly answers: MessagePort
 }
 
 /** In the place of an age: the entry is static. */
@@ -276,6 +279,13 @@ export type EngineRequest =
 export interface NumberedRequest {
   readonly id: number
   readonly request: EngineRequest
+}
+
+/** What is done between the same two turns, one after another, and answered at once. */
+export interface EngineMessage {
+  readonly requests: readonly NumberedRequest[]
+  /** Somebody waits for it and does nothing else: SHARED_ANSWERS. */
+  readonly isHurried: boolean
 }
 
 /** Of the request with that number. */

@@ -13,6 +13,7 @@ import { PORTS_MAX } from '../port/contract.ts'
 import { makePort } from '../port/kinds.engine.ts'
 import { KernelClock } from '../mem/clock.ts'
 import type {
+  EngineMessage,
   EngineReply,
   EngineRequest,
   EngineWorkerData,
@@ -20,7 +21,7 @@ import type {
   NumberedRequest,
 } from './messages.ts'
 import { errorFields } from './messages.ts'
-import { SHARED_EXIT } from './cells.ts'
+import { SHARED_ANSWERS, SHARED_EXIT } from './cells.ts'
 import { Engine } from './engine.ts'
 import { handOver, takeOver } from './handing.ts'
 import { addStaticMacs } from './static-macs.ts'
@@ -143,6 +144,7 @@ function handle(request: EngineRequest): unknown {
     case 'pause':
       return engine.pause()
     case 'resume':
+      keepPorts()
       engine.resume()
       clock.read()
       return clock.time[0]
@@ -179,6 +181,13 @@ function handle(request: EngineRequest): unknown {
   }
 }
 
+/** Whoever goes on with them asks for each of them as well, but frames would wait until the last has answered. */
+function keepPorts(): void {
+  for (let index = 0; index < PORTS_MAX; index++) {
+    engine.forwarder.port(index)?.call?.({ do: 'keep' }, engine)
+  }
+}
+
 /** What it is allowed is known before its first frame. */
 function addPort(request: EngineRequest & { op: 'add-port' }): void {
   const { port: index, policy, macs, mtu, isHeld } = request
@@ -202,14 +211,22 @@ function send(message: EngineReply): void {
   controlPort.postMessage(message)
 }
 
+/** Replies; whoever waits for nothing else has them sooner. */
+function tell(message: EngineReply, isHurried: boolean): void {
+  if (!isHurried) return send(message)
+  data.answers.postMessage(message)
+  Atomics.add(shared, SHARED_ANSWERS, 1)
+  Atomics.notify(shared, SHARED_ANSWERS)
+}
+
 /** Serves every waiting request; false: the engine shall end. */
 function serve(): boolean {
   for (;;) {
     if (Atomics.load(shared, SHARED_EXIT) !== 0) return false
     const received = receiveMessageOnPort(controlPort)
     if (received === undefined) return true
-    const requests = received.message as readonly NumberedRequest[]
-    send({ type: 'replies', replies: requests.map(answer) })
+    const { requests, isHurried } = received.message as EngineMessage
+    tell({ type: 'replies', replies: requests.map(answer) }, isHurried)
     if (requests.some(({ request }) => request.op === 'close')) return false
   }
 }
@@ -243,4 +260,5 @@ try {
   attempt(() => engine.close())
   attempt(() => signals.close())
   controlPort.close()
+  data.answers.close()
 }

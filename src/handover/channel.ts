@@ -10,6 +10,12 @@ export class ChannelClosed extends Error {
   }
 }
 
+export interface OutgoingRecord {
+  readonly section: Section
+  readonly data: unknown
+  readonly fds: readonly number[]
+}
+
 export interface Channel {
   /**
    * Resolves once the kernel has all of it; the descriptors stay the caller's. Rejects with ChannelClosed,
@@ -21,6 +27,8 @@ export interface Channel {
     fds?: readonly number[],
     signal?: AbortSignal,
   ): Promise<void>
+  /** One after another, with as few calls of the kernel as their descriptors allow; otherwise as `send`. */
+  sendAll(records: Iterable<OutgoingRecord>, signal?: AbortSignal): Promise<void>
   /** At once and as a whole, or not at all: whether it was. */
   sendNow(section: Section, data: unknown): boolean
   /**
@@ -29,6 +37,11 @@ export interface Channel {
    * again.
    */
   receive(signal?: AbortSignal): Promise<HandOverRecord>
+  /**
+   * Frames wait, or are about to: for that long whoever sends or receives waits in the call, and this thread does
+   * nothing else. On a busy machine the event loop comes to what the kernel has told long after it.
+   */
+  hurry(ms: number): void
   /** Nobody but us reads or writes any more; descriptors that no record took along are closed. */
   close(): Promise<void>
 }

@@ -11,7 +11,7 @@ import { claimFd } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
 import { SocketThread } from '../sockets/socket-thread.ts'
 import type { Log } from '../text.ts'
-import type { Channel } from './channel.ts'
+import type { Channel, OutgoingRecord } from './channel.ts'
 import { ChannelClosed } from './channel.ts'
 import type { HandOverRecord, Section } from './records.ts'
 import { encodeRecord, FD_BYTE, FDS_PER_MESSAGE_MAX, RecordReader, splitFds } from './records.ts'
@@ -28,6 +28,8 @@ export class SocketChannel implements Channel {
   readonly #fds: Int32Array = new Int32Array(FDS_PER_MESSAGE_MAX)
   readonly #info: Int32Array = new Int32Array(2)
   #isClosed = false
+  /** Of performance.now(): until then it is waited for in the call. */
+  #hurriesUntil = 0
 
   /** A connected socket, ours from now on. */
   constructor(fd: number, release: string, log: Log) {
@@ -49,8 +51,19 @@ export class SocketChannel implements Channel {
     fds: readonly number[] = [],
     signal?: AbortSignal,
   ): Promise<void> {
-    await this.#write(encodeRecord(section, data, fds.length), [], signal)
-    for (const part of splitFds(fds)) await this.#write(Uint8Array.of(FD_BYTE), part, signal)
+    await this.sendAll([{ section, data, fds }], signal)
+  }
+
+  async sendAll(records: Iterable<OutgoingRecord>, signal?: AbortSignal): Promise<void> {
+    let waiting: Uint8Array[] = []
+    for (const { section, data, fds } of records) {
+      waiting.push(encodeRecord(section, data, fds.length))
+      if (fds.length === 0) continue
+      await this.#write(Buffer.concat(waiting), [], signal)
+      waiting = []
+      for (const part of splitFds(fds)) await this.#write(Uint8Array.of(FD_BYTE), part, signal)
+    }
+    await this.#write(Buffer.concat(waiting), [], signal)
   }
 
   sendNow(section: Section, data: unknown): boolean {
@@ -99,6 +112,8 @@ export class SocketChannel implements Channel {
 
   /** Until it can be read or written, or the other side is gone. */
   async #wait(events: number, signal: AbortSignal | undefined): Promise<void> {
+    const leftMs = Math.ceil(this.#hurriesUntil - performance.now())
+    if (leftMs > 0 && shim.poll(this.fd, events, leftMs) !== 0) return
     let told!: () => void
     const woken = new Promise<void>((resolve) => (told = resolve))
     const watch = this.#thread.watch(this.fd, told, events)
@@ -110,6 +125,10 @@ export class SocketChannel implements Channel {
       // Also when it was told: the descriptor is in epoll no more.
       if (signal?.aborted === true) await this.#thread.unwatch(watch)
     }
+  }
+
+  hurry(ms: number): void {
+    this.#hurriesUntil = performance.now() + ms
   }
 
   async close(): Promise<void> {

@@ -20,6 +20,9 @@ import { stateRecords } from './state.ts'
 /** What the target may take to say hello and to be prepared: code is loaded, nothing waits for it. */
 const PATIENCE_MS = 30_000
 
+/** Several times a usual pause. */
+const HURRY_MS = 50
+
 /** QEMU's words for how far a migration is. */
 export type SourceStatus = 'setup' | 'active' | 'device'
 
@@ -99,11 +102,10 @@ export async function runSource(
     )
     const handed = await effects.handOver(previewed, () => {
       before.us = effects.nowUs()
+      channel.hurry(HURRY_MS)
     })
     isPaused = true
-    for (const { section, data, fds } of stateRecords(handed)) {
-      await channel.send(section, data, fds, limit)
-    }
+    await channel.sendAll(stateRecords(handed), limit)
     expect(await channel.receive(limit), 'ready')
     limit.throwIfAborted()
     // From here on there is no way back.
@@ -126,9 +128,7 @@ async function preview(
 ): Promise<readonly string[] | undefined> {
   const handed = { switch: await effects.preview(), control: { data: null, fds: [] } }
   await channel.send('prepare', {}, [], limit)
-  for (const { section, data, fds } of stateRecords(handed)) {
-    await channel.send(section, data, fds, limit)
-  }
+  await channel.sendAll(stateRecords(handed), limit)
   const { ports } = (expect(await channel.receive(limit), 'prepared').data ?? {}) as {
     readonly ports?: unknown
   }

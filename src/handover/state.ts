@@ -3,7 +3,8 @@
  * multicast groups in parts, then everything else, and how many there were.
  */
 import type { HandedCapture, HandedPort, HandedSwitch } from '../switch/handed.ts'
-import type { HandOverRecord, Section } from './records.ts'
+import type { OutgoingRecord } from './channel.ts'
+import type { HandOverRecord } from './records.ts'
 import { channelError } from './records.ts'
 
 /** Numbers of the MAC table in one record: about 64 KiB; those of an entry stay together. */
@@ -14,19 +15,13 @@ const GROUPS_PER_RECORD = 2048
 /** Ports without descriptors in one record. */
 const PORTS_PER_RECORD = 64
 
-export interface StateRecord {
-  readonly section: Section
-  readonly data: unknown
-  readonly fds: readonly number[]
-}
-
 /** What crosses: the switch, and the control socket with its clients as the control plane tells of them. */
 export interface Handed {
   readonly switch: HandedSwitch
   readonly control: { readonly data: unknown; readonly fds: readonly number[] }
 }
 
-export function* stateRecords({ switch: handed, control }: Handed): Generator<StateRecord> {
+export function* stateRecords({ switch: handed, control }: Handed): Generator<OutgoingRecord> {
   const { ports, macs, groups = [], captures, ...rest } = handed
   yield { section: 'control', ...control }
   yield* portRecords(ports)
@@ -50,7 +45,7 @@ interface Counts {
 }
 
 /** Those without descriptors, as many of them as follow one another, in one record. */
-function* portRecords(ports: HandedSwitch['ports']): Generator<StateRecord> {
+function* portRecords(ports: HandedSwitch['ports']): Generator<OutgoingRecord> {
   let bare: unknown[] = []
   for (const { fds, ...port } of ports) {
     if (fds.length > 0) {

@@ -21,6 +21,9 @@ import { StateReader } from './state.ts'
 /** A peer that says nothing is not waited for any longer. */
 const HELLO_MS = 10_000
 
+/** Until frames pass again: the source has something to do yet before it pauses. */
+const HURRY_MS = 250
+
 /** QEMU's words for how far a migration is. */
 export type TargetStatus = 'active' | 'device'
 
@@ -125,6 +128,7 @@ async function takeOver(
     effects.status('active')
     const ports = await effects.prepare(hello, await receiveState(channel, state))
     await channel.send('prepared', { ports })
+    channel.hurry(HURRY_MS)
     effects.status('device')
     const handed = await receiveState(channel, state)
     await effects.takeOver(handed)

@@ -2,6 +2,7 @@
  * A thread of ours, from the side that started it: it is woken out of the kernel when the process exits,
  * and its end is told once, with the reason when nobody has asked for it.
  */
+import type { TransferListItem } from 'node:worker_threads'
 import { Worker } from 'node:worker_threads'
 import { atExit } from './worker-exit.ts'
 
@@ -26,16 +27,17 @@ export class WorkerThread<Request, Message> {
 
   /**
    * `wake` has it leave its loop, if that is in the kernel; it throws nothing. Throws what `Worker`
-   * does: then nothing of `workerData` was given away.
+   * does: then nothing of `workerData` was given away. `given`: what of it becomes the thread's.
    */
   constructor(
     entry: URL,
     workerData: object,
     events: WorkerEvents<Message>,
     wake: () => void = () => undefined,
+    given: TransferListItem[] = [],
   ) {
     this.#wake = wake
-    this.#worker = new Worker(entry, { workerData })
+    this.#worker = new Worker(entry, { workerData, transferList: given })
     const ended = (failure?: WorkerFailure): void => {
       if (this.#hasEnded) return
       this.#hasEnded = true

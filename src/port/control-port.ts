@@ -98,9 +98,10 @@ export interface ControlPort {
   driverCalled?(): void
   /**
    * Before each `handOver`, while frames still pass: what takes a moment that shall not be part of the pause. Nothing
-   * but its position changes any more and nobody is answered, until `keep` or `handedOver`.
+   * but its position changes any more and nobody is answered, until `keep` or `handedOver`. Told is what `handOver`
+   * will say, with the same `state` and `fds`.
    */
-  quiesce?(engine: EngineAccess): Promise<void>
+  quiesce?(engine: EngineAccess): Promise<HandedState>
   /**
    * What another process needs to go on with it. The engine is paused; from now on nothing is changed or
    * answered outside, until `keep` or `handedOver`. Absent: it cannot be handed over.

@@ -15,6 +15,20 @@ export function readCounters(cells: Float64Array, port: number): Record<CounterN
   return values
 }
 
+/** Those that are not zero. */
+export function countedSoFar(
+  cells: Float64Array,
+  port: number,
+): Partial<Record<CounterName, number>> {
+  const base = port * COUNTERS_STRIDE
+  const values: Partial<Record<CounterName, number>> = {}
+  for (const name of COUNTER_NAMES) {
+    const value = cells[base + COUNTERS[name]]
+    if (value !== 0) values[name] = value
+  }
+  return values
+}
+
 /** Goes on from these; those without a value from zero. */
 export function writeCounters(
   cells: Float64Array,

@@ -15,10 +15,10 @@ import { handOverError } from '../port/handed.ts'
 import type { PortOptions } from '../port/options.ts'
 import { openPort } from '../port/kinds.control.ts'
 import { PostponedControlPort } from '../port/postponed.control.ts'
-import { readCounters } from '../stats/port-counters.ts'
+import { countedSoFar } from '../stats/port-counters.ts'
 import type { RunState } from './api.ts'
 import type { HandedPort, HandedSwitch, HandOverOptions, HandOverOutline } from './handed.ts'
-import { REHEARSALS } from './handed.ts'
+import { REHEARSALS, settle } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
 import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
@@ -128,6 +128,12 @@ interface SaidPort {
   readonly text: string
 }
 
+/** A port that nobody changes any more, and whether the other process has it as it is. */
+interface QuietPort {
+  readonly handed: HandedState
+  readonly isKnown: boolean
+}
+
 function saidOf(entry: PortEntry, { version, state, fds }: HandedState): SaidPort {
   const { options, isHeld, link, open } = entry
   const { fdGeneration } = open
@@ -135,33 +141,50 @@ function saidOf(entry: PortEntry, { version, state, fds }: HandedState): SaidPor
   return { open, text }
 }
 
+function isAsSaid(entry: PortEntry, handed: HandedState, { ports }: Previewed): boolean {
+  const said = ports.get(entry.options.id)
+  return said?.open === entry.open && said.text === saidOf(entry, handed).text
+}
+
+/** How it is handed over. */
+interface Crossing {
+  readonly excluded: readonly string[]
+  /** Those of the MAC table when it was told last; undefined: it was not. */
+  readonly macChanges: number | undefined
+  readonly quiet: ReadonlyMap<PortEntry, QuietPort>
+  readonly undo: Undo
+  /** Frames pass, and nothing is to become of it. */
+  readonly isRehearsed: boolean
+}
+
 /** The engine has been told to pause. `undo` goes back to where it was, but for the pause. */
 async function handOver(
   parts: SwitchParts,
   opener: PortOpener,
-  excluded: readonly string[],
-  previewed: Previewed,
-  undo: Undo,
+  { excluded, macChanges, quiet, undo, isRehearsed }: Crossing,
 ): Promise<Omit<HandedSwitch, 'runState'>> {
-  const { engine, ports, captures, mirrors } = parts
-  const entries = ports.all
-  const places = new Map(entries.map(({ index }, place) => [index, place]))
-  undo(() => captures.keep())
+  const { engine, ports, captures, mirrors, access } = parts
+  const entries = isRehearsed ? [...quiet.keys()] : ports.all
+  const places = new Map(ports.all.map(({ index }, place) => [index, place]))
+  if (!isRehearsed) undo(() => captures.keep())
   // All at once: the engine does them one after the other, once it is paused.
   const handing = entries.map((entry) =>
     excluded.includes(entry.options.id)
       ? leaveOut(entry, opener, undo)
-      : handOverPort(entry, parts, previewed.ports.get(entry.options.id), undo),
+      : handOverPort(entry, parts, quiet.get(entry), undo),
   )
-  const [settled, told, groups] = await Promise.all([
+  const asked = [
     Promise.allSettled(handing),
     engine.request({ op: 'hand-over' }),
     readGroups(parts, places),
     engine.request({ op: 'publish-counters' }),
-  ])
+    // Between the same two turns: the engine goes on with them.
+    ...(isRehearsed ? entries.map((entry) => access(entry).call({ do: 'keep' })) : []),
+  ] as const
+  const [settled, told, groups] = await Promise.all(asked)
   for (const one of settled) if (one.status === 'rejected') throw one.reason
-  const { own, macChanges } = told as HandedEngine
-  const hasMacs = macChanges === previewed.macChanges
+  const { own, macChanges: changes } = told as HandedEngine
+  const hasMacs = changes === macChanges
   return {
     ports: settled.map((one, place) => ({
       ...describe(entries[place], engine.counters),
@@ -170,10 +193,10 @@ async function handOver(
     links: listLinks(entries),
     mirrors: mirrors.infos().map(({ options }) => options),
     sequences: await mirrors.sequences(),
-    macs: hasMacs ? null : (await readMacs(parts, places)).macs,
+    macs: hasMacs || isRehearsed ? null : (await readMacs(parts, places)).macs,
     groups,
     counters: engine.switchCounters(),
-    captures: await captures.handOver(),
+    captures: isRehearsed ? [] : await captures.handOver(),
     ownFrames: own.map(({ port, frame }) => [
       places.get(port)!,
       Buffer.from(frame).toString('base64'),
@@ -186,17 +209,15 @@ type PortHanded = HandedState & Pick<HandedPort, 'isExcluded' | 'isPreviewed'>
 async function handOverPort(
   entry: PortEntry,
   { access }: SwitchParts,
-  previewed: SaidPort | undefined,
+  quiet: QuietPort | undefined,
   undo: Undo,
 ): Promise<PortHanded> {
   const { open } = entry
   undo(() => (entry.isAnothers = false))
   entry.isAnothers = true
   const handed = await open.handOver!(access(entry))
-  const said = saidOf(entry, handed)
-  if (previewed?.open !== said.open || previewed.text !== said.text) {
-    return { ...handed, isExcluded: false }
-  }
+  const isAsQuiet = handed.state === quiet?.handed.state && handed.fds === quiet.handed.fds
+  if (!isAsQuiet || !quiet.isKnown) return { ...handed, isExcluded: false }
   return { ...handed, state: null, fds: [], isExcluded: false, isPreviewed: true }
 }
 
@@ -232,7 +253,7 @@ function describe(entry: PortEntry, counters: Float64Array): Omit<HandedPort, ke
     failure,
     wasUp,
     droppedBefore,
-    counters: readCounters(counters, entry.index),
+    counters: countedSoFar(counters, entry.index),
   }
 }
 
@@ -335,24 +356,46 @@ export class HandingOver {
     // Whoever answers others is silent first: that takes its time, and frames still pass.
     const included = ports.all.filter(({ options }) => !excluded.includes(options.id))
     note(() => Promise.all(included.map(async (entry) => entry.open.keep?.(access(entry)))))
-    await Promise.all(included.map(async (entry) => entry.open.quiesce?.(access(entry))))
-    pausing?.()
+    const quiet = new Map<PortEntry, QuietPort>()
     const known = knownBy(previewed, this.#previewed)
-    const [handed] = await engine.together(() => {
-      let paused: Promise<unknown> = Promise.resolve()
-      if (runState === 'running') {
-        note(async () => {
-          await engine.request({ op: 'resume' })
-          this.#run.runState = 'running'
-        })
-        paused = engine.request({ op: 'pause' })
-        this.#run.runState = 'paused'
-      }
-      return Promise.all([handOver(this.#parts, this.#opener, excluded, known, note), paused])
-    })
+    const silence = async (entry: PortEntry): Promise<void> => {
+      const handed = await entry.open.quiesce?.(access(entry))
+      if (handed !== undefined)
+        quiet.set(entry, { handed, isKnown: isAsSaid(entry, handed, known) })
+    }
+    await Promise.all(engine.together(() => included.map(silence)))
+    const { macChanges } = known
+    const crossing = { excluded, macChanges, quiet, undo: note, isRehearsed: false }
+    const over = (isRehearsed: boolean): ReturnType<typeof handOver> =>
+      handOver(this.#parts, this.#opener, { ...crossing, isRehearsed })
+    engine.isHurried = true
+    try {
+      for (let time = 0; time < REHEARSALS; time++) await engine.together(() => over(true))
+      await settle()
+      const [handed] = await engine.together(() => {
+        let paused: Promise<unknown> = Promise.resolve()
+        if (runState === 'running') {
+          note(async () => {
+            await engine.request({ op: 'resume' })
+            this.#run.runState = 'running'
+          })
+          paused = engine.request({ op: 'pause' })
+          this.#run.runState = 'paused'
+        }
+        const all = Promise.all([over(false), paused])
+        pausing?.()
+        return all
+      })
+      return this.#leave(steps, { runState, ...handed })
+    } finally {
+      engine.isHurried = false
+    }
+  }
+
+  #leave(steps: (() => unknown)[], handed: HandedSwitch): HandedSwitch {
     this.#steps = steps
     this.#over = new Promise((resolve) => (this.#end = resolve))
-    return { runState, ...handed }
+    return handed
   }
 
   /** Goes on where it was; what could not be opened again is told. Throws StateError HAND_OVER. */

@@ -1,4 +1,5 @@
 /** What of a switch crosses to another process that goes on with it: plain JSON, and descriptors for each port. */
+import { setTimeout } from 'node:timers/promises'
 import type { SwitchCounters } from '../engine/client.ts'
 import type { HandedState } from '../port/handed.ts'
 import type { PortOptions } from '../port/options.ts'
@@ -6,7 +7,12 @@ import type { CounterName } from '../stats/counters.ts'
 import type { MirrorOptions } from './api.ts'
 
 /** So often each side does beforehand what it will do while frames wait: V8 compiles what has run some times. */
-export const REHEARSALS = 3
+export const REHEARSALS = 8
+
+/** V8 compiles in threads of its own, which would have the processors while frames wait. */
+const COMPILED_MS = 20
+
+export const settle = (): Promise<void> => setTimeout(COMPILED_MS)
 
 /** A port with all that the switch knows of it; what its kind says of it is HandedState. */
 export interface HandedPort extends HandedState {
@@ -24,7 +30,8 @@ export interface HandedPort extends HandedState {
   /** Of its interface: whether it has been up, and what the kernel had dropped there before it was opened. */
   readonly wasUp: boolean
   readonly droppedBefore: { readonly rx: number; readonly tx: number }
-  readonly counters: Readonly<Record<CounterName, number>>
+  /** Those that are not zero. */
+  readonly counters: Readonly<Partial<Record<CounterName, number>>>
 }
 
 /** A capture into a file of its own, which goes on there. */

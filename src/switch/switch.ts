@@ -333,6 +333,7 @@ class UserspaceSwitch implements Switch {
     return this.#change(async (undo) => {
       if (this.runState === 'inmigrate' && this.#taking.hasTaken) await this.#taking.keep(true)
       else if (this.runState !== 'running') return
+      this.#engine.isHurried = false
       undo(() => this.#engine.request({ op: 'resume' }))
       await this.#engine.request({ op: 'pause' })
       this.runState = 'paused'
@@ -351,11 +352,10 @@ class UserspaceSwitch implements Switch {
       }
       undo(() => this.#engine.request({ op: 'pause' }))
       const isTaken = this.runState === 'inmigrate'
-      const [resumed, kept] = this.#engine.together(() => [
-        this.#engine.request({ op: 'resume' }),
-        isTaken ? this.#taking.keep() : undefined,
-      ])
-      await Promise.all([resumed.then((atUs) => reading(Number(atUs))), kept])
+      const atUs = await this.#engine.request({ op: 'resume' })
+      this.#engine.isHurried = false
+      reading(Number(atUs))
+      if (isTaken) await this.#taking.keep()
       this.runState = 'running'
       this.#taking.watch()
       await this.#agreement.reach()

@@ -14,7 +14,7 @@ import { clearCounters, writeCounters } from '../stats/port-counters.ts'
 import { wire } from './adding.ts'
 import { placeFor } from './hand-over.ts'
 import type { HandedPort, HandedSwitch, HandOverOutline } from './handed.ts'
-import { REHEARSALS } from './handed.ts'
+import { REHEARSALS, settle } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
 import { policyOf } from './policy.ts'
 import { PortEntry } from './port-entry.ts'
@@ -26,6 +26,17 @@ import { doAll } from './undo.ts'
 
 type TakenPort = readonly [PortEntry, HandedPort]
 
+/** Ports that are taken over. */
+interface PortsTaken {
+  /** Those that are held by a preview, and not gone on with yet. */
+  readonly previewed: Map<string, readonly Step[]>
+  /** Descriptors that are no port's yet. */
+  readonly left: Set<HandedState>
+  readonly undo: Undo
+  /** Nothing is to become of it. */
+  readonly isRehearsed: boolean
+}
+
 /** A switch that goes on with another one, or is about to. */
 export class TakingOver {
   readonly #parts: SwitchParts
@@ -36,6 +47,8 @@ export class TakingOver {
   #preview: HandedSwitch | undefined
   /** Ports that were taken over by their preview: how that is undone. */
   readonly #previewed = new Map<string, readonly Step[]>()
+  /** Those of the other switch, whose static ones are not noted yet. */
+  #addresses: HandedSwitch | undefined
   /** Ports whose interfaces are not watched yet: that waits until frames pass. */
   #unwatched: TakenPort[] = []
 
@@ -72,19 +85,20 @@ export class TakingOver {
 
   /** What is done at the end, while frames wait: its code has run then. */
   async #rehearse(preview: HandedSwitch): Promise<void> {
-    const { engine, ports } = this.#parts
+    const { engine, ports: table } = this.#parts
+    await engine.request({ op: 'take-over', ...engineState(preview, table) })
     const held = preview.ports.filter(({ id }) => this.#previewed.has(id))
-    for (let time = 0; time < REHEARSALS; time++) {
-      const moving = engine.together(() =>
-        held.map(async (port) => {
-          restore(ports.entry(port.id), port, engine.counters)
-          if (port.position !== undefined) await this.#moveOn(port)
-        }),
-      )
-      await Promise.all(moving)
-      engine.restoreCounters(preview.counters)
-      await engine.request({ op: 'take-over', ...engineState(preview, ports) })
+    const ports = held.map((port) => ({ ...port, state: null, fds: [], isPreviewed: true }))
+    try {
+      for (let time = 0; time < REHEARSALS; time++) {
+        // Nothing of it is undone, as nothing changes by it.
+        await this.#takeAll({ ...preview, ports, macs: null }, true, () => undefined)
+      }
+    } finally {
+      engine.isHurried = false
+      this.#unwatched = []
     }
+    await settle()
   }
 
   async #takePreview(port: HandedPort, left: Set<HandedState>): Promise<void> {
@@ -124,9 +138,17 @@ export class TakingOver {
 
   /** All of it or nothing: on failure the descriptors are closed. */
   async takeOver(handed: HandedSwitch, undo: Undo): Promise<void> {
-    const { engine, ports, agreement, captures, mirrors } = this.#parts
+    const { engine, agreement } = this.#parts
+    undo(() => (engine.isHurried = false))
     undo(() => agreement.resume())
     undo(() => (this.#hasTaken = false))
+    await this.#takeAll(handed, false, undo)
+  }
+
+  /** Until frames pass the engine is waited for. `isRehearsed`: of what a preview had; nothing is to become of it. */
+  async #takeAll(handed: HandedSwitch, isRehearsed: boolean, undo: Undo): Promise<void> {
+    const { engine, ports, agreement, captures, mirrors } = this.#parts
+    engine.isHurried = true
     await agreement.suspend()
     // As the preview said, but for the age.
     const addresses = handed.macs === null ? this.#preview : handed
@@ -139,33 +161,43 @@ export class TakingOver {
         'its MAC table is said to be that of a preview, and none came',
       )
     }
-    await this.#forgetOthers(handed)
-    await this.#takeOverPorts(handed.ports, left, undo)
+    if (!isRehearsed) await this.#forgetOthers(handed)
+    const previewed = isRehearsed ? new Map(this.#previewed) : this.#previewed
+    const all = { previewed, left, undo, isRehearsed }
+    // What else there is names ports: those that are still to come come first.
+    const areHere = handed.ports.every((port) => port.isPreviewed === true)
+    await engine.together(() => {
+      const taking = this.#takeOverPorts(handed.ports, all)
+      return areHere ? Promise.all([taking, this.#takeOverEngine(handed)]) : taking
+    })
+    if (!areHere) await this.#takeOverEngine(handed)
     for (const [a, b] of handed.links) {
       const [first, second] = [ports.entry(a), ports.entry(b)]
       if (first.peer !== second) await wire(this.#parts, this.#opener, first, second, undo)
     }
     await mirrors.takeOver(handed.mirrors, handed.sequences ?? {}, undo)
+    if (isRehearsed) return
     await this.#opener.openAllPostponed(undo)
     this.#hasTaken = true
     for (const capture of handed.captures) {
       await captures.takeOver(capture, ports.all, () => void left.delete(capture), undo)
     }
+    this.#addresses = addresses
+  }
+
+  async #takeOverEngine(handed: HandedSwitch): Promise<void> {
+    const { engine, ports } = this.#parts
     engine.restoreCounters(handed.counters)
     await engine.request({ op: 'take-over', ...engineState(handed, ports) })
-    noteStatics(addresses, ports)
   }
 
   /** The engine is asked for all of them at once: frames wait meanwhile. */
-  async #takeOverPorts(
-    handed: readonly HandedPort[],
-    left: Set<HandedState>,
-    undo: Undo,
-  ): Promise<void> {
+  async #takeOverPorts(handed: readonly HandedPort[], all: PortsTaken): Promise<void> {
+    const { left, undo } = all
     undo(() => (this.#unwatched = []))
     const take = async (port: HandedPort): Promise<TakenPort | undefined> => {
       const taken = (): void => void left.delete(port)
-      if (port.isPreviewed === true) return this.#goOnFromPreview(port, undo)
+      if (port.isPreviewed === true) return this.#goOnFromPreview(port, all)
       await this.#drop(port.id)
       if (!port.isExcluded) {
         const pair = await takeOverOne(port, this.#parts, this.#opener, taken, undo)
@@ -184,15 +216,20 @@ export class TakingOver {
     }
   }
 
-  async #goOnFromPreview(port: HandedPort, undo: Undo): Promise<TakenPort> {
+  async #goOnFromPreview(
+    port: HandedPort,
+    { previewed, undo, isRehearsed }: PortsTaken,
+  ): Promise<TakenPort> {
     const { ports, engine } = this.#parts
-    const steps = this.#previewed.get(port.id)
+    const steps = previewed.get(port.id)
     if (steps === undefined) throw handOverError(port.id, 'was not taken over by its preview')
-    this.#previewed.delete(port.id)
+    previewed.delete(port.id)
     for (const step of steps.toReversed()) undo(step)
     const entry = ports.entry(port.id)
-    restore(entry, port, engine.counters)
-    await this.#moveOn(port)
+    // So many times V8 would compile it, just while frames wait; once it takes less than that.
+    if (!isRehearsed) restore(entry, port, engine.counters)
+    // A preview need not know one.
+    if (!isRehearsed || port.position !== undefined) await this.#moveOn(port)
     return [entry, port]
   }
 
@@ -205,6 +242,8 @@ export class TakingOver {
   /** Frames pass: the interfaces of the ports are looked at. */
   watch(): void {
     const { watcher, ports } = this.#parts
+    if (this.#addresses !== undefined) noteStatics(this.#addresses, ports)
+    this.#addresses = undefined
     for (const [entry, { wasUp, droppedBefore }] of this.#unwatched.splice(0)) {
       if (!ports.has(entry)) continue
       watcher.add(entry)

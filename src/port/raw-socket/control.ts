@@ -33,6 +33,8 @@ export class RawSocketControlPort implements ControlPort {
   readonly #ifname: string | undefined
   /** Until `keep`. */
   #isAnothers: boolean
+  /** What it is while it is quiet, but for its position. */
+  #said: HandedState | undefined
   /** Of the interface, as the engine knows it. */
   #mtu: number
 
@@ -103,9 +105,13 @@ export class RawSocketControlPort implements ControlPort {
     return new LostControlPort(options as RawSocketOptions, this, reason)
   }
 
+  async quiesce(): Promise<HandedState> {
+    return (this.#said = await this.preview())
+  }
+
   async handOver(engine: EngineAccess): Promise<HandedState> {
     const position = (await engine.call({ do: 'leave' })) as number[]
-    return { ...handOverRawSocket(shim, this.#socket), position }
+    return { ...this.#said!, position }
   }
 
   preview(): Promise<HandedState> {

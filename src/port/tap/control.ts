@@ -115,8 +115,8 @@ class TapControlPort implements ControlPort {
     this.#tap.probe()
   }
 
-  async quiesce(engine: EngineAccess): Promise<void> {
-    this.#said = await this.preview(engine)
+  async quiesce(engine: EngineAccess): Promise<HandedState> {
+    return (this.#said = await this.preview(engine))
   }
 
   async handOver(engine: EngineAccess): Promise<HandedState> {

@@ -318,10 +318,10 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
     }
   }
 
-  async quiesce(engine: EngineAccess): Promise<void> {
+  async quiesce(engine: EngineAccess): Promise<HandedState> {
     this.#passed = await this.#listener.suspend()
     const rings = (await engine.call({ do: 'describe' })) as RingState[]
-    this.#said = this.#describe(this.#passed, rings)
+    return (this.#said = this.#describe(this.#passed, rings))
   }
 
   async handOver(engine: EngineAccess): Promise<HandedState> {

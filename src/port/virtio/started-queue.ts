@@ -39,11 +39,14 @@ export class StartedQueue {
 
 /** Of those that run: what was put is published, as the engine is paused. */
 export function ringStates(rings: readonly (StartedQueue | null)[]): RingState[] {
-  return rings.flatMap((ring, queue) => {
-    if (ring === null) return []
+  const states: RingState[] = []
+  for (let queue = 0; queue < rings.length; queue++) {
+    const ring = rings[queue]
+    if (ring === null) continue
     const { kickFd, callFd, logAddress, standsAt: base } = ring
-    return [{ queue, base, kickFd, callFd, logAddress }]
-  })
+    states.push({ queue, base, kickFd, callFd, logAddress })
+  }
+  return states
 }
 
 export function closeFd(fd: number): void {

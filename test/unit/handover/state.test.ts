@@ -1,12 +1,12 @@
 /** The state of a switch as records, and as another process reads it again. */
 import { expect, test } from 'vitest'
-import type { StateRecord } from '../../../src/handover/state.ts'
+import type { OutgoingRecord } from '../../../src/handover/channel.ts'
 import { stateRecords, StateReader } from '../../../src/handover/state.ts'
 import { HANDED } from './world.ts'
 
 const CONTROL = { data: {}, fds: [] }
 
-function read(records: Iterable<StateRecord>): ReturnType<StateReader['push']> {
+function read(records: Iterable<OutgoingRecord>): ReturnType<StateReader['push']> {
   const reader = new StateReader()
   let whole: ReturnType<StateReader['push']>
   for (const record of records) whole = reader.push(record)

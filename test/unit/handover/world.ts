@@ -133,13 +133,17 @@ export class World {
 
   channel(side: Side): Channel {
     const from = this.#to[side]
+    const send: Channel['send'] = async (section, data, fds = [], signal) => {
+      await this.#live(side)
+      signal?.throwIfAborted()
+      const isPut = this.#put(side, section, data, fds)
+      await this.#live(side)
+      if (!isPut) throw new ChannelClosed('cut')
+    }
     return {
-      send: async (section, data, fds = [], signal) => {
-        await this.#live(side)
-        signal?.throwIfAborted()
-        const isPut = this.#put(side, section, data, fds)
-        await this.#live(side)
-        if (!isPut) throw new ChannelClosed('cut')
+      send,
+      sendAll: async (records, signal) => {
+        for (const { section, data, fds } of records) await send(section, data, fds, signal)
       },
       sendNow: (section, data) => this.#put(side, section, data, []),
       receive: async (signal) => {
@@ -159,6 +163,7 @@ export class World {
           })
         }
       },
+      hurry: () => undefined,
       close: async () => {
         await this.#live(side)
         this.cut()
