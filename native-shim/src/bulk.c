@@ -11,7 +11,13 @@
 enum { PREFETCH_ROWS = 8, HEAD_LENGTH = 16 };
 
 /* In the length of a copy row: see copyRows in shim.ts. */
-enum { BEHIND_HEADER = 1 << 30, VNET_HDR_LENGTH = 12 };
+enum {
+	BEHIND_HEADER = 1 << 30,
+	BEHIND_HEAD = 1 << 29,
+	BEHIND_TAG = 1 << 28,
+	VNET_HDR_LENGTH = 12,
+	TAG_LENGTH = 4
+};
 /* A struct virtio_net_hdr_v1 without offloads, num_buffers 1 (little-endian). */
 static const uint8_t plain_header[VNET_HDR_LENGTH] = { [10] = 1 };
 
@@ -44,35 +50,58 @@ static napi_value copy_rows(napi_env env, napi_callback_info info)
 			prefetch_row(table + 5 * (k + PREFETCH_ROWS));
 		int32_t row[5];
 		memcpy(row, table + 5 * k, sizeof row);
-		int32_t header = row[4] > 0 && row[4] & BEHIND_HEADER ? VNET_HDR_LENGTH : 0;
-		int32_t length = header > 0 ? row[4] - BEHIND_HEADER : row[4];
+		int32_t length = row[4];
+		int32_t header = 0;
+		int32_t head = 0;
+		uint8_t head_bytes[HEAD_LENGTH + TAG_LENGTH] = { 0 };
+		if (length >= BEHIND_TAG) {
+			header = length & BEHIND_HEADER ? VNET_HDR_LENGTH : 0;
+			head = length & BEHIND_HEAD ? HEAD_LENGTH : 0;
+			if (head > 0) {
+				if (k + 1 == count)
+					return result_int(env, k);
+				memcpy(head_bytes, table + 5 * (k + 1), sizeof head_bytes);
+				head += length & BEHIND_TAG ? TAG_LENGTH : 0;
+			}
+			length &= BEHIND_TAG - 1;
+		}
 		const uint8_t *source = window_range(row[0], row[1], length);
-		uint8_t *destination = window_range_writable(row[2], row[3], header + length);
+		uint8_t *destination = window_range_writable(row[2], row[3], header + head + length);
 		if (source == NULL || destination == NULL)
 			return result_int(env, k);
 		if (header > 0)
 			memcpy(destination, plain_header, VNET_HDR_LENGTH);
-		memmove(destination + header, source, (size_t)length);
+		if (head > 0)
+			memcpy(destination + header, head_bytes, HEAD_LENGTH);
+		if (head > HEAD_LENGTH)
+			memcpy(destination + header + HEAD_LENGTH, head_bytes + HEAD_LENGTH, TAG_LENGTH);
+		memmove(destination + header + head, source, (size_t)length);
+		/* The row behind it was its head. */
+		if (head > 0)
+			k++;
 	}
 	return result_int(env, count);
 }
 
 /*
- * The first bytes at places that two columns of int32 give, windows and offsets. All of them are
- * prefetched before the first is read.
+ * HEAD_LENGTH bytes at places that two columns of int32 give, windows and offsets, from `skip` bytes behind
+ * each on. All of them are prefetched before the first is read.
  */
 static napi_value gather_heads(napi_env env, napi_callback_info info)
 {
 	struct call call;
-	call_begin(&call, env, info, 6);
+	call_begin(&call, env, info, 7);
 	int32_t window = arg_int(&call, 0);
 	int32_t windows_offset = arg_int(&call, 1);
 	int32_t offsets_offset = arg_int(&call, 2);
 	int32_t count = arg_int(&call, 3);
 	int32_t destination_window = arg_int(&call, 4);
 	int32_t destination_offset = arg_int(&call, 5);
+	int32_t skip = arg_int(&call, 6);
 	if (!call.ok)
 		return NULL;
+	if (skip < 0)
+		return result_int(env, -EINVAL);
 	const int32_t *windows = window_table(window, windows_offset, count, 1);
 	const int32_t *offsets = window_table(window, offsets_offset, count, 1);
 	if (windows == NULL || offsets == NULL)
@@ -90,7 +119,8 @@ static napi_value gather_heads(napi_env env, napi_callback_info info)
 		/* Read once: the columns may lie in memory that others write. */
 		int32_t from = *(const volatile int32_t *)&windows[k];
 		int32_t offset = *(const volatile int32_t *)&offsets[k];
-		const uint8_t *source = window_range(from, offset, HEAD_LENGTH);
+		bool is_place = (uint32_t)offset <= (uint32_t)(INT32_MAX - skip);
+		const uint8_t *source = is_place ? window_range(from, offset + skip, HEAD_LENGTH) : NULL;
 		/* By way of a register: a place may be the destination of another. */
 		uint8_t head[HEAD_LENGTH] = { 0 };
 		if (source != NULL) {
@@ -99,12 +129,13 @@ static napi_value gather_heads(napi_env env, napi_callback_info info)
 			continue;
 		}
 		/* The last bytes of a window: as many as there are. */
+		if (!is_place || window_range(from, offset, 0) == NULL)
+			return result_int(env, k);
 		int32_t length = HEAD_LENGTH;
 		while (length > 0 && source == NULL)
-			source = window_range(from, offset, --length);
-		if (source == NULL)
-			return result_int(env, k);
-		memcpy(head, source, (size_t)length);
+			source = window_range(from, offset + skip, --length);
+		if (source != NULL)
+			memcpy(head, source, (size_t)length);
 		memcpy(to, head, HEAD_LENGTH);
 	}
 	return result_int(env, count);

@@ -81,6 +81,8 @@ export class StageMachinery {
 export class Egress {
   readonly port: EnginePort
   readonly deliveryNs: number
+  /** What comes in by the port lies in memory that others write to. */
+  readonly isForeign: boolean
   /** TUN_F_* bits that the port can be given. */
   txOffloads = 0
   /** L2 bytes of the longest frame. */
@@ -99,6 +101,7 @@ export class Egress {
   constructor(port: EnginePort, machinery: StageMachinery) {
     this.port = port
     this.deliveryNs = port.deliveryNs ?? DELIVERY_NS
+    this.isForeign = port.isGuest === true
     this.plain = port
     this.merging = port
     this.finishing = port

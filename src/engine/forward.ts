@@ -345,7 +345,7 @@ export class Forwarder {
     let cost = 0
     const { finisher, tagger } = this.#machinery
     finisher.beginBurst(burst.segmentsMax)
-    tagger.beginBurst(inPort)
+    tagger.beginBurst(inPort, this.#egresses[inPort]?.isForeign === true)
     const merges = this.#merges[inPort] !== 0
     for (let at = 0; at < count; at++) {
       const port = given.egress[at]

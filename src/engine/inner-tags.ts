@@ -7,9 +7,8 @@ import { HEAD_WORDS } from '../mem/burst.ts'
 import type { VlanPorts } from '../offload/vlan-ports.ts'
 import { tagIn, vidOf } from '../wire/vlan.ts'
 
-/** Addresses and two tags. */
-const LOOKED_AT = 20
-const INNER_AT = 16
+/** Addresses and two tags: of a shorter frame there is no inner one. */
+const TAGS_END = 20
 
 /**
  * Of the frames list[first .. first + count) those stay that `to` takes, in their order; returns how many. All
@@ -24,34 +23,31 @@ export function keepWithInnerTag(
   to: number,
   vlans: VlanPorts,
 ): number {
-  const { heads, headers } = burst
+  const { heads, inners, length } = burst
   const isTunnel = vlans.isTunnel(from)
-  // What comes by a tunnel has another tag before its own.
-  if (!isTunnel) {
-    let asked = 0
-    for (let at = first; at < first + count; at++) {
-      if (tagIn(heads[list[at] * HEAD_WORDS + 3]) === 0) continue
-      headers.want(list[at], LOOKED_AT)
-      asked++
-    }
-    if (asked > 0) headers.read()
-  }
+  // The verdict on a VID is that on the next one, if it is the same: mostly there is none.
+  let last = 0
+  let isTaken = vlans.carriesInner(to, 0)
+  let isRead = false
   let kept = first
   for (let at = first; at < first + count; at++) {
     const k = list[at]
     const outer = tagIn(heads[k * HEAD_WORDS + 3])
-    const inner = isTunnel ? vidOf(outer) : outer === 0 ? 0 : innerVid(burst, k)
-    if (vlans.carriesInner(to, inner)) list[kept++] = k
+    let inner = 0
+    if (outer !== 0) {
+      // What comes by a tunnel has another tag before its own.
+      if (isTunnel) inner = vidOf(outer)
+      else if (length[k] >= TAGS_END) {
+        if (!isRead) burst.readInners()
+        isRead = true
+        inner = vidOf(tagIn(inners[k * HEAD_WORDS]))
+      }
+    }
+    if (inner !== last) {
+      last = inner
+      isTaken = vlans.carriesInner(to, inner)
+    }
+    if (isTaken) list[kept++] = k
   }
   return kept - first
-}
-
-/** The VID of the second tag, 0 if there is none. @hot */
-function innerVid(burst: Burst, k: number): number {
-  const { headers } = burst
-  if (headers.available(k) < LOOKED_AT) return 0
-  const at = headers.at(k) + INNER_AT
-  const { bytes } = headers
-  const word = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
-  return vidOf(tagIn(word))
 }

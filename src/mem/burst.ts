@@ -30,9 +30,13 @@ export const SEGMENTS_MAX = 16384
 /** Int32 words of `heads` per frame: the first 16 L2 bytes. */
 export const HEAD_WORDS = 4
 
-/** What the shim reads and writes stands in a window: heads, then the columns window and offset. */
+/** What the shim reads and writes stands in a window: heads, the columns window and offset, then inners. */
 const HEADS_LENGTH: number = BURST_SIZE_MAX * HEAD_WORDS * 4
 const COLUMN_LENGTH: number = BURST_SIZE_MAX * 4
+const INNERS_AT: number = HEADS_LENGTH + 2 * COLUMN_LENGTH
+/** What stands in `heads`, and that with the word behind it. */
+const HEAD_LENGTH: number = HEAD_WORDS * 4
+const INNER_END: number = HEAD_LENGTH + 4
 
 export class Burst {
   /** Frames in use: 0..BURST_SIZE_MAX. */
@@ -48,7 +52,7 @@ export class Burst {
   segmentsMax: number = SEGMENTS_MAX
   /** Descriptors that were read for it, those of unusable chains as well; 0: there was no chain. */
   descriptors = 0
-  readonly #columns: Window = Window.map(HEADS_LENGTH + 2 * COLUMN_LENGTH)
+  readonly #columns: Window = Window.map(INNERS_AT + HEADS_LENGTH)
   /** Window in which frame k lies. */
   readonly window: Int32Array = new Int32Array(this.#columns.buffer, HEADS_LENGTH, BURST_SIZE_MAX)
   /** Offset of the first L2 byte in that window. */
@@ -63,6 +67,16 @@ export class Burst {
   readonly headLength: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** First 16 L2 bytes of frame k at word k * HEAD_WORDS, as little-endian words. */
   readonly heads: Int32Array = new Int32Array(this.#columns.buffer, 0, BURST_SIZE_MAX * HEAD_WORDS)
+  /**
+   * After `readInners`: the word behind the head of frame k, at word k * HEAD_WORDS. Of a frame with a tag
+   * it is what is inside. Of a frame that ends before it is any value.
+   */
+  readonly inners: Int32Array = new Int32Array(
+    this.#columns.buffer,
+    INNERS_AT,
+    BURST_SIZE_MAX * HEAD_WORDS,
+  )
+  #hasInners = false
   /** Clear: gso to needs are zero for every frame. Whoever writes anything else sets it. */
   hasOffloads = false
   /** vnet_hdr word 0: flags | gso_type << 8 | hdr_len << 16. */
@@ -92,6 +106,7 @@ export class Burst {
   clear(): void {
     this.count = 0
     this.furtherTotal = 0
+    this.#hasInners = false
     this.headers.forget()
   }
 
@@ -106,7 +121,10 @@ export class Burst {
    * @hot
    */
   take(from: Burst, k: number, to: number): void {
-    if (from === this) this.headers.move(k, to)
+    if (from === this) {
+      this.headers.move(k, to)
+      this.inners[to * HEAD_WORDS] = this.inners[k * HEAD_WORDS]
+    }
     for (let word = 0; word < HEAD_WORDS; word++) {
       this.heads[to * HEAD_WORDS + word] = from.heads[k * HEAD_WORDS + word]
     }
@@ -133,8 +151,30 @@ export class Burst {
   gatherHeads(): void {
     const { count } = this
     const { id } = this.#columns
-    const done = shim.gatherHeads(id, HEADS_LENGTH, HEADS_LENGTH + COLUMN_LENGTH, count, id, 0)
+    const done = shim.gatherHeads(id, HEADS_LENGTH, HEADS_LENGTH + COLUMN_LENGTH, count, id, 0, 0)
     if (done !== count) throw new RangeError('place of a frame')
+  }
+
+  /** Reads `inners`, once in the life of the burst. @hot */
+  readInners(): void {
+    if (this.#hasInners) return
+    this.#hasInners = true
+    const { count, headers, inners } = this
+    if (this.furtherTotal === 0) {
+      const { id } = this.#columns
+      const [windows, offsets] = [HEADS_LENGTH, HEADS_LENGTH + COLUMN_LENGTH]
+      const done = shim.gatherHeads(id, windows, offsets, count, id, INNERS_AT, HEAD_LENGTH)
+      if (done !== count) throw new RangeError('place of a frame')
+      return
+    }
+    for (let k = 0; k < count; k++) headers.want(k, INNER_END)
+    headers.read()
+    const { bytes } = headers
+    for (let k = 0; k < count; k++) {
+      const at = headers.at(k) + HEAD_LENGTH
+      inners[k * HEAD_WORDS] =
+        bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
+    }
   }
 
   /** No frame of the burst has a vnet_hdr that says anything. @hot */

@@ -24,6 +24,8 @@ export const WINDOW_DONT_DUMP = 4
 /** Bytes of one row in the tables that a shim call executes; every field is an int32. */
 export const COPY_ROW_INTS = 5
 export const COPY_BEHIND_HEADER: number = 1 << 30
+export const COPY_BEHIND_HEAD: number = 1 << 29
+export const COPY_BEHIND_TAG: number = 1 << 28
 export const CHECKSUM_ROW_INTS = 5
 export const READ_ROW_INTS = 4
 export const WRITE_ROW_INTS = 4
@@ -70,11 +72,13 @@ export interface Shim {
    *  Returns the rows done; fewer than asked: the row at that index left its windows. Rows run in
    *  order; source and destination of a row may overlap (memmove). Prefetches rows ahead. A length
    *  with COPY_BEHIND_HEADER added (it is below that) goes behind 12 bytes, written first at the
-   *  destination: a struct virtio_net_hdr_v1 without offloads, num_buffers 1. VIRTIO 1.3 §5.1.6. */
+   *  destination: a struct virtio_net_hdr_v1 without offloads, num_buffers 1. VIRTIO 1.3 §5.1.6. One with
+   *  COPY_BEHIND_HEAD added as well goes behind 16 more bytes: the first four words of the next row, which is
+   *  no copy; with COPY_BEHIND_TAG on top of that behind all five. */
   copyRows(tableWindow: number, tableOffset: number, rowCount: number): number
-  /** Two columns of int32 in a window, one of windows and one of offsets: writes the first 16 bytes
-   *  at each of these places into the destination, packed at 16 bytes a place (zero-filled past the
-   *  window's end). All sources are prefetched first. Returns the places done; fewer than asked: the
+  /** Two columns of int32 in a window, one of windows and one of offsets: writes 16 bytes at each of
+   *  these places, from `skip` bytes behind it on, into the destination, packed at 16 bytes a place
+   *  (zero-filled past the window's end). All sources are prefetched first. Returns the places done; fewer than asked: the
    *  one at that index left its window. */
   gatherHeads(
     columnWindow: number,
@@ -83,6 +87,7 @@ export interface Shim {
     count: number,
     destinationWindow: number,
     destinationOffset: number,
+    skip: number,
   ): number
   /** Rows (window, offset, length, initial, result): result is the folded 16-bit ones' complement
    *  sum (not inverted) in network order of the bytes plus `initial`. RFC 1071. */

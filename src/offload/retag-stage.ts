@@ -36,7 +36,7 @@ export class Retagger {
     queue: number,
   ): void {
     this.#rules.vlan = vlan
-    this.#tagger.beginBurst(from)
+    this.#tagger.beginBurst(from, true)
     this.#tagger.tag(next, to, burst, list, 0, count, queue)
   }
 

@@ -9,9 +9,21 @@
  * they are complete and handed on before `transmit` returns. The order within a flow stays.
  */
 import type { Burst } from '../mem/burst.ts'
+import type { NewHeads } from '../mem/new-heads.ts'
 
 /** A stage, or at the end a port (port/contract.ts). */
 export interface FrameTaker {
   /** Takes the frames list[first .. first + count) of the burst, which came in by rx queue `queue`. @hot */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void
+  /** It copies frames, and writes their beginnings as it does so. */
+  readonly writesHeads?: boolean
+  /** The same with these heads: there if `writesHeads` may be true. Each first segment is LOOKED_AT bytes or more. @hot */
+  transmitWithHeads?(
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+    queue: number,
+    heads: NewHeads,
+  ): void
 }

@@ -1,35 +1,27 @@
 /**
  * Gives frames the VLAN tag with which they leave: pushes one, takes one off, or writes another one. A frame
- * that leaves otherwise than it came is addresses and tag in memory of our own in front of the rest of the
- * original, which is neither copied nor changed: other egresses of the burst have it as it came.
+ * that leaves otherwise than it came is a head of our own (mem/new-heads.ts) in front of the rest of the original,
+ * which is neither copied nor changed: other egresses of the burst have it as it came. A port that copies
+ * frames anyway is told of them and writes them itself (`transmitWithHeads`); for others frames are built.
  *
- *     push     dst src | tag            + original from byte 12 on
- *     rewrite  dst src | tag            + original from byte 16 on
- *     pop      dst src | bytes 16..19   + original from byte 20 on
+ * Frames of guests are given a head of ours also when it is what they came with: what decided about them is
+ * what leaves, whatever the guest writes meanwhile.
  *
  * It is the first stage of an egress: once per GSO frame, not per segment of it, and what it hands on is the
  * frame as it leaves, whole, for captures. `csum_start`, `hdr_len` and the offsets of a tunnel move with
  * the bytes behind them.
  */
 import type { Burst } from '../mem/burst.ts'
-import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
+import { HEAD_WORDS } from '../mem/burst.ts'
+import { LOOKED_AT, NewHeads, ownLength, skippedLength } from '../mem/new-heads.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../abi/virtio-net.ts'
-import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
+import { VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import { tagIn } from '../wire/vlan.ts'
-import { isTunnelled } from '../wire/vnet-hdr.ts'
+import { canMove, moveChecksum, moveHeaderLength, moveTunnel } from '../wire/vnet-hdr.ts'
 import { FrameBuilder } from './frame-builder.ts'
 import type { FrameTaker } from './stage.ts'
 import type { TagRules } from './vlan-ports.ts'
 import { AS_IT_CAME } from './vlan-ports.ts'
-
-/** Both addresses. */
-const ADDRESSES = 12
-/** Our bytes of a frame with a tag of ours, and of one without: its type and two bytes more. */
-const OWN = 16
-/** Of a frame whose tag goes so many bytes are looked at. */
-const POPPED: number = OWN + VLAN_TAG_LENGTH
-const OFFSET_MAX = 0xffff
 
 /** Whoever looks at frames as they leave. */
 export interface LeavingWatch {
@@ -44,11 +36,14 @@ export class Tagger {
   readonly #rules: TagRules
   readonly #counters: Float64Array
   readonly #builder: FrameBuilder
-  /** The port by which the frames of the burst came. */
+  /** The port by which the frames of the burst came; somebody may write to them meanwhile. */
   #from = 0
-  /** By place in the list: the tag with which the frame leaves, 0, or AS_IT_CAME. */
-  readonly #out: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  #isForeign = false
   #isTunnel = false
+  readonly #heads: NewHeads = new NewHeads()
+  /** Of the last list: some leave otherwise than they came; all can have heads while they are copied. */
+  #hasChanges = false
+  #isPlain = false
 
   /** `flushWrites` completes everything that ports were given. */
   constructor(
@@ -63,9 +58,10 @@ export class Tagger {
     this.#builder = new FrameBuilder(flushWrites)
   }
 
-  /** Frames of another burst come, which came in by that port. @hot */
-  beginBurst(from: number): void {
+  /** Frames of another burst come, which came in by that port; `isForeign`: they lie in a guest's memory. @hot */
+  beginBurst(from: number, isForeign: boolean): void {
     this.#from = from
+    this.#isForeign = isForeign
     this.#isTunnel = this.#rules.isTunnel(from)
   }
 
@@ -80,93 +76,129 @@ export class Tagger {
     queue: number,
     countedAt: number = port,
   ): void {
-    if (!this.#decide(port, burst, list, first, count)) {
+    this.#decide(port, burst, list, first, count)
+    if (!this.#hasChanges && !this.#isForeign) {
       next.transmit(burst, list, first, count, queue)
+      return
+    }
+    if (this.#isPlain && next.writesHeads === true) {
+      next.transmitWithHeads!(burst, list, first, count, queue, this.#heads)
       return
     }
     const builder = this.#builder
     builder.begin(next, queue)
     let dropped = 0
-    for (let at = 0; at < count; at++) {
-      const k = list[first + at]
-      const out = this.#out[at]
-      if (out === AS_IT_CAME) builder.pass(burst, k)
-      else if (!this.#build(burst, k, out)) dropped++
-    }
+    for (let at = 0; at < count; at++) if (!this.#build(burst, list[first + at])) dropped++
     builder.flush()
     if (dropped > 0)
       this.#counters[countedAt * COUNTERS_STRIDE + COUNTERS.tx_drop_offload] += dropped
   }
 
-  /** False: all of them leave as they came. @hot */
-  #decide(port: number, burst: Burst, list: Int32Array, first: number, count: number): boolean {
-    const { heads, headers } = burst
-    let hasChanges = false
-    let hasPops = false
-    let last = 0
-    let out = this.#rules.tagOut(this.#from, port, 0)
-    for (let at = 0; at < count; at++) {
-      const k = list[first + at]
-      const outer = tagIn(heads[k * HEAD_WORDS + 3])
-      if (outer !== last) {
-        last = outer
-        out = this.#rules.tagOut(this.#from, port, outer)
+  /** How each of them begins. @hot */
+  #decide(port: number, burst: Burst, list: Int32Array, first: number, count: number): void {
+    const rules = this.#rules
+    const from = this.#from
+    const { heads, length, furtherCount, firstLength } = burst
+    const hasFurther = burst.furtherTotal !== 0
+    const { word, moved } = this.#heads
+    const end = first + count
+    let changed = 0
+    let shortest = LOOKED_AT
+    // Mostly all of them came with the same: as long as that is so, they leave so as well.
+    let last = ~heads[list[first] * HEAD_WORDS + 3]
+    let left = 0
+    let by = 0
+    for (let at = first; at < end; at++) {
+      const k = list[at]
+      const came = heads[k * HEAD_WORDS + 3]
+      if (came !== last) {
+        last = came
+        const outer = tagIn(came)
+        const out = rules.tagOut(from, port, outer)
+        left = out === AS_IT_CAME ? came : out
+        by = this.#movedBy(outer, out)
+        changed |= (left ^ came) | by
       }
-      this.#out[at] = out
-      if (out !== AS_IT_CAME) hasChanges = true
-      if (out === 0) {
-        headers.want(k, POPPED)
-        hasPops = true
-      }
+      word[k] = left
+      moved[k] = by
+      const piece = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length[k]
+      if (piece < shortest) shortest = piece
     }
-    if (hasPops) headers.read()
-    return hasChanges
+    this.#hasChanges = changed !== 0
+    this.#isPlain =
+      shortest >= LOOKED_AT &&
+      (changed === 0 || !burst.hasOffloads || this.#canMoveAll(burst, list, first, end))
+    if (changed !== 0) this.#showInner(burst, list, first, end)
+  }
+
+  /** So many bytes more than it came with a frame has that leaves with `out`. @hot */
+  #movedBy(outer: number, out: number): number {
+    if (out === AS_IT_CAME) return 0
+    if (out === 0) return -VLAN_TAG_LENGTH
+    return outer === 0 || this.#isTunnel ? VLAN_TAG_LENGTH : 0
+  }
+
+  /** What frames whose tag goes have in its place. @hot */
+  #showInner(burst: Burst, list: Int32Array, first: number, end: number): void {
+    const { word, moved } = this.#heads
+    const { inners } = burst
+    let isRead = false
+    for (let at = first; at < end; at++) {
+      const k = list[at]
+      if (moved[k] >= 0) continue
+      if (!isRead) burst.readInners()
+      isRead = true
+      word[k] = inners[k * HEAD_WORDS]
+    }
+  }
+
+  /** @hot */
+  #canMoveAll(burst: Burst, list: Int32Array, first: number, end: number): boolean {
+    const { gso, gsoSize, tunnel } = burst
+    const { moved } = this.#heads
+    for (let at = first; at < end; at++) {
+      const k = list[at]
+      if (!canMove(gso[k], gsoSize[k], tunnel[k], moved[k])) return false
+    }
+    return true
   }
 
   /** False: what its vnet_hdr says cannot be said any more. @hot */
-  #build(burst: Burst, k: number, out: number): boolean {
+  #build(burst: Burst, k: number): boolean {
     const builder = this.#builder
-    const head = k * HEAD_WORDS
-    const { heads } = burst
-    const isReplaced = !this.#isTunnel && tagIn(heads[head + 3]) !== 0
-    const moved = (out === 0 ? 0 : VLAN_TAG_LENGTH) - (isReplaced ? VLAN_TAG_LENGTH : 0)
+    const { word, moved } = this.#heads
+    const by = moved[k]
+    if (by === 0 && word[k] === burst.heads[k * HEAD_WORDS + 3] && !this.#isForeign) {
+      builder.pass(burst, k)
+      return true
+    }
     const gso = burst.gso[k]
     const gsoSize = burst.gsoSize[k]
     const tunnel = burst.tunnel[k]
-    if (burst.hasOffloads && moved !== 0 && !canMove(gso, gsoSize, tunnel, moved)) return false
-    const to = builder.start()
-    const word = to >> 2
+    const moves = burst.hasOffloads && by !== 0
+    if (moves && !canMove(gso, gsoSize, tunnel, by)) return false
     const { words } = builder
-    words[word] = heads[head]
-    words[word + 1] = heads[head + 1]
-    words[word + 2] = heads[head + 2]
-    let own = OWN
-    let from = isReplaced ? ADDRESSES + VLAN_TAG_LENGTH : ADDRESSES
-    if (out !== 0) words[word + 3] = out
-    else {
-      const { headers } = burst
-      const available = headers.available(k)
-      const behind = available < POPPED ? available : POPPED
-      own = behind - VLAN_TAG_LENGTH
-      from = behind
-      const at = headers.at(k)
-      for (let byte = ADDRESSES; byte < own; byte++) {
-        builder.bytes[to + byte] = headers.bytes[at + VLAN_TAG_LENGTH + byte]
-      }
-    }
-    builder.readFrom(burst, k, from)
-    if (!builder.take(burst.length[k] - from)) return false
-    if (!burst.hasOffloads || moved === 0) {
-      builder.end(own, gso, gsoSize, burst.csumOffset[k], burst.needs[k], tunnel)
-      return true
-    }
+    const head = k * HEAD_WORDS
+    const at = builder.start() >> 2
+    words[at] = burst.heads[head]
+    words[at + 1] = burst.heads[head + 1]
+    words[at + 2] = burst.heads[head + 2]
+    words[at + 3] = word[k]
+    if (by > 0) words[at + 4] = burst.heads[head + 3]
+    const length = burst.length[k]
+    const skipped = skippedLength(by)
+    const rest = length > skipped ? length - skipped : 0
+    // Of a frame that ends before that less is ours.
+    const own = rest > 0 ? ownLength(by) : length + by
+    builder.readFrom(burst, k, length - rest)
+    if (!builder.take(rest)) return false
     builder.end(
       own,
-      moveHeaderLength(gso, moved),
-      moveChecksum(gso, gsoSize, moved),
+      moves ? moveHeaderLength(gso, by) : gso,
+      moves ? moveChecksum(gso, gsoSize, by) : gsoSize,
       burst.csumOffset[k],
       burst.needs[k],
-      isTunnelled(gso) ? tunnel + moved + (moved << 16) : tunnel,
+      moves ? moveTunnel(gso, tunnel, by) : tunnel,
     )
     return true
   }
@@ -174,30 +206,6 @@ export class Tagger {
   close(): void {
     this.#builder.close()
   }
-}
-
-/** The offsets of its vnet_hdr are behind the tag, and have room. @hot */
-function canMove(gso: number, gsoSize: number, tunnel: number, moved: number): boolean {
-  if ((gso & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
-    const start = (gsoSize >>> 16) + moved
-    if (start < ETHER_HEADER_LENGTH || start > OFFSET_MAX) return false
-  }
-  if (!isTunnelled(gso)) return true
-  const outer = (tunnel & OFFSET_MAX) + moved
-  const inner = (tunnel >>> 16) + moved
-  return outer >= ETHER_HEADER_LENGTH && outer <= OFFSET_MAX && inner <= OFFSET_MAX
-}
-
-/** Of `gso`: a hint, which is left alone where it is none. @hot */
-function moveHeaderLength(gso: number, moved: number): number {
-  const length = (gso >>> 16) + moved
-  if (gso >>> 16 === 0 || length < ETHER_HEADER_LENGTH || length > OFFSET_MAX) return gso
-  return (gso & 0xffff) | (length << 16)
-}
-
-/** Of `gsoSize`. @hot */
-function moveChecksum(gso: number, gsoSize: number, moved: number): number {
-  return (gso & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 ? gsoSize : (gsoSize + (moved << 16)) | 0
 }
 
 /** A tag stage of one egress, in front of what takes its frames next. */

@@ -9,6 +9,7 @@ import type { IoTier, TapQueue } from '../io/tier.ts'
 import type { Burst } from '../mem/burst.ts'
 import type { Clock } from '../mem/clock.ts'
 import type { CopyProgram } from '../mem/copy-program.ts'
+import type { NewHeads } from '../mem/new-heads.ts'
 import type { EventSignals } from '../native/event-signals.ts'
 import type { PortCall, PortDescription, PortFailure } from './messages.ts'
 
@@ -18,6 +19,11 @@ export const PORTS_MAX = 1024
 export interface EnginePort {
   /** Number of the port in the engine, 0..PORTS_MAX - 1. */
   readonly index: number
+  /**
+   * Somebody whom nobody trusts fills it, and can write to its frames while they are forwarded. It is polled, held
+   * to a budget, and heeds the burst's limits.
+   */
+  readonly isGuest?: boolean
   /** It is on a link (queue to queue) or back on the switch. */
   setWired?(isWired: boolean): void
   /**
@@ -38,6 +44,21 @@ export interface EnginePort {
    * @hot
    */
   transmit(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void
+  /** It copies frames, and writes their beginnings as it does so (offload/tag-stage.ts). */
+  readonly writesHeads?: boolean
+  /**
+   * The same with these heads: there if `writesHeads` may be true. Each first segment has LOOKED_AT bytes or
+   * more.
+   * @hot
+   */
+  transmitWithHeads?(
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+    queue: number,
+    heads: NewHeads,
+  ): void
   /** What it is given next are the beginnings of longer frames, which it tells. Absent: it tells nobody. */
   isCut?: boolean
   /**
@@ -125,8 +146,6 @@ export interface EngineKind<D extends PortDescription> {
 }
 
 export interface PolledPort extends EnginePort {
-  /** Somebody whom nobody trusts fills it: it is held to a budget, and heeds the burst's limits. */
-  readonly isGuest?: boolean
   /** Rx queues: so often `receive` is asked in a turn. */
   readonly rxQueues: number
   /** The rx queue of which the last `receive` gave frames. */

@@ -57,6 +57,8 @@ const TUNNEL_IPV6 = VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV6
 /** The bits of gso_type that leave the type of what is segmented. */
 const TYPE_MODIFIERS: number = VIRTIO_NET_HDR_GSO_ECN | TUNNEL_IPV4 | TUNNEL_IPV6
 
+const OFFSET_MAX = 0xffff
+
 /** The frame is to be segmented by whoever sends it on: it has a gso_type. @hot */
 export function isGso(gso: number): boolean {
   return (gso & 0xff00) !== 0
@@ -127,6 +129,35 @@ function isTunnelWrong(gso: number, csumStart: number, tunnel: number): boolean 
     innerNh < outerTh + UDP_HEADER_LENGTH ||
     csumStart < innerNh + IPV4_HEADER_LENGTH
   )
+}
+
+/** The offsets of a vnet_hdr whose frame has so many bytes more behind its addresses have room. @hot */
+export function canMove(gso: number, gsoSize: number, tunnel: number, moved: number): boolean {
+  if ((gso & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
+    const start = (gsoSize >>> 16) + moved
+    if (start < ETHER_HEADER_LENGTH || start > OFFSET_MAX) return false
+  }
+  if (!isTunnelled(gso)) return true
+  const outer = (tunnel & OFFSET_MAX) + moved
+  const inner = (tunnel >>> 16) + moved
+  return outer >= ETHER_HEADER_LENGTH && outer <= OFFSET_MAX && inner <= OFFSET_MAX
+}
+
+/** `gso` of such a frame: hdr_len is a hint, which is left alone where it is none. @hot */
+export function moveHeaderLength(gso: number, moved: number): number {
+  const length = (gso >>> 16) + moved
+  if (gso >>> 16 === 0 || length < ETHER_HEADER_LENGTH || length > OFFSET_MAX) return gso
+  return (gso & 0xffff) | (length << 16)
+}
+
+/** `gsoSize` of such a frame. @hot */
+export function moveChecksum(gso: number, gsoSize: number, moved: number): number {
+  return (gso & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 ? gsoSize : (gsoSize + (moved << 16)) | 0
+}
+
+/** `tunnel` of such a frame. @hot */
+export function moveTunnel(gso: number, tunnel: number, moved: number): number {
+  return isTunnelled(gso) ? tunnel + moved + (moved << 16) : tunnel
 }
 
 /** The headers that were found in a GSO frame are those that its vnet_hdr tells of. @hot */

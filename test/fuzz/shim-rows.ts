@@ -6,7 +6,12 @@
  */
 import { readFileSync } from 'node:fs'
 import { Window } from '../../src/mem/window.ts'
-import { shim } from '../../src/native/shim.ts'
+import {
+  COPY_BEHIND_HEAD,
+  COPY_BEHIND_HEADER,
+  COPY_BEHIND_TAG,
+  shim,
+} from '../../src/native/shim.ts'
 import type { Features } from './features.ts'
 import { check, checkBytes, checkEqual, Operands } from './features.ts'
 
@@ -213,24 +218,44 @@ class RowsRun {
       this.#put(offset, 5 * row + 1, this.#offset(from, length))
       this.#put(offset, 5 * row + 2, to)
       this.#put(offset, 5 * row + 3, this.#offset(to, length))
-      this.#put(offset, 5 * row + 4, length)
+      const flags = (this.#in.byte() & 7) * COPY_BEHIND_TAG
+      this.#put(
+        offset,
+        5 * row + 4,
+        length > 0 && length < COPY_BEHIND_TAG ? length + flags : length,
+      )
     }
     let should = -EFAULT
     if (isTable(offset, rows, 5)) {
-      for (should = 0; should < rows; should++) if (!this.#copyRow(offset + 20 * should)) break
+      for (should = 0; should < rows; should++) {
+        const done = this.#copyRow(offset + 20 * should, rows - should)
+        if (done === 0) break
+        should += done - 1
+      }
     }
     const is = shim.copyRows(tables.id, offset, rows)
     checkEqual(is, should, 'rows copied')
     return Math.min(is, 9)
   }
 
-  #copyRow(row: number): boolean {
-    const length = this.#word(row, 4)
+  /** Returns how many rows it is: with a head the one behind it as well. */
+  #copyRow(row: number, rows: number): number {
+    const given = this.#word(row, 4)
+    const flags = given > 0 ? given & (COPY_BEHIND_HEADER | COPY_BEHIND_HEAD | COPY_BEHIND_TAG) : 0
+    const length = given - flags
+    const header = (flags & COPY_BEHIND_HEADER) === 0 ? [] : [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
+    const hasHead = (flags & COPY_BEHIND_HEAD) !== 0
+    if (hasHead && rows === 1) return 0
+    const headLength = !hasHead ? 0 : (flags & COPY_BEHIND_TAG) === 0 ? 16 : 20
+    const head = tables.should.slice(row + 20, row + 20 + headLength)
     const from = range(this.#word(row, 0), this.#word(row, 1), length, false)
-    const to = range(this.#word(row, 2), this.#word(row, 3), length, true)
-    if (from === null || to === null) return false
-    to.set(from)
-    return true
+    const before = header.length + head.length
+    const to = range(this.#word(row, 2), this.#word(row, 3), before + length, true)
+    if (from === null || to === null) return 0
+    to.set(header)
+    to.set(head, header.length)
+    to.set(from, before)
+    return hasHead ? 2 : 1
   }
 
   #gather(): number {
@@ -244,6 +269,7 @@ class RowsRun {
     }
     const to = this.#window()
     const at = this.#offset(to, 16 * count)
+    const skip = this.#in.byte() & 31
     let should = -EFAULT
     if (
       isTable(windowsAt, count, 1) &&
@@ -251,23 +277,23 @@ class RowsRun {
       range(to, at, 16 * count, true) !== null
     ) {
       for (should = 0; should < count; should++) {
-        const from = this.#head(this.#word(windowsAt, should), this.#word(offsetsAt, should))
+        const from = this.#head(this.#word(windowsAt, should), this.#word(offsetsAt, should), skip)
         if (from === null) break
         range(to, at + 16 * should, 16, true)!.set(from)
       }
     }
-    const is = shim.gatherHeads(tables.id, windowsAt, offsetsAt, count, to, at)
+    const is = shim.gatherHeads(tables.id, windowsAt, offsetsAt, count, to, at, skip)
     checkEqual(is, should, 'heads gathered')
     return Math.min(is, 9)
   }
 
-  /** 16 bytes, zeros behind the window's end. */
-  #head(id: number, offset: number): Uint8Array | null {
+  /** 16 bytes from `skip` bytes behind the place on, zeros behind the window's end. */
+  #head(id: number, offset: number, skip: number): Uint8Array | null {
     const length = pieceOf(id)?.length ?? 0
-    const from = range(id, offset, Math.min(16, Math.max(length - offset, 0)), false)
+    const from = range(id, offset, Math.min(16 + skip, Math.max(length - offset, 0)), false)
     if (from === null) return null
     const head = new Uint8Array(16)
-    head.set(from)
+    head.set(from.subarray(skip))
     return head
   }
 

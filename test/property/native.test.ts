@@ -103,7 +103,7 @@ test('heads are gathered as a model does, and nothing beside them is written', (
           table.ints[ROWS_MAX + k] = offset
         })
         const columns = [table.id, 0, ROWS_MAX * 4, rows.length] as const
-        const done = shim.gatherHeads(...columns, heads.id, at * HEAD_LENGTH)
+        const done = shim.gatherHeads(...columns, heads.id, at * HEAD_LENGTH, 0)
         expect(done).toBe(expected)
         expect(Buffer.compare(heads.bytes, model)).toBe(0)
       },

@@ -5,6 +5,7 @@ import { CopyProgram } from '../../src/mem/copy-program.ts'
 import { Window } from '../../src/mem/window.ts'
 import { Finisher, FinishStage } from '../../src/offload/finish-stage.ts'
 import { Merger, MergeStage } from '../../src/offload/merge-stage.ts'
+import type { FrameTaker } from '../../src/offload/stage.ts'
 import { Tagger, TagStage } from '../../src/offload/tag-stage.ts'
 import type { VlanPorts } from '../../src/offload/vlan-ports.ts'
 import type { CounterName } from '../../src/stats/counters.ts'
@@ -86,17 +87,33 @@ export class OffloadBench {
   /** The same behind a tag stage, from port 0 to port 1 of these. */
   runTagged(frames: readonly OffloadFrame[], txOffloads: number, vlans: VlanPorts): GivenFrame[] {
     this.given.length = 0
-    this.#fill(frames)
     this.#finisher.beginBurst(SEGMENTS_MAX)
+    this.giveTagged(frames, new FinishStage(this.#finisher, this.#port, 0, txOffloads), vlans)
+    return [...this.given]
+  }
+
+  /** Gives them to `next` with their tags; a guest who `spoils` them writes to their first 16 bytes meanwhile. */
+  giveTagged(
+    frames: readonly OffloadFrame[],
+    next: FrameTaker,
+    vlans: VlanPorts,
+    spoils: boolean = false,
+  ): void {
+    this.#fill(frames)
+    const { offset, firstLength } = this.#burst
+    const memory = new Uint8Array(this.#memory.buffer)
+    if (spoils) {
+      frames.forEach((_, k) => {
+        memory.fill(0x81, offset[k], offset[k] + Math.min(16, firstLength[k]))
+      })
+    }
     const tagger = new Tagger(vlans, this.#counters, NOBODY_WATCHES, () => undefined)
     try {
-      tagger.beginBurst(0)
-      const finish = new FinishStage(this.#finisher, this.#port, 0, txOffloads)
-      new TagStage(tagger, finish, 1).transmit(this.#burst, this.#list, 0, frames.length, 0)
+      tagger.beginBurst(0, spoils)
+      new TagStage(tagger, next, 1).transmit(this.#burst, this.#list, 0, frames.length, 0)
     } finally {
       tagger.close()
     }
-    return [...this.given]
   }
 
   counter(name: CounterName, port = 0): number {

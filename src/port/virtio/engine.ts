@@ -8,9 +8,10 @@
  */
 import type { IoTier } from '../../io/tier.ts'
 import type { Burst } from '../../mem/burst.ts'
-import { BURST_SIZE_MAX, HEAD_WORDS } from '../../mem/burst.ts'
+import { BURST_SIZE_MAX } from '../../mem/burst.ts'
 import type { GuestRegion } from '../../mem/guest-memory.ts'
 import { GuestMemory } from '../../mem/guest-memory.ts'
+import type { NewHeads } from '../../mem/new-heads.ts'
 import type { EventSignals } from '../../native/event-signals.ts'
 import { shim } from '../../native/shim.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../stats/counters.ts'
@@ -18,13 +19,11 @@ import { BROKEN_TEXT } from '../../virtio/ring/chain.ts'
 import type { DeviceQueue, QueueSetup } from '../../virtio/ring/device-queue.ts'
 import { CALL_BY_EVENT } from '../../virtio/ring/device-queue.ts'
 import { DirtyLog } from '../../virtio/ring/dirty-log.ts'
+import { DESCRIPTORS_AHEAD, descriptorsNext } from '../../virtio/net/descriptor-budget.ts'
 import type { FlowSteering } from '../../virtio/net/flow-steering.ts'
 import type { FrameSink } from '../../virtio/net/frame-sink.ts'
-import { DESCRIPTORS_AHEAD, descriptorsNext } from '../../virtio/net/frame-sink.ts'
 import type { FrameSource } from '../../virtio/net/frame-source.ts'
 import { Rss } from '../../virtio/net/rss.ts'
-import type { RxFilter } from '../../virtio/net/rx-filter.ts'
-import { filterOf, vlanOf } from '../../virtio/net/rx-filter.ts'
 import type { VirtioNegotiated } from '../../virtio/net/negotiated.ts'
 import { NOTHING_NEGOTIATED } from '../../virtio/net/negotiated.ts'
 import { attachQueue } from '../../virtio/ring/queue-layout.ts'
@@ -35,8 +34,7 @@ import { countRxDrops } from '../rx-drops.ts'
 import { closeFd, ringStates, StartedQueue } from './started-queue.ts'
 import type { VirtioScratch } from './scratch.ts'
 import { QUEUE_PAIRS_MAX } from './scratch.ts'
-
-export { QUEUE_PAIRS_MAX }
+import { WantedFrames } from './wanted-frames.ts'
 
 export class VirtioEnginePort implements PolledPort {
   readonly isGuest = true
@@ -72,9 +70,7 @@ export class VirtioEnginePort implements PolledPort {
   #nextTransmitq = 0
   #isWired = false
   readonly #rss: Rss = new Rss()
-  /** What the driver of an in-process device wants to see; null: everything. */
-  #filter: RxFilter | null = null
-  readonly #wanted: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  readonly #wanted: WantedFrames = new WantedFrames()
   #filled: StartedQueue | null = null
 
   constructor(
@@ -183,35 +179,39 @@ export class VirtioEnginePort implements PolledPort {
       this.#counters[this.#counterBase + COUNTERS.tx_drop_link_down] += count
       return
     }
-    if (this.#filter === null) this.#spread(burst, list, first, count, queue)
-    else this.#spread(burst, this.#wanted, 0, this.#choose(burst, list, first, count), queue)
+    if (!this.#wanted.isFiltered) {
+      this.#spread(burst, list, first, count, queue)
+      return
+    }
+    const wanted = this.#wanted.choose(burst, list, first, count)
+    this.#counters[this.#counterBase + COUNTERS.tx_drop_filter] += count - wanted
+    this.#spread(burst, this.#wanted.list, 0, wanted, queue)
   }
 
-  /** The frames that the driver wants, into `#wanted`; returns how many. @hot */
-  #choose(burst: Burst, list: Int32Array, first: number, count: number): number {
-    const filter = this.#filter!
-    const { heads } = burst
-    let wanted = 0
-    for (let at = first; at < first + count; at++) {
-      const head = list[at] * HEAD_WORDS
-      const lo = heads[head + 1] & 0xffff
-      if (filter.accepts(heads[head], lo, vlanOf(heads[head + 3]))) {
-        this.#wanted[wanted++] = list[at]
-      }
-    }
-    this.#counters[this.#counterBase + COUNTERS.tx_drop_filter] += count - wanted
-    return wanted
+  /** A filter looks at tags as they are in the burst. */
+  get writesHeads(): boolean {
+    return !this.#wanted.isFiltered
+  }
+
+  /** @hot */
+  transmitWithHeads(
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+    queue: number,
+    heads: NewHeads,
+  ): void {
+    this.#sink.heads = heads
+    this.transmit(burst, list, first, count, queue)
+    this.#sink.heads = null
   }
 
   /** @hot */
   #spread(burst: Burst, list: Int32Array, first: number, count: number, queue: number): void {
     const pairs = this.#receiveqs.length
-    if (pairs > 1 && !this.#isWired) {
-      this.#steer(burst, list, first, count)
-      return
-    }
-    const ring = this.#receiveqs[queue < pairs ? queue : queue % pairs]
-    this.#deliver(ring, burst, list, first, count)
+    if (pairs > 1 && !this.#isWired) this.#steer(burst, list, first, count)
+    else this.#deliver(this.#receiveqs[queue % pairs], burst, list, first, count)
   }
 
   /** @hot */
@@ -316,7 +316,7 @@ export class VirtioEnginePort implements PolledPort {
       case 'log':
         return this.setLog(call.window)
       case 'filter':
-        return (this.#filter = filterOf(call.filter))
+        return this.#wanted.set(call.filter)
       case 'rss':
         return this.#rss.configure(call.rss)
       case 'reset':
@@ -488,7 +488,7 @@ export class VirtioEnginePort implements PolledPort {
     this.#isEnabled.fill(0)
     this.setMemory([])
     this.setLog(-1)
-    this.#filter = null
+    this.#wanted.set(null)
     this.#rss.configure(null)
     this.negotiate(NOTHING_NEGOTIATED)
   }

@@ -12,17 +12,30 @@
  */
 import { VNET_HDR_MRG_LENGTH, VNET_HDR_OUTER_TH_OFFSET } from '../../abi/virtio-net.ts'
 import type { Burst } from '../../mem/burst.ts'
+import { HEAD_WORDS } from '../../mem/burst.ts'
 import type { CopyProgram } from '../../mem/copy-program.ts'
 import { COPY_ROWS_MAX } from '../../mem/copy-program.ts'
 import type { GuestMemory } from '../../mem/guest-memory.ts'
+import type { NewHeads } from '../../mem/new-heads.ts'
+import { ownLength, skippedLength } from '../../mem/new-heads.ts'
 import { ownAll } from '../../mem/own-all.ts'
 import { Window } from '../../mem/window.ts'
-import { COPY_BEHIND_HEADER, COPY_ROW_INTS } from '../../native/shim.ts'
-import { isTunnelled } from '../../wire/vnet-hdr.ts'
+import {
+  COPY_BEHIND_HEAD,
+  COPY_BEHIND_HEADER,
+  COPY_BEHIND_TAG,
+  COPY_ROW_INTS,
+} from '../../native/shim.ts'
+import { isTunnelled, moveChecksum, moveHeaderLength, moveTunnel } from '../../wire/vnet-hdr.ts'
 import { BROKEN_EMPTY, Chain } from '../ring/chain.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { DirtyLog } from '../ring/dirty-log.ts'
 import { PlainKind, PlainPlaces } from '../ring/plain-chains.ts'
+import {
+  DESCRIPTOR_BYTES_SHIFT,
+  DESCRIPTORS_AHEAD,
+  FRAME_DESCRIPTORS,
+} from './descriptor-budget.ts'
 
 /** Results of `deliver`. */
 export const DELIVERED = 0
@@ -33,32 +46,23 @@ export const TOO_LONG = 2
 /** The driver's buffers have used up what they may cost for now. */
 export const TOO_DEAR = 3
 
-/**
- * Descriptors that may be read: so many to begin with, so many more in each turn up to that again, so many
- * for each frame that is not a single buffer (Linux has 19 for 64 KiB), and one for so many of its bytes.
- */
-export const DESCRIPTORS_AHEAD = 1024
-const TURN_DESCRIPTORS = 32
-export const FRAME_DESCRIPTORS = 24
-const DESCRIPTOR_BYTES_SHIFT = 7
-
-/** What a port has left in the next turn of what it had left in this one. @hot */
-export function descriptorsNext(left: number): number {
-  const next = left + TURN_DESCRIPTORS
-  return next < DESCRIPTORS_AHEAD ? next : DESCRIPTORS_AHEAD
-}
-
 /** Buffers of one frame, in chains and in segments: 64 KiB in buffers of 256 bytes and more. */
 const TARGETS_MAX = 1024
 /** vnet_hdrs between two runs of the copy program, which has no more rows than that. */
 const HEADERS: number = COPY_ROWS_MAX
 const HEADER_STRIDE = 32
 const HEADER_WORDS: number = HEADER_STRIDE / 4
+/** As many heads of frames behind them. */
+const HEADS_AT: number = (HEADERS + 1) * HEADER_STRIDE
 const TUNNEL_WORD: number = VNET_HDR_OUTER_TH_OFFSET >> 2
 /** A constant of this module is part of the machine code, an imported one is loaded at each use. */
 const HEADER_LENGTH: number = VNET_HDR_MRG_LENGTH
 const ROW_INTS: number = COPY_ROW_INTS
 const BEHIND_HEADER: number = COPY_BEHIND_HEADER
+const BEHIND_HEAD: number = COPY_BEHIND_HEAD
+const BEHIND_TAG: number = COPY_BEHIND_TAG
+/** Of a head of ours, which has at most so many bytes. */
+const HEAD_STRIDE = 20
 /** num_buffers 1, behind csum_offset. */
 const ONE_BUFFER: number = 1 << 16
 
@@ -70,6 +74,8 @@ export class FrameSink {
   offloads = 0
   /** Set while the guest migrates. */
   log: DirtyLog | null = null
+  /** How frames begin, while they begin otherwise than they came. */
+  heads: NewHeads | null = null
   /** Of the last `deliverAll`: frames and their L2 bytes that were delivered, and others by reason. */
   frames = 0
   bytes = 0
@@ -85,6 +91,7 @@ export class FrameSink {
   readonly #headers: Window
   readonly #headerWords: Int32Array
   #header = 0
+  #head = 0
   /** Where the bytes of one frame go: segments, and the chains they are of. */
   readonly #window: Int32Array = new Int32Array(TARGETS_MAX)
   readonly #offset: Int32Array = new Int32Array(TARGETS_MAX)
@@ -102,7 +109,7 @@ export class FrameSink {
     this.#copies = copies
     const made = ownAll((own) => ({
       chain: own(new Chain()),
-      headers: own(Window.map((HEADERS + 1) * HEADER_STRIDE)),
+      headers: own(Window.map(HEADS_AT + HEADERS * HEAD_STRIDE)),
     }))
     this.#chain = made.chain
     this.#headers = made.headers
@@ -143,7 +150,7 @@ export class FrameSink {
       const result = this.deliver(queue, burst, k)
       if (result === DELIVERED) {
         this.frames++
-        this.bytes += burst.length[k]
+        this.bytes += burst.length[k] + this.#moved(k)
       } else if (result === TOO_LONG) this.tooLong++
       else if (result === TOO_DEAR) {
         this.tooDear += end - at
@@ -166,23 +173,40 @@ export class FrameSink {
     first: number,
     count: number,
   ): number {
+    const chains = queue.takePlain(this.#kind, this.#places, 0, count)
+    const start = this.#copies.reserve(3 * chains)
+    const n =
+      this.heads === null
+        ? this.#addPlain(queue, burst, list, first, chains, start)
+        : this.#addWithHeads(queue, burst, list, first, chains, start, this.heads)
+    if (burst.furtherTotal !== 0) this.#addFurther(burst, list, first, n)
+    if (this.log !== null) this.#noteAll(memory, burst, list, first, n)
+    if (n < chains) queue.untake(chains - n)
+    this.frames += n
+    return n
+  }
+
+  /** Their rows, as they came; returns of how many. No call but the put: what does not change is loaded once. @hot */
+  #addPlain(
+    queue: DeviceQueue,
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    chains: number,
+    start: number,
+  ): number {
     const { id } = this.#kind
-    const places = this.#places
-    const chains = queue.takePlain(this.#kind, places, 0, count)
-    const { window: toWindows, offset: toOffsets, length: rooms } = places
+    const { window: toWindows, offset: toOffsets, length: rooms } = this.#places
     const { window: windows, offset: offsets, length: lengths } = burst
     const { gso, gsoSize, csumOffset, firstLength, furtherCount } = burst
     const hasOffloads = this.offloads !== 0 && burst.hasOffloads
     const hasFurther = burst.furtherTotal !== 0
-    const copies = this.#copies
-    const { table } = copies
-    let row = copies.reserve(2 * chains)
-    const start = row
+    const { table } = this.#copies
+    let row = start
     const headers = this.#headers.id
     const words = this.#headerWords
     let bytes = 0
     let n = 0
-    // No call in this loop but the put: what does not change is then checked and loaded once.
     for (; n < chains; n++) {
       const k = list[first + n]
       const length = lengths[k]
@@ -215,11 +239,65 @@ export class FrameSink {
       queue.put(id[n], 1, HEADER_LENGTH + length)
       bytes += length
     }
-    copies.append(((row - start) / ROW_INTS) | 0)
-    if (hasFurther) this.#addFurther(burst, list, first, n)
-    if (this.log !== null) this.#noteAll(memory, burst, list, first, n)
-    if (n < chains) queue.untake(chains - n)
-    this.frames += n
+    this.#copies.append(((row - start) / ROW_INTS) | 0)
+    this.bytes += bytes
+    return n
+  }
+
+  /** The same with these heads. @hot */
+  #addWithHeads(
+    queue: DeviceQueue,
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    chains: number,
+    start: number,
+    { word, moved }: NewHeads,
+  ): number {
+    const { id } = this.#kind
+    const { window: toWindows, offset: toOffsets, length: rooms } = this.#places
+    const { window: windows, offset: offsets, length: lengths, heads } = burst
+    const { firstLength, furtherCount } = burst
+    const hasOffloads = this.offloads !== 0 && burst.hasOffloads
+    const hasFurther = burst.furtherTotal !== 0
+    const { table } = this.#copies
+    let row = start
+    let bytes = 0
+    let n = 0
+    for (; n < chains; n++) {
+      const k = list[first + n]
+      const by = moved[k]
+      const length = lengths[k] + by
+      let offset = toOffsets[n]
+      if (rooms[n] < HEADER_LENGTH + length) break
+      let flags = by > 0 ? BEHIND_HEAD | BEHIND_TAG : BEHIND_HEAD
+      if (hasOffloads) {
+        table[row] = this.#headers.id
+        table[row + 1] = this.#spellHeader(burst, k, by)
+        table[row + 2] = toWindows[n]
+        table[row + 3] = offset
+        table[row + 4] = HEADER_LENGTH
+        row += ROW_INTS
+        offset += HEADER_LENGTH
+      } else flags |= BEHIND_HEADER
+      const piece = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : lengths[k]
+      const skipped = skippedLength(by)
+      table[row] = windows[k]
+      table[row + 1] = offsets[k] + skipped
+      table[row + 2] = toWindows[n]
+      table[row + 3] = offset
+      table[row + 4] = (piece - skipped) | flags
+      const head = k * HEAD_WORDS
+      table[row + ROW_INTS] = heads[head]
+      table[row + ROW_INTS + 1] = heads[head + 1]
+      table[row + ROW_INTS + 2] = heads[head + 2]
+      table[row + ROW_INTS + 3] = word[k]
+      table[row + ROW_INTS + 4] = heads[head + 3]
+      row += 2 * ROW_INTS
+      queue.put(id[n], 1, HEADER_LENGTH + length)
+      bytes += length
+    }
+    this.#copies.append(((row - start) / ROW_INTS) | 0)
     this.bytes += bytes
     return n
   }
@@ -230,7 +308,8 @@ export class FrameSink {
     for (let n = 0; n < count; n++) {
       const k = list[first + n]
       if (burst.furtherCount[k] === 0) continue
-      this.#copies.addFurther(burst, k, window[n], offset[n] + HEADER_LENGTH, burst.length[k])
+      const to = offset[n] + HEADER_LENGTH + this.#moved(k)
+      this.#copies.addFurther(burst, k, window[n], to, burst.length[k])
     }
   }
 
@@ -246,8 +325,14 @@ export class FrameSink {
     for (let n = 0; n < count; n++) {
       const address = memory.addressOf(window[n]) + offset[n]
       this.#makeRoom()
-      this.log!.note(address, HEADER_LENGTH + burst.length[list[first + n]])
+      const k = list[first + n]
+      this.log!.note(address, HEADER_LENGTH + burst.length[k] + this.#moved(k))
     }
+  }
+
+  /** So many bytes more than in the burst frame k has when it is delivered. @hot */
+  #moved(k: number): number {
+    return this.heads === null ? 0 : this.heads.moved[k]
   }
 
   /** In the log: what is noted there is marked when the copies have run. @hot */
@@ -263,7 +348,7 @@ export class FrameSink {
     if (this.descriptorsLeft < 0) return TOO_DEAR
     this.descriptorsLeft += FRAME_DESCRIPTORS + (burst.length[k] >> DESCRIPTOR_BYTES_SHIFT)
     if (!queue.take(chain)) return NO_BUFFER
-    const total = this.headerLength + burst.length[k]
+    const total = this.headerLength + burst.length[k] + this.#moved(k)
     return this.#deliverScattered(queue, burst, k, total)
   }
 
@@ -327,32 +412,57 @@ export class FrameSink {
 
   /** @hot */
   #copyHeader(burst: Burst, k: number, buffers: number): void {
-    const offset = this.#header * HEADER_STRIDE
-    this.#header = (this.#header + 1) & (HEADERS - 1)
+    const offset = this.#spellHeader(burst, k, this.#moved(k))
     const words = this.#headerWords
     const at = offset >> 2
-    const isPlain = this.offloads === 0
     // Words 3 and 4 stay zero: no hash is reported.
-    words[at] = isPlain ? 0 : burst.gso[k]
-    words[at + 1] = isPlain ? 0 : burst.gsoSize[k]
-    words[at + 2] = (isPlain ? 0 : burst.csumOffset[k]) | (buffers << 16)
-    words[at + TUNNEL_WORD] = isTunnelled(words[at]) ? burst.tunnel[k] : 0
+    if (this.offloads === 0) words.fill(0, at, at + 2)
+    words[at + 2] = (this.offloads === 0 ? 0 : burst.csumOffset[k]) | (buffers << 16)
+    words[at + TUNNEL_WORD] = isTunnelled(words[at])
+      ? moveTunnel(words[at], burst.tunnel[k], this.#moved(k))
+      : 0
     this.#target = 0
     this.#filled = 0
     this.#copy(this.#headers.id, offset, this.headerLength)
   }
 
+  /** The vnet_hdr of frame k, which has so many bytes more, but for that of a tunnel; returns where it stands. @hot */
+  #spellHeader(burst: Burst, k: number, moved: number): number {
+    const header = this.#header
+    this.#header = (header + 1) & (HEADERS - 1)
+    const words = this.#headerWords
+    const at = header * HEADER_WORDS
+    const gso = burst.gso[k]
+    words[at] = moveHeaderLength(gso, moved)
+    words[at + 1] = moveChecksum(gso, burst.gsoSize[k], moved)
+    words[at + 2] = burst.csumOffset[k] | ONE_BUFFER
+    return header * HEADER_STRIDE
+  }
+
   /** @hot */
   #copyFrame(burst: Burst, k: number): void {
-    if (!burst.isScattered(k)) {
-      this.#copy(burst.window[k], burst.offset[k], burst.length[k])
-      return
-    }
-    this.#copy(burst.window[k], burst.offset[k], burst.firstLength[k])
+    const skip = this.heads === null ? 0 : this.#copyHead(burst, k, this.heads)
+    const length = burst.isScattered(k) ? burst.firstLength[k] : burst.length[k]
+    this.#copy(burst.window[k], burst.offset[k] + skip, length - skip)
+    if (!burst.isScattered(k)) return
     const end = burst.furtherFirst[k] + burst.furtherCount[k]
     for (let at = burst.furtherFirst[k]; at < end; at++) {
       this.#copy(burst.furtherWindow[at], burst.furtherOffset[at], burst.furtherLength[at])
     }
+  }
+
+  /** Returns how much of the frame it stands for. @hot */
+  #copyHead(burst: Burst, k: number, { word, moved }: NewHeads): number {
+    const at = HEADS_AT + this.#head * HEAD_STRIDE
+    this.#head = (this.#head + 1) & (HEADERS - 1)
+    const words = this.#headerWords
+    const to = at >> 2
+    const head = k * HEAD_WORDS
+    for (let n = 0; n < HEAD_WORDS - 1; n++) words[to + n] = burst.heads[head + n]
+    words[to + 3] = word[k]
+    words[to + 4] = burst.heads[head + 3]
+    this.#copy(this.#headers.id, at, ownLength(moved[k]))
+    return skippedLength(moved[k])
   }
 
   /** Copies to where the last copy ended; there is room. @hot */

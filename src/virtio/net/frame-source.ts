@@ -230,7 +230,7 @@ export class FrameSource {
     burst.gatherHeads()
     if (this.offloads !== 0) {
       const { count } = burst
-      shim.gatherHeads(this.#places.id, 0, COLUMN_LENGTH, count, this.#headers.id, 0)
+      shim.gatherHeads(this.#places.id, 0, COLUMN_LENGTH, count, this.#headers.id, 0, 0)
       this.#pieces.run()
       this.#readHeaders(burst)
       return

@@ -13,7 +13,7 @@ import { HEADERS_MAX } from '../../../src/wire/headers.ts'
 const NO_LIMIT = 0x7fff_ffff
 
 test('an empty burst has room for the most frames in every array', () => {
-  const { count, heads, headers, furtherTotal, hasOffloads, ...rest } = new Burst()
+  const { count, heads, inners, headers, furtherTotal, hasOffloads, ...rest } = new Burst()
   const { furtherWindow, furtherOffset, furtherLength, ...others } = rest
   const { framesMax, bytesMax, descriptorsMax, segmentsMax, descriptors, ...arrays } = others
   expect([framesMax, bytesMax, descriptorsMax]).toEqual([BURST_SIZE_MAX, NO_LIMIT, NO_LIMIT])
@@ -26,6 +26,7 @@ test('an empty burst has room for the most frames in every array', () => {
   }
   expect(HEAD_WORDS * 4).toBe(16)
   expect(heads).toHaveLength(BURST_SIZE_MAX * HEAD_WORDS)
+  expect(inners).toHaveLength(BURST_SIZE_MAX * HEAD_WORDS)
   expect(Object.keys(arrays).toSorted()).toEqual([
     'csumOffset',
     'firstLength',
@@ -67,6 +68,16 @@ test('heads are read from where the frames lie', () => {
   const bytes = (from: number, count: number): number[] =>
     Array.from({ length: count }, (_, at) => (from + at) & 0xff)
   expect(heads).toEqual([...bytes(3, 16), ...bytes(100, 16), ...bytes(4082, 14), 0, 0])
+  const innersOf = (): number[] => [0, 1, 2].map((k) => burst.inners[k * HEAD_WORDS])
+  const word = (from: number): number => Buffer.from(bytes(from, 4)).readInt32LE()
+  burst.readInners()
+  expect(innersOf()).toEqual([word(19), word(116), 0])
+  // Once: what is written there afterwards is not seen before the next burst.
+  new Uint8Array(window.buffer).fill(7)
+  burst.readInners()
+  expect(innersOf()).toEqual([word(19), word(116), 0])
+  burst.take(burst, 1, 0)
+  expect(innersOf()[0]).toBe(word(116))
   burst.offset[1] = 4097
   expect(() => burst.gatherHeads()).toThrow(RangeError)
   burst.close()

@@ -1,9 +1,11 @@
 /** Bulk memory: tables of copies, heads and checksums; a wrong row stops and touches nothing. */
 import { describe, expect, test } from 'vitest'
-import { EFAULT } from '../../../src/abi/errno.ts'
+import { EFAULT, EINVAL } from '../../../src/abi/errno.ts'
 import {
   CHECKSUM_ROW_INTS,
+  COPY_BEHIND_HEAD,
   COPY_BEHIND_HEADER,
+  COPY_BEHIND_TAG,
   COPY_ROW_INTS,
   shim,
   WINDOW_MIRRORED,
@@ -66,6 +68,44 @@ describe('copyRows', () => {
       ...source.bytes.subarray(7, 11),
     ])
     expect(touched(destination)).toHaveLength(16)
+  })
+
+  test('copies behind the head that the next row is, and behind a vnet_hdr before that', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    const head = [0x04030201, 0x08070605, 0x0c0b0a09, 0x100f0e0d]
+    const headBytes = Array.from({ length: 16 }, (_, at) => at + 1)
+    const rows = [
+      [source.id, 7, destination.id, 1, 4 + COPY_BEHIND_HEAD],
+      [...head, -1],
+      // Of no more bytes than the head, and at the end of the window.
+      [source.id, 9, destination.id, PAGE - 28, COPY_BEHIND_HEAD + COPY_BEHIND_HEADER],
+      [...head, -1],
+      [source.id, 0, destination.id, 40, 2 + COPY_BEHIND_HEAD + COPY_BEHIND_TAG],
+      [...head, 0x14131211],
+    ]
+    table.ints.set(rows.flat())
+    expect(shim.copyRows(table.id, 0, 6)).toBe(6)
+    const twentyBytes = Array.from({ length: 20 }, (_, at) => at + 1)
+    expect([...destination.bytes.subarray(40, 62)]).toEqual([
+      ...twentyBytes,
+      ...source.bytes.subarray(0, 2),
+    ])
+    expect([...destination.bytes.subarray(0, 22)]).toEqual([
+      GUARD,
+      ...headBytes,
+      ...source.bytes.subarray(7, 11),
+      GUARD,
+    ])
+    expect([...destination.bytes.subarray(PAGE - 28)]).toEqual([...PLAIN_HEADER, ...headBytes])
+    expect(touched(destination)).toHaveLength(20 + 22 + 28)
+    destination.bytes.fill(GUARD)
+    table.ints[14] = 1 + COPY_BEHIND_HEAD + COPY_BEHIND_HEADER
+    expect(shim.copyRows(table.id, 0, 6)).toBe(2)
+    // Nothing stands behind the last row.
+    expect(shim.copyRows(table.id, 0, 1)).toBe(0)
+    expect(touched(destination)).toHaveLength(20)
   })
 
   test('copies a full burst of rows, more than it prefetches', () => {
@@ -216,7 +256,7 @@ describe('gatherHeads', () => {
     const table = mapWindow(PAGE)
     table.ints.set([source.id, other.id, source.id], 4)
     table.ints.set([3, PAGE + 1, PAGE - 16], 10)
-    expect(shim.gatherHeads(table.id, 16, 40, 3, destination.id, 32)).toBe(3)
+    expect(shim.gatherHeads(table.id, 16, 40, 3, destination.id, 32, 0)).toBe(3)
     expect([...destination.bytes.subarray(32, 80)]).toEqual([
       ...source.bytes.subarray(3, 19),
       ...other.bytes.subarray(PAGE + 1, PAGE + 17),
@@ -232,11 +272,31 @@ describe('gatherHeads', () => {
     const destination = guarded()
     const table = mapWindow(PAGE)
     table.ints.set([source.id, source.id, source.id, PAGE - 15, PAGE - 1, PAGE])
-    expect(shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0)).toBe(3)
+    expect(shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0, 0)).toBe(3)
     const head = (length: number): number[] =>
       Array.from({ length: 16 }, (_, k) => (k < length ? 0x77 : 0))
     expect([...destination.bytes.subarray(0, 48)]).toEqual([...head(15), ...head(1), ...head(0)])
     expect(destination.bytes[48]).toBe(GUARD)
+  })
+
+  test('from some bytes behind a place on: zeros behind the end of the window', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    table.ints.set([source.id, source.id, source.id, 3, PAGE - 20, PAGE - 16])
+    expect(shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0, 16)).toBe(3)
+    expect([...destination.bytes.subarray(0, 49)]).toEqual([
+      ...source.bytes.subarray(19, 35),
+      ...source.bytes.subarray(PAGE - 4),
+      ...Array.from({ length: 28 }, () => 0),
+      GUARD,
+    ])
+    // It is the place that must be in the window.
+    table.ints.set([source.id, source.id, source.id, 0, -8, 0])
+    expect(shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0, 16)).toBe(1)
+    table.ints.set([source.id, source.id, source.id, 0, INT_MAX, 0])
+    expect(shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0, 16)).toBe(1)
+    expect(shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0, -1)).toBe(-EINVAL)
   })
 
   test('of places where the heads themselves go is what stood there', () => {
@@ -246,7 +306,7 @@ describe('gatherHeads', () => {
     table.ints.set([both.id, both.id, PAGE - 36, PAGE - 12])
     const first = [...both.bytes.subarray(PAGE - 36, PAGE - 20)]
     const last = [...both.bytes.subarray(PAGE - 12)]
-    expect(shim.gatherHeads(table.id, 0, 8, 2, both.id, PAGE - 32)).toBe(2)
+    expect(shim.gatherHeads(table.id, 0, 8, 2, both.id, PAGE - 32, 0)).toBe(2)
     expect([...both.bytes.subarray(PAGE - 32)]).toEqual([...first, ...last, 0, 0, 0, 0])
   })
 
@@ -266,7 +326,7 @@ describe('gatherHeads', () => {
     ] as const) {
       destination.bytes.fill(GUARD)
       table.ints.set([source.id, window, source.id, 0, offset, 0])
-      const done = shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0)
+      const done = shim.gatherHeads(table.id, 0, 12, 3, destination.id, 0, 0)
       expect([`${window} ${offset}`, done]).toEqual([`${window} ${offset}`, 1])
       expect(destination.bytes.subarray(16).every((byte) => byte === GUARD)).toBe(true)
     }
@@ -302,7 +362,7 @@ describe('gatherHeads', () => {
       [table.id, 0, half, 2, readOnly.id, 0],
     ]
     for (const given of wrong)
-      expect([given.join(' '), shim.gatherHeads(...given)]).toEqual([given.join(' '), -EFAULT])
+      expect([given.join(' '), shim.gatherHeads(...given, 0)]).toEqual([given.join(' '), -EFAULT])
     expect(touched(destination)).toEqual([])
     expect(touched(behind)).toEqual([])
   })

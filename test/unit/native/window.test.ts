@@ -251,7 +251,7 @@ describe('a file that is cut while it is mapped', () => {
       ints.set([id, PAGE, 100, 0x0102, -1, id, 2 * PAGE])
       assert.equal(shim.checksumRows(table, 0, 1), 1)
       assert.equal(ints[4], 0x0102)
-      assert.equal(shim.gatherHeads(table, 20, 24, 1, table, 64), 1)
+      assert.equal(shim.gatherHeads(table, 20, 24, 1, table, 64, 0), 1)
       assert.deepEqual([...ints.subarray(16, 20)], [0, 0, 0, 0])
       assert.equal(shim.windowFaults(id), 1)`)
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' })

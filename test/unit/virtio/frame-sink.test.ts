@@ -6,14 +6,13 @@ import { CopyProgram } from '../../../src/mem/copy-program.ts'
 import { Window } from '../../../src/mem/window.ts'
 import { BROKEN_EMPTY } from '../../../src/virtio/ring/chain.ts'
 import { DirtyLog } from '../../../src/virtio/ring/dirty-log.ts'
+import { DESCRIPTORS_AHEAD, FRAME_DESCRIPTORS } from '../../../src/virtio/net/descriptor-budget.ts'
 import {
   DELIVERED,
-  FRAME_DESCRIPTORS,
   FrameSink,
   NO_BUFFER,
   TOO_DEAR,
   TOO_LONG,
-  DESCRIPTORS_AHEAD,
 } from '../../../src/virtio/net/frame-sink.ts'
 import type { Guest, Kind, Queues } from '../../support/guest.ts'
 import {
