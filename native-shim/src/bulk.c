@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Rows that are prefetched before their copy: hides the cache misses of frames in guest memory. */
-enum { PREFETCH_ROWS = 8, HEAD_LENGTH = 16 };
+enum { PREFETCH_ROWS = 8, HEAD_LENGTH = 16, GATHER_STRIDE = 256 };
 
 /* In the length of a copy row: see copyRows in shim.ts. */
 enum {
@@ -141,6 +141,48 @@ static napi_value gather_heads(napi_env env, napi_callback_info info)
 	return result_int(env, count);
 }
 
+/*
+ * The beginnings of frames at places that three columns of int32 give, windows, offsets and lengths: at
+ * most so many bytes of each.
+ */
+static napi_value gather_frames(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 8);
+	int32_t window = arg_int(&call, 0);
+	int32_t windows_offset = arg_int(&call, 1);
+	int32_t offsets_offset = arg_int(&call, 2);
+	int32_t lengths_offset = arg_int(&call, 3);
+	int32_t count = arg_int(&call, 4);
+	int32_t destination_window = arg_int(&call, 5);
+	int32_t destination_offset = arg_int(&call, 6);
+	int32_t most = arg_int(&call, 7);
+	if (!call.ok)
+		return NULL;
+	if (most < 0 || most > GATHER_STRIDE || count < 0 || count > INT32_MAX / GATHER_STRIDE)
+		return result_int(env, -EINVAL);
+	const int32_t *windows = window_table(window, windows_offset, count, 1);
+	const int32_t *offsets = window_table(window, offsets_offset, count, 1);
+	const int32_t *lengths = window_table(window, lengths_offset, count, 1);
+	uint8_t *to = window_range_writable(destination_window, destination_offset,
+		count * GATHER_STRIDE);
+	if (windows == NULL || offsets == NULL || lengths == NULL || to == NULL)
+		return result_int(env, -EFAULT);
+	for (int32_t k = 0; k < count; k++, to += GATHER_STRIDE) {
+		/* Read once: the columns may lie in memory that others write. */
+		int32_t from = *(const volatile int32_t *)&windows[k];
+		int32_t offset = *(const volatile int32_t *)&offsets[k];
+		int32_t length = *(const volatile int32_t *)&lengths[k];
+		if (length > most)
+			length = most;
+		const uint8_t *source = window_range(from, offset, length);
+		if (source == NULL)
+			return result_int(env, k);
+		memmove(to, source, (size_t)length);
+	}
+	return result_int(env, count);
+}
+
 /* RFC 1071: the sum of 16-bit words in network order, folded, not inverted. */
 static uint16_t internet_sum(const uint8_t *bytes, size_t length, uint32_t initial)
 {
@@ -231,5 +273,6 @@ void register_bulk(napi_env env, napi_value exports)
 	export_function(env, exports, "markDirty", mark_dirty);
 	export_function(env, exports, "copyRows", copy_rows);
 	export_function(env, exports, "gatherHeads", gather_heads);
+	export_function(env, exports, "gatherFrames", gather_frames);
 	export_function(env, exports, "checksumRows", checksum_rows);
 }

@@ -71,7 +71,7 @@ export class Engine implements EngineServices {
   /** Microseconds that a sleep lasts at most, -1: until something wakes it. */
   sleepMaxUs: number
   readonly #tier: IoTier
-  readonly #burst: Burst = new Burst()
+  readonly #burst: Burst = new Burst(() => this.#flushWrites())
   readonly #options: EngineOptions
   readonly #engineCounters: Float64Array
   readonly #shared: Int32Array
@@ -110,14 +110,8 @@ export class Engine implements EngineServices {
     this.#macTable = new MacTable(options.macTableSize, options.macSeed)
     this.#recorders = new Recorders(this.#clock, this.copies)
     this.#policies = new PortPolicies(this.#clock.time, options.counters)
-    this.#stages = new StageMachinery(
-      options.counters,
-      this.#policies.vlans,
-      this.#recorders,
-      () => {
-        this.#tier.flush()
-        this.copies.run()
-      },
+    this.#stages = new StageMachinery(options.counters, this.#policies.vlans, this.#recorders, () =>
+      this.#flushWrites(),
     )
     this.forwarder = new Forwarder(
       this.#macTable,
@@ -147,6 +141,12 @@ export class Engine implements EngineServices {
     )
     this.configure(options)
     this.#clock.read()
+  }
+
+  /** Completes everything that ports were given. @hot */
+  #flushWrites(): void {
+    this.#tier.flush()
+    this.copies.run()
   }
 
   /** From the next turn on. */

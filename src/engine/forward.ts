@@ -34,6 +34,7 @@ import {
   HAS_GUARD,
   HAS_VLANS,
   IS_ISOLATED,
+  IS_LOCKED,
   LEARNS_NOT,
 } from './port-policy.ts'
 import { endOfLongEnough, endOfRun } from './runs.ts'
@@ -252,7 +253,7 @@ export class Forwarder {
     const table = this.macTable
     const policyFlags = this.#policies.flags
     const flags = policyFlags[inPort]
-    if ((flags & HAS_GUARD) !== 0) this.#policies.guards.admit(burst, inPort)
+    if ((flags & HAS_GUARD) !== 0) this.#admit(burst, inPort)
     if (this.#policies.snooping.isOn) this.#policies.snooping.gather(burst)
     const count = burst.count
     const { mirrors } = this
@@ -313,6 +314,16 @@ export class Forwarder {
     if (this.given.asksInner) this.given.dropByInnerTags(burst, inPort)
   }
 
+  /** Leaves of the burst what the guard of the port passes. @hot */
+  #admit(burst: Burst, inPort: number): void {
+    this.#policies.guards.admit(burst, inPort, this.#isForeign(inPort))
+  }
+
+  /** What comes by the port lies in memory that others write to. @hot */
+  #isForeign(port: number): boolean {
+    return this.#egresses[port]?.isForeign === true
+  }
+
   /** Frames of the VLAN may go to the port that has their destination; else they are counted. @hot */
   #mayLeave(inPort: number, port: number, vlan: number, frames: number): boolean {
     const { flags, vlans } = this.#policies
@@ -330,11 +341,13 @@ export class Forwarder {
 
   /**
    * Frames that came in by `from` may leave by `to` with other tags than they came with: they go through
-   * the tag stage, and whoever watches is told there of what leaves. @hot
+   * the tag stage, and whoever watches is told there of what leaves. So do those of a locked port, whose sender
+   * is what was looked at.
+   * @hot
    */
   mayRetag(from: number, to: number): boolean {
     const { flags } = this.#policies
-    return ((flags[from] | flags[to]) & HAS_VLANS) !== 0
+    return (((flags[from] | flags[to]) & HAS_VLANS) | (flags[from] & IS_LOCKED)) !== 0
   }
 
   /** Gives every egress port its frames and empties the lists. @hot */
@@ -345,7 +358,7 @@ export class Forwarder {
     let cost = 0
     const { finisher, tagger } = this.#machinery
     finisher.beginBurst(burst.segmentsMax)
-    tagger.beginBurst(inPort, this.#egresses[inPort]?.isForeign === true)
+    tagger.beginBurst(inPort, this.#isForeign(inPort))
     const merges = this.#merges[inPort] !== 0
     for (let at = 0; at < count; at++) {
       const port = given.egress[at]

@@ -31,6 +31,9 @@ export class GuardRules {
   /** GUARD_* bits. */
   readonly checks: number
   readonly #macs: Uint8Array
+  /** Of each of them its first two and last four bytes, little-endian, and pairs of IPv4 address and mask so. */
+  readonly #macWords: Int32Array
+  readonly #ipv4Words: Int32Array
   /** Pairs of address and mask. */
   readonly #ipv4: Int32Array
   /** The same, four words each. */
@@ -41,6 +44,10 @@ export class GuardRules {
   constructor({ checks, macs, ipv4, ipv6 }: GuardPolicy) {
     this.checks = checks.reduce((bits, check) => bits | CHECKS[check], 0)
     this.#macs = Uint8Array.from(macs.flat())
+    this.#macWords = Int32Array.from(
+      macs.flatMap(([a, b, c, d, e, f]) => [a | (b << 8), c | (d << 8) | (e << 16) | (f << 24)]),
+    )
+    this.#ipv4Words = Int32Array.from(ipv4.flat().map((word) => swapped(word)))
     this.#ipv4 = Int32Array.from(ipv4.flat())
     this.#ipv6 = Int32Array.from(ipv6.flat())
     this.#linkLocal = Int32Array.from(macs.flatMap((mac) => linkLocalOf(mac)))
@@ -58,6 +65,24 @@ export class GuardRules {
       let same = 0
       while (same < MAC_LENGTH && macs[mac + same] === bytes[at + same]) same++
       if (same === MAC_LENGTH) return true
+    }
+    return false
+  }
+
+  /** The same of an address as it lies in the words of a frame. @hot */
+  isMacWord(start: number, end: number): boolean {
+    const words = this.#macWords
+    for (let mac = 0; mac < words.length; mac += 2) {
+      if (words[mac] === start && words[mac + 1] === end) return true
+    }
+    return false
+  }
+
+  /** The same of an address as it lies in the words of a frame. @hot */
+  isIpv4Word(address: number): boolean {
+    const pairs = this.#ipv4Words
+    for (let pair = 0; pair < pairs.length; pair += 2) {
+      if (((address ^ pairs[pair]) & pairs[pair + 1]) === 0) return true
     }
     return false
   }
@@ -92,6 +117,11 @@ export class GuardRules {
     }
     return false
   }
+}
+
+/** A word with its bytes in the other order. */
+function swapped(word: number): number {
+  return (word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)
 }
 
 /** fe80::/64 and the modified EUI-64 of a MAC address: RFC 4291 appendix A. */

@@ -1,7 +1,8 @@
 /**
  * The guards of ports: frames that say that they are from somebody else leave the burst before anything is
  * learnt of them (guard-check.ts says which). Only the frames of guarded ports are read further than their
- * first bytes.
+ * first bytes. Those of guests leave the switch with the bytes that were read, whatever is written there
+ * meanwhile.
  *
  *     admit: drops; counts by reason ...
  *     look:  once a second: what was dropped at a port for a reason, once until it has been quiet for a minute
@@ -12,14 +13,14 @@ import { PORTS_MAX } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { HEADERS_MAX } from '../wire/headers.ts'
 import { isGso } from '../wire/vnet-hdr.ts'
-import { checkFrame, PASSES, REASONS } from './guard-check.ts'
+import { BAD_FORM, checkFrame, isPlainlyFine, PASSES, REASONS } from './guard-check.ts'
 import { GUARD_MAC, GuardRules } from './guard-rules.ts'
 import type { GuardDrops, GuardPolicy } from './messages.ts'
 
 /** Looks without a drop, about a second apart, after which a reason is told again. */
 const QUIET_LOOKS = 60
-/** Addresses, and a type: all that the check of the source needs. */
-const ADDRESSES_LENGTH = 16
+/** The check of the source needs the addresses only; a short frame is kept as a whole. */
+const SHORT_LENGTH = 64
 
 const NOTHING: readonly GuardDrops[] = []
 
@@ -50,24 +51,49 @@ export class Guards {
     this.#known.fill(0, port * REASONS, (port + 1) * REASONS)
   }
 
-  /** Leaves of the burst, which came in by the port, what may pass; that may be nothing. @hot */
-  admit(burst: Burst, port: number): void {
+  /**
+   * Leaves of the burst, which came in by the port, what may pass; that may be nothing. What lies in memory that
+   * somebody else writes to passes as it was looked at (`Burst.keep`).
+   * @hot
+   */
+  admit(burst: Burst, port: number, isForeign: boolean): void {
     const rules = this.#rules[port]
     if (rules === null) return
     const { headers, count } = burst
-    const wanted = rules.checks === GUARD_MAC ? ADDRESSES_LENGTH : HEADERS_MAX
-    for (let k = 0; k < count; k++) headers.want(k, wanted)
-    headers.read()
-    const { bytes } = headers
+    burst.readHeaders(rules.checks === GUARD_MAC ? SHORT_LENGTH : HEADERS_MAX)
+    const { words } = headers
+    const { length } = burst
     let kept = 0
     for (let k = 0; k < count; k++) {
-      const at = headers.at(k)
-      const isCut = isGso(burst.gso[k])
-      const reason = checkFrame(rules, bytes, at, headers.available(k), burst.length[k], isCut)
+      const available = headers.available(k)
+      const reason = isPlainlyFine(rules, words, headers.at(k) >> 2, available, length[k])
+        ? PASSES
+        : this.#check(rules, burst, k)
       if (reason === PASSES) {
         if (kept !== k) burst.take(burst, k, kept)
         kept++
       } else this.#drop(burst, k, port, reason)
+    }
+    burst.count = kept
+    if (isForeign) this.#keep(burst, port)
+  }
+
+  /** @hot */
+  #check(rules: GuardRules, burst: Burst, k: number): number {
+    const { headers } = burst
+    const isCut = isGso(burst.gso[k])
+    const at = headers.at(k)
+    return checkFrame(rules, headers.bytes, at, headers.available(k), burst.length[k], isCut)
+  }
+
+  /** All of them as they were looked at; what lies in too many pieces for that is dropped. @hot */
+  #keep(burst: Burst, port: number): void {
+    const { count } = burst
+    let kept = burst.keepShort()
+    for (let k = kept; k < count; k++) {
+      if (kept !== k) burst.take(burst, k, kept)
+      if (burst.keep(kept)) kept++
+      else this.#drop(burst, kept, port, BAD_FORM)
     }
     burst.count = kept
   }

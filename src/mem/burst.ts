@@ -11,6 +11,7 @@
  * furtherCount[k] entries of furtherWindow, -Offset and -Length from furtherFirst[k] on.
  */
 import { shim } from '../native/shim.ts'
+import { HEADERS_MAX } from '../wire/headers.ts'
 import { FrameHeaders } from './frame-headers.ts'
 import { Window } from './window.ts'
 
@@ -23,6 +24,8 @@ export const ZEROS_BEFORE = 255
 export const FURTHER_PER_FRAME_MAX = 62
 /** Segments beyond the first of all frames of a burst; a burst ends early rather than exceed it. */
 export const FURTHER_MAX = 4096
+/** With those of frames that were kept (`keep`), each of which has one more. */
+const FURTHER_ROOM: number = 2 * FURTHER_MAX + BURST_SIZE_MAX
 
 /** Of a burst of full frames of TCP a port that cannot take them gets two thirds of it. */
 export const SEGMENTS_MAX = 16384
@@ -30,10 +33,13 @@ export const SEGMENTS_MAX = 16384
 /** Int32 words of `heads` per frame: the first 16 L2 bytes. */
 export const HEAD_WORDS = 4
 
-/** What the shim reads and writes stands in a window: heads, the columns window and offset, then inners. */
+/** What the shim reads and writes stands in a window: heads, three columns, then inners. */
 const HEADS_LENGTH: number = BURST_SIZE_MAX * HEAD_WORDS * 4
 const COLUMN_LENGTH: number = BURST_SIZE_MAX * 4
-const INNERS_AT: number = HEADS_LENGTH + 2 * COLUMN_LENGTH
+const WINDOWS_AT: number = HEADS_LENGTH
+const OFFSETS_AT: number = WINDOWS_AT + COLUMN_LENGTH
+const LENGTHS_AT: number = OFFSETS_AT + COLUMN_LENGTH
+const INNERS_AT: number = LENGTHS_AT + COLUMN_LENGTH
 /** What stands in `heads`, and that with the word behind it. */
 const HEAD_LENGTH: number = HEAD_WORDS * 4
 const INNER_END: number = HEAD_LENGTH + 4
@@ -54,15 +60,11 @@ export class Burst {
   descriptors = 0
   readonly #columns: Window = Window.map(INNERS_AT + HEADS_LENGTH)
   /** Window in which frame k lies. */
-  readonly window: Int32Array = new Int32Array(this.#columns.buffer, HEADS_LENGTH, BURST_SIZE_MAX)
+  readonly window: Int32Array = new Int32Array(this.#columns.buffer, WINDOWS_AT, BURST_SIZE_MAX)
   /** Offset of the first L2 byte in that window. */
-  readonly offset: Int32Array = new Int32Array(
-    this.#columns.buffer,
-    HEADS_LENGTH + COLUMN_LENGTH,
-    BURST_SIZE_MAX,
-  )
+  readonly offset: Int32Array = new Int32Array(this.#columns.buffer, OFFSETS_AT, BURST_SIZE_MAX)
   /** L2 bytes, without vnet_hdr and FCS. */
-  readonly length: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  readonly length: Int32Array = new Int32Array(this.#columns.buffer, LENGTHS_AT, BURST_SIZE_MAX)
   /** Bytes of vnet_hdr that stand right before the L2 bytes; 0: none; or ZEROS_BEFORE. */
   readonly headLength: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** First 16 L2 bytes of frame k at word k * HEAD_WORDS, as little-endian words. */
@@ -95,12 +97,17 @@ export class Burst {
   readonly firstLength: Int32Array = new Int32Array(BURST_SIZE_MAX)
   readonly furtherFirst: Int32Array = new Int32Array(BURST_SIZE_MAX)
   readonly furtherCount: Int32Array = new Int32Array(BURST_SIZE_MAX)
-  readonly furtherWindow: Int32Array = new Int32Array(FURTHER_MAX)
-  readonly furtherOffset: Int32Array = new Int32Array(FURTHER_MAX)
-  readonly furtherLength: Int32Array = new Int32Array(FURTHER_MAX)
+  readonly furtherWindow: Int32Array = new Int32Array(FURTHER_ROOM)
+  readonly furtherOffset: Int32Array = new Int32Array(FURTHER_ROOM)
+  readonly furtherLength: Int32Array = new Int32Array(FURTHER_ROOM)
 
   /** More of its frames than `heads`, for who asks. */
-  readonly headers: FrameHeaders = new FrameHeaders(this, BURST_SIZE_MAX)
+  readonly headers: FrameHeaders
+
+  /** `flushWrites` completes everything that ports were given: who gives it may `keep` frames. */
+  constructor(flushWrites: (() => void) | null = null) {
+    this.headers = new FrameHeaders(this, BURST_SIZE_MAX, flushWrites)
+  }
 
   /** Whoever fills the burst begins with that: nothing is known of what comes. @hot */
   clear(): void {
@@ -151,7 +158,7 @@ export class Burst {
   gatherHeads(): void {
     const { count } = this
     const { id } = this.#columns
-    const done = shim.gatherHeads(id, HEADS_LENGTH, HEADS_LENGTH + COLUMN_LENGTH, count, id, 0, 0)
+    const done = shim.gatherHeads(id, WINDOWS_AT, OFFSETS_AT, count, id, 0, 0)
     if (done !== count) throw new RangeError('place of a frame')
   }
 
@@ -162,8 +169,7 @@ export class Burst {
     const { count, headers, inners } = this
     if (this.furtherTotal === 0) {
       const { id } = this.#columns
-      const [windows, offsets] = [HEADS_LENGTH, HEADS_LENGTH + COLUMN_LENGTH]
-      const done = shim.gatherHeads(id, windows, offsets, count, id, INNERS_AT, HEAD_LENGTH)
+      const done = shim.gatherHeads(id, WINDOWS_AT, OFFSETS_AT, count, id, INNERS_AT, HEAD_LENGTH)
       if (done !== count) throw new RangeError('place of a frame')
       return
     }
@@ -175,6 +181,109 @@ export class Burst {
       inners[k * HEAD_WORDS] =
         bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
     }
+  }
+
+  /** Keeps the frames up to the first of which not everything was read; returns its number. @hot */
+  keepShort(): number {
+    const { count, headers, heads, window, offset, length, firstLength, furtherCount } = this
+    const { headLength } = this
+    const { words, windowId } = headers
+    if (this.furtherTotal === 0) furtherCount.fill(0, 0, count)
+    let at = headers.at(0)
+    let k = 0
+    for (; k < count && headers.available(k) >= length[k]; k++, at += HEADERS_MAX) {
+      window[k] = windowId
+      offset[k] = at
+      firstLength[k] = length[k]
+      furtherCount[k] = 0
+      headLength[k] = 0
+      const head = k * HEAD_WORDS
+      const word = at >> 2
+      heads[head] = words[word]
+      heads[head + 1] = words[word + 1]
+      heads[head + 2] = words[word + 2]
+      heads[head + 3] = words[word + 3]
+    }
+    if (k > 0) headers.keep(k - 1)
+    return k
+  }
+
+  /**
+   * Frame k begins from now on with what was read of its headers: whoever has the memory that it came in
+   * changes nothing there. After `keepShort`. False: it lies in too many pieces for that.
+   * @hot
+   */
+  keep(k: number): boolean {
+    const { headers, heads } = this
+    const kept = headers.available(k)
+    if (kept < this.length[k] && !this.#keepRest(k, kept)) return false
+    if (kept >= this.length[k]) this.furtherCount[k] = 0
+    this.window[k] = headers.windowId
+    this.offset[k] = headers.keep(k)
+    this.firstLength[k] = kept
+    this.headLength[k] = 0
+    const word = headers.at(k) >> 2
+    for (let at = 0; at < HEAD_WORDS; at++) heads[k * HEAD_WORDS + at] = headers.words[word + at]
+    return true
+  }
+
+  /** What is behind so many bytes of frame k is what it has further. @hot */
+  #keepRest(k: number, kept: number): boolean {
+    const { furtherWindow, furtherOffset, furtherLength } = this
+    const isScattered = this.isScattered(k)
+    const first = isScattered ? this.firstLength[k] : this.length[k]
+    let from = this.furtherFirst[k]
+    const end = isScattered ? from + this.furtherCount[k] : from
+    if (first > kept) {
+      // The rest of the first piece, and the others behind it.
+      const count = end - from + 1
+      if (count > FURTHER_PER_FRAME_MAX) return false
+      let to = this.furtherTotal
+      this.furtherFirst[k] = to
+      this.furtherCount[k] = count
+      this.furtherTotal = to + count
+      furtherWindow[to] = this.window[k]
+      furtherOffset[to] = this.offset[k] + kept
+      furtherLength[to] = first - kept
+      for (; from < end; from++) {
+        to++
+        furtherWindow[to] = furtherWindow[from]
+        furtherOffset[to] = furtherOffset[from]
+        furtherLength[to] = furtherLength[from]
+      }
+      return true
+    }
+    let left = kept - first
+    while (left >= furtherLength[from]) left -= furtherLength[from++]
+    furtherOffset[from] += left
+    furtherLength[from] -= left
+    this.furtherFirst[k] = from
+    this.furtherCount[k] = end - from
+    return true
+  }
+
+  /** Reads the first `length` bytes of all of them, HEADERS_MAX at most. @hot */
+  readHeaders(length: number): void {
+    const { count, headers } = this
+    if (this.furtherTotal === 0 && headers.isUnread) {
+      const to = headers.readAll(count, length)
+      const { id } = this.#columns
+      const { windowId } = headers
+      const done = shim.gatherFrames(
+        id,
+        WINDOWS_AT,
+        OFFSETS_AT,
+        LENGTHS_AT,
+        count,
+        windowId,
+        to,
+        length,
+      )
+      if (done !== count) throw new RangeError('place of a frame')
+      return
+    }
+    for (let k = 0; k < count; k++) headers.want(k, length)
+    headers.read()
   }
 
   /** No frame of the burst has a vnet_hdr that says anything. @hot */

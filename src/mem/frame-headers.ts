@@ -28,9 +28,14 @@ const HASHED = 4
 const BURST_STEP = 8
 const BURSTS_MAX = 0x3fff_0000
 
+/** Frames that are kept between two flushes, and those of one burst more. */
+const KEPT_MAX = 1024
+
 export class FrameHeaders {
   /** Of all frames: at most HEADERS_MAX bytes of each. */
   readonly bytes: Uint8Array
+  /** The same; `at` is a multiple of 4. */
+  readonly words: Int32Array
   readonly #burst: Burst
   readonly #window: Window
   readonly #copies: CopyProgram
@@ -42,17 +47,26 @@ export class FrameHeaders {
   readonly #hash: Int32Array
   /** Number of the burst: what was known before is forgotten without being touched. */
   #now = BURST_STEP
+  readonly #flushWrites: (() => void) | null
+  /** Where frame 0 starts: behind what was kept of bursts before. */
+  #base = 0
+  /** Something was read of this burst; frames of it that are kept, and those before them. */
+  #hasRead = false
+  #kept = 0
 
-  /** Of a burst of at most `frames` frames. */
-  constructor(burst: Burst, frames: number) {
+  /** Of a burst of at most `frames` frames; `flushWrites` as for `Burst`. */
+  constructor(burst: Burst, frames: number, flushWrites: (() => void) | null) {
     this.#burst = burst
+    this.#flushWrites = flushWrites
+    const most = flushWrites === null ? frames : KEPT_MAX + frames
     const made = ownAll((own) => ({
-      window: own(Window.map(frames * HEADERS_MAX)),
+      window: own(Window.map(most * HEADERS_MAX)),
       copies: own(new CopyProgram()),
     }))
     this.#window = made.window
     this.#copies = made.copies
     this.bytes = new Uint8Array(made.window.buffer)
+    this.words = new Int32Array(made.window.buffer)
     this.#known = new Int32Array(frames)
     this.#length = new Int32Array(frames)
     this.#found = Array.from({ length: frames }, () => new Headers())
@@ -61,10 +75,51 @@ export class FrameHeaders {
 
   /** Other frames come. @hot */
   forget(): void {
+    this.#hasRead = false
+    this.#base += this.#kept * HEADERS_MAX
+    this.#kept = 0
     this.#now += BURST_STEP
     if (this.#now < BURSTS_MAX) return
     this.#known.fill(0)
     this.#now = BURST_STEP
+  }
+
+  /** Something is read of this burst. What was kept stays until everything is written that has it. @hot */
+  #begin(): void {
+    this.#hasRead = true
+    if (this.#base < KEPT_MAX * HEADERS_MAX) return
+    this.#flushWrites!()
+    this.#base = 0
+  }
+
+  /** Number of the window that has `bytes`. */
+  get windowId(): number {
+    return this.#window.id
+  }
+
+  /** Nothing was asked for since the burst came. @hot */
+  get isUnread(): boolean {
+    return !this.#hasRead
+  }
+
+  /** The first `length` bytes of so many frames will be read at once, from the returned place on. @hot */
+  readAll(frames: number, length: number): number {
+    const { length: whole } = this.#burst
+    const known = this.#known
+    const lengths = this.#length
+    const now = this.#now
+    this.#begin()
+    for (let k = 0; k < frames; k++) {
+      known[k] = now
+      lengths[k] = whole[k] < length ? whole[k] : length
+    }
+    return this.#base
+  }
+
+  /** What was read of frame k is its beginning: it stays when other frames come. Returns where it is. @hot */
+  keep(k: number): number {
+    if (k >= this.#kept) this.#kept = k + 1
+    return this.at(k)
   }
 
   /** Frame k becomes frame `to`, which is one no more. @hot */
@@ -72,7 +127,8 @@ export class FrameHeaders {
     const known = this.#known[k]
     this.#known[to] = known
     if (known < this.#now) return
-    this.bytes.copyWithin(to * HEADERS_MAX, k * HEADERS_MAX, (k + 1) * HEADERS_MAX)
+    const from = this.at(k)
+    this.bytes.copyWithin(this.at(to), from, from + this.#length[k])
     this.#length[to] = this.#length[k]
     this.#hash[to] = this.#hash[k]
     const found = this.#found[k]
@@ -85,7 +141,8 @@ export class FrameHeaders {
     const burst = this.#burst
     const whole = burst.length[k]
     const wanted = whole < length ? whole : length
-    const at = k * HEADERS_MAX
+    if (!this.#hasRead) this.#begin()
+    const at = this.at(k)
     if (this.#known[k] < this.#now) {
       this.#known[k] = this.#now
       this.#length[k] = wanted
@@ -105,7 +162,7 @@ export class FrameHeaders {
 
   /** Where in `bytes` frame k starts. @hot */
   at(k: number): number {
-    return k * HEADERS_MAX
+    return this.#base + k * HEADERS_MAX
   }
 
   /** How much of it is there. @hot */
@@ -124,7 +181,7 @@ export class FrameHeaders {
     if ((known & PARSED) !== 0) return (known & FOUND) !== 0
     const { gso, tunnel } = this.#burst
     const headers = this.#found[k]
-    const at = k * HEADERS_MAX
+    const at = this.at(k)
     const available = this.#length[k]
     const isFound = isTunnelled(gso[k])
       ? headers.parseTunnelled(this.bytes, at, available, tunnel[k] & 0xffff, tunnel[k] >>> 16)
@@ -151,7 +208,7 @@ export class FrameHeaders {
   flowHash(k: number): number {
     const known = this.#known[k]
     if ((known & HASHED) !== 0) return this.#hash[k]
-    const hash = flowHash(this.bytes, k * HEADERS_MAX, this.flowLength(k))
+    const hash = flowHash(this.bytes, this.at(k), this.flowLength(k))
     this.#known[k] = known | HASHED
     this.#hash[k] = hash
     return hash

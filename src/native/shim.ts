@@ -89,6 +89,19 @@ export interface Shim {
     destinationOffset: number,
     skip: number,
   ): number
+  /** Three columns of int32 in a window, of windows, offsets and lengths: copies the first `most` bytes
+   *  (0..256) at each of these places, or as many as its length says, into the destination, 256 bytes a
+   *  place. Returns the places done; fewer than asked: the one at that index left its window. */
+  gatherFrames(
+    columnWindow: number,
+    windowsOffset: number,
+    offsetsOffset: number,
+    lengthsOffset: number,
+    count: number,
+    destinationWindow: number,
+    destinationOffset: number,
+    most: number,
+  ): number
   /** Rows (window, offset, length, initial, result): result is the folded 16-bit ones' complement
    *  sum (not inverted) in network order of the bytes plus `initial`. RFC 1071. */
   checksumRows(tableWindow: number, tableOffset: number, rowCount: number): number

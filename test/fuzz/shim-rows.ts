@@ -17,7 +17,7 @@ import { check, checkBytes, checkEqual, Operands } from './features.ts'
 
 const PAGE = 4096
 const OPERATIONS_MAX = 24
-const [EFAULT, EAGAIN, EBADF] = [14, 11, 9]
+const [EFAULT, EAGAIN, EBADF, EINVAL] = [14, 11, 9, 22]
 const SOCK_DGRAM = 2
 const O_NONBLOCK = 0o4000
 
@@ -130,8 +130,9 @@ class RowsRun {
   #operation(operation: number): number {
     switch (operation) {
       case 0:
-      case 1:
         return this.#copy()
+      case 1:
+        return this.#frames()
       case 2:
         return this.#gather()
       case 3:
@@ -295,6 +296,35 @@ class RowsRun {
     const head = new Uint8Array(16)
     head.set(from.subarray(skip))
     return head
+  }
+
+  /** The first bytes of frames, by three columns. */
+  #frames(): number {
+    const count = this.#in.byte() & 3
+    const at = [0, 1, 2].map(() => this.#tableOffset())
+    for (let k = 0; k < count; k++) {
+      const from = this.#window()
+      const length = this.#length()
+      this.#put(at[0], k, from)
+      this.#put(at[1], k, this.#offset(from, length))
+      this.#put(at[2], k, length)
+    }
+    const to = this.#window()
+    const place = this.#offset(to, 256 * count)
+    const most = this.#in.half() % 300
+    let should = most > 256 ? -EINVAL : -EFAULT
+    const isThere = at.every((offset) => isTable(offset, count, 1))
+    if (should === -EFAULT && isThere && range(to, place, 256 * count, true) !== null) {
+      for (should = 0; should < count; should++) {
+        const length = Math.min(this.#word(at[2], should), most)
+        const from = range(this.#word(at[0], should), this.#word(at[1], should), length, false)
+        if (from === null) break
+        range(to, place + 256 * should, 256, true)!.set(from)
+      }
+    }
+    const is = shim.gatherFrames(tables.id, at[0], at[1], at[2], count, to, place, most)
+    checkEqual(is, should, 'frames gathered')
+    return Math.min(is, 9)
   }
 
   #checksum(): number {

@@ -16,6 +16,9 @@ import {
   udp,
 } from '../support/guard-frames.ts'
 import { policy } from '../support/policies.ts'
+import type { Burst } from '../../src/mem/burst.ts'
+import { Window } from '../../src/mem/window.ts'
+import type { EnginePort, PolledPort } from '../../src/port/contract.ts'
 import { Sim } from '../support/sim.ts'
 
 const GUARD: SwitchingOptions = {
@@ -140,3 +143,94 @@ test('P4: a reason is told once until it has been quiet for a minute, with a sen
   for (let second = 0; second < 59; second++) expect(secondOf()).toEqual([])
   expect(secondOf(wrong).map(({ reason }) => reason)).toEqual([BAD_ARP])
 })
+
+/** A port that passes nothing on and, when it is given frames, writes to the memory of the sender. */
+class Spoiler implements EnginePort {
+  readonly index: number
+  readonly txOffloads = 0
+  readonly #spoil: () => void
+
+  constructor(index: number, spoil: () => void) {
+    this.index = index
+    this.#spoil = spoil
+  }
+
+  transmit(): void {
+    this.#spoil()
+  }
+  endTurn(): void {}
+  close(): void {}
+}
+
+/** Frames of a guest that lie in its memory until they are given back. */
+class GuestSender implements PolledPort {
+  readonly index = 0
+  readonly isGuest = true
+  readonly rxQueues = 1
+  readonly rxQueue = 0
+  readonly txOffloads = 0
+  readonly memory: Window = Window.map(1 << 16)
+  readonly bytes: Uint8Array = new Uint8Array(this.memory.buffer)
+  frames: readonly Uint8Array[] = []
+
+  receive(burst: Burst): number {
+    burst.clear()
+    this.frames.forEach((frame, k) => {
+      this.bytes.set(frame, 2048 * k)
+      burst.window[k] = this.memory.id
+      burst.offset[k] = 2048 * k
+      burst.length[k] = frame.length
+      burst.headLength[k] = 0
+    })
+    burst.count = this.frames.length
+    burst.descriptors = burst.count
+    burst.gatherHeads()
+    this.frames = []
+    return burst.count
+  }
+  release(): void {}
+  waitUs(): number {
+    return -1
+  }
+  transmit(): void {}
+  endTurn(): void {}
+  close(): void {
+    this.memory.unmap()
+  }
+}
+
+test.each<readonly [what: string, SwitchingOptions, looked: number]>([
+  ['P4: guards', GUARD, 256],
+  ['P4: the guard of the source', { guard: ['mac'], macs: [MAC] }, 64],
+  ['V1: the tag of an access port', { tag: 10 }, 16],
+  ['P3: the sender of a locked port', { locked: true, macs: [MAC] }, 16],
+])(
+  '%s: a guest that writes to its frames meanwhile sends what was looked at',
+  (_what, options, looked) => {
+    const sim = new Sim(0)
+    const guest = new GuestSender()
+    sim.engine.forwarder.setPolicy(0, policy(options))
+    sim.engine.addPort(guest, 0)
+    // It has frames before the others do.
+    sim.engine.addPort(
+      new Spoiler(1, () => {
+        for (const at of [0, 2048, 4096]) guest.bytes.fill(0xee, at, at + looked)
+      }),
+      0,
+    )
+    sim.addPort(2)
+    sim.engine.forwarder.setPolicy(2, policy('tag' in options ? { tag: 10 } : {}))
+    sim.engine.forwarder.setPolicy(1, policy('tag' in options ? { tag: 10 } : {}))
+    if (options.locked === true) sim.engine.forwarder.macTable.addStatic(0x0002, 0x0100, 0)
+    const sent = [
+      arp(),
+      ipv4([...udp(1, 2), ...Array.from({ length: 900 }, (_, n) => n & 0xff)]),
+      ether([1, 2, 3], { type: 0x88b5 }),
+    ]
+    guest.frames = sent
+    while (sim.engine.turn(false, 0) > 0);
+    expect(guest.bytes.subarray(0, looked).every((byte) => byte === 0xee)).toBe(true)
+    expect(sim.receive(2)).toEqual(sent)
+    sim[Symbol.dispose]()
+  },
+)

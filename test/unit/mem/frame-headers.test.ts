@@ -1,6 +1,8 @@
 /** Headers of a burst's frames: read once, wherever the frames lie, and looked through once. */
+import fc from 'fast-check'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { Burst, BURST_SIZE_MAX } from '../../../src/mem/burst.ts'
+import { CopyProgram } from '../../../src/mem/copy-program.ts'
 import { FLOW_HEADERS_MAX } from '../../../src/mem/frame-headers.ts'
 import { Window } from '../../../src/mem/window.ts'
 import { flowHash } from '../../../src/wire/flow-hash.ts'
@@ -194,5 +196,109 @@ describe('what is known of a frame', () => {
     for (const k of numbers) headers.want(k, HEADERS_MAX)
     headers.read()
     expect(numbers.map((k) => read(k))).toEqual(frames.map((bytes) => [...bytes]))
+  })
+})
+
+describe('frames that are kept', () => {
+  test('are what was read of them, and what lies behind that as it is', () => {
+    fc.assert(
+      fc.property(
+        fc.array(
+          fc.tuple(
+            fc.integer({ min: 14, max: 700 }),
+            fc.array(fc.integer({ min: 1, max: 300 }), { maxLength: 5 }),
+          ),
+          { minLength: 1, maxLength: 12 },
+        ),
+        fc.constantFrom(64, HEADERS_MAX),
+        (frames, length) => {
+          const lasting = new Burst(() => undefined)
+          try {
+            burst.clear()
+            const made = frames.map(([size], n) => payloadOf(size + n).slice(n))
+            frames.forEach(([, cuts], n) => {
+              add(
+                made[n],
+                cuts.filter(
+                  (_, at) => cuts.slice(0, at + 1).reduce((a, b) => a + b) < made[n].length,
+                ),
+              )
+            })
+            lasting.clear()
+            lasting.count = burst.count
+            lasting.furtherTotal = burst.furtherTotal
+            for (let k = 0; k < burst.count; k++) lasting.take(burst, k, k)
+            for (let at = 0; at < burst.furtherTotal; at++) {
+              lasting.furtherWindow[at] = burst.furtherWindow[at]
+              lasting.furtherOffset[at] = burst.furtherOffset[at]
+              lasting.furtherLength[at] = burst.furtherLength[at]
+            }
+            lasting.readHeaders(length)
+            for (let k = lasting.keepShort(); k < lasting.count; k++)
+              expect(lasting.keep(k)).toBe(true)
+            // Whoever has the memory writes to all that was looked at.
+            frames.forEach((_, k) => {
+              let left = Math.min(length, made[k].length)
+              const spoil = (offset: number, size: number): void => {
+                memory.fill(0xff, offset, offset + Math.min(size, left))
+                left -= Math.min(size, left)
+              }
+              spoil(burst.offset[k], burst.isScattered(k) ? burst.firstLength[k] : made[k].length)
+              for (let n = 0; n < (burst.isScattered(k) ? burst.furtherCount[k] : 0); n++) {
+                const at = burst.furtherFirst[k] + n
+                spoil(burst.furtherOffset[at], burst.furtherLength[at])
+              }
+            })
+            frames.forEach((_, k) => {
+              const copies = new CopyProgram()
+              copies.addFrame(lasting, k, window.id, 60_000, made[k].length)
+              copies.run()
+              copies.close()
+              expect(memory.slice(60_000, 60_000 + made[k].length)).toEqual(made[k])
+              const head = new Uint8Array(lasting.heads.slice(4 * k, 4 * k + 4).buffer)
+              expect(head.subarray(0, 14)).toEqual(made[k].subarray(0, 14))
+            })
+          } finally {
+            lasting.close()
+          }
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+
+  test('stay until everything is written, through as many bursts as there may be', () => {
+    const pending: (readonly [window: number, offset: number, bytes: Uint8Array])[] = []
+    let flushes = 0
+    const whole = (id: number): Uint8Array => new Uint8Array(Window.view(id).buffer)
+    const lasting = new Burst(() => {
+      flushes++
+      for (const [id, offset, bytes] of pending.splice(0)) {
+        expect(whole(id).slice(offset, offset + bytes.length)).toEqual(bytes)
+      }
+    })
+    for (let round = 0; round < 400; round++) {
+      lasting.clear()
+      const count = 1 + ((round * 7) % BURST_SIZE_MAX)
+      lasting.count = count
+      for (let k = 0; k < count; k++) {
+        lasting.window[k] = window.id
+        lasting.offset[k] = 64 * k
+        lasting.length[k] = 60
+        lasting.furtherCount[k] = 0
+        memory.fill((round * 31 + k) & 0xff, 64 * k, 64 * k + 60)
+      }
+      lasting.readHeaders(HEADERS_MAX)
+      // Some are kept, the last ones go.
+      const kept = (round * 5) % (count + 1)
+      lasting.count = kept
+      expect(lasting.keepShort()).toBe(kept)
+      for (let k = 0; k < kept; k++) {
+        const filling = new Uint8Array(60).fill((round * 31 + k) & 0xff)
+        pending.push([lasting.window[k], lasting.offset[k], filling])
+      }
+    }
+    expect(flushes).toBeGreaterThan(10)
+    lasting.close()
   })
 })

@@ -248,6 +248,55 @@ describe('copyRows', () => {
   })
 })
 
+describe('gatherFrames', () => {
+  test('copies as much of each frame as there is, to a place of its own', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    table.ints.set([source.id, source.id, source.id, 3, 100, PAGE - 70, 60, 700, 70])
+    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 256, 64)).toBe(3)
+    const at = (place: number, length: number): number[] => [
+      ...destination.bytes.subarray(place, place + length),
+    ]
+    expect(at(256, 61)).toEqual([...source.bytes.subarray(3, 63), GUARD])
+    expect(at(512, 65)).toEqual([...source.bytes.subarray(100, 164), GUARD])
+    expect(at(768, 65)).toEqual([...source.bytes.subarray(PAGE - 70, PAGE - 6), GUARD])
+    expect(touched(destination)).toHaveLength(60 + 64 + 64)
+  })
+
+  test('stops at a frame that leaves its window, and refuses what is no table', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    for (const [window, offset, length] of [
+      [source.id, PAGE - 63, 64],
+      [source.id, -1, 10],
+      [source.id, INT_MAX, 64],
+      [source.id, 0, -1],
+      [-1, 0, 10],
+    ] as const) {
+      table.ints.set([source.id, window, 0, offset, 20, length])
+      const done = shim.gatherFrames(table.id, 0, 8, 16, 2, destination.id, 0, 256)
+      expect([window, offset, length, done]).toEqual([window, offset, length, 1])
+    }
+    expect(touched(destination)).toHaveLength(20)
+    const d = destination.id
+    const wrong: readonly (readonly [Parameters<typeof shim.gatherFrames>, number])[] = [
+      [[table.id, 0, 8, 16, 2, d, 0, 257], EINVAL],
+      [[table.id, 0, 8, 16, 2, d, 0, -1], EINVAL],
+      [[table.id, 0, 8, 16, -1, d, 0, 64], EINVAL],
+      [[table.id, 0, 8, 16, INT_MAX, d, 0, 64], EINVAL],
+      [[table.id, -4, 8, 16, 2, d, 0, 64], EFAULT],
+      [[table.id, 0, 8, PAGE - 4, 2, d, 0, 64], EFAULT],
+      [[table.id, 0, 8, 16, 2, d, PAGE - 511, 64], EFAULT],
+    ]
+    for (const [given, error] of wrong) {
+      expect([given, shim.gatherFrames(...given)]).toEqual([given, -error])
+    }
+    expect(touched(destination)).toHaveLength(20)
+  })
+})
+
 describe('gatherHeads', () => {
   test('packs the first 16 bytes at every place', () => {
     const source = pattern(mapWindow(PAGE))
