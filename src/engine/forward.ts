@@ -34,7 +34,7 @@ import {
   HAS_GUARD,
   HAS_VLANS,
   IS_ISOLATED,
-  IS_LOCKED,
+  KEEPS_HEADS,
   LEARNS_NOT,
 } from './port-policy.ts'
 import { endOfLongEnough, endOfRun } from './runs.ts'
@@ -341,13 +341,13 @@ export class Forwarder {
 
   /**
    * Frames that came in by `from` may leave by `to` with other tags than they came with: they go through
-   * the tag stage, and whoever watches is told there of what leaves. So do those of a locked port, whose sender
-   * is what was looked at.
+   * the tag stage, and whoever watches is told there of what leaves. So do those of a port
+   * that keeps heads.
    * @hot
    */
   mayRetag(from: number, to: number): boolean {
     const { flags } = this.#policies
-    return (((flags[from] | flags[to]) & HAS_VLANS) | (flags[from] & IS_LOCKED)) !== 0
+    return (((flags[from] | flags[to]) & HAS_VLANS) | (flags[from] & KEEPS_HEADS)) !== 0
   }
 
   /** Gives every egress port its frames and empties the lists. @hot */

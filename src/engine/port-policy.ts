@@ -38,6 +38,8 @@ export const HAIRPINS: number = 1 << 8
 export const DROPS_OVER_LIMIT: number = 1 << 9
 export const HAS_STORM_CONTROL: number = 1 << 10
 export const HAS_GUARD: number = 1 << 11
+/** It makes a difference what addresses its frames have: they leave with those that were looked at. */
+export const KEEPS_HEADS: number = 1 << 12
 
 const MODES: Readonly<Record<VlanPolicy['mode'], number>> = {
   access: MODE_ACCESS,
@@ -91,9 +93,13 @@ export class PortPolicies {
     for (let port = 0; port < PORTS_MAX; port++) this.#chooseGroups(port)
   }
 
+  /** And whether heads are kept, which depends on that. */
   #chooseGroups(port: number): void {
     const own = this.#ownGroups[port]
     this.groups[port] = own === OF_SWITCH ? this.#switchGroups : own
+    const flags = this.flags[port] & ~KEEPS_HEADS
+    const mustKeep = this.groups[port] !== ALL_GROUPS || (flags & IS_LOCKED) !== 0
+    this.flags[port] = mustKeep ? flags | KEEPS_HEADS : flags
   }
 
   set(port: number, policy: PortPolicy): void {
@@ -101,8 +107,6 @@ export class PortPolicies {
     this.storm.set(port, policy.storm)
     this.guards.set(port, policy.guard)
     this.snooping.routers.setMode(port, ROUTERS[policy.multicastRouter])
-    this.#ownGroups[port] = policy.groups ?? OF_SWITCH
-    this.#chooseGroups(port)
     let flags = 0
     if (policy.vlan !== null) flags |= HAS_VLANS
     if (this.vlans.asksInner(port)) flags |= ASKS_INNER
@@ -117,6 +121,8 @@ export class PortPolicies {
     if (policy.storm !== null) flags |= HAS_STORM_CONTROL
     if (policy.guard !== null) flags |= HAS_GUARD
     this.flags[port] = flags
+    this.#ownGroups[port] = policy.groups ?? OF_SWITCH
+    this.#chooseGroups(port)
   }
 
   clear(port: number): void {

@@ -203,6 +203,7 @@ test.each<readonly [what: string, SwitchingOptions, looked: number]>([
   ['P4: guards', GUARD, 256],
   ['P4: the guard of the source', { guard: ['mac'], macs: [MAC] }, 64],
   ['V1: the tag of an access port', { tag: 10 }, 16],
+  ['P7: the group addresses that pass', { 'group-addresses': '802.1D' }, 16],
   ['P3: the sender of a locked port', { locked: true, macs: [MAC] }, 16],
 ])(
   '%s: a guest that writes to its frames meanwhile sends what was looked at',
