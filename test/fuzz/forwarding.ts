@@ -75,7 +75,13 @@ function makeForwarder(dropsReserved: boolean): Forwarder {
   const machinery = {
     finisher: { segments: 0, beginBurst: () => undefined, finish: to('finished') },
     merger: { merge: to('merged') },
-    tagger: { beginBurst: () => undefined },
+    // No port has VLAN options; those that keep heads go through it, and no sender is a guest.
+    tagger: {
+      watch: { isWatching: false },
+      beginBurst: () => undefined,
+      tag: (next: FrameTaker, _port: number, ...given: Parameters<FrameTaker['transmit']>) =>
+        next.transmit(...given),
+    },
   }
   const table = new MacTable(64, 7)
   const policies = new PortPolicies(new Float64Array(4), new Float64Array(1024 * 64))
