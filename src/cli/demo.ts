@@ -85,7 +85,10 @@ async function enterUserNamespace(): Promise<number> {
   return new Promise((done) => child.once('exit', (code) => done(code ?? EXIT_FAILED)))
 }
 
-/** A process in a namespace of its own. */
+/**
+ * A process in a namespace of its own, and in a group of its own: Ctrl-C is for the demo alone, which would else find
+ * the namespaces of its peers gone before it has heard of it.
+ */
 class Peer {
   readonly child: ChildProcess
 
@@ -93,7 +96,19 @@ class Peer {
     const program = fileURLToPath(new URL('./demo-peer.js', import.meta.url))
     this.child = spawn('unshare', ['--net', process.execPath, program], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      detached: true,
     })
+  }
+
+  /** With whatever it has started. */
+  kill(): void {
+    const { pid } = this.child
+    if (pid === undefined || this.hasEnded) return
+    try {
+      process.kill(-pid, 'SIGKILL')
+    } catch {
+      // It has just ended.
+    }
   }
 
   order(order: PeerOrder): Promise<unknown> {
@@ -119,7 +134,7 @@ class Peer {
     if (this.hasEnded) return
     const exited = new Promise((done) => this.child.once('exit', done))
     if (this.child.connected) this.child.disconnect()
-    this.child.kill('SIGKILL')
+    this.kill()
     await exited
   }
 }
@@ -136,7 +151,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
   let interrupted = false
   const interrupt = (): void => {
     interrupted = true
-    for (const peer of all) peer.child.kill('SIGKILL')
+    for (const peer of all) peer.kill()
   }
   // A lost terminal as well; from a terminal and from whoever started this a signal may come twice.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt)
