@@ -12,10 +12,7 @@
 import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import {
   AUTHENTICATION,
-  DESTINATION_OPTIONS,
   FRAGMENT,
-  HOP_BY_HOP,
-  HOST_IDENTITY,
   IPPROTO_TCP,
   IPPROTO_UDP,
   IPV4_FRAGMENT,
@@ -23,11 +20,9 @@ import {
   IPV4_TOTAL_LENGTH,
   IPV6_HEADER_LENGTH,
   IPV6_PAYLOAD_LENGTH,
-  MOBILITY,
-  ROUTING,
-  SHIM6,
   read16,
   read32,
+  isIpv6Extension,
 } from '../wire/headers.ts'
 import type { GuardRules } from './guard-rules.ts'
 import {
@@ -305,7 +300,7 @@ function checkIpv6(
   let l4 = l3 + IPV6_HEADER_LENGTH
   let isFragment = false
   let isFirst = true
-  while (isExtension(next)) {
+  while (isIpv6Extension(next)) {
     if (l4 + L4_LENGTH > readable) return BAD_FORM
     const header = at + l4
     if (next === FRAGMENT) {
@@ -340,23 +335,6 @@ function checkIpv6(
   if (!isNeighbour) return PASSES
   if (isFragment || end > available) return BAD_NEIGHBOUR
   return checkNeighbour(rules, bytes, at, l4, end, type, isNameless)
-}
-
-/** @hot */
-function isExtension(next: number): boolean {
-  switch (next) {
-    case HOP_BY_HOP:
-    case ROUTING:
-    case FRAGMENT:
-    case AUTHENTICATION:
-    case DESTINATION_OPTIONS:
-    case MOBILITY:
-    case HOST_IDENTITY:
-    case SHIM6:
-      return true
-    default:
-      return false
-  }
 }
 
 /** What comes from :: while there is no address yet: RFC 4861, 4862, 3590, 3810. @hot */

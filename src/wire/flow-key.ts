@@ -13,11 +13,8 @@ import {
   AUTHENTICATION,
   DESTINATION_OPTIONS,
   FRAGMENT,
-  HOP_BY_HOP,
-  HOST_IDENTITY,
-  MOBILITY,
   ROUTING,
-  SHIM6,
+  isIpv6Extension,
 } from './headers.ts'
 
 const ETHERTYPE_IPV4 = 0x0800
@@ -117,7 +114,7 @@ export class FlowKey {
     this.addressWords = IPV6_ADDRESS_WORDS
     let next = bytes[start + 6]
     let at = start + IPV6_HEADER_LENGTH
-    for (let headers = 0; headers < EXTENSIONS_MAX && isExtension(next); headers++) {
+    for (let headers = 0; headers < EXTENSIONS_MAX && isIpv6Extension(next); headers++) {
       this.hasExtensions = true
       if (end - at < EXTENSION_LENGTH_MIN) return
       const type = next
@@ -181,23 +178,6 @@ function findHomeAddress(bytes: Uint8Array, start: number, end: number): number 
 /** @hot */
 function isVlanTag(type: number): boolean {
   return type === ETHERTYPE_VLAN || type === ETHERTYPE_QINQ || type === ETHERTYPE_QINQ_OLD
-}
-
-/** @hot */
-function isExtension(protocol: number): boolean {
-  switch (protocol) {
-    case HOP_BY_HOP:
-    case ROUTING:
-    case FRAGMENT:
-    case AUTHENTICATION:
-    case DESTINATION_OPTIONS:
-    case MOBILITY:
-    case HOST_IDENTITY:
-    case SHIM6:
-      return true
-    default:
-      return false
-  }
 }
 
 /** Big-endian. @hot */

@@ -19,6 +19,23 @@ export const DESTINATION_OPTIONS = 60
 export const MOBILITY = 135
 export const HOST_IDENTITY = 139
 export const SHIM6 = 140
+
+/** Of the number of a header behind that of IPv6: another one follows it. @hot */
+export function isIpv6Extension(next: number): boolean {
+  switch (next) {
+    case HOP_BY_HOP:
+    case ROUTING:
+    case FRAGMENT:
+    case AUTHENTICATION:
+    case DESTINATION_OPTIONS:
+    case MOBILITY:
+    case HOST_IDENTITY:
+    case SHIM6:
+      return true
+    default:
+      return false
+  }
+}
 export const IPV4_HEADER_LENGTH = 20
 export const IPV4_TOTAL_LENGTH = 2
 export const IPV4_ID = 4
