@@ -14,22 +14,18 @@ const serial = (testTimeout: number) => ({
   fileParallelism: false,
 })
 
-/** Its hand-overs have the time that is allowed by default: nothing else runs beside it. */
-const ALONE = 'test/integration/any-tier/readme.test.ts'
-
-/** Of what is serial, two at a time: they wait for most of their time, for conditions and never for time. */
-const inPairs = (name: string, include: string, ...exclude: string[]): object => ({
-  extends: true as const,
-  test: {
-    ...serial(60_000),
-    name,
-    include: [include],
-    exclude,
-    fileParallelism: true,
-    maxWorkers: 2,
-    sequence: { groupOrder: 1 },
-  },
-})
+/**
+ * Of what is serial, two files at a time: they wait for conditions and never for time. Before them run, one by
+ * one, those that `alone` names.
+ */
+const inPairs = (name: string, folder: string, alone: readonly string[]): object[] => {
+  const files = alone.map((file) => `${folder}/${file}.test.ts`)
+  const pairs = { include: [`${folder}/*.test.ts`], exclude: files, sequence: { groupOrder: 1 } }
+  return [
+    suite(`${name}-alone`, { ...serial(60_000), include: files }),
+    suite(`${name}-pairs`, { ...serial(60_000), ...pairs, fileParallelism: true, maxWorkers: 2 }),
+  ]
+}
 
 export default defineConfig({
   root: new URL('..', import.meta.url).pathname,
@@ -41,9 +37,13 @@ export default defineConfig({
       suite('property', { testTimeout: 60_000 }),
       suite('sim', { testTimeout: 60_000 }),
       suite('integration', serial(60_000)),
-      // What does not depend on the tier, as CI runs it.
-      suite('any-tier-alone', { ...serial(60_000), include: [ALONE] }),
-      inPairs('any-tier-pairs', 'test/integration/any-tier/*.test.ts', ALONE),
+      // As CI runs them. Alone: what measures, and what needs the time that is allowed by default.
+      ...inPairs('tier', 'test/integration', [
+        'allocation',
+        'incoming-waiting',
+        'raw-socket-interface',
+      ]),
+      ...inPairs('any-tier', 'test/integration/any-tier', ['loops', 'readme']),
       suite('interop', serial(300_000)),
       suite('package', serial(300_000)),
     ],

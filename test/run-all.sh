@@ -49,11 +49,10 @@ stage sanitizer sanitized
 # A finding ends it with 1; how to run its input once more stands in the output.
 stage fuzz npm run --silent fuzz -- --seconds "${FRAMEPUMP_FUZZ_SECONDS:-60}"
 stage fuzz-sanitizer npm run --silent fuzz -- --sanitizer --seconds "${FRAMEPUMP_FUZZ_SECONDS:-30}"
+# Two files at a time; then what does not depend on the tier.
 for tier in io_uring-multishot read-write; do
-  FRAMEPUMP_TEST_IO=$tier suite "integration-$tier" --project integration \
-    --exclude 'test/integration/any-tier/**'
+  FRAMEPUMP_TEST_IO=$tier suite "integration-$tier" --project tier-alone --project tier-pairs
 done
-# What does not depend on the tier: two files at a time.
 FRAMEPUMP_TEST_IO=io_uring-multishot suite any-tier --project any-tier-alone --project any-tier-pairs
 suite interop --project interop
 if [ -x "$node24" ]; then

@@ -77,7 +77,7 @@ const NOT_RUN: readonly (readonly string[])[] = [
   ].map((line) => [
     'src/port/README.md',
     line,
-    'test/integration/uplink.test.ts runs it, with a network behind eth1',
+    'test/integration/any-tier/uplink.test.ts runs it, with a network behind eth1',
   ]),
   [
     'src/daemon/README.md',

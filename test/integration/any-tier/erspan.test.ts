@@ -18,11 +18,11 @@ import {
   setMtu,
   setUp,
   startHosts,
-} from '../support/erspan.ts'
-import type { Hosts } from '../support/erspan.ts'
-import { CLI, frameHex, Lab, ROOT } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
-import { transferTcp } from '../support/transfer.ts'
+} from '../../support/erspan.ts'
+import type { Hosts } from '../../support/erspan.ts'
+import { CLI, frameHex, Lab, ROOT } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
+import { transferTcp } from '../../support/transfer.ts'
 
 const TO = '02:00:00:00:00:02'
 const FROM = '02:00:00:00:00:01'

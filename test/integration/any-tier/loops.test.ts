@@ -6,9 +6,9 @@
  *     [daemon]--x1 (raw socket)--veth pair--x2 (raw socket)--[daemon]--x0 (TAP)
  */
 import { expect, test } from 'vitest'
-import type { Daemon } from '../support/lab.ts'
-import { CLI, frameHex, IFNAME, Lab } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { CLI, frameHex, IFNAME, Lab } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
 
 const BROADCAST = 'ff:ff:ff:ff:ff:ff'
 const SENDER = '02:00:00:00:00:01'

@@ -2,10 +2,10 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { installFor } from '../support/installed.ts'
-import { CLI, IO, Lab } from '../support/lab.ts'
-import type { Background } from '../support/processes.ts'
-import { sh } from '../support/processes.ts'
+import { installFor } from '../../support/installed.ts'
+import { CLI, IO, Lab } from '../../support/lab.ts'
+import type { Background } from '../../support/processes.ts'
+import { sh } from '../../support/processes.ts'
 
 interface Summary {
   readonly frames: number

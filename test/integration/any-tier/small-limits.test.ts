@@ -3,9 +3,9 @@ import { chmodSync, readdirSync } from 'node:fs'
 import { arch } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { CLI, compiledTool, Lab } from '../support/lab.ts'
-import type { Background } from '../support/processes.ts'
-import { until } from '../support/processes.ts'
+import { CLI, compiledTool, Lab } from '../../support/lab.ts'
+import type { Background } from '../../support/processes.ts'
+import { until } from '../../support/processes.ts'
 
 /** The same numbers on x86-64 and arm64. */
 const SETUP = 425

@@ -2,11 +2,11 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { igmpQuery, igmpReport, toGroup } from '../support/group-frames.ts'
-import type { Daemon } from '../support/lab.ts'
-import { IFNAME, Lab } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
-import { cli, Line } from '../support/upgrades.ts'
+import { igmpQuery, igmpReport, toGroup } from '../../support/group-frames.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { IFNAME, Lab } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
+import { cli, Line } from '../../support/upgrades.ts'
 
 const HOSTS = 3
 const GROUP = '239.1.2.3'

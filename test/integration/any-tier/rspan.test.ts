@@ -10,10 +10,10 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { parse, stringify } from 'yaml'
-import type { Daemon } from '../support/lab.ts'
-import { CLI, frameHex, frameNumber, IFNAME, Lab, ROOT } from '../support/lab.ts'
-import { sh, until } from '../support/processes.ts'
-import { transferTcp } from '../support/transfer.ts'
+import type { Daemon } from '../../support/lab.ts'
+import { CLI, frameHex, frameNumber, IFNAME, Lab, ROOT } from '../../support/lab.ts'
+import { sh, until } from '../../support/processes.ts'
+import { transferTcp } from '../../support/transfer.ts'
 
 interface Example {
   readonly ports: readonly ({ id: string } & Record<string, unknown>)[]
