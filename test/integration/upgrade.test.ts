@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { ControlClient } from '../../src/control/client.ts'
 import { shim } from '../../src/native/shim.ts'
-import { FrontEnd } from '../support/front-end.ts'
+import { Window } from '../../src/mem/window.ts'
+import { FrontEnd, u64s } from '../support/front-end.ts'
 import type { Daemon } from '../support/lab.ts'
 import { Lab, tapSpec } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
@@ -88,6 +89,39 @@ test('H14: a guest keeps its connection, and its frames go on', async () => {
   } finally {
     guest.close()
   }
+})
+
+/** More than one message can carry descriptors. */
+const MEMORY_FILES = 260
+
+test('H10, H14: a guest whose memory is made up of many files goes on in the last one of them', async () => {
+  await using lab = new Lab()
+  const path = join(lab.directory, 'guest.sock')
+  await using line = new Line(await lab.daemon('--port', `vhost-user,id=g,path=${path}`))
+  const guest = FrontEnd.connect(path)
+  const [base, length] = [0x1_0000_0000, 4096]
+  let last = -1
+  await guest.start()
+  for (let k = 0; k < MEMORY_FILES; k++) {
+    if (last >= 0) shim.close(last)
+    last = shim.memfdCreate('framepump-test-device', 1)
+    shim.ftruncate(last, length)
+    const at = base + k * length
+    guest.send(37, u64s(0, at, length, 0x7e00_0000_0000 + k * length, 0), [last])
+  }
+  await guest.barrier()
+  expect((await line.upgrade())['frames-lost']).toBe(0)
+  const memory = Window.map(length, { fd: last })
+  new Uint8Array(memory.buffer).set(frame(255, 9), 12)
+  guest.descriptor(1, 0, base + (MEMORY_FILES - 1) * length, 12 + 60, 0)
+  guest.offer(1, 0)
+  await until('it is forwarded', async () => {
+    const [g] = await line.execute<{ counters: { rx_frames: number } }[]>('query-ports')
+    return g.counters.rx_frames > 0
+  })
+  memory.unmap()
+  shim.close(last)
+  guest.close()
 })
 
 test('SIGUSR2 replaces a daemon that may start programs; addresses and counters go on', async () => {

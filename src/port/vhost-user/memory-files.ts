@@ -5,9 +5,10 @@
  */
 import { fstatSync } from 'node:fs'
 import { shim } from '../../native/shim.ts'
+import { MEMORY_SLOTS_MAX } from '../../vhost-user/device.ts'
 
-/** More than guests have but for those that are made up of many memory devices. */
-export const KEPT_FILES_MAX = 8
+/** One for each region, and that of a dirty log: a guest of memory devices (virtio-mem, DIMMs) has many. */
+export const KEPT_FILES_MAX: number = MEMORY_SLOTS_MAX + 1
 
 interface KeptFile {
   readonly key: string
