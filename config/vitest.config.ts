@@ -14,18 +14,25 @@ const serial = (testTimeout: number) => ({
   fileParallelism: false,
 })
 
-/**
- * Of what is serial, two files at a time: they wait for conditions and never for time. Before them run, one by
- * one, those that `alone` names.
- */
-const inPairs = (name: string, folder: string, alone: readonly string[]): object[] => {
-  const files = alone.map((file) => `${folder}/${file}.test.ts`)
-  const pairs = { include: [`${folder}/*.test.ts`], exclude: files, sequence: { groupOrder: 1 } }
-  return [
-    suite(`${name}-alone`, { ...serial(60_000), include: files }),
-    suite(`${name}-pairs`, { ...serial(60_000), ...pairs, fileParallelism: true, maxWorkers: 2 }),
-  ]
-}
+/** Of what is serial, two files at a time: they wait for conditions and never for time. */
+const inPairs = (folder: string, name: string, alone: readonly string[], testTimeout: number) =>
+  suite(name, {
+    ...serial(testTimeout),
+    fileParallelism: true,
+    maxWorkers: 2,
+    include: [`${folder}/*.test.ts`],
+    exclude: filesOf(folder, alone),
+    sequence: { groupOrder: 1 },
+  })
+
+/** Those that measure, or need the time that is allowed by default, run before the pairs, one by one. */
+const aloneAndPairs = (folder: string, name: string, alone: readonly string[]) => [
+  suite(`${name}-alone`, { ...serial(60_000), include: filesOf(folder, alone) }),
+  inPairs(folder, `${name}-pairs`, alone, 60_000),
+]
+
+const filesOf = (folder: string, files: readonly string[]): string[] =>
+  files.map((file) => `${folder}/${file}.test.ts`)
 
 export default defineConfig({
   root: new URL('..', import.meta.url).pathname,
@@ -37,13 +44,14 @@ export default defineConfig({
       suite('property', { testTimeout: 60_000 }),
       suite('sim', { testTimeout: 60_000 }),
       suite('integration', serial(60_000)),
-      // As CI runs them. Alone: what measures, and what needs the time that is allowed by default.
-      ...inPairs('tier', 'test/integration', [
+      // As CI runs them.
+      ...aloneAndPairs('test/integration', 'tier', [
         'allocation',
         'incoming-waiting',
         'raw-socket-interface',
       ]),
-      ...inPairs('any-tier', 'test/integration/any-tier', ['loops', 'readme']),
+      ...aloneAndPairs('test/integration/any-tier', 'any-tier', ['loops', 'readme']),
+      inPairs('test/interop', 'interop-pairs', [], 300_000),
       suite('interop', serial(300_000)),
       suite('package', serial(300_000)),
     ],

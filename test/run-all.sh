@@ -54,7 +54,7 @@ for tier in io_uring-multishot read-write; do
   FRAMEPUMP_TEST_IO=$tier suite "integration-$tier" --project tier-alone --project tier-pairs
 done
 FRAMEPUMP_TEST_IO=io_uring-multishot suite any-tier --project any-tier-alone --project any-tier-pairs
-suite interop --project interop
+suite interop --project interop-pairs
 if [ -x "$node24" ]; then
   NODE=$node24 suite node24 --project unit --project sim --project integration \
     test/unit test/sim test/integration/switch.test.ts
