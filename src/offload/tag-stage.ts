@@ -15,7 +15,7 @@ import type { Burst } from '../mem/burst.ts'
 import { HEAD_WORDS } from '../mem/burst.ts'
 import { LOOKED_AT, NewHeads, ownLength, skippedLength } from '../mem/new-heads.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
-import { VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
+import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import { tagIn } from '../wire/vlan.ts'
 import { canMove, moveChecksum, moveHeaderLength, moveTunnel } from '../wire/vnet-hdr.ts'
 import { FrameBuilder } from './frame-builder.ts'
@@ -124,11 +124,10 @@ export class Tagger {
       const piece = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length[k]
       if (piece < shortest) shortest = piece
     }
-    this.#hasChanges = changed !== 0
-    this.#isPlain =
-      shortest >= LOOKED_AT &&
-      (changed === 0 || !burst.hasOffloads || this.#canMoveAll(burst, list, first, end))
     if (changed !== 0) this.#showInner(burst, list, first, end)
+    const canAll = !burst.hasOffloads || this.#canMoveAll(burst, list, first, end)
+    this.#hasChanges = changed !== 0 || !canAll
+    this.#isPlain = shortest >= LOOKED_AT && canAll
   }
 
   /** So many bytes more than it came with a frame has that leaves with `out`. @hot */
@@ -158,9 +157,17 @@ export class Tagger {
     const { moved } = this.#heads
     for (let at = first; at < end; at++) {
       const k = list[at]
-      if (!canMove(gso[k], gsoSize[k], tunnel[k], moved[k])) return false
+      if (!canMove(gso[k], gsoSize[k], tunnel[k], moved[k], this.#l3(burst, k))) return false
     }
     return true
+  }
+
+  /** Bytes before the packet in frame k as it leaves: no sender's checksum is written to the tags among them. @hot */
+  #l3(burst: Burst, k: number): number {
+    const { word, moved } = this.#heads
+    let tags = tagIn(word[k]) === 0 ? 0 : 1
+    if (moved[k] > 0 && tagIn(burst.heads[k * HEAD_WORDS + 3]) !== 0) tags++
+    return ETHER_HEADER_LENGTH + tags * VLAN_TAG_LENGTH
   }
 
   /** False: what its vnet_hdr says cannot be said any more. @hot */
@@ -168,15 +175,14 @@ export class Tagger {
     const builder = this.#builder
     const { word, moved } = this.#heads
     const by = moved[k]
+    const gso = burst.gso[k]
+    const gsoSize = burst.gsoSize[k]
+    const tunnel = burst.tunnel[k]
+    if (!canMove(gso, gsoSize, tunnel, by, this.#l3(burst, k))) return false
     if (by === 0 && word[k] === burst.heads[k * HEAD_WORDS + 3] && !this.#isForeign) {
       builder.pass(burst, k)
       return true
     }
-    const gso = burst.gso[k]
-    const gsoSize = burst.gsoSize[k]
-    const tunnel = burst.tunnel[k]
-    const moves = burst.hasOffloads && by !== 0
-    if (moves && !canMove(gso, gsoSize, tunnel, by)) return false
     const { words } = builder
     const head = k * HEAD_WORDS
     const at = builder.start() >> 2
@@ -194,11 +200,11 @@ export class Tagger {
     if (!builder.take(rest)) return false
     builder.end(
       own,
-      moves ? moveHeaderLength(gso, by) : gso,
-      moves ? moveChecksum(gso, gsoSize, by) : gsoSize,
+      moveHeaderLength(gso, by),
+      moveChecksum(gso, gsoSize, by),
       burst.csumOffset[k],
       burst.needs[k],
-      moves ? moveTunnel(gso, tunnel, by) : tunnel,
+      moveTunnel(gso, tunnel, by),
     )
     return true
   }

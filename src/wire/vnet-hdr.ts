@@ -131,11 +131,20 @@ function isTunnelWrong(gso: number, csumStart: number, tunnel: number): boolean 
   )
 }
 
-/** The offsets of a vnet_hdr whose frame has so many bytes more behind its addresses have room. @hot */
-export function canMove(gso: number, gsoSize: number, tunnel: number, moved: number): boolean {
+/**
+ * The offsets of a vnet_hdr whose frame has so many bytes more behind its addresses have room, and what they have
+ * written there is no tag: packets begin at `l3` of the frame as it leaves. @hot
+ */
+export function canMove(
+  gso: number,
+  gsoSize: number,
+  tunnel: number,
+  moved: number,
+  l3: number,
+): boolean {
   if ((gso & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
     const start = (gsoSize >>> 16) + moved
-    if (start < ETHER_HEADER_LENGTH || start > OFFSET_MAX) return false
+    if (start < l3 || start > OFFSET_MAX) return false
   }
   if (!isTunnelled(gso)) return true
   const outer = (tunnel & OFFSET_MAX) + moved

@@ -110,3 +110,25 @@ test('a vnet_hdr that points into the tag which goes cannot be said any more: th
   expect(bench.runTagged([frame], OFFLOADS_ALL, all.vlans)).toEqual([])
   expect(bench.counter('tx_drop_offload', 1)).toBe(1)
 })
+
+test.each([
+  ['a trunk that leaves it as it came', { trunks: [10] }, { trunks: [10] }, [10]],
+  ['an access port that rewrites it', { tag: 20 }, {}, [0]],
+  ['a tunnel that has it inside', { 'vlan-mode': 'dot1q-tunnel', tag: 20 }, {}, [10]],
+  ['a tunnel that takes off another one', {}, { 'vlan-mode': 'dot1q-tunnel', tag: 20 }, [20, 10]],
+] as const)('no checksum is written to a tag: %s', (_, from, to, vlans) => {
+  const all = policies()
+  all.set(0, policy(from))
+  all.set(1, policy(to))
+  const { bytes, l4, checksumOffset } = ipFrame({ vlans, payload: payloadOf(100) })
+  const before = bench.counter('tx_drop_offload', 1)
+  const inTags = [14, 4 * vlans.length + 13].map((start): OffloadFrame => ({
+    bytes,
+    header: [NEEDS_CSUM, 0, 0, 0, start, 0],
+  }))
+  const right: OffloadFrame = { bytes, header: [NEEDS_CSUM, 0, 0, 0, l4, checksumOffset] }
+  for (const takes of [0, OFFLOADS_ALL]) {
+    expect(bench.runTagged([...inTags, right], takes, all.vlans)).toHaveLength(1)
+  }
+  expect(bench.counter('tx_drop_offload', 1)).toBe(before + 4)
+})
