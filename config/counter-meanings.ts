@@ -12,7 +12,7 @@ export const COUNTER_MEANINGS: Readonly<Record<CounterName, string>> = {
   tx_drop_mtu: "longer than the port's `mtu`",
   tx_drop_link_down: 'link or interface down, or the port has failed',
   tx_drop_offload:
-    'needs an offload that the port cannot take, and that cannot be done in software: its headers make no sense, or its burst has more segments than its limit',
+    'needs an offload that the port cannot take, and that cannot be done in software: its headers make no sense, its checksum would be written to a VLAN tag, or its burst has more segments than its limit',
   tx_checksummed:
     'frames whose TCP, UDP or IPv4 checksum was completed, because the port cannot take a partial one',
   tx_segmented:
@@ -26,7 +26,7 @@ export const COUNTER_MEANINGS: Readonly<Record<CounterName, string>> = {
   tx_drop_malformed: 'the kernel refused frame or vnet_hdr',
   tx_drop_error: 'any other write error',
   rx_drop_malformed:
-    'shorter than an Ethernet header, cut off inside its VLAN tag, or a vnet_hdr that contradicts the frame or that the kernel cannot write',
+    'shorter than an Ethernet header, cut off inside its VLAN tag, or a vnet_hdr that contradicts the frame, that has a checksum written where a guard of the port looks, or that the kernel cannot write',
   rx_drop_gso_type: 'unknown gso_type',
   rx_drop_oversize: 'longer than a slot (68 KiB)',
   rx_drop_link_down: 'arrived while the port was down, or by a queue that its guest has disabled',

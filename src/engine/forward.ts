@@ -22,6 +22,7 @@ import type { StageMachinery } from './egress.ts'
 import { Egress, NO_LIMIT, SEGMENT_NS } from './egress.ts'
 import { Floods } from './floods.ts'
 import { Given } from './given.ts'
+import { dropMisplacedChecksums } from './guard-checksums.ts'
 import type { MacTable } from './mac-table.ts'
 import type { MirrorDescription, PortPolicy } from './messages.ts'
 import type { CopyRecorder, MirrorPorts } from './mirror-output.ts'
@@ -36,6 +37,7 @@ import {
   IS_ISOLATED,
   KEEPS_HEADS,
   LEARNS_NOT,
+  READS_ON,
 } from './port-policy.ts'
 import { endOfLongEnough, endOfRun } from './runs.ts'
 import { meetSender, PASSES } from './senders.ts'
@@ -314,8 +316,12 @@ export class Forwarder {
     if (this.given.asksInner) this.given.dropByInnerTags(burst, inPort)
   }
 
-  /** Leaves of the burst what the guard of the port passes. @hot */
+  /** Leaves of the burst what the guard of the port passes, and stays as it was then. @hot */
   #admit(burst: Burst, inPort: number): void {
+    if (burst.hasOffloads && (this.#policies.flags[inPort] & READS_ON) !== 0) {
+      this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_malformed] +=
+        dropMisplacedChecksums(burst)
+    }
     this.#policies.guards.admit(burst, inPort, this.#isForeign(inPort))
   }
 

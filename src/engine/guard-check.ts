@@ -48,12 +48,12 @@ export const REASONS = 9
 
 const SOURCE_AT = 6
 const TAGS_MAX = 2
-const ETHERTYPE_MIN = 0x600
+export const ETHERTYPE_MIN = 0x600
 const LLC_LENGTH_MAX = 1500
-const ETHERTYPE_IPV4 = 0x0800
-const ETHERTYPE_ARP = 0x0806
-const ETHERTYPE_RARP = 0x8035
-const ETHERTYPE_IPV6 = 0x86dd
+export const ETHERTYPE_IPV4 = 0x0800
+export const ETHERTYPE_ARP = 0x0806
+export const ETHERTYPE_RARP = 0x8035
+export const ETHERTYPE_IPV6 = 0x86dd
 /** SAPs; those of IP and ARP nobody should use (RFC 1042). */
 const LLC_SNAP = 0xaa
 const LLC_IP = 0x06
@@ -70,7 +70,7 @@ const ARP_REQUEST = 1
 const ARP_REPLY = 2
 const RARP_REQUEST = 3
 
-const IPPROTO_ICMP = 1
+export const IPPROTO_ICMP = 1
 const ICMP_REDIRECT = 5
 const ICMP_ROUTER_ADVERTISEMENT = 9
 const FRAGMENT_OFFSET_MASK = 0x1fff
@@ -82,7 +82,7 @@ const DHCPV6_CLIENT = 546
 /** Of UDP, and what of ICMP is looked at. */
 const L4_LENGTH = 8
 
-const ICMPV6 = 58
+export const ICMPV6 = 58
 const IPV6_FRAGMENT_OFFSET_MASK = 0xfff8
 
 const MLD_REPORT = 131
@@ -169,7 +169,7 @@ export function checkFrame(
 }
 
 /** Of a tag, whoever might take it off. @hot */
-function isTag(type: number): boolean {
+export function isTag(type: number): boolean {
   return (
     type === 0x8100 || type === 0x88a8 || (type >= 0x9100 && type <= 0x9300 && (type & 0xff) === 0)
   )

@@ -40,6 +40,8 @@ export const HAS_STORM_CONTROL: number = 1 << 10
 export const HAS_GUARD: number = 1 << 11
 /** It makes a difference what addresses its frames have: they leave with those that were looked at. */
 export const KEEPS_HEADS: number = 1 << 12
+/** Its guard looks at more than addresses. */
+export const READS_ON: number = 1 << 13
 
 const MODES: Readonly<Record<VlanPolicy['mode'], number>> = {
   access: MODE_ACCESS,
@@ -120,6 +122,7 @@ export class PortPolicies {
     if (policy.dropsOverLimit) flags |= DROPS_OVER_LIMIT
     if (policy.storm !== null) flags |= HAS_STORM_CONTROL
     if (policy.guard !== null) flags |= HAS_GUARD
+    if (policy.guard?.checks.some((check) => check !== 'mac') === true) flags |= READS_ON
     this.flags[port] = flags
     this.#ownGroups[port] = policy.groups ?? OF_SWITCH
     this.#chooseGroups(port)
