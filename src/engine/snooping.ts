@@ -73,8 +73,9 @@ const LAST_MEMBER_DS = 20
 const LONGEST_DS = 36_000
 /** Cells of the table that are read between two turns. */
 const PAGE_CELLS = 4096
-/** What it costs to look at a message, and at a record of one, in nanoseconds: about. */
+/** What it costs to look at a message, at each of its bytes, and at a record of one, in nanoseconds: about. */
 const MESSAGE_NS = 500
+const BYTE_NS = 1
 const RECORD_NS = 100
 
 export class Snooping {
@@ -247,7 +248,7 @@ export class Snooping {
     const header = this.#header
     const kind = header.read(bytes, 0, length, this.#vlans.isTunnel(port))
     if (kind !== ABOUT_GROUPS || !(header.isIpv6 ? this.#mld : this.#igmp)) return TO_FLOOD
-    this.#costNs += MESSAGE_NS
+    this.#costNs += MESSAGE_NS + length * BYTE_NS
     const domain = this.#domain(vlan)
     const now = this.#now
     switch (this.#message.read(bytes, 0, length, header)) {

@@ -624,3 +624,15 @@ test('P8: what is known goes over to another engine', () => {
     expiresS: 260,
   })
 })
+
+test('P8: a message costs the turn of its sender what it takes to read it, also when nobody has it', () => {
+  using sim = simOf(2)
+  const costOf = (length: number): number => {
+    const before = sim.count(0).rx_drop_membership
+    const message = [0x22, ...Array<number>(7 + length).fill(0)]
+    sim.send(0, ipv4Frame(2, '224.0.0.22', message, 2, { wrong: 1 }))
+    expect(sim.count(0).rx_drop_membership).toBe(before + 1)
+    return sim.engine.forwarder.costNs
+  }
+  expect(costOf(8000)).toBeGreaterThan(costOf(0) + 7000)
+})
