@@ -42,6 +42,24 @@ test('systemd finds nothing wrong with the units', async () => {
   }
 })
 
+test('M7: with the line that mirrors with erspan need systemd allows sockets of IP besides', async () => {
+  await using lab = new Lab()
+  for (const name of names) {
+    const path = copy(lab, name)
+    const allowsIp = (): boolean =>
+      sh('systemd-analyze', 'security', '--offline=yes', '--no-pager', path).includes(
+        '✗ RestrictAddressFamilies=~AF_(INET|INET6)',
+      )
+    expect(allowsIp()).toBe(false)
+    const text = readFileSync(path, 'utf8')
+    const line = '\n#RestrictAddressFamilies=AF_INET AF_INET6\n'
+    expect(text.split(line)).toHaveLength(2)
+    writeFileSync(path, text.replace(line, line.replace('#', '')))
+    expect(sh('systemd-analyze', '--man=no', 'verify', path)).toBe('')
+    expect(allowsIp()).toBe(true)
+  }
+})
+
 test('the template is the service, but for its names', () => {
   const [one, many] = names.map(settings)
   expect([...many.keys()].filter((key) => !one.has(key))).toEqual([])
