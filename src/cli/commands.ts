@@ -20,6 +20,7 @@ export const SHOW_SUBJECTS = [
   'macs',
   'groups',
   'vlans',
+  'policy',
   'stats',
   'links',
   'mirrors',

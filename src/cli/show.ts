@@ -1,11 +1,13 @@
 /** framepump show: tables of what a running daemon has. */
 import { ControlClient } from '../control/client.ts'
 import { ConfigError } from '../errors.ts'
+import type { SwitchingOptions } from '../port/switching-options.ts'
 import type { PortInfo, SwitchCounters } from '../switch/api.ts'
 import { printableJson } from '../switch/printable.ts'
 import type { ShowSubject } from './commands.ts'
 import { defaultControlPath } from './common.ts'
 import { hasReader, write } from './output.ts'
+import { shownPolicy } from './shown-policy.ts'
 import { formatRows, formatTable, widthsOf } from './table.ts'
 import { watch } from './watch.ts'
 
@@ -129,6 +131,12 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
         one.tagged.join(' ') || '-',
         one.untagged.join(' ') || '-',
       ]),
+  },
+  policy: {
+    commands: ['query-ports'],
+    head: ['ID', 'OPTIONS'],
+    rows: (ports: (SwitchingOptions & { readonly id: string })[]) =>
+      ports.map((port) => [port.id, shownPolicy(port) || '-']),
   },
   stats: {
     commands: ['query-port-stats', 'query-switch-stats'],

@@ -70,7 +70,8 @@ export function formatNetdev(options: PortOptions): string {
   return [type, ...fields].join(',')
 }
 
-function formatField(key: string, value: unknown): string[] {
+/** One option, or one for each member of a map. */
+export function formatField(key: string, value: unknown): string[] {
   if (Array.isArray(value)) return [`${key}=${value.map((one) => joinable(String(one))).join(':')}`]
   if (typeof value === 'object' && value !== null) {
     return Object.entries(value).flatMap(([name, one]) => formatField(`${key}.${name}`, one))

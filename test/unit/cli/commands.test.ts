@@ -100,7 +100,7 @@ describe('completion', () => {
   test('bash: commands, options, choices, files, commands of the control socket', () => {
     expect(offered(`framepump ''`)).toEqual(expect.arrayContaining(['run', 'show', '--version']))
     expect(offered('framepump sh')).toEqual(['show'])
-    expect(offered('framepump show p')).toEqual(['ports', 'privileges'])
+    expect(offered('framepump show p')).toEqual(['ports', 'policy', 'privileges'])
     expect(offered('framepump run --lo')).toEqual(['--log-level', '--log-format'])
     expect(offered('framepump run --log-level w')).toEqual(['warning'])
     expect(offered(`framepump run --config ''`)).toEqual(['compopt -o default'])
