@@ -6,8 +6,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import type { createSwitch as CreateSwitch, Switch, VhostUserOptions } from '../../src/index.ts'
-import { F_PROTOCOL, F_VERSION_1, FrontEnd } from '../support/front-end.ts'
+import type { createSwitch as CreateSwitch, Switch, VhostUserOptions } from '../../../src/index.ts'
+import { F_PROTOCOL, F_VERSION_1, FrontEnd } from '../../support/front-end.ts'
 import {
   arp,
   icmp,
@@ -19,11 +19,11 @@ import {
   octets,
   tcp,
   udp,
-} from '../support/guard-frames.ts'
-import { IO } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
+} from '../../support/guard-frames.ts'
+import { IO } from '../../support/lab.ts'
+import { until } from '../../support/processes.ts'
 
-const { createSwitch } = (await import('../../dist/index.js')) as {
+const { createSwitch } = (await import('../../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
 }
 const F_CSUM = 1n
