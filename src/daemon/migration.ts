@@ -211,23 +211,16 @@ export class Migration implements MigrationControl {
     }
     const effects: SourceEffects = {
       preview: () => sw.previewHandOver(left),
-      handOver: async (previewed, pausing) => {
+      silence: () => {
         paused(true)
-        try {
-          // Before frames wait: nobody answers clients meanwhile.
-          const control = await clients.handOver()
-          return { switch: await sw.handOver(left, { previewed, pausing }), control }
-        } catch (error) {
-          clients.takeBack()
-          paused(false)
-          throw error
-        }
+        return clients.handOver()
       },
-      takeBack: async () => {
-        await sw.takeBack()
+      answer: () => {
         clients.takeBack()
         paused(false)
       },
+      handOver: (how) => sw.handOver(left, how),
+      takeBack: () => sw.takeBack(),
       handedOver: (settled) => {
         clients.handedOver()
         return sw.handedOver(settled)
@@ -324,6 +317,7 @@ export class Migration implements MigrationControl {
         desired = hello.desired as Topology
         return sw.prepareTakeOver(hello.outline, preview.switch)
       },
+      rehearse: (handed) => sw.rehearseTakeOver(handed),
       takeOver: async (handed) => {
         came = handed.control
         isPaused = handed.switch.runState === 'paused'

@@ -144,7 +144,6 @@ function handle(request: EngineRequest): unknown {
     case 'pause':
       return engine.pause()
     case 'resume':
-      keepPorts()
       engine.resume()
       clock.read()
       return clock.time[0]
@@ -178,13 +177,6 @@ function handle(request: EngineRequest): unknown {
       return engine.publishCounters(true)
     case 'close':
       return undefined
-  }
-}
-
-/** Whoever goes on with them asks for each of them as well, but frames would wait until the last has answered. */
-function keepPorts(): void {
-  for (let index = 0; index < PORTS_MAX; index++) {
-    engine.forwarder.port(index)?.call?.({ do: 'keep' }, engine)
   }
 }
 

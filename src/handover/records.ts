@@ -48,6 +48,7 @@ export const PAYLOAD_LENGTH_MAX: number = 4 * 1024 * 1024
 
 const MAGIC = 0x4f48_5046
 const HEADER_LENGTH = 12
+const DECODER = new TextDecoder('utf-8', { fatal: true })
 /** The byte that goes with descriptors. */
 export const FD_BYTE = 0x20
 
@@ -177,7 +178,7 @@ export class RecordReader {
   #parse(bytes: Uint8Array): { section: Section; data: unknown } {
     let value: unknown
     try {
-      value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+      value = JSON.parse(DECODER.decode(bytes))
     } catch {
       throw channelError('a record is not JSON')
     }

@@ -1,8 +1,8 @@
 /**
  * The source's part of a hand-over, without sockets:
  *
- *     hello -> prepare -> | pause, drain, state and descriptors -> commit | -> running
- *                         |<- until here it can take everything back ---->|
+ *     hello -> prepare, rehearse -> | pause, drain, state and descriptors -> commit | -> running
+ *                                   |<- until here it can take everything back ---->|
  *
  * Until `commit` is written it is the one owner, and goes on after any failure where it stopped. After
  * that it never reads again, whatever becomes of the target.
@@ -14,8 +14,9 @@ import type { HelloOfSource, HelloOfTarget } from './hello.ts'
 import { compareHellos, readHello, refused } from './hello.ts'
 import type { HandOverRecord, Section } from './records.ts'
 import { channelError } from './records.ts'
-import type { Handed } from './state.ts'
-import { stateRecords } from './state.ts'
+import type { HandedSwitch } from '../switch/handed.ts'
+import type { HandedControl } from './state.ts'
+import { controlRecord, stateRecords } from './state.ts'
 
 /** What the target may take to say hello and to be prepared: code is loaded, nothing waits for it. */
 const PATIENCE_MS = 30_000
@@ -29,13 +30,16 @@ export type SourceStatus = 'setup' | 'active' | 'device'
 /** What is done to the switch, one after another. */
 export interface SourceEffects {
   /** What of the switch can be told while it goes on; the descriptors stay its own. */
-  preview(): Promise<Handed['switch']>
+  preview(): Promise<HandedSwitch>
+  /** Clients are not answered any more, until `answer` or `handedOver`; the descriptors stay its own. */
+  silence(): Promise<HandedControl>
+  /** After `silence`, also when that has thrown. */
+  answer(): void
   /**
-   * It stops reading, delivers what it has read, and tells its state; the descriptors stay its own. `previewed`: ports
-   * that the target has already, of which only what has changed is told; undefined: it has no preview. `pausing` is called as it stops. When it
-   * throws, it goes on.
+   * It stops reading, delivers what it has read, and tells its state; the descriptors stay its own. When it throws,
+   * it goes on.
    */
-  handOver(previewed: readonly string[] | undefined, pausing: () => void): Promise<Handed>
+  handOver(how: HandingOver): Promise<HandedSwitch>
   /** It goes on where it stopped. */
   takeBack(): Promise<void>
   /** It never reads again, and leaves the devices as they are; what there is to be closed is once `settled` is. */
@@ -45,6 +49,15 @@ export interface SourceEffects {
   kernelDropped(): number
   /** Microseconds of the clock that both processes have (CLOCK_MONOTONIC). */
   nowUs(): number
+}
+
+export interface HandingOver {
+  /** Ports that the target has already, of which only what has changed is told; undefined: it has no preview. */
+  readonly previewed: readonly string[] | undefined
+  /** What is told is to be gone through with the target some times before; undefined: it does not do that. */
+  readonly rehearse: ((handed: HandedSwitch) => Promise<void>) | undefined
+  /** Called as it stops. */
+  readonly pausing: () => void
 }
 
 export interface SourceOptions {
@@ -84,7 +97,7 @@ export async function runSource(
   options: SourceOptions,
 ): Promise<SourceResult> {
   const { cancel } = options
-  let isPaused = false
+  let [isSilent, isPaused] = [false, false]
   let target: HelloOfTarget
   const before = { us: 0, dropped: 0 }
   try {
@@ -92,17 +105,26 @@ export async function runSource(
     target = await greet(channel, options)
     effects.status('active')
     const prepared = within(PATIENCE_MS, 'the target has not prepared itself', cancel)
-    const previewed = await preview(channel, effects, prepared)
+    const { previewed, isRehearsing } = await preview(channel, effects, prepared)
     before.dropped = effects.kernelDropped()
     effects.status('device')
-    const limit = within(
-      options.downtimeLimitMs,
-      `the target has not taken over within the downtime-limit (${options.downtimeLimitMs} ms)`,
-      cancel,
-    )
-    const handed = await effects.handOver(previewed, () => {
-      before.us = effects.nowUs()
-      channel.hurry(HURRY_MS)
+    isSilent = true
+    // Before frames wait: nobody changes it any more.
+    await channel.sendAll([controlRecord(await effects.silence())], prepared)
+    const late = new AbortController()
+    const limit = AbortSignal.any([late.signal, cancel])
+    const handed = await effects.handOver({
+      previewed,
+      rehearse: isRehearsing ? (now) => rehearse(channel, now, prepared) : undefined,
+      pausing: () => {
+        channel.hurry(HURRY_MS)
+        abortAfter(
+          late,
+          options.downtimeLimitMs,
+          `the target has not taken over within the downtime-limit (${options.downtimeLimitMs} ms)`,
+        )
+        before.us = effects.nowUs()
+      },
     })
     isPaused = true
     await channel.sendAll(stateRecords(handed), limit)
@@ -114,6 +136,7 @@ export async function runSource(
     // Before anything is closed by which the target could take us for dead.
     channel.sendNow('abort', { reason: reasonOf(asTold(error)) })
     if (isPaused) await effects.takeBack()
+    if (isSilent) effects.answer()
     await channel.close()
     throw asTold(error)
   }
@@ -125,14 +148,24 @@ async function preview(
   channel: Channel,
   effects: SourceEffects,
   limit: AbortSignal,
-): Promise<readonly string[] | undefined> {
-  const handed = { switch: await effects.preview(), control: { data: null, fds: [] } }
+): Promise<{ previewed: readonly string[] | undefined; isRehearsing: boolean }> {
+  const handed = await effects.preview()
   await channel.send('prepare', {}, [], limit)
-  await channel.sendAll(stateRecords(handed), limit)
-  const { ports } = (expect(await channel.receive(limit), 'prepared').data ?? {}) as {
+  const none = controlRecord({ data: null, fds: [] })
+  await channel.sendAll([none, ...stateRecords(handed)], limit)
+  const { ports, rehearses } = (expect(await channel.receive(limit), 'prepared').data ?? {}) as {
     readonly ports?: unknown
+    readonly rehearses?: unknown
   }
-  return Array.isArray(ports) ? ports.map(String) : undefined
+  const previewed = Array.isArray(ports) ? ports.map(String) : undefined
+  return { previewed, isRehearsing: previewed !== undefined && rehearses === true }
+}
+
+/** Frames pass still: the target goes through what it will do with the state. */
+async function rehearse(channel: Channel, handed: HandedSwitch, limit: AbortSignal): Promise<void> {
+  channel.hurry(HURRY_MS)
+  await channel.sendAll(stateRecords(handed, true), limit)
+  expect(await channel.receive(limit), 'prepared')
 }
 
 async function letGo(
@@ -188,8 +221,12 @@ export function expect(record: HandOverRecord, section: Section): HandOverRecord
 /** Aborted with an error after that time, or with `cancel`. */
 function within(ms: number, message: string, cancel: AbortSignal): AbortSignal {
   const late = new AbortController()
-  setTimeout(() => late.abort(refused(message)), ms).unref()
+  abortAfter(late, ms, message)
   return AbortSignal.any([late.signal, cancel])
+}
+
+function abortAfter(late: AbortController, ms: number, message: string): void {
+  setTimeout(() => late.abort(refused(message)), ms).unref()
 }
 
 function asTold(error: unknown): unknown {

@@ -18,12 +18,27 @@ const PORTS_PER_RECORD = 64
 /** What crosses: the switch, and the control socket with its clients as the control plane tells of them. */
 export interface Handed {
   readonly switch: HandedSwitch
-  readonly control: { readonly data: unknown; readonly fds: readonly number[] }
+  readonly control: HandedControl
+  /** It is to be done with as with the state, which is still to come. */
+  readonly isRehearsed?: boolean
 }
 
-export function* stateRecords({ switch: handed, control }: Handed): Generator<OutgoingRecord> {
+export interface HandedControl {
+  readonly data: unknown
+  readonly fds: readonly number[]
+}
+
+/** Said before the switch, once: it does not change any more. */
+export const controlRecord = (control: HandedControl): OutgoingRecord => ({
+  section: 'control',
+  ...control,
+})
+
+export function* stateRecords(
+  handed: HandedSwitch,
+  isRehearsed = false,
+): Generator<OutgoingRecord> {
   const { ports, macs, groups = [], captures, ...rest } = handed
-  yield { section: 'control', ...control }
   yield* portRecords(ports)
   for (const { fds, ...capture } of captures) yield { section: 'capture', data: capture, fds }
   for (let at = 0; at < (macs?.length ?? 0); at += MACS_PER_RECORD) {
@@ -33,7 +48,12 @@ export function* stateRecords({ switch: handed, control }: Handed): Generator<Ou
     yield { section: 'groups', data: groups.slice(at, at + GROUPS_PER_RECORD), fds: [] }
   }
   yield { section: 'switch', data: rest, fds: [] }
-  const counts = { ports: ports.length, macs: macs?.length ?? null, groups: groups.length }
+  const counts = {
+    ports: ports.length,
+    macs: macs?.length ?? null,
+    groups: groups.length,
+    ...(isRehearsed ? { isRehearsed } : {}),
+  }
   yield { section: 'end-of-state', data: counts, fds: [] }
 }
 
@@ -42,6 +62,7 @@ interface Counts {
   /** Null: as the preview said. */
   readonly macs?: unknown
   readonly groups?: unknown
+  readonly isRehearsed?: unknown
 }
 
 /** Those without descriptors, as many of them as follow one another, in one record. */
@@ -68,7 +89,7 @@ export class StateReader {
   readonly #groups: unknown[] = []
   readonly #unclaimed: number[] = []
   #rest: unknown
-  #control: Handed['control'] | undefined
+  #control: HandedControl | undefined
 
   /** Those of the ports and captures that have come so far, and of what belongs to none. */
   takeFds(): number[] {
@@ -130,16 +151,17 @@ export class StateReader {
       (counts.groups ?? 0) === this.#groups.length &&
       typeof this.#rest === 'object' &&
       this.#rest !== null
-    if (!isWhole || this.#control === undefined) {
-      throw channelError('parts of the state are missing')
-    }
     const control = this.#control
-    this.#control = undefined
-    this.#unclaimed.length = 0
+    if (!isWhole || control === undefined) throw channelError('parts of the state are missing')
+    const isRehearsed = counts.isRehearsed === true
+    if (!isRehearsed) {
+      this.#control = undefined
+      this.#unclaimed.length = 0
+    }
     const rest = this.#rest as Omit<HandedSwitch, 'ports' | 'captures' | 'macs' | 'groups'>
     const [ports, captures] = [this.#ports.splice(0), this.#captures.splice(0)]
     const macs = counts.macs === null ? null : (this.#macs.splice(0) as number[])
     const groups = this.#groups.splice(0) as NonNullable<HandedSwitch['groups']>
-    return { switch: { ...rest, ports, captures, macs, groups }, control }
+    return { switch: { ...rest, ports, captures, macs, groups }, control, isRehearsed }
   }
 }

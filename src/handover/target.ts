@@ -1,7 +1,7 @@
 /**
  * The target's part of a hand-over, without sockets:
  *
- *     hello -> prepared -> state and descriptors, verified -> ready -> commit -> it reads -> running
+ *     hello -> prepared, rehearsed -> state and descriptors, verified -> ready -> commit -> it reads -> running
  *
  * It reads no frame before `commit`. When the channel breaks, whose the ports are is decided so:
  *
@@ -14,8 +14,11 @@ import type { Channel } from './channel.ts'
 import { ChannelClosed, reasonOf } from './channel.ts'
 import type { HelloOfSource, HelloOfTarget } from './hello.ts'
 import { compareHellos, readHello, refused } from './hello.ts'
+import type { Section } from './records.ts'
 import { expect } from './source.ts'
+import type { HandedSwitch } from '../switch/handed.ts'
 import type { Handed } from './state.ts'
+import { channelError } from './records.ts'
 import { StateReader } from './state.ts'
 
 /** A peer that says nothing is not waited for any longer. */
@@ -23,6 +26,9 @@ const HELLO_MS = 10_000
 
 /** Until frames pass again: the source has something to do yet before it pauses. */
 const HURRY_MS = 250
+
+/** More than any source asks for. */
+const REHEARSALS_MAX = 64
 
 /** QEMU's words for how far a migration is. */
 export type TargetStatus = 'active' | 'device'
@@ -33,6 +39,8 @@ export interface TargetEffects {
    * the ports that it holds then. The descriptors are its own from the call on.
    */
   prepare(hello: HelloOfSource, preview: Handed): Promise<readonly string[]>
+  /** Goes through `takeOver` and `start` with what is held by the preview; nothing comes of it. */
+  rehearse(handed: HandedSwitch): Promise<void>
   /**
    * Holds and has verified everything, opens what was left out, and reads nothing. The descriptors are
    * its own from the call on, also when it throws.
@@ -127,13 +135,11 @@ async function takeOver(
     expect(await channel.receive(), 'prepare')
     effects.status('active')
     const ports = await effects.prepare(hello, await receiveState(channel, state))
-    await channel.send('prepared', { ports })
-    channel.hurry(HURRY_MS)
     effects.status('device')
-    const handed = await receiveState(channel, state)
+    const handed = await rehearse(channel, effects, state, ports)
     await effects.takeOver(handed)
     isHeld = true
-    await channel.send('ready', {})
+    sayNow(channel, 'ready', {})
     expect(await channel.receive(), 'commit')
   } catch (error) {
     effects.closeFds(state.takeFds())
@@ -167,6 +173,27 @@ async function goOnAlone(
   }
   await effects.start(() => undefined)
   return 'running'
+}
+
+/** Says that it is prepared, and goes through the rest as often as the source wants to; returns the state itself. */
+async function rehearse(
+  channel: Channel,
+  effects: TargetEffects,
+  state: StateReader,
+  ports: readonly string[],
+): Promise<Handed> {
+  for (let times = 0; times <= REHEARSALS_MAX; times++) {
+    sayNow(channel, 'prepared', { ports, rehearses: true })
+    channel.hurry(HURRY_MS)
+    const handed = await receiveState(channel, state)
+    if (handed.isRehearsed !== true) return handed
+    await effects.rehearse(handed.switch)
+  }
+  throw channelError('the source rehearses without end')
+}
+
+function sayNow(channel: Channel, section: Section, data: unknown): void {
+  if (!channel.sendNow(section, data)) throw new ChannelClosed(`${section} could not be written`)
 }
 
 async function receiveState(channel: Channel, state: StateReader): Promise<Handed> {

@@ -2,6 +2,9 @@
 import { COUNTER_NAMES, COUNTERS, COUNTERS_STRIDE } from './counters.ts'
 import type { CounterName } from './counters.ts'
 
+/** Where those of COUNTER_NAMES are. */
+const CELLS: readonly number[] = COUNTER_NAMES.map((name) => COUNTERS[name])
+
 /** Shared memory for the counters of `ports` ports. */
 export function allocateCounters(ports: number): SharedArrayBuffer {
   return new SharedArrayBuffer(ports * COUNTERS_STRIDE * Float64Array.BYTES_PER_ELEMENT)
@@ -27,6 +30,40 @@ export function countedSoFar(
     if (value !== 0) values[name] = value
   }
   return values
+}
+
+/** The cells of a port as they are now, for `countedSince`. */
+export function copyCounters(cells: Float64Array, port: number): Float64Array {
+  return cells.slice(port * COUNTERS_STRIDE, (port + 1) * COUNTERS_STRIDE)
+}
+
+/** Those that are not as they were. */
+export function countedSince(
+  cells: Float64Array,
+  port: number,
+  before: Float64Array,
+): Partial<Record<CounterName, number>> {
+  const base = port * COUNTERS_STRIDE
+  const values: Partial<Record<CounterName, number>> = {}
+  for (let at = 0; at < COUNTER_NAMES.length; at++) {
+    const value = cells[base + CELLS[at]]
+    if (value !== before[CELLS[at]]) values[COUNTER_NAMES[at]] = value
+  }
+  return values
+}
+
+/** These go on from there, the others stay as they are. */
+export function changeCounters(
+  cells: Float64Array,
+  port: number,
+  values: Readonly<Partial<Record<CounterName, number>>>,
+): void {
+  const base = port * COUNTERS_STRIDE
+  for (const name in values) {
+    if (Object.hasOwn(COUNTERS, name)) {
+      cells[base + COUNTERS[name as CounterName]] = values[name as CounterName]!
+    }
+  }
 }
 
 /** Goes on from these; those without a value from zero. */

@@ -20,6 +20,7 @@ export type { HandedState, JsonValue } from '../port/handed.ts'
 export type {
   HandedCapture,
   HandedPort,
+  PreviewedPort,
   HandedSwitch,
   HandOverOptions,
   HandOverOutline,
@@ -402,6 +403,8 @@ export interface Switch extends AsyncDisposable {
    * Resolves with which these are: one that could not be is no error yet.
    */
   prepareTakeOver(outline: HandOverOutline, preview?: HandedSwitch): Promise<string[]>
+  /** What the other one's `rehearse` is called with: resolves when this one is ready again. */
+  rehearseTakeOver(handed: HandedSwitch): Promise<void>
   /** Lets go of what was taken over by a preview: those ports are `postponed` again. */
   dropPreview(): Promise<void>
   /**

@@ -10,19 +10,20 @@ import { StateError } from '../errors.ts'
 import type { HandedEngine } from '../engine/messages.ts'
 import { MAC_ROW, PORT_OF_ROW } from '../engine/messages.ts'
 import type { ControlPort } from '../port/control-port.ts'
-import type { HandedState } from '../port/handed.ts'
 import { handOverError } from '../port/handed.ts'
 import type { PortOptions } from '../port/options.ts'
 import { openPort } from '../port/kinds.control.ts'
 import { PostponedControlPort } from '../port/postponed.control.ts'
-import { countedSoFar } from '../stats/port-counters.ts'
+import { copyCounters } from '../stats/port-counters.ts'
 import type { RunState } from './api.ts'
 import type { HandedPort, HandedSwitch, HandOverOptions, HandOverOutline } from './handed.ts'
-import { REHEARSALS, settle } from './handed.ts'
+import { LAST_REHEARSALS, REHEARSALS, settle } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
 import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
 import type { PortOpener } from './port-opener.ts'
+import type { PortHanded, QuietPort, SaidPort } from './said-ports.ts'
+import { describe, divide, quietPort, saidOf } from './said-ports.ts'
 import type { Undo } from './undo.ts'
 import { doAll } from './undo.ts'
 
@@ -68,15 +69,18 @@ function check({ options: { id, type }, open }: PortEntry, isExcluded: boolean):
 async function preview(
   parts: SwitchParts,
   excluded: readonly string[],
-): Promise<{ previewed: Omit<HandedSwitch, 'runState'>; macChanges: number | undefined }> {
+): Promise<{ handed: Omit<HandedSwitch, 'runState'>; previewed: Previewed }> {
   const { engine, ports } = parts
   outline(parts, excluded)
   const entries = ports.all.filter(
     ({ open, options }) => open.preview !== undefined && !excluded.includes(options.id),
   )
+  const said = new Map<string, SaidPort>()
   const tell = async (entry: PortEntry): Promise<HandedPort> => {
     const handed = await entry.open.preview!(parts.access(entry))
-    return { ...describe(entry, engine.counters), ...handed, isExcluded: false }
+    const counters = copyCounters(engine.counters, entry.index)
+    said.set(entry.options.id, { ...saidOf(entry, handed), counters })
+    return { ...describe(entry, counters, 0), ...handed, isExcluded: false }
   }
   // As at the end, while frames wait: code that has run some times is faster then.
   for (let time = 1; time < REHEARSALS; time++) {
@@ -85,9 +89,9 @@ async function preview(
   const described = await Promise.all(engine.together(() => entries.map(tell)))
   const places = new Map(described.map(({ id }, place) => [ports.entry(id).index, place]))
   const { macs, isWhole, changes } = await readMacs(parts, places)
-  const none = { mirrors: [], captures: [], ownFrames: [], links: [] }
-  const previewed = { ports: described, macs, counters: engine.switchCounters(), ...none }
-  return { previewed, macChanges: isWhole ? changes : undefined }
+  const none = { mirrors: [], links: [], captures: [], ownFrames: [] }
+  const handed = { ports: described, macs, counters: engine.switchCounters(), ...none }
+  return { handed, previewed: { ports: said, macChanges: isWhole ? changes : undefined } }
 }
 
 /** Addresses of ports that have a place. */
@@ -110,40 +114,10 @@ async function readMacs(
   return { macs, isWhole, changes: since! }
 }
 
-async function readGroups(
-  { engine }: SwitchParts,
-  places: ReadonlyMap<number, number>,
-): Promise<(readonly number[])[]> {
+async function readGroups({ engine }: SwitchParts): Promise<(readonly number[])[]> {
   const groups: (readonly number[])[] = []
-  for await (const rows of engine.groupTable()) {
-    for (const row of rows) groups.push(row.with(PORT_OF_ROW, places.get(row[PORT_OF_ROW])!))
-  }
+  for await (const rows of engine.groupTable()) groups.push(...rows)
   return groups
-}
-
-/** A port as it was said: all of it but its position and what is the switch's. */
-interface SaidPort {
-  /** One that was opened anew may have other descriptors with the same numbers. */
-  readonly open: ControlPort
-  readonly text: string
-}
-
-/** A port that nobody changes any more, and whether the other process has it as it is. */
-interface QuietPort {
-  readonly handed: HandedState
-  readonly isKnown: boolean
-}
-
-function saidOf(entry: PortEntry, { version, state, fds }: HandedState): SaidPort {
-  const { options, isHeld, link, open } = entry
-  const { fdGeneration } = open
-  const text = JSON.stringify([options, isHeld, link, fdGeneration, version, state, fds])
-  return { open, text }
-}
-
-function isAsSaid(entry: PortEntry, handed: HandedState, { ports }: Previewed): boolean {
-  const said = ports.get(entry.options.id)
-  return said?.open === entry.open && said.text === saidOf(entry, handed).text
 }
 
 /** How it is handed over. */
@@ -165,38 +139,42 @@ async function handOver(
 ): Promise<Omit<HandedSwitch, 'runState'>> {
   const { engine, ports, captures, mirrors, access } = parts
   const entries = isRehearsed ? [...quiet.keys()] : ports.all
-  const places = new Map(ports.all.map(({ index }, place) => [index, place]))
   if (!isRehearsed) undo(() => captures.keep())
   // All at once: the engine does them one after the other, once it is paused.
   const handing = entries.map((entry) =>
     excluded.includes(entry.options.id)
       ? leaveOut(entry, opener, undo)
-      : handOverPort(entry, parts, quiet.get(entry), undo),
+      : handOverPort(entry, parts, undo),
   )
   const asked = [
     Promise.allSettled(handing),
     engine.request({ op: 'hand-over' }),
-    readGroups(parts, places),
+    readGroups(parts),
     engine.request({ op: 'publish-counters' }),
     // Between the same two turns: the engine goes on with them.
     ...(isRehearsed ? entries.map((entry) => access(entry).call({ do: 'keep' })) : []),
   ] as const
   const [settled, told, groups] = await Promise.all(asked)
-  for (const one of settled) if (one.status === 'rejected') throw one.reason
+  const handed = settled.map((one) => {
+    if (one.status === 'rejected') throw one.reason
+    return one.value
+  })
   const { own, macChanges: changes } = told as HandedEngine
-  const hasMacs = changes === macChanges
+  const { places, ...crossing } = divide(entries, handed, quiet, engine.counters)
+  const counters = engine.switchCounters()
+  if (isRehearsed) {
+    const none = { ports: [], links: [], mirrors: [], captures: [], ownFrames: [] }
+    return { ...none, previewed: crossing.previewed, macs: null, counters }
+  }
   return {
-    ports: settled.map((one, place) => ({
-      ...describe(entries[place], engine.counters),
-      ...(one as PromiseFulfilledResult<Awaited<(typeof handing)[number]>>).value,
-    })),
+    ...crossing,
     links: listLinks(entries),
     mirrors: mirrors.infos().map(({ options }) => options),
     sequences: await mirrors.sequences(),
-    macs: hasMacs || isRehearsed ? null : (await readMacs(parts, places)).macs,
-    groups,
-    counters: engine.switchCounters(),
-    captures: isRehearsed ? [] : await captures.handOver(),
+    macs: changes === macChanges ? null : (await readMacs(parts, places)).macs,
+    groups: groups.map((row) => row.with(PORT_OF_ROW, places.get(row[PORT_OF_ROW])!)),
+    counters,
+    captures: await captures.handOver(),
     ownFrames: own.map(({ port, frame }) => [
       places.get(port)!,
       Buffer.from(frame).toString('base64'),
@@ -204,21 +182,15 @@ async function handOver(
   }
 }
 
-type PortHanded = HandedState & Pick<HandedPort, 'isExcluded' | 'isPreviewed'>
-
 async function handOverPort(
   entry: PortEntry,
   { access }: SwitchParts,
-  quiet: QuietPort | undefined,
   undo: Undo,
 ): Promise<PortHanded> {
   const { open } = entry
   undo(() => (entry.isAnothers = false))
   entry.isAnothers = true
-  const handed = await open.handOver!(access(entry))
-  const isAsQuiet = handed.state === quiet?.handed.state && handed.fds === quiet.handed.fds
-  if (!isAsQuiet || !quiet.isKnown) return { ...handed, isExcluded: false }
-  return { ...handed, state: null, fds: [], isExcluded: false, isPreviewed: true }
+  return { ...(await open.handOver!(access(entry))), isExcluded: false }
 }
 
 /** It is closed, and its place kept for the case that it is to be opened again. */
@@ -241,20 +213,6 @@ export function placeFor(
   const facts = 'path' in options ? { path: options.path } : {}
   const form = { info: 'left out of the hand-over', queues, txOffloads, facts }
   return new PostponedControlPort(options, form, openPort)
-}
-
-function describe(entry: PortEntry, counters: Float64Array): Omit<HandedPort, keyof PortHanded> {
-  const { options, link, isHeld, handedFailure: failure, wasUp, droppedBefore } = entry
-  return {
-    id: options.id,
-    options,
-    link,
-    isHeld,
-    failure,
-    wasUp,
-    droppedBefore,
-    counters: countedSoFar(counters, entry.index),
-  }
 }
 
 /** The run states in which a switch can be handed over. */
@@ -320,13 +278,9 @@ export class HandingOver {
     return this.#change(async () => {
       const { runState } = this.#run
       checkRunState(runState)
-      const { previewed, macChanges } = await preview(this.#parts, excluded)
-      const { ports } = this.#parts
-      const parts = previewed.ports.map(
-        (handed) => [handed.id, saidOf(ports.entry(handed.id), handed)] as const,
-      )
-      this.#previewed = { ports: new Map(parts), macChanges }
-      return { runState, ...previewed }
+      const { handed, previewed } = await preview(this.#parts, excluded)
+      this.#previewed = previewed
+      return { runState, ...handed }
     })
   }
 
@@ -336,7 +290,7 @@ export class HandingOver {
 
   async #handOver(
     excluded: readonly string[],
-    { previewed, pausing }: HandOverOptions,
+    { previewed, rehearse, pausing }: HandOverOptions,
     undo: Undo,
   ): Promise<HandedSwitch> {
     const { agreement, engine, ports, access } = this.#parts
@@ -360,18 +314,24 @@ export class HandingOver {
     const known = knownBy(previewed, this.#previewed)
     const silence = async (entry: PortEntry): Promise<void> => {
       const handed = await entry.open.quiesce?.(access(entry))
-      if (handed !== undefined)
-        quiet.set(entry, { handed, isKnown: isAsSaid(entry, handed, known) })
+      if (handed !== undefined) quiet.set(entry, quietPort(entry, handed, known.ports))
     }
     await Promise.all(engine.together(() => included.map(silence)))
     const { macChanges } = known
     const crossing = { excluded, macChanges, quiet, undo: note, isRehearsed: false }
     const over = (isRehearsed: boolean): ReturnType<typeof handOver> =>
       handOver(this.#parts, this.#opener, { ...crossing, isRehearsed })
+    const rehearsed = async (times: number): Promise<void> => {
+      for (let time = 0; time < times; time++) {
+        const handed = await engine.together(() => over(true))
+        await rehearse?.({ runState, ...handed })
+      }
+    }
     engine.isHurried = true
     try {
-      for (let time = 0; time < REHEARSALS; time++) await engine.together(() => over(true))
+      await rehearsed(REHEARSALS)
       await settle()
+      await rehearsed(LAST_REHEARSALS)
       const [handed] = await engine.together(() => {
         let paused: Promise<unknown> = Promise.resolve()
         if (runState === 'running') {

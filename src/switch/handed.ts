@@ -9,6 +9,9 @@ import type { MirrorOptions } from './api.ts'
 /** So often each side does beforehand what it will do while frames wait: V8 compiles what has run some times. */
 export const REHEARSALS = 8
 
+/** Just before frames wait: the processors forget as well what has not run for a while. */
+export const LAST_REHEARSALS = 2
+
 /** V8 compiles in threads of its own, which would have the processors while frames wait. */
 const COMPILED_MS = 20
 
@@ -20,8 +23,6 @@ export interface HandedPort extends HandedState {
   readonly options: PortOptions
   /** It was left out and is closed: whoever takes over opens it by its options. */
   readonly isExcluded: boolean
-  /** It is as the preview said, descriptors included, but for `position` and what the switch knows of it. */
-  readonly isPreviewed?: boolean
   /** Administrative state (set_link). */
   readonly link: boolean
   readonly isHeld: boolean
@@ -34,6 +35,12 @@ export interface HandedPort extends HandedState {
   readonly counters: Readonly<Partial<Record<CounterName, number>>>
 }
 
+/** A port that is as the preview said, descriptors included, but for what stands here. */
+export interface PreviewedPort extends Pick<HandedPort, 'id' | 'position'> {
+  /** Those that have changed since. */
+  readonly counters: HandedPort['counters']
+}
+
 /** A capture into a file of its own, which goes on there. */
 export interface HandedCapture extends HandedState {
   readonly id: number
@@ -42,8 +49,10 @@ export interface HandedCapture extends HandedState {
 export interface HandedSwitch {
   /** Whether frames are to be read again. */
   readonly runState: 'running' | 'paused'
-  /** In the order in which they were added. */
+  /** In the order in which they were added; without those that are in `previewed`. */
   readonly ports: readonly HandedPort[]
+  /** Where ports are named by their place, these come after those of `ports`. Absent: there are none. */
+  readonly previewed?: readonly PreviewedPort[]
   readonly links: readonly (readonly [string, string])[]
   readonly mirrors: readonly MirrorOptions[]
   /** By mirror: number of the next copy that goes to another host. Absent: of one that knows no such mirrors. */
@@ -68,6 +77,11 @@ export interface HandedSwitch {
 export interface HandOverOptions {
   /** The other one has the last preview, and these ports by it: only what has changed since is told. */
   readonly previewed?: readonly string[] | undefined
+  /**
+   * Called some times with what would be told now, while frames pass: the other one shall do with it what it will
+   * do (`rehearseTakeOver`), and is ready again when this resolves. Its code has run then, and is faster.
+   */
+  readonly rehearse?: ((handed: HandedSwitch) => Promise<unknown>) | undefined
   /** Called when frames begin to wait. */
   readonly pausing?: () => void
 }

@@ -341,25 +341,29 @@ class UserspaceSwitch implements Switch {
   }
 
   resume(reading: (atUs: number) => void = () => undefined): Promise<void> {
-    return this.#change(async (undo) => {
-      if (this.runState === 'running') return
-      if (this.runState === 'inmigrate') {
-        if (!this.#isSignalled) {
-          const reason = 'ports are still postponed until the pre-incoming point'
-          throw new StateError('INCOMING', reason, { hint: 'migrate-incoming first' })
-        }
-        await this.#opener.openAllPostponed(undo)
+    return this.#change((undo) => this.#resume(reading, false, undo))
+  }
+
+  /** `isRehearsed`: nothing comes of it, but for code that has run once more. */
+  async #resume(reading: (atUs: number) => void, isRehearsed: boolean, undo: Undo): Promise<void> {
+    if (this.runState === 'running') return
+    const isTaken = this.runState === 'inmigrate'
+    if (isTaken && !isRehearsed) {
+      if (!this.#isSignalled) {
+        const reason = 'ports are still postponed until the pre-incoming point'
+        throw new StateError('INCOMING', reason, { hint: 'migrate-incoming first' })
       }
-      undo(() => this.#engine.request({ op: 'pause' }))
-      const isTaken = this.runState === 'inmigrate'
-      const atUs = await this.#engine.request({ op: 'resume' })
-      this.#engine.isHurried = false
-      reading(Number(atUs))
-      if (isTaken) await this.#taking.keep()
-      this.runState = 'running'
-      this.#taking.watch()
-      await this.#agreement.reach()
-    })
+      await this.#opener.openAllPostponed(undo)
+    }
+    if (!isRehearsed) undo(() => this.#engine.request({ op: 'pause' }))
+    const atUs = await this.#engine.request({ op: isRehearsed ? 'publish-counters' : 'resume' })
+    this.#engine.isHurried = false
+    reading(Number(atUs))
+    if (isRehearsed) return
+    if (isTaken) await this.#taking.keep()
+    this.runState = 'running'
+    this.#taking.watch()
+    await this.#agreement.reach()
   }
 
   migrateIncoming(): Promise<void> {
@@ -398,9 +402,13 @@ class UserspaceSwitch implements Switch {
     throw new StateError('INCOMING', 'the switch does not wait to take over')
   }
 
-  dropPreview(): Promise<void> {
-    return this.#change(() => this.#taking.dropPreviewed())
-  }
+  dropPreview = (): Promise<void> => this.#change(() => this.#taking.dropPreviewed())
+  rehearseTakeOver = (handed: HandedSwitch): Promise<void> =>
+    this.#change(async (undo) => {
+      this.#checkWaits()
+      await this.#taking.rehearse(handed)
+      await this.#resume(() => undefined, true, undo)
+    })
 
   takeOver(handed: HandedSwitch): Promise<void> {
     return this.#change(async (undo) => {
@@ -421,13 +429,8 @@ class UserspaceSwitch implements Switch {
     return this.#change((undo) => this.#captures.start(options, this.#ports, undo))
   }
 
-  capture(id: number): Capture {
-    return this.#captures.capture(id)
-  }
-
-  captures(): ReturnType<Switch['captures']> {
-    return this.#captures.infos
-  }
+  capture = (id: number): Capture => this.#captures.capture(id)
+  captures = (): ReturnType<Switch['captures']> => this.#captures.infos
 
   close(): Promise<void> {
     return (this.#closing ??= this.#change(async () => {

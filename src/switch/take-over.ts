@@ -10,11 +10,10 @@ import type { ControlPort } from '../port/control-port.ts'
 import type { HandedState } from '../port/handed.ts'
 import { handOverError } from '../port/handed.ts'
 import { changedOptions, takeOverPort } from '../port/kinds.control.ts'
-import { clearCounters, writeCounters } from '../stats/port-counters.ts'
+import { changeCounters, clearCounters, writeCounters } from '../stats/port-counters.ts'
 import { wire } from './adding.ts'
 import { placeFor } from './hand-over.ts'
-import type { HandedPort, HandedSwitch, HandOverOutline } from './handed.ts'
-import { REHEARSALS, settle } from './handed.ts'
+import type { HandedPort, HandedSwitch, HandOverOutline, PreviewedPort } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
 import { policyOf } from './policy.ts'
 import { PortEntry } from './port-entry.ts'
@@ -26,15 +25,11 @@ import { doAll } from './undo.ts'
 
 type TakenPort = readonly [PortEntry, HandedPort]
 
-/** Ports that are taken over. */
-interface PortsTaken {
-  /** Those that are held by a preview, and not gone on with yet. */
-  readonly previewed: Map<string, readonly Step[]>
-  /** Descriptors that are no port's yet. */
-  readonly left: Set<HandedState>
-  readonly undo: Undo
-  /** Nothing is to become of it. */
-  readonly isRehearsed: boolean
+/** A port that was taken over by its preview. */
+interface HeldPort {
+  readonly taken: TakenPort
+  /** How that is undone. */
+  readonly steps: readonly Step[]
 }
 
 /** A switch that goes on with another one, or is about to. */
@@ -45,8 +40,8 @@ export class TakingOver {
   #places: PortEntry[] = []
   #hasTaken = false
   #preview: HandedSwitch | undefined
-  /** Ports that were taken over by their preview: how that is undone. */
-  readonly #previewed = new Map<string, readonly Step[]>()
+  /** Ports that are held by a preview, and not gone on with yet. */
+  readonly #held = new Map<string, HeldPort>()
   /** Those of the other switch, whose static ones are not noted yet. */
   #addresses: HandedSwitch | undefined
   /** Ports whose interfaces are not watched yet: that waits until frames pass. */
@@ -79,26 +74,21 @@ export class TakingOver {
     await this.#parts.agreement.suspend()
     for (const port of preview.ports) await this.#takePreview(port, left)
     this.#preview = preview
-    await this.#rehearse(preview)
-    return [...this.#previewed.keys()]
+    const { engine, ports } = this.#parts
+    await engine.request({ op: 'take-over', ...engineState(preview, ports) })
+    return [...this.#held.keys()]
   }
 
-  /** What is done at the end, while frames wait: its code has run then. */
-  async #rehearse(preview: HandedSwitch): Promise<void> {
-    const { engine, ports: table } = this.#parts
-    await engine.request({ op: 'take-over', ...engineState(preview, table) })
-    const held = preview.ports.filter(({ id }) => this.#previewed.has(id))
-    const ports = held.map((port) => ({ ...port, state: null, fds: [], isPreviewed: true }))
+  /**
+   * What is done at the end, while frames wait, of ports that are held: the code of it has run then. Nothing of it
+   * is undone, as nothing changes by it that the end does not change again.
+   */
+  async rehearse(handed: HandedSwitch): Promise<void> {
     try {
-      for (let time = 0; time < REHEARSALS; time++) {
-        // Nothing of it is undone, as nothing changes by it.
-        await this.#takeAll({ ...preview, ports, macs: null }, true, () => undefined)
-      }
+      await this.#takeAll(handed, true, () => undefined)
     } finally {
-      engine.isHurried = false
-      this.#unwatched = []
+      this.#parts.engine.isHurried = false
     }
-    await settle()
   }
 
   async #takePreview(port: HandedPort, left: Set<HandedState>): Promise<void> {
@@ -106,9 +96,9 @@ export class TakingOver {
     const undo: Undo = (step) => void steps.unshift(step)
     try {
       const taken = (): void => void left.delete(port)
-      await takeOverOne(port, this.#parts, this.#opener, taken, undo)
-      if (port.position !== undefined) await this.#moveOn(port)
-      this.#previewed.set(port.id, steps)
+      const pair = await takeOverOne(port, this.#parts, this.#opener, taken, undo)
+      if (port.position !== undefined) await this.#moveOn(pair[0], port)
+      this.#held.set(port.id, { taken: pair, steps })
     } catch (error) {
       this.#parts.log(`hand-over: ${explain(error)}`, 'warning')
       await doAll(steps, this.#parts.log)
@@ -126,14 +116,14 @@ export class TakingOver {
 
   /** Ports that were taken over by their preview are to come, or to be opened, again. */
   async dropPreviewed(): Promise<void> {
-    for (const id of this.#previewed.keys()) await this.#drop(id)
+    for (const id of this.#held.keys()) await this.#drop(id)
     this.#parts.agreement.resume()
   }
 
   async #drop(id: string): Promise<void> {
-    const steps = this.#previewed.get(id)
-    this.#previewed.delete(id)
-    if (steps !== undefined) await doAll(steps, this.#parts.log)
+    const held = this.#held.get(id)
+    this.#held.delete(id)
+    if (held !== undefined) await doAll(held.steps, this.#parts.log)
   }
 
   /** All of it or nothing: on failure the descriptors are closed. */
@@ -145,7 +135,7 @@ export class TakingOver {
     await this.#takeAll(handed, false, undo)
   }
 
-  /** Until frames pass the engine is waited for. `isRehearsed`: of what a preview had; nothing is to become of it. */
+  /** Until frames pass the engine is waited for. `isRehearsed`: nothing is to become of it. */
   async #takeAll(handed: HandedSwitch, isRehearsed: boolean, undo: Undo): Promise<void> {
     const { engine, ports, agreement, captures, mirrors } = this.#parts
     engine.isHurried = true
@@ -162,15 +152,12 @@ export class TakingOver {
       )
     }
     if (!isRehearsed) await this.#forgetOthers(handed)
-    const previewed = isRehearsed ? new Map(this.#previewed) : this.#previewed
-    const all = { previewed, left, undo, isRehearsed }
+    undo(() => (this.#unwatched = []))
     // What else there is names ports: those that are still to come come first.
-    const areHere = handed.ports.every((port) => port.isPreviewed === true)
-    await engine.together(() => {
-      const taking = this.#takeOverPorts(handed.ports, all)
-      return areHere ? Promise.all([taking, this.#takeOverEngine(handed)]) : taking
-    })
-    if (!areHere) await this.#takeOverEngine(handed)
+    if (handed.ports.length > 0) await this.#takeOverPorts(handed.ports, left, undo)
+    await engine.together(() =>
+      Promise.all([this.#goOn(handed.previewed ?? [], isRehearsed, undo), this.#toEngine(handed)]),
+    )
     for (const [a, b] of handed.links) {
       const [first, second] = [ports.entry(a), ports.entry(b)]
       if (first.peer !== second) await wire(this.#parts, this.#opener, first, second, undo)
@@ -185,23 +172,24 @@ export class TakingOver {
     this.#addresses = addresses
   }
 
-  async #takeOverEngine(handed: HandedSwitch): Promise<void> {
+  async #toEngine(handed: HandedSwitch): Promise<void> {
     const { engine, ports } = this.#parts
     engine.restoreCounters(handed.counters)
     await engine.request({ op: 'take-over', ...engineState(handed, ports) })
   }
 
   /** The engine is asked for all of them at once: frames wait meanwhile. */
-  async #takeOverPorts(handed: readonly HandedPort[], all: PortsTaken): Promise<void> {
-    const { left, undo } = all
-    undo(() => (this.#unwatched = []))
+  async #takeOverPorts(
+    handed: readonly HandedPort[],
+    left: Set<HandedState>,
+    undo: Undo,
+  ): Promise<void> {
     const take = async (port: HandedPort): Promise<TakenPort | undefined> => {
       const taken = (): void => void left.delete(port)
-      if (port.isPreviewed === true) return this.#goOnFromPreview(port, all)
       await this.#drop(port.id)
       if (!port.isExcluded) {
         const pair = await takeOverOne(port, this.#parts, this.#opener, taken, undo)
-        await this.#moveOn(port)
+        await this.#moveOn(pair[0], port)
         return pair
       }
       await leaveOpen(port, this.#parts, undo)
@@ -216,27 +204,33 @@ export class TakingOver {
     }
   }
 
-  async #goOnFromPreview(
-    port: HandedPort,
-    { previewed, undo, isRehearsed }: PortsTaken,
-  ): Promise<TakenPort> {
-    const { ports, engine } = this.#parts
-    const steps = previewed.get(port.id)
-    if (steps === undefined) throw handOverError(port.id, 'was not taken over by its preview')
-    previewed.delete(port.id)
-    for (const step of steps.toReversed()) undo(step)
-    const entry = ports.entry(port.id)
-    // So many times V8 would compile it, just while frames wait; once it takes less than that.
-    if (!isRehearsed) restore(entry, port, engine.counters)
-    // A preview need not know one.
-    if (!isRehearsed || port.position !== undefined) await this.#moveOn(port)
-    return [entry, port]
+  /** From where the preview said that they are. */
+  async #goOn(
+    previewed: readonly PreviewedPort[],
+    isRehearsed: boolean,
+    undo: Undo,
+  ): Promise<void> {
+    const { engine } = this.#parts
+    const moving: Promise<void>[] = []
+    for (const port of previewed) {
+      const held = this.#held.get(port.id)
+      if (held === undefined) throw handOverError(port.id, 'was not taken over by its preview')
+      const [entry] = held.taken
+      if (!isRehearsed) {
+        this.#held.delete(port.id)
+        for (const step of held.steps.toReversed()) undo(step)
+        this.#unwatched.push(held.taken)
+      }
+      changeCounters(engine.counters, entry.index, port.counters)
+      moving.push(this.#moveOn(entry, port))
+    }
+    // What one of them has begun is complete before it is undone for the sake of another.
+    const settled = await Promise.allSettled(moving)
+    for (const one of settled) if (one.status === 'rejected') throw one.reason
   }
 
-  async #moveOn({ id, position }: HandedPort): Promise<void> {
-    const { ports, access } = this.#parts
-    const entry = ports.entry(id)
-    await entry.open.moveOn?.(position, access(entry))
+  async #moveOn(entry: PortEntry, { position }: Pick<HandedPort, 'position'>): Promise<void> {
+    await entry.open.moveOn?.(position, this.#parts.access(entry))
   }
 
   /** Frames pass: the interfaces of the ports are looked at. */
@@ -255,8 +249,9 @@ export class TakingOver {
   /** Places of ports that are not there any more. */
   async #forgetOthers(handed: HandedSwitch): Promise<void> {
     const { engine, forget } = this.#parts
+    const ids = new Set([...handed.ports, ...(handed.previewed ?? [])].map(({ id }) => id))
     for (const entry of this.#places.splice(0)) {
-      if (handed.ports.some(({ id }) => id === entry.options.id)) continue
+      if (ids.has(entry.options.id)) continue
       await this.#drop(entry.options.id)
       await engine.request({ op: 'remove-port', port: entry.index })
       await forget(entry)
@@ -285,21 +280,25 @@ function closeAll(handed: Iterable<HandedState>): void {
 }
 
 /** Static entries that were added to the other switch by hand are this one's. */
-function noteStatics({ macs, ports: handed }: HandedSwitch, ports: PortTable): void {
+function noteStatics(
+  { macs, ports: handed, previewed = [] }: HandedSwitch,
+  ports: PortTable,
+): void {
+  const ids = [...handed, ...previewed]
   for (let at = 0; macs !== null && at < macs.length; at += MAC_ROW) {
     if (macs[at + 3] !== STATIC_AGE) continue
     const mac = [macs[at], macs[at + 1]] as const
-    const { statics } = ports.entry(handed[macs[at + 2]].id)
+    const { statics } = ports.entry(ids[macs[at + 2]].id)
     if (!statics.has(mac)) statics.add(mac)
   }
 }
 
 /** Addresses, and what else the engine has, by numbers of ports. */
 function engineState(
-  { ports: handed, counters, ownFrames, macs, groups = [] }: HandedSwitch,
+  { ports: handed, previewed = [], counters, ownFrames, macs, groups = [] }: HandedSwitch,
   ports: PortTable,
 ): { engine: HandedEngine; macs: MacRows['rows'] | null; groups: GroupRows['rows'] } {
-  const index = handed.map(({ id }) => ports.entry(id).index)
+  const index = [...handed, ...previewed].map(({ id }) => ports.entry(id).index)
   const own = ownFrames.map(([place, bytes]) => ({
     port: index[place],
     frame: new Uint8Array(Buffer.from(bytes, 'base64')),

@@ -15,6 +15,9 @@ const MESSAGES = [
   'end-of-state',
   'prepared',
   'control',
+  'switch',
+  'end-of-state',
+  'prepared',
   'port',
   'capture',
   'macs',
@@ -36,7 +39,16 @@ test('H4: each step in its order; the source is told how long nobody read and wh
   const world = new World()
   const [source, target] = await Promise.all([world.source(), world.target()])
   expect(world.said).toEqual(MESSAGES)
-  expect(world.done).toEqual(['preview', 'prepare', 'pause a', 'take over', 'let go', 'start'])
+  expect(world.done).toEqual([
+    'preview',
+    'prepare',
+    'silence',
+    'rehearse',
+    'pause a',
+    'take over',
+    'let go',
+    'start',
+  ])
   expect(target).toBe('running')
   expect(source).toEqual({ release: '1.1.0', pid: 4711, pauseUs: 2500, framesLost: 0 })
   expect(world.readers()).toEqual(['target'])
@@ -78,7 +90,29 @@ test('a target that cannot take over says why, and the source goes on', async ()
   expect(source).toBe('the other side gave up: no room')
   expect(target).toBe('no room')
   expect(world.readers()).toEqual(['source'])
-  expect(world.done).toEqual(['preview', 'prepare', 'pause a', 'discard', 'take back'])
+  expect(world.done).toEqual([
+    'preview',
+    'prepare',
+    'silence',
+    'rehearse',
+    'pause a',
+    'discard',
+    'take back',
+    'answer',
+  ])
+})
+
+test('a target that cannot rehearse says why, and the source never pauses', async () => {
+  const world = new World()
+  const rehearse = (): Promise<void> => Promise.reject(new Error('no room'))
+  const [source, target] = await Promise.all([
+    settled(world.source()),
+    settled(world.target({}, { rehearse })),
+  ])
+  expect(source).toBe('the other side gave up: no room')
+  expect(target).toBe('no room')
+  expect(world.done).toEqual(['preview', 'prepare', 'silence', 'discard', 'answer'])
+  expect(world.readers()).toEqual(['source'])
 })
 
 test('migrate_cancel ends it before commit, and the source goes on', async () => {

@@ -183,12 +183,18 @@ export class World {
         await this.#do('source', 'preview')
         return { ...HANDED, captures: [] }
       },
-      handOver: async (previewed, pausing) => {
+      silence: async () => {
+        await this.#do('source', 'silence')
+        return { data: {}, fds: [102] }
+      },
+      answer: () => void this.done.push('answer'),
+      handOver: async ({ previewed, rehearse, pausing }) => {
+        await rehearse?.({ ...HANDED, ports: [], captures: [], macs: null })
         pausing()
         await this.#do('source', `pause ${(previewed ?? []).join(' ')}`.trim(), () =>
           this.#read('source', false),
         )
-        return { switch: HANDED, control: { data: {}, fds: [102] } }
+        return HANDED
       },
       takeBack: () => this.#do('source', 'take back', () => this.#read('source', true)),
       handedOver: async (settled) => {
@@ -208,6 +214,7 @@ export class World {
         await this.#do('target', 'prepare')
         return preview.switch.ports.map(({ id }) => id)
       },
+      rehearse: () => this.#do('target', 'rehearse'),
       takeOver: () => this.#do('target', 'take over'),
       discard: () => this.#do('target', 'discard', letGo),
       start: (reading) =>
