@@ -20,7 +20,8 @@ const RATE_FPS = 500
 const GUEST_RATE_FPS = 100
 const POLLRDHUP = 0x2000
 
-const text = ({ sent, frames, ms }: Lost): string => `${frames} of ${sent} frames (${ms} ms)`
+const text = ({ sent, frames, ms }: Omit<Lost, 'overtaken'>): string =>
+  `${frames} of ${sent} frames (${ms} ms)`
 
 async function portStates(control: string): Promise<Record<string, string>> {
   const client = await ControlClient.connect(control)

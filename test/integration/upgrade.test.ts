@@ -9,7 +9,8 @@ import { Window } from '../../src/mem/window.ts'
 import { FrontEnd, u64s } from '../support/front-end.ts'
 import type { Daemon } from '../support/lab.ts'
 import { Lab, tapSpec } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
+import { introduce, NumberedFlow } from '../support/numbered-flow.ts'
+import { sh, until } from '../support/processes.ts'
 import { frame } from '../support/sim.ts'
 import { SteadyTransfer } from '../support/steady-transfer.ts'
 import { makeTap } from '../support/tun.ts'
@@ -64,6 +65,39 @@ test.for([['on'], ['off']] as const)(
     expect(await line.execute('query-status')).toMatchObject({ status: 'running' })
   },
 )
+
+/** From A to B to C ... */
+const LINE = 20
+/** Of each direction: what waits while a machine is busy fits into the queues. */
+const RATE_FPS = 500
+
+test('H4, H5, H16: 20 upgrades in a row lose, double and overtake nothing', async () => {
+  await using lab = new Lab()
+  const { daemon, ends } = await pair(lab)
+  const [a, b] = ends
+  introduce(lab, a, b)
+  for (const { netns } of ends) sh('ip', '-n', netns, 'link', 'set', 'x0', 'txqueuelen', '20000')
+  await using line = new Line(daemon)
+  const flows = [
+    await NumberedFlow.start(lab, a, b, 5401, RATE_FPS),
+    await NumberedFlow.start(lab, b, a, 5402, RATE_FPS),
+  ]
+  const pauses: number[] = []
+  for (let time = 0; time < LINE; time++) {
+    for (const flow of flows) await flow.more(100)
+    const { 'pause-us': pauseUs, 'frames-lost': lost } = await line.upgrade()
+    expect(lost).toBe(0)
+    pauses.push(pauseUs)
+  }
+  for (const flow of flows) {
+    await flow.more(100)
+    expect(await flow.end()).toMatchObject({ frames: 0, duplicates: 0, overtaken: 0 })
+  }
+  expect(new Set(line.pids).size).toBe(LINE + 1)
+  await line.areOthersGone()
+  const sorted = pauses.toSorted((one, other) => one - other)
+  console.log(`hand-over: ${LINE} pauses, median ${sorted[LINE / 2]}, at most ${sorted.at(-1)} us`)
+}, 180_000)
 
 test('H14: a guest keeps its connection, and its frames go on', async () => {
   await using lab = new Lab()

@@ -46,6 +46,8 @@ export interface Lost {
   /** What is lost at that rate in this time. */
   readonly ms: number
   readonly duplicates: number
+  /** Those that came behind a later one. */
+  readonly overtaken: number
 }
 
 /** Of a frame as hex, behind Ethernet, IP and UDP headers. */
@@ -118,6 +120,7 @@ export class NumberedFlow {
     const seen = this.#seen
     const frames = sent - new Set(seen).size
     const ms = Math.round((frames / this.#rateFps) * 1000)
-    return { sent, frames, ms, duplicates: seen.length - new Set(seen).size }
+    const overtaken = seen.filter((number, at) => at > 0 && number < seen[at - 1]).length
+    return { sent, frames, ms, duplicates: seen.length - new Set(seen).size, overtaken }
   }
 }
