@@ -26,11 +26,11 @@ const KEYS = {
   },
   pace: {
     kind: 'choice',
-    values: ['adaptive', 'busy', 'interrupt'],
+    values: ['adaptive', 'busy', 'interrupt', 'warm'],
     default: 'adaptive',
     inPlace: true,
     description:
-      'How the engine waits for frames: `busy` never sleeps, `interrupt` never spins, `adaptive` does both.',
+      'How the engine waits for frames: `busy` never sleeps, `interrupt` never spins, `adaptive` does both, `warm` dozes for 0.1 s before it sleeps.',
   },
   io: {
     kind: 'choice',

@@ -5,8 +5,7 @@
  *            ... until no queue has more; then flush, give slots back, look for new frames
  *
  * It never throws on what frames, guests or peers do, never logs, and talks to the control plane
- * between turns only. A frame's way in files: io/*-tier.ts -> io/frame-reader.ts -> this file ->
- * engine/forward.ts -> port/tap/engine.ts -> io/*-tier.ts.
+ * between turns only. A frame's way, file by file: src/README.md.
  */
 import type { Recorder } from '../capture/recorder.ts'
 import type { IoTier, TapQueue, TierEvents } from '../io/tier.ts'
@@ -23,6 +22,8 @@ import type { EngineSettingsInPlace, MacRows } from './messages.ts'
 import type { PolicyEvents } from './port-policy.ts'
 import { PortPolicies } from './port-policy.ts'
 import { Recorders } from './recorders.ts'
+import type { DozeOptions } from './doze.ts'
+import { Doze } from './doze.ts'
 import { StageMachinery } from './egress.ts'
 import { Forwarder } from './forward.ts'
 import type { OnLoops } from './housekeeping.ts'
@@ -47,16 +48,16 @@ const FEW_FRAMES = 8
 /** Reads that were cancelled answer at once; this long means that something is broken. */
 const DRAIN_TURNS_MAX = 100_000
 const DRAIN_WAIT_US = 1000
-/** A TAP queue holds 1000 frames (txqueuelen), and a turn reads 64 of them or more, but for the first turns. */
+/** A TAP queue holds 1000 frames (txqueuelen), and most turns read 64 of them or more. */
 const READ_OUT_TURNS_MAX = 64
 
-export interface EngineOptions extends EngineSettingsInPlace, PolicyEvents {
+export interface EngineOptions extends EngineSettingsInPlace, PolicyEvents, DozeOptions {
   readonly macTableSize: number
   readonly macSeed: number
   readonly counters: Float64Array
   readonly engineCounters: Float64Array
   readonly shared: Int32Array
-  /** Longest sleep in microseconds; -1: there is none. */
+  /** Longest sleep in microseconds; -1: until something wakes it. */
   readonly sleepMaxUs: number
   readonly clock: Clock
   /** A port cannot go on: its device is gone. */
@@ -68,7 +69,6 @@ export class Engine implements EngineServices {
   readonly forwarder: Forwarder
   readonly copies: CopyProgram = new CopyProgram()
   readonly own: OwnFrames = new OwnFrames()
-  /** Microseconds that a sleep lasts at most, -1: until something wakes it. */
   sleepMaxUs: number
   readonly #tier: IoTier
   readonly #burst: Burst = new Burst(() => this.#flushWrites())
@@ -89,6 +89,7 @@ export class Engine implements EngineServices {
   readonly #faults: FaultWatch = new FaultWatch()
   readonly #budget: TurnBudget = new TurnBudget()
   readonly #tapBudget: TapBudget
+  readonly #doze: Doze
   readonly #hasFailed: Uint8Array = new Uint8Array(PORTS_MAX)
   /** Places in `#polled` of the ports whose frames the tier may not have given to the kernel yet. */
   readonly #unreleased: Int32Array = new Int32Array(PORTS_MAX)
@@ -127,6 +128,7 @@ export class Engine implements EngineServices {
     })
     this.#tier = makeTier(reports)
     this.#tapBudget = new TapBudget(this.#tier)
+    this.#doze = new Doze(this.#tier, options)
     this.#housekeeping = new Housekeeping(
       this.#tier,
       this.#budget,
@@ -152,6 +154,7 @@ export class Engine implements EngineServices {
   /** From the next turn on. */
   configure({ pace, macAgingS, groups, snooping }: EngineSettingsInPlace): void {
     this.#maySleep = pace !== 'busy'
+    this.#doze.isOn = pace === 'warm'
     this.#spinsMax = pace === 'interrupt' ? 0 : this.#tier.spins
     this.#housekeeping.macAgingS = macAgingS
     this.#policies.setGroups(groups)
@@ -176,7 +179,7 @@ export class Engine implements EngineServices {
         if (!control()) return
       }
       if (this.turn(this.#maySleep, this.#spinsMax) > 0 || tier.spin()) this.#spins = 0
-      else this.#spins++
+      else this.#doze.spun(++this.#spins)
     }
   }
 
@@ -195,7 +198,7 @@ export class Engine implements EngineServices {
     // Asking for kicks writes to the guests' memory as well.
     if (this.#faults.hasNew()) waitUs = 0
     if (waitUs !== 0) this.#engineCounters[ENGINE_SLEEPS]++
-    this.#tier.endTurn(waitUs)
+    this.#doze.endTurn(waitUs)
     Atomics.store(shared, SHARED_SLEEPING, 0)
     if (waitUs !== 0) for (let at = 0; at < this.#polled.length; at++) this.#polled[at].wake?.()
     this.#spins = 0
@@ -224,6 +227,7 @@ export class Engine implements EngineServices {
     if (frames > 0) {
       this.forwarder.endTurn()
       this.#housekeeping.tick()
+      this.#doze.expectMore()
     }
     if (this.#faults.hasNew()) this.#stopFaulted()
     const isQuiet = frames === 0 ? this.#spins >= spinsMax : frames <= FEW_FRAMES
@@ -286,15 +290,13 @@ export class Engine implements EngineServices {
    * `asked` is one of those.
    */
   #stopFaulted(asked: PolledPort | null = null): boolean {
-    let isAsked = false
     this.#faults.acknowledge()
-    for (const port of this.#intake.withMemory) {
-      if (port.stopIfFaulted?.() !== true) continue
-      if (port === asked) isAsked = true
-      this.forwarder.setLink(port.index, false)
-      this.#options.onPortFailed(port.index, { what: 'memory-lost', errno: EFAULT })
+    const lost = this.#intake.withMemory.filter((port) => port.stopIfFaulted?.() === true)
+    for (const { index } of lost) {
+      this.forwarder.setLink(index, false)
+      this.#options.onPortFailed(index, { what: 'memory-lost', errno: EFAULT })
     }
-    return isAsked
+    return lost.some((port) => port === asked)
   }
 
   /** @hot */
@@ -438,6 +440,7 @@ export class Engine implements EngineServices {
     this.#isPaused = true
     this.#tier.pause()
     this.#drain(() => this.#tier.isReading)
+    this.#doze.expectNone()
   }
 
   resume(): void {

@@ -6,8 +6,8 @@ import type { IoTierName } from '../io/tier.ts'
 import type { PortCall, PortDescription, PortFailure } from '../port/messages.ts'
 import type { OwnFrame } from './own-frames.ts'
 
-/** How the engine waits for frames: awake for a while, always awake, asleep at once. */
-export type Pace = 'adaptive' | 'busy' | 'interrupt'
+/** How the engine waits for frames: awake for a while, always awake, asleep at once, dozing before it sleeps. */
+export type Pace = 'adaptive' | 'busy' | 'interrupt' | 'warm'
 
 /** What can change while the engine runs. */
 export interface EngineSettingsInPlace {

@@ -113,9 +113,9 @@ export class WarmUp {
     clock.read()
     const nowS = (clock.time[0] / 1e6) | 0
     for (const [at, { port }] of ends.entries()) {
-      macTable.learn(ADDRESS_HI, at << 8, port.index, nowS)
+      macTable.learn(...addressOf(at), port.index, nowS)
     }
-    return ends.every(({ port }, at) => macTable.lookup(ADDRESS_HI, at << 8) === port.index)
+    return ends.every(({ port }, at) => macTable.lookup(...addressOf(at)) === port.index)
   }
 
   #remove(end: FarEnd): void {
@@ -164,7 +164,11 @@ function exchange(ends: readonly FarEnd[], surroundings: WarmUpSurroundings): nu
   return passed
 }
 
-function frameBetween(from: number, to: number): Uint8Array {
+/** The address behind end number `at`, as the MAC table has it. */
+export const addressOf = (at: number): [hi: number, lo: number] => [ADDRESS_HI, at << 8]
+
+/** From one end to another, by their numbers. */
+export function frameBetween(from: number, to: number): Uint8Array {
   const frame = new Uint8Array(FRAME_LENGTH)
   frame.set([...ADDRESS_BYTES, 0, to, ...ADDRESS_BYTES, 0, from, ...LOCAL_EXPERIMENTAL])
   return frame

@@ -5,6 +5,7 @@ import { Aio } from '../io/aio.ts'
 import { ReadWriteTier } from '../io/read-write-tier.ts'
 import type { IoTier, TierEvents } from '../io/tier.ts'
 import { UringTier } from '../io/uring-tier.ts'
+import { SysError } from '../errors.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { EventSignals } from '../native/event-signals.ts'
 import { shim } from '../native/shim.ts'
@@ -21,10 +22,11 @@ import type {
   NumberedRequest,
 } from './messages.ts'
 import { errorFields } from './messages.ts'
-import { SHARED_ANSWERS, SHARED_EXIT } from './cells.ts'
+import { ENGINE_BURSTS, SHARED_ANSWERS, SHARED_EXIT } from './cells.ts'
 import { Engine } from './engine.ts'
 import { handOver, takeOver } from './handing.ts'
 import { addStaticMacs } from './static-macs.ts'
+import { StayWarm } from './stay-warm.ts'
 import { WarmUp } from './warm-up.ts'
 
 dropThreadCapabilities()
@@ -37,11 +39,24 @@ const clock = new KernelClock()
 const signals = new EventSignals(data.aioContext)
 const recorders = new Map<number, Recorder>()
 
-function makeTier(events: TierEvents): IoTier {
+function makeTier(eventFd: number, usesAio: boolean, events: TierEvents): IoTier {
   return data.io === 'read-write'
-    ? new ReadWriteTier(data.eventFd, events, () => (data.usesAio ? Aio.open() : null))
-    : new UringTier(data.eventFd, events)
+    ? new ReadWriteTier(eventFd, events, () => (usesAio ? Aio.open() : null))
+    : new UringTier(eventFd, events)
 }
+
+/** Once the start is over the process may make no ring any more. */
+function makeSmallTier(eventFd: number, events: TierEvents): IoTier {
+  try {
+    return makeTier(eventFd, false, events)
+  } catch (error) {
+    if (!(error instanceof SysError)) throw error
+    return new ReadWriteTier(eventFd, events)
+  }
+}
+
+const stayWarm = new StayWarm(clock, signals, makeSmallTier)
+let { pace } = data
 
 const engine = new Engine(
   {
@@ -60,8 +75,9 @@ const engine = new Engine(
     onLoops: (loops) => send({ type: 'loops', loops }),
     onStorms: (changes) => send({ type: 'storms', changes }),
     onGuardDrops: (drops) => send({ type: 'guard-drops', drops }),
+    warmth: stayWarm,
   },
-  makeTier,
+  (events) => makeTier(data.eventFd, data.usesAio, events),
 )
 
 /** What ports of a kind share. */
@@ -97,11 +113,19 @@ const warmUp = new WarmUp({
   wake: () => void shim.eventfdWrite(data.eventFd),
 })
 
+/** For the ports that are expected. Once frames have passed they would wait for it. */
+function getWarm(): void {
+  if (engineCounters[ENGINE_BURSTS] > 0) return
+  warmUp.run()
+  if (pace === 'warm' || pace === 'busy') stayWarm.prepare()
+}
+
 function handle(request: EngineRequest): unknown {
   switch (request.op) {
     case 'add-port':
       warmUp.expect(request.description)
-      if (!request.isHeld) warmUp.run()
+      stayWarm.expect(request.description)
+      if (!request.isHeld) getWarm()
       return addPort(request)
     case 'replace-port':
       return engine.replacePort(make(request))
@@ -112,7 +136,7 @@ function handle(request: EngineRequest): unknown {
     case 'hold':
       return engine.hold(request.ports)
     case 'release':
-      warmUp.run()
+      getWarm()
       return engine.release(request.ports)
     case 'set-link':
       return engine.forwarder.setLink(request.port, request.isUp)
@@ -140,6 +164,7 @@ function handle(request: EngineRequest): unknown {
     case 'set-mirrors':
       return engine.forwarder.setMirrors(request.mirrors)
     case 'configure':
+      pace = request.settings.pace
       return engine.configure(request.settings)
     case 'pause':
       return engine.pause()
@@ -250,6 +275,7 @@ try {
   }
   for (const shared of shares.values()) attempt(() => shared.close())
   attempt(() => engine.close())
+  attempt(() => stayWarm.close())
   attempt(() => signals.close())
   controlPort.close()
   data.answers.close()

@@ -331,19 +331,16 @@ export class ReadWriteTier implements IoTier {
   }
 
   /** @hot */
-  endTurn(waitUs: number): void {
+  endTurn(waitUs: number): boolean {
     this.flush()
     this.#framesLeft = this.#framesMax
     // The others are read first in the next turn, before those that were read in this one are found again.
-    if (this.#readyAt < this.#readyCount) return
-    if (waitUs === 0) {
-      // Without a TAP there is nothing to look for: what wakes a sleep needs no look while awake.
-      if (this.#reading > 0) this.#wait(0)
-      return
-    }
+    if (this.#readyAt < this.#readyCount) return true
+    // Without a TAP there is nothing to look for: what wakes a sleep needs no look while awake.
+    if (waitUs === 0) return this.#reading > 0 && this.#wait(0)
     const timeoutMs = waitUs < 0 ? -1 : Math.ceil(waitUs / 1000)
     const isBounded = this.#stalled > 0 && (timeoutMs < 0 || timeoutMs > RETRY_MS)
-    this.#wait(isBounded ? RETRY_MS : timeoutMs)
+    return this.#wait(isBounded ? RETRY_MS : timeoutMs)
   }
 
   /** Each spin is a system call. @hot */
@@ -366,8 +363,8 @@ export class ReadWriteTier implements IoTier {
     this.#tables.unmap()
   }
 
-  /** @hot */
-  #wait(timeoutMs: number): void {
+  /** True: something came. @hot */
+  #wait(timeoutMs: number): boolean {
     const rows = shim.epollWait(this.#epoll, this.#tables.id, EVENT_TABLE, EVENTS_MAX, timeoutMs)
     let count = 0
     for (let k = 0; k < rows; k++) {
@@ -379,6 +376,7 @@ export class ReadWriteTier implements IoTier {
     }
     this.#readyCount = count
     this.#readyAt = 0
+    return rows > 0
   }
 
   #watch(queue: TapQueue): void {

@@ -125,10 +125,10 @@ export interface IoTier {
   /**
    * Flushes, takes back the slots of this turn, and waits until something arrives or the control
    * eventfd is written, at most `waitUs` (0: does not wait, -1: for ever). Where it can, all of that
-   * is one system call.
+   * is one system call. False: it has waited, and nothing came.
    * @hot
    */
-  endTurn(waitUs: number): void
+  endTurn(waitUs: number): boolean
   /** Looks for new frames without waiting; true: the next turn may find some. @hot */
   spin(): boolean
   /** Fruitless spins after which a sleep is cheaper, at adaptive pace. */

@@ -336,7 +336,7 @@ export class UringTier implements IoTier {
   }
 
   /** @hot */
-  endTurn(waitUs: number): void {
+  endTurn(waitUs: number): boolean {
     if (this.#rearmCount > 0) {
       // Reads start again only when there are slots for them.
       this.flush()
@@ -353,6 +353,7 @@ export class UringTier implements IoTier {
     if (uring.pending > 0 || uring.hasTaskWork()) uring.submit()
     this.#iovecs = 0
     this.#offerTaken()
+    return uring.tail() !== uring.head
   }
 
   /** The writes from them are done: the slots of this turn are free. @hot */

@@ -36,7 +36,7 @@ export function offloadNames(bits: number): OffloadName[] {
 
 export function checkSwitchOptions(options: SwitchOptions): void {
   oneOf('io', options.io, ['auto', 'io_uring-multishot', 'read-write'])
-  oneOf('pace', options.pace, ['adaptive', 'busy', 'interrupt'])
+  oneOf('pace', options.pace, ['adaptive', 'busy', 'interrupt', 'warm'])
   groupsOf(options)
   inRange('macAgingS', options.macAgingS, 1, 1_000_000)
   inRange('macTableSize', options.macTableSize, 16, 1_048_576)

@@ -13,8 +13,9 @@ import { MemoryRing } from '../../src/port/memory/ring.ts'
 import { readCounters, allocateCounters } from '../../src/stats/port-counters.ts'
 import type { Clock } from '../../src/mem/clock.ts'
 import { ENGINE_COUNTERS, SHARED_WORDS } from '../../src/engine/cells.ts'
+import type { DozeOptions } from '../../src/engine/doze.ts'
 import { Engine } from '../../src/engine/engine.ts'
-import type { GuardDrops, SnoopingSettings, StormChange } from '../../src/engine/messages.ts'
+import type { GuardDrops, Pace, SnoopingSettings, StormChange } from '../../src/engine/messages.ts'
 import { NO_SNOOPING } from '../../src/engine/messages.ts'
 import type { OnLoops } from '../../src/engine/housekeeping.ts'
 import type { SwitchingOptions } from '../../src/port/switching-options.ts'
@@ -48,7 +49,9 @@ class NoTier implements IoTier {
   writeWithHeader(): void {}
   writeScattered(): void {}
   flush(): void {}
-  endTurn(): void {}
+  endTurn(): boolean {
+    return false
+  }
   spin(): boolean {
     return false
   }
@@ -66,7 +69,8 @@ class SimClock implements Clock {
   }
 }
 
-export interface SimOptions {
+export interface SimOptions extends DozeOptions {
+  readonly pace?: Pace
   readonly macAgingS?: number
   readonly macTableSize?: number
   readonly groups?: number
@@ -87,7 +91,7 @@ export class Sim implements Disposable {
   constructor(ports: number, options: SimOptions = {}) {
     this.engine = new Engine(
       {
-        pace: 'interrupt',
+        pace: options.pace ?? 'interrupt',
         macAgingS: options.macAgingS ?? 300,
         macTableSize: options.macTableSize ?? 1024,
         macSeed: 1,
@@ -102,6 +106,7 @@ export class Sim implements Disposable {
         onLoops: options.onLoops ?? (() => undefined),
         onStorms: options.onStorms ?? (() => undefined),
         onGuardDrops: options.onGuardDrops ?? (() => undefined),
+        ...(options.warmth === undefined ? {} : { warmth: options.warmth }),
       },
       () => new NoTier(),
     )

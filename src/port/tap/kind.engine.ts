@@ -27,7 +27,8 @@ class TapEnd implements FarEnd {
   readonly port: TapEnginePort
   readonly #near: number
   readonly #far: number
-  readonly #bytes: Window = Window.map(4096)
+  readonly #window: Window = Window.map(4096)
+  readonly #bytes: Uint8Array = new Uint8Array(this.#window.buffer)
   readonly #headerLength: number
 
   constructor(index: number, headerLength: number, surroundings: PortSurroundings) {
@@ -50,19 +51,19 @@ class TapEnd implements FarEnd {
   }
 
   send(frame: Uint8Array): void {
-    new Uint8Array(this.#bytes.buffer).set(frame, this.#headerLength)
-    shim.writeFrom(this.#far, this.#bytes.id, 0, this.#headerLength + frame.length, 0)
+    this.#bytes.set(frame, this.#headerLength)
+    shim.writeFrom(this.#far, this.#window.id, 0, this.#headerLength + frame.length, 0)
   }
 
   drain(): number {
     let count = 0
-    while (shim.readInto(this.#far, this.#bytes.id, 2048, 2048) > 0) count++
+    while (shim.readInto(this.#far, this.#window.id, 2048, 2048) > 0) count++
     return count
   }
 
   close(): void {
     shim.close(this.#near)
     shim.close(this.#far)
-    this.#bytes.unmap()
+    this.#window.unmap()
   }
 }

@@ -57,7 +57,9 @@ class RecordingTier implements IoTier {
   flush(): void {
     this.flushes.push(this.writes.length)
   }
-  endTurn(): void {}
+  endTurn(): boolean {
+    return false
+  }
   spin(): boolean {
     return false
   }
