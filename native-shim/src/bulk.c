@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Rows that are prefetched before their copy: hides the cache misses of frames in guest memory. */
-enum { PREFETCH_ROWS = 8, HEAD_LENGTH = 16, GATHER_STRIDE = 256 };
+enum { PREFETCH_ROWS = 8, HEAD_LENGTH = 16, SHORT_LENGTH = 64, GATHER_STRIDE = 256 };
 
 /* In the length of a copy row: see copyRows in shim.ts. */
 enum {
@@ -141,14 +141,23 @@ static napi_value gather_heads(napi_env env, napi_callback_info info)
 	return result_int(env, count);
 }
 
+/* By way of registers: a place may be the destination of another. */
+static void copy_short(uint8_t *to, const uint8_t *from)
+{
+	uint8_t bytes[SHORT_LENGTH];
+	memcpy(bytes, from, sizeof bytes);
+	memcpy(to, bytes, sizeof bytes);
+}
+
 /*
  * The beginnings of frames at places that three columns of int32 give, windows, offsets and lengths: at
- * most so many bytes of each.
+ * most so many bytes of each. With heads as well: the first HEAD_LENGTH of these, and the columns say of the
+ * frames that were copied whole where they are now.
  */
 static napi_value gather_frames(napi_env env, napi_callback_info info)
 {
 	struct call call;
-	call_begin(&call, env, info, 8);
+	call_begin(&call, env, info, 9);
 	int32_t window = arg_int(&call, 0);
 	int32_t windows_offset = arg_int(&call, 1);
 	int32_t offsets_offset = arg_int(&call, 2);
@@ -157,28 +166,57 @@ static napi_value gather_frames(napi_env env, napi_callback_info info)
 	int32_t destination_window = arg_int(&call, 5);
 	int32_t destination_offset = arg_int(&call, 6);
 	int32_t most = arg_int(&call, 7);
+	int32_t heads_offset = arg_int(&call, 8);
 	if (!call.ok)
 		return NULL;
 	if (most < 0 || most > GATHER_STRIDE || count < 0 || count > INT32_MAX / GATHER_STRIDE)
 		return result_int(env, -EINVAL);
-	const int32_t *windows = window_table(window, windows_offset, count, 1);
-	const int32_t *offsets = window_table(window, offsets_offset, count, 1);
+	bool has_heads = heads_offset >= 0;
+	int32_t *windows = window_table(window, windows_offset, count, 1);
+	int32_t *offsets = window_table(window, offsets_offset, count, 1);
 	const int32_t *lengths = window_table(window, lengths_offset, count, 1);
+	uint8_t *heads = window_range_writable(window, has_heads ? heads_offset : 0,
+		has_heads ? count * HEAD_LENGTH : 0);
 	uint8_t *to = window_range_writable(destination_window, destination_offset,
 		count * GATHER_STRIDE);
-	if (windows == NULL || offsets == NULL || lengths == NULL || to == NULL)
+	if (windows == NULL || offsets == NULL || lengths == NULL || heads == NULL || to == NULL)
 		return result_int(env, -EFAULT);
+	for (int32_t k = 0; k < count; k++) {
+		const uint8_t *source = window_range(windows[k], offsets[k], 0);
+		if (source != NULL)
+			__builtin_prefetch(source);
+	}
 	for (int32_t k = 0; k < count; k++, to += GATHER_STRIDE) {
 		/* Read once: the columns may lie in memory that others write. */
 		int32_t from = *(const volatile int32_t *)&windows[k];
 		int32_t offset = *(const volatile int32_t *)&offsets[k];
 		int32_t length = *(const volatile int32_t *)&lengths[k];
-		if (length > most)
+		bool is_whole = length <= most;
+		if (!is_whole)
 			length = most;
-		const uint8_t *source = window_range(from, offset, length);
-		if (source == NULL)
-			return result_int(env, k);
-		memmove(to, source, (size_t)length);
+		/* Most are short, and what is behind them is there as well. */
+		bool is_short = (uint32_t)length <= SHORT_LENGTH;
+		const uint8_t *source = is_short ? window_range(from, offset, SHORT_LENGTH) : NULL;
+		if (source != NULL) {
+			copy_short(to, source);
+		} else {
+			source = window_range(from, offset, length);
+			if (source == NULL)
+				return result_int(env, k);
+			memmove(to, source, (size_t)length);
+		}
+		if (!has_heads)
+			continue;
+		uint8_t head[HEAD_LENGTH] = { 0 };
+		if (length >= HEAD_LENGTH)
+			memcpy(head, to, HEAD_LENGTH);
+		else
+			memcpy(head, to, (size_t)length);
+		memcpy(heads + k * HEAD_LENGTH, head, HEAD_LENGTH);
+		if (is_whole) {
+			windows[k] = destination_window;
+			offsets[k] = destination_offset + k * GATHER_STRIDE;
+		}
 	}
 	return result_int(env, count);
 }

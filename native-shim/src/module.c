@@ -17,7 +17,7 @@ void fail_type(struct call *call, size_t at, const char *expected)
 
 bool call_begin(struct call *call, napi_env env, napi_callback_info info, size_t argc)
 {
-	size_t given = 8;
+	size_t given = ARGUMENTS_MAX;
 	void *name = NULL;
 	call->env = env;
 	call->ok = true;

@@ -19,10 +19,13 @@
  * Arguments of a call. A wrong type leaves a pending TypeError and clears `ok`; a string that no
  * system call could take leaves its errno in `refused`.
  */
+/* Arguments of a function at most. */
+#define ARGUMENTS_MAX 9
+
 struct call {
 	napi_env env;
 	const char *name;
-	napi_value argv[8];
+	napi_value argv[ARGUMENTS_MAX];
 	bool ok;
 	int refused;
 };

@@ -247,6 +247,7 @@ export class Engine implements EngineServices {
     if (count === 0) return
     this.#unreleasedCount = 0
     this.#tier.flush()
+    this.#burst.headers.release()
     for (let k = 0; k < count; k++) this.#polled[this.#unreleased[k]].release()
   }
 
@@ -261,6 +262,7 @@ export class Engine implements EngineServices {
       if (!this.#budget.beginPort(port.index, port.isGuest === true, at)) continue
       for (let queues = port.rxQueues; queues > 0; queues--) {
         this.#budget.limit(burst, port.index)
+        this.forwarder.expect(burst, port.index)
         const received = port.receive(burst)
         if (received === 0 && burst.descriptors === 0) continue
         this.#budget.read(burst.descriptors)

@@ -29,6 +29,7 @@ import type { CopyRecorder, MirrorPorts } from './mirror-output.ts'
 import { Mirrors } from './mirrors.ts'
 import { NO_PORT, Places } from './places.ts'
 import type { PortPolicies } from './port-policy.ts'
+import { GUARD_LENGTH } from './guards.ts'
 import {
   ASKS_INNER,
   HAIRPINS,
@@ -209,6 +210,12 @@ export class Forwarder {
   unwire(a: number, b: number): void {
     this.#places.unwire(a, b)
     for (const index of [a, b]) this.port(index)?.setWired?.(false)
+  }
+
+  /** Before the port gives frames: how much of them is ours from the beginning. @hot */
+  expect(burst: Burst, inPort: number): void {
+    const isLookedAt = (this.#policies.flags[inPort] & HAS_GUARD) !== 0
+    burst.ownLength = isLookedAt && this.#isForeign(inPort) ? GUARD_LENGTH : 0
   }
 
   /**

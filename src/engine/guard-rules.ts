@@ -41,6 +41,13 @@ export class GuardRules {
   /** Link-local addresses that the MAC addresses make. */
   readonly #linkLocal: Int32Array
 
+  /** The first MAC address as it lies in words; no frame's is like the one there is if there is none. */
+  readonly macStart: number
+  readonly macEnd: number
+  /** The same of IPv4: what an address is under the mask. */
+  readonly ipv4Mask: number
+  readonly ipv4: number
+
   constructor({ checks, macs, ipv4, ipv6 }: GuardPolicy) {
     this.checks = checks.reduce((bits, check) => bits | CHECKS[check], 0)
     this.#macs = Uint8Array.from(macs.flat())
@@ -49,6 +56,10 @@ export class GuardRules {
     )
     this.#ipv4Words = Int32Array.from(ipv4.flat().map((word) => swapped(word)))
     this.#ipv4 = Int32Array.from(ipv4.flat())
+    this.macStart = this.#macWords[0] ?? -1
+    this.macEnd = this.#macWords[1] ?? 0
+    this.ipv4Mask = this.#ipv4Words[1] ?? 0
+    this.ipv4 = ipv4.length === 0 ? 1 : this.#ipv4Words[0] & this.ipv4Mask
     this.#ipv6 = Int32Array.from(ipv6.flat())
     this.#linkLocal = Int32Array.from(macs.flatMap((mac) => linkLocalOf(mac)))
   }

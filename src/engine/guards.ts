@@ -8,19 +8,18 @@
  *     look:  once a second: what was dropped at a port for a reason, once until it has been quiet for a minute
  */
 import type { Burst } from '../mem/burst.ts'
-import { HEAD_WORDS } from '../mem/burst.ts'
+import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { HEADERS_MAX } from '../wire/headers.ts'
-import { isGso } from '../wire/vnet-hdr.ts'
-import { BAD_FORM, checkFrame, isPlainlyFine, PASSES, REASONS } from './guard-check.ts'
+import { BAD_FORM, checkOf, lookPlainly, PASSES, REASONS, UNKNOWN } from './guard-check.ts'
 import { GUARD_MAC, GuardRules } from './guard-rules.ts'
 import type { GuardDrops, GuardPolicy } from './messages.ts'
 
 /** Looks without a drop, about a second apart, after which a reason is told again. */
 const QUIET_LOOKS = 60
-/** The check of the source needs the addresses only; a short frame is kept as a whole. */
-const SHORT_LENGTH = 64
+/** Bytes that tell of most frames that they may pass; a short one is kept as a whole. */
+export const GUARD_LENGTH = 64
 
 const NOTHING: readonly GuardDrops[] = []
 
@@ -32,6 +31,8 @@ export class Guards {
   /** By port and reason: dropped since the last look; looks for which it is still known. */
   readonly #dropped: Float64Array = new Float64Array(PORTS_MAX * REASONS)
   readonly #known: Uint8Array = new Uint8Array(PORTS_MAX * REASONS)
+  /** Of the frames of the burst. */
+  readonly #reasons: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
   /** By port: first four and last two bytes of the source of the last frame that was dropped. */
   readonly #sourceHi: Int32Array = new Int32Array(PORTS_MAX)
   readonly #sourceLo: Int32Array = new Int32Array(PORTS_MAX)
@@ -59,40 +60,42 @@ export class Guards {
   admit(burst: Burst, port: number, isForeign: boolean): void {
     const rules = this.#rules[port]
     if (rules === null) return
+    burst.readHeaders(GUARD_LENGTH)
+    const { headers, length, count } = burst
+    const first = headers.at(0) >> 2
+    const asked = lookPlainly(rules, headers.words, first, length, count, this.#reasons)
+    if (asked > 0) this.#check(rules, burst, port)
+    if (isForeign) this.#keep(burst, port)
+  }
+
+  /** Those that are not plainly fine, by all of their headers. @hot */
+  #check(rules: GuardRules, burst: Burst, port: number): void {
     const { headers, count } = burst
-    burst.readHeaders(rules.checks === GUARD_MAC ? SHORT_LENGTH : HEADERS_MAX)
-    const { words } = headers
-    const { length } = burst
+    const reasons = this.#reasons
+    const isAll = rules.checks !== GUARD_MAC
+    for (let k = 0; isAll && k < count; k++) {
+      if (reasons[k] === UNKNOWN) headers.want(k, HEADERS_MAX)
+    }
+    headers.read()
     let kept = 0
     for (let k = 0; k < count; k++) {
-      const available = headers.available(k)
-      const reason = isPlainlyFine(rules, words, headers.at(k) >> 2, available, length[k])
-        ? PASSES
-        : this.#check(rules, burst, k)
+      const reason = reasons[k] === UNKNOWN ? checkOf(rules, burst, k) : PASSES
       if (reason === PASSES) {
         if (kept !== k) burst.take(burst, k, kept)
         kept++
       } else this.#drop(burst, k, port, reason)
     }
     burst.count = kept
-    if (isForeign) this.#keep(burst, port)
-  }
-
-  /** @hot */
-  #check(rules: GuardRules, burst: Burst, k: number): number {
-    const { headers } = burst
-    const isCut = isGso(burst.gso[k])
-    const at = headers.at(k)
-    return checkFrame(rules, headers.bytes, at, headers.available(k), burst.length[k], isCut)
   }
 
   /** All of them as they were looked at; what lies in too many pieces for that is dropped. @hot */
   #keep(burst: Burst, port: number): void {
-    const { count } = burst
-    let kept = burst.keepShort()
-    for (let k = kept; k < count; k++) {
+    const { count, window } = burst
+    const { windowId } = burst.headers
+    let kept = 0
+    for (let k = 0; k < count; k++) {
       if (kept !== k) burst.take(burst, k, kept)
-      if (burst.keep(kept)) kept++
+      if (window[kept] === windowId || burst.keep(kept)) kept++
       else this.#drop(burst, kept, port, BAD_FORM)
     }
     burst.count = kept

@@ -11,7 +11,6 @@
  * furtherCount[k] entries of furtherWindow, -Offset and -Length from furtherFirst[k] on.
  */
 import { shim } from '../native/shim.ts'
-import { HEADERS_MAX } from '../wire/headers.ts'
 import { FrameHeaders } from './frame-headers.ts'
 import { Window } from './window.ts'
 
@@ -43,6 +42,8 @@ const INNERS_AT: number = LENGTHS_AT + COLUMN_LENGTH
 /** What stands in `heads`, and that with the word behind it. */
 const HEAD_LENGTH: number = HEAD_WORDS * 4
 const INNER_END: number = HEAD_LENGTH + 4
+const HEADS_AT = 0
+const NO_HEADS = -1
 
 export class Burst {
   /** Frames in use: 0..BURST_SIZE_MAX. */
@@ -56,6 +57,13 @@ export class Burst {
   descriptorsMax = 0x7fff_ffff
   /** Into how many segments its frames may be cut, for all ports together (offload/finish-stage.ts). */
   segmentsMax: number = SEGMENTS_MAX
+  /**
+   * So many bytes of each frame are read when it comes, and leave as they were read: for a port whose frames are
+   * looked at, and which writes to them meanwhile. 0: `heads` only. More than HEAD_LENGTH.
+   */
+  ownLength = 0
+  /** So much was read of each of the frames that are in it. */
+  #isOwn = false
   /** Descriptors that were read for it, those of unusable chains as well; 0: there was no chain. */
   descriptors = 0
   readonly #columns: Window = Window.map(INNERS_AT + HEADS_LENGTH)
@@ -114,6 +122,7 @@ export class Burst {
     this.count = 0
     this.furtherTotal = 0
     this.#hasInners = false
+    this.#isOwn = false
     this.headers.forget()
   }
 
@@ -139,6 +148,9 @@ export class Burst {
     this.offset[to] = from.offset[k]
     this.length[to] = from.length[k]
     this.headLength[to] = from.headLength[k]
+    if (from === this && this.window[to] === this.headers.windowId) {
+      this.offset[to] = this.headers.at(to)
+    }
     this.gso[to] = from.gso[k]
     this.gsoSize[to] = from.gsoSize[k]
     this.csumOffset[to] = from.csumOffset[k]
@@ -152,11 +164,18 @@ export class Burst {
   /**
    * Reads `heads` from where the frames lie, all of them by one call that prefetches: read one by
    * one they would be one cache miss after the other. Of a frame whose first segment is shorter
-   * they are wrong behind its end.
+   * they are wrong behind its end. With an `ownLength` that much is read, and frames that are not longer have
+   * come into memory of ours.
    * @hot
    */
   gatherHeads(): void {
     const { count } = this
+    if (this.ownLength > 0 && this.furtherTotal === 0) {
+      this.#gatherFrames(this.ownLength, HEADS_AT)
+      this.headers.keep(count - 1)
+      this.#isOwn = true
+      return
+    }
     const { id } = this.#columns
     const done = shim.gatherHeads(id, WINDOWS_AT, OFFSETS_AT, count, id, 0, 0)
     if (done !== count) throw new RangeError('place of a frame')
@@ -183,38 +202,14 @@ export class Burst {
     }
   }
 
-  /** Keeps the frames up to the first of which not everything was read; returns its number. @hot */
-  keepShort(): number {
-    const { count, headers, heads, window, offset, length, firstLength, furtherCount } = this
-    const { headLength } = this
-    const { words, windowId } = headers
-    if (this.furtherTotal === 0) furtherCount.fill(0, 0, count)
-    let at = headers.at(0)
-    let k = 0
-    for (; k < count && headers.available(k) >= length[k]; k++, at += HEADERS_MAX) {
-      window[k] = windowId
-      offset[k] = at
-      firstLength[k] = length[k]
-      furtherCount[k] = 0
-      headLength[k] = 0
-      const head = k * HEAD_WORDS
-      const word = at >> 2
-      heads[head] = words[word]
-      heads[head + 1] = words[word + 1]
-      heads[head + 2] = words[word + 2]
-      heads[head + 3] = words[word + 3]
-    }
-    if (k > 0) headers.keep(k - 1)
-    return k
-  }
-
   /**
    * Frame k begins from now on with what was read of its headers: whoever has the memory that it came in
-   * changes nothing there. After `keepShort`. False: it lies in too many pieces for that.
+   * changes nothing there. False: it lies in too many pieces for that.
    * @hot
    */
   keep(k: number): boolean {
     const { headers, heads } = this
+    if (this.window[k] === headers.windowId) return true
     const kept = headers.available(k)
     if (kept < this.length[k] && !this.#keepRest(k, kept)) return false
     if (kept >= this.length[k]) this.furtherCount[k] = 0
@@ -239,6 +234,8 @@ export class Burst {
       const count = end - from + 1
       if (count > FURTHER_PER_FRAME_MAX) return false
       let to = this.furtherTotal
+      // The others are single segments, which is not said of each as long as all are.
+      if (to === 0) this.furtherCount.fill(0, 0, this.count)
       this.furtherFirst[k] = to
       this.furtherCount[k] = count
       this.furtherTotal = to + count
@@ -265,25 +262,32 @@ export class Burst {
   /** Reads the first `length` bytes of all of them, HEADERS_MAX at most. @hot */
   readHeaders(length: number): void {
     const { count, headers } = this
+    if (this.#isOwn && length <= this.ownLength) return
     if (this.furtherTotal === 0 && headers.isUnread) {
-      const to = headers.readAll(count, length)
-      const { id } = this.#columns
-      const { windowId } = headers
-      const done = shim.gatherFrames(
-        id,
-        WINDOWS_AT,
-        OFFSETS_AT,
-        LENGTHS_AT,
-        count,
-        windowId,
-        to,
-        length,
-      )
-      if (done !== count) throw new RangeError('place of a frame')
+      this.#gatherFrames(length, NO_HEADS)
       return
     }
     for (let k = 0; k < count; k++) headers.want(k, length)
     headers.read()
+  }
+
+  /** @hot */
+  #gatherFrames(length: number, headsAt: number): void {
+    const { count, headers } = this
+    const to = headers.readAll(length)
+    const { id } = this.#columns
+    const done = shim.gatherFrames(
+      id,
+      WINDOWS_AT,
+      OFFSETS_AT,
+      LENGTHS_AT,
+      count,
+      headers.windowId,
+      to,
+      length,
+      headsAt,
+    )
+    if (done !== count) throw new RangeError('place of a frame')
   }
 
   /** No frame of the burst has a vnet_hdr that says anything. @hot */

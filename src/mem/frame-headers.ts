@@ -48,6 +48,8 @@ export class FrameHeaders {
   /** Number of the burst: what was known before is forgotten without being touched. */
   #now = BURST_STEP
   readonly #flushWrites: (() => void) | null
+  /** So much was read of each frame; of those of which more is known it is said where that is. */
+  #ofAll = 0
   /** Where frame 0 starts: behind what was kept of bursts before. */
   #base = 0
   /** Something was read of this burst; frames of it that are kept, and those before them. */
@@ -76,12 +78,19 @@ export class FrameHeaders {
   /** Other frames come. @hot */
   forget(): void {
     this.#hasRead = false
+    this.#ofAll = 0
     this.#base += this.#kept * HEADERS_MAX
     this.#kept = 0
     this.#now += BURST_STEP
     if (this.#now < BURSTS_MAX) return
     this.#known.fill(0)
     this.#now = BURST_STEP
+  }
+
+  /** Nothing points any more to frames that were kept, this burst's among them. @hot */
+  release(): void {
+    this.#base = 0
+    this.#kept = 0
   }
 
   /** Something is read of this burst. What was kept stays until everything is written that has it. @hot */
@@ -102,17 +111,10 @@ export class FrameHeaders {
     return !this.#hasRead
   }
 
-  /** The first `length` bytes of so many frames will be read at once, from the returned place on. @hot */
-  readAll(frames: number, length: number): number {
-    const { length: whole } = this.#burst
-    const known = this.#known
-    const lengths = this.#length
-    const now = this.#now
+  /** The first `length` bytes of all frames will be read at once, from the returned place on. @hot */
+  readAll(length: number): number {
     this.#begin()
-    for (let k = 0; k < frames; k++) {
-      known[k] = now
-      lengths[k] = whole[k] < length ? whole[k] : length
-    }
+    this.#ofAll = length
     return this.#base
   }
 
@@ -126,10 +128,12 @@ export class FrameHeaders {
   move(k: number, to: number): void {
     const known = this.#known[k]
     this.#known[to] = known
-    if (known < this.#now) return
+    const read = this.available(k)
+    if (read === 0) return
     const from = this.at(k)
-    this.bytes.copyWithin(this.at(to), from, from + this.#length[k])
-    this.#length[to] = this.#length[k]
+    this.bytes.copyWithin(this.at(to), from, from + read)
+    if (known < this.#now) return
+    this.#length[to] = read
     this.#hash[to] = this.#hash[k]
     const found = this.#found[k]
     this.#found[k] = this.#found[to]
@@ -143,15 +147,14 @@ export class FrameHeaders {
     const wanted = whole < length ? whole : length
     if (!this.#hasRead) this.#begin()
     const at = this.at(k)
-    if (this.#known[k] < this.#now) {
-      this.#known[k] = this.#now
-      this.#length[k] = wanted
+    const read = this.available(k)
+    if (wanted <= read) return
+    if (this.#known[k] < this.#now) this.#known[k] = this.#now
+    this.#length[k] = wanted
+    if (read === 0) {
       this.#copies.addFrame(burst, k, this.#window.id, at, wanted)
       return
     }
-    const read = this.#length[k]
-    if (wanted <= read) return
-    this.#length[k] = wanted
     this.#copies.addPart(burst, k, read, this.#window.id, at + read, wanted - read)
   }
 
@@ -167,7 +170,9 @@ export class FrameHeaders {
 
   /** How much of it is there. @hot */
   available(k: number): number {
-    return this.#length[k]
+    if (this.#known[k] >= this.#now) return this.#length[k]
+    const whole = this.#burst.length[k]
+    return whole < this.#ofAll ? whole : this.#ofAll
   }
 
   /**
@@ -177,7 +182,7 @@ export class FrameHeaders {
    * @hot
    */
   parse(k: number): boolean {
-    const known = this.#known[k]
+    const known = this.#know(k)
     if ((known & PARSED) !== 0) return (known & FOUND) !== 0
     const { gso, tunnel } = this.#burst
     const headers = this.#found[k]
@@ -188,6 +193,15 @@ export class FrameHeaders {
       : headers.parse(this.bytes, at, available)
     this.#known[k] = known | (isFound ? PARSED | FOUND : PARSED)
     return isFound
+  }
+
+  /** What is known of frame k, of which something was read. @hot */
+  #know(k: number): number {
+    if (this.#known[k] < this.#now) {
+      this.#length[k] = this.available(k)
+      this.#known[k] = this.#now
+    }
+    return this.#known[k]
   }
 
   /** The same for a GSO frame; also false: it is not what its vnet_hdr says. @hot */
@@ -206,7 +220,7 @@ export class FrameHeaders {
    * @hot
    */
   flowHash(k: number): number {
-    const known = this.#known[k]
+    const known = this.#know(k)
     if ((known & HASHED) !== 0) return this.#hash[k]
     const hash = flowHash(this.bytes, this.at(k), this.flowLength(k))
     this.#known[k] = known | HASHED

@@ -91,7 +91,10 @@ export interface Shim {
   ): number
   /** Three columns of int32 in a window, of windows, offsets and lengths: copies the first `most` bytes
    *  (0..256) at each of these places, or as many as its length says, into the destination, 256 bytes a
-   *  place. Returns the places done; fewer than asked: the one at that index left its window. */
+   *  place (which may have other bytes behind them). With a `headsOffset` in the columns' window, not -1, the
+   *  first 16 of them go there as well, packed and zero-filled, and the columns say of what was copied whole
+   *  that it is in the destination. Returns the places done; fewer than asked: the one at that index left its
+   *  window. */
   gatherFrames(
     columnWindow: number,
     windowsOffset: number,
@@ -101,6 +104,7 @@ export interface Shim {
     destinationWindow: number,
     destinationOffset: number,
     most: number,
+    headsOffset: number,
   ): number
   /** Rows (window, offset, length, initial, result): result is the folded 16-bit ones' complement
    *  sum (not inverted) in network order of the bytes plus `initial`. RFC 1071. */

@@ -312,17 +312,33 @@ class RowsRun {
     const to = this.#window()
     const place = this.#offset(to, 256 * count)
     const most = this.#in.half() % 300
+    const heads = (this.#in.byte() & 1) === 0 ? -1 : this.#tableOffset()
     let should = most > 256 ? -EINVAL : -EFAULT
-    const isThere = at.every((offset) => isTable(offset, count, 1))
-    if (should === -EFAULT && isThere && range(to, place, 256 * count, true) !== null) {
+    const isTarget = range(to, place, 256 * count, true) !== null
+    const hasHeads = heads < 0 || range(tables.id, heads, 16 * count, true) !== null
+    const isThere = isTarget && hasHeads && at.every((offset) => isTable(offset, count, 1))
+    if (should === -EFAULT && isThere) {
       for (should = 0; should < count; should++) {
-        const length = Math.min(this.#word(at[2], should), most)
-        const from = range(this.#word(at[0], should), this.#word(at[1], should), length, false)
+        const whole = this.#word(at[2], should)
+        const length = Math.min(whole, most)
+        const window = this.#word(at[0], should)
+        const offset = this.#word(at[1], should)
+        const from =
+          (length >= 0 && length <= 64 ? range(window, offset, 64, false) : null) ??
+          range(window, offset, length, false)
         if (from === null) break
-        range(to, place + 256 * should, 256, true)!.set(from)
+        const target = range(to, place + 256 * should, 256, true)!
+        target.set(from)
+        if (heads < 0) continue
+        const head = new Uint8Array(16)
+        head.set(target.subarray(0, Math.min(length, 16)))
+        range(tables.id, heads + 16 * should, 16, true)!.set(head)
+        if (whole > most) continue
+        tables.view.setInt32(at[0] + 4 * should, to, true)
+        tables.view.setInt32(at[1] + 4 * should, place + 256 * should, true)
       }
     }
-    const is = shim.gatherFrames(tables.id, at[0], at[1], at[2], count, to, place, most)
+    const is = shim.gatherFrames(tables.id, at[0], at[1], at[2], count, to, place, most, heads)
     checkEqual(is, should, 'frames gathered')
     return Math.min(is, 9)
   }

@@ -199,15 +199,16 @@ class GuestSender implements PolledPort {
   }
 }
 
-test.each<readonly [what: string, SwitchingOptions, looked: number]>([
-  ['P4: guards', GUARD, 256],
-  ['P4: the guard of the source', { guard: ['mac'], macs: [MAC] }, 64],
-  ['V1: the tag of an access port', { tag: 10 }, 16],
-  ['P7: the group addresses that pass', { 'group-addresses': '802.1D' }, 16],
-  ['P3: the sender of a locked port', { locked: true, macs: [MAC] }, 16],
+test.each<readonly [what: string, SwitchingOptions, looked: number, ipOptions: number]>([
+  ['P4: guards', GUARD, 64, 0],
+  ['P4: guards that look further', GUARD, 256, 2],
+  ['P4: the guard of the source', { guard: ['mac'], macs: [MAC] }, 64, 0],
+  ['V1: the tag of an access port', { tag: 10 }, 16, 0],
+  ['P7: the group addresses that pass', { 'group-addresses': '802.1D' }, 16, 0],
+  ['P3: the sender of a locked port', { locked: true, macs: [MAC] }, 16, 0],
 ])(
   '%s: a guest that writes to its frames meanwhile sends what was looked at',
-  (_what, options, looked) => {
+  (_what, options, looked, ipOptions) => {
     const sim = new Sim(0)
     const guest = new GuestSender()
     sim.engine.forwarder.setPolicy(0, policy(options))
@@ -225,7 +226,9 @@ test.each<readonly [what: string, SwitchingOptions, looked: number]>([
     if (options.locked === true) sim.engine.forwarder.macTable.addStatic(0x0002, 0x0100, 0)
     const sent = [
       arp(),
-      ipv4([...udp(1, 2), ...Array.from({ length: 900 }, (_, n) => n & 0xff)]),
+      ipv4([...udp(1, 2), ...Array.from({ length: 900 }, (_, n) => n & 0xff)], {
+        options: ipOptions,
+      }),
       ether([1, 2, 3], { type: 0x88b5 }),
     ]
     guest.frames = sent

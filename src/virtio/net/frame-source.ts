@@ -132,7 +132,8 @@ export class FrameSource {
     kind.lengthMax = headerLength + FRAME_LENGTH_MAX
     const chains = queue.takePlain(kind, burst, first, burst.framesMax - taken)
     const end = first + chains
-    burst.headLength.fill(hasHeaders ? headerLength : 0, first, end)
+    // A header that was checked may stand for itself, where its frame stays behind it.
+    burst.headLength.fill(hasHeaders && burst.ownLength === 0 ? headerLength : 0, first, end)
     for (let k = first; hasHeaders && k < end; k++) {
       this.#window[k] = burst.window[k]
       this.#offset[k] = burst.offset[k] - headerLength
@@ -185,7 +186,8 @@ export class FrameSource {
     burst.furtherTotal = further + more
     burst.count = k + 1
     // A header that was checked may stand for itself; what it says is read once more by the kernel.
-    burst.headLength[k] = segment === 0 && this.offloads !== 0 ? headerLength : 0
+    const isBefore = segment === 0 && this.offloads !== 0 && burst.ownLength === 0
+    burst.headLength[k] = isBefore ? headerLength : 0
     if (this.offloads !== 0) {
       this.#window[k] = chain.window[0]
       this.#offset[k] = chain.offset[0]

@@ -254,14 +254,33 @@ describe('gatherFrames', () => {
     const destination = guarded()
     const table = mapWindow(PAGE)
     table.ints.set([source.id, source.id, source.id, 3, 100, PAGE - 70, 60, 700, 70])
-    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 256, 64)).toBe(3)
+    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 256, 64, -1)).toBe(3)
     const at = (place: number, length: number): number[] => [
       ...destination.bytes.subarray(place, place + length),
     ]
-    expect(at(256, 61)).toEqual([...source.bytes.subarray(3, 63), GUARD])
+    expect(at(256, 60)).toEqual([...source.bytes.subarray(3, 63)])
     expect(at(512, 65)).toEqual([...source.bytes.subarray(100, 164), GUARD])
     expect(at(768, 65)).toEqual([...source.bytes.subarray(PAGE - 70, PAGE - 6), GUARD])
-    expect(touched(destination)).toHaveLength(60 + 64 + 64)
+    expect(touched(destination)).toHaveLength(64 + 64 + 64)
+  })
+
+  test('with heads as well: what was copied whole is said to be there', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    table.ints.set([source.id, source.id, source.id, 3, 100, PAGE - 14, 60, 65, 14])
+    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 256, 64, 64)).toBe(3)
+    const head = (k: number): number[] => [...table.bytes.subarray(64 + 16 * k, 80 + 16 * k)]
+    expect(head(0)).toEqual([...source.bytes.subarray(3, 19)])
+    expect(head(1)).toEqual([...source.bytes.subarray(100, 116)])
+    expect(head(2)).toEqual([...source.bytes.subarray(PAGE - 14, PAGE), 0, 0])
+    const places = [destination.id, source.id, destination.id, 256, 100, 768]
+    expect([...table.ints.subarray(0, 9)]).toEqual([...places, 60, 65, 14])
+    expect([...destination.bytes.subarray(256, 316)]).toEqual([...source.bytes.subarray(3, 63)])
+    expect([...destination.bytes.subarray(768, 782)]).toEqual(head(2).slice(0, 14))
+    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 0, 64, PAGE - 47)).toBe(
+      -EFAULT,
+    )
   })
 
   test('stops at a frame that leaves its window, and refuses what is no table', () => {
@@ -276,24 +295,24 @@ describe('gatherFrames', () => {
       [-1, 0, 10],
     ] as const) {
       table.ints.set([source.id, window, 0, offset, 20, length])
-      const done = shim.gatherFrames(table.id, 0, 8, 16, 2, destination.id, 0, 256)
+      const done = shim.gatherFrames(table.id, 0, 8, 16, 2, destination.id, 0, 256, -1)
       expect([window, offset, length, done]).toEqual([window, offset, length, 1])
     }
-    expect(touched(destination)).toHaveLength(20)
+    expect(touched(destination)).toHaveLength(64)
     const d = destination.id
     const wrong: readonly (readonly [Parameters<typeof shim.gatherFrames>, number])[] = [
-      [[table.id, 0, 8, 16, 2, d, 0, 257], EINVAL],
-      [[table.id, 0, 8, 16, 2, d, 0, -1], EINVAL],
-      [[table.id, 0, 8, 16, -1, d, 0, 64], EINVAL],
-      [[table.id, 0, 8, 16, INT_MAX, d, 0, 64], EINVAL],
-      [[table.id, -4, 8, 16, 2, d, 0, 64], EFAULT],
-      [[table.id, 0, 8, PAGE - 4, 2, d, 0, 64], EFAULT],
-      [[table.id, 0, 8, 16, 2, d, PAGE - 511, 64], EFAULT],
+      [[table.id, 0, 8, 16, 2, d, 0, 257, -1], EINVAL],
+      [[table.id, 0, 8, 16, 2, d, 0, -1, -1], EINVAL],
+      [[table.id, 0, 8, 16, -1, d, 0, 64, -1], EINVAL],
+      [[table.id, 0, 8, 16, INT_MAX, d, 0, 64, -1], EINVAL],
+      [[table.id, -4, 8, 16, 2, d, 0, 64, -1], EFAULT],
+      [[table.id, 0, 8, PAGE - 4, 2, d, 0, 64, -1], EFAULT],
+      [[table.id, 0, 8, 16, 2, d, PAGE - 511, 64, -1], EFAULT],
     ]
     for (const [given, error] of wrong) {
       expect([given, shim.gatherFrames(...given)]).toEqual([given, -error])
     }
-    expect(touched(destination)).toHaveLength(20)
+    expect(touched(destination)).toHaveLength(64)
   })
 })
 
