@@ -27,6 +27,7 @@ import {
   IPPROTO_ICMP,
   isTag,
 } from './guard-check.ts'
+import { GUARD_LENGTH } from './guards.ts'
 
 /** Of UDP and TCP: their ports. */
 const PORTS_LENGTH = 4
@@ -40,9 +41,15 @@ export function dropMisplacedChecksums(burst: Burst): number {
   let leaving = 0
   for (let k = 0; k < count; k++) leaving |= gso[k]
   if ((leaving & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0) return 0
-  // As a guard does, for which they are there then.
-  burst.readHeaders(HEADERS_MAX)
+  // As a guard does, for which they are there then; of IPv4 that tells it.
+  burst.readHeaders(GUARD_LENGTH)
   const { bytes } = headers
+  for (let k = 0; k < count; k++) {
+    const isLeft = (gso[k] & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0
+    const isIpv4 = read16(bytes, headers.at(k) + ETHER_HEADER_LENGTH - 2) === ETHERTYPE_IPV4
+    if (isLeft && !isIpv4) headers.want(k, HEADERS_MAX)
+  }
+  headers.read()
   let kept = 0
   for (let k = 0; k < count; k++) {
     if ((gso[k] & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
