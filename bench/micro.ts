@@ -35,7 +35,7 @@ export interface OffloadSpeed {
 }
 
 export async function offloadSpeed(seconds: number): Promise<OffloadSpeed> {
-  const load = async (module: string): Promise<unknown> => import(join(ROOT, 'dist', module))
+  const load = async (module: string): Promise<unknown> => import(join(ROOT, 'build', module))
   const { Burst, SEGMENTS_MAX } = (await load('mem/burst.js')) as typeof BurstModule
   const { CopyProgram } = (await load('mem/copy-program.js')) as typeof CopyModule
   const { Window } = (await load('mem/window.js')) as typeof WindowModule

@@ -1,10 +1,10 @@
 /**
  * Gives the declarations in dist the doc comments that editors show of a port's options. The definitions
  * say all of it (src/port/KIND/options.ts), but the types that come of them have no comments of their own.
- * Last step of `npm run build:ts`, on what that has made.
+ * A step of `npm run build:ts`, on what that has made.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { PORT_SCHEMAS } from '../dist/port/kinds.control.js'
+import { PORT_SCHEMAS } from '../build/port/kinds.control.js'
 
 /** Sentences of a comment. */
 function meaningOf({ description, unit, range, absent, ...rule }) {

@@ -254,7 +254,7 @@ export class CaptureSession implements Capture {
     const finished = new Promise<WriterEnd>((resolve) => (done = resolve))
     let isDone = false
     const writer = new WorkerThread<never, WriterMessage>(
-      new URL('./writer-worker.js', import.meta.url),
+      new URL('../capture/writer-worker.js', import.meta.url),
       data,
       {
         message: (message) => {

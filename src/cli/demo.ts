@@ -93,7 +93,7 @@ class Peer {
   readonly child: ChildProcess
 
   constructor() {
-    const program = fileURLToPath(new URL('./demo-peer.js', import.meta.url))
+    const program = fileURLToPath(new URL('../cli/demo-peer.js', import.meta.url))
     this.child = spawn('unshare', ['--net', process.execPath, program], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       detached: true,

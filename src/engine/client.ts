@@ -131,7 +131,7 @@ export class EngineClient {
     this.#events = events
     try {
       this.#thread = new WorkerThread(
-        new URL('./worker.js', import.meta.url),
+        new URL('../engine/worker.js', import.meta.url),
         data,
         {
           message: (message: EngineReply) => this.#receive(message),

@@ -66,7 +66,7 @@ export class SocketThread {
     }
     try {
       this.#thread = new WorkerThread(
-        new URL('./socket-worker.js', import.meta.url),
+        new URL('../sockets/socket-worker.js', import.meta.url),
         workerData,
         {
           message: (event: SocketEvent) => this.#receive(event),

@@ -219,7 +219,8 @@ test('done when: an owner under traffic ends, and the newcomer goes on with the 
 
 test('what could not be given up after migrate-incoming is given up by the next one, or by cont', async () => {
   await using lab = new Lab()
-  const { Daemon: InProcess } = (await import('../../dist/daemon/daemon.js')) as unknown as {
+  const built: string = new URL('../../build/daemon/daemon.js', import.meta.url).href
+  const { Daemon: InProcess } = (await import(built)) as unknown as {
     Daemon: typeof DaemonClass
   }
   const refusals = ['first', 'second']

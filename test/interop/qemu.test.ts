@@ -272,18 +272,18 @@ test('a guest with packed rings transfers both ways, and reboots', async () => {
 
 /** The built daemon, except that it marks no page in the dirty log of a migration. */
 function buildWithoutDirtyLog(lab: Lab): string {
-  const root = join(lab.directory, 'build')
+  const root = join(lab.directory, 'checkout')
   mkdirSync(root)
   for (const name of readdirSync(ROOT)) {
-    if (name !== 'dist') symlinkSync(join(ROOT, name), join(root, name))
+    if (name !== 'build') symlinkSync(join(ROOT, name), join(root, name))
   }
-  cpSync(join(ROOT, 'dist'), join(root, 'dist'), { recursive: true })
-  const file = join(root, 'dist/virtio/ring/dirty-log.js')
+  cpSync(join(ROOT, 'build'), join(root, 'build'), { recursive: true })
+  const file = join(root, 'build/virtio/ring/dirty-log.js')
   const text = readFileSync(file, 'utf8')
   const broken = text.replace('note(address, length) {', '$& return')
   expect(broken).not.toBe(text)
   writeFileSync(file, broken)
-  return join(root, 'dist/cli/main.js')
+  return join(root, 'build/cli/main.js')
 }
 
 interface Migration {

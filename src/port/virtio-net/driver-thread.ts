@@ -43,7 +43,7 @@ export class DriverThread {
     })
     try {
       this.#thread = new WorkerThread<'go', 'ready'>(
-        new URL('./driver-worker.js', import.meta.url),
+        new URL('../virtio-net/driver-worker.js', import.meta.url),
         workerData,
         {
           message: () => isReady(),

@@ -17,7 +17,7 @@ import { readPcapng } from '../../../src/wire/pcapng.ts'
 import { until } from '../../support/processes.ts'
 
 // Worker threads start from built files only; their types are those of the sources.
-const built: string = new URL('../../../dist/capture/capture.js', import.meta.url).href
+const built: string = new URL('../../../build/capture/capture.js', import.meta.url).href
 const { CaptureSession } = (await import(built)) as {
   CaptureSession: typeof Session
 }

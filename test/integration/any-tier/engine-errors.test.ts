@@ -5,7 +5,7 @@ import type * as ClientModule from '../../../src/engine/client.ts'
 import { NO_POLICY } from '../../support/policies.ts'
 import { NO_SNOOPING } from '../../../src/engine/messages.ts'
 
-const CLIENT = fileURLToPath(new URL('../../../dist/engine/client.js', import.meta.url))
+const CLIENT = fileURLToPath(new URL('../../../build/engine/client.js', import.meta.url))
 const EBADF = 9
 
 test('a window that cannot be viewed is told with code, call and errno', async () => {

@@ -31,10 +31,10 @@ import { frame } from '../../support/sim.ts'
 import { makeTap } from '../../support/tun.ts'
 
 // The built one: its workers are files.
-const dist = new URL('../../../dist/', import.meta.url).href
-const { createSwitch } = (await import(`${dist}index.js`)) as { createSwitch: typeof CreateSwitch }
-const { shim } = (await import(`${dist}native/shim.js`)) as { shim: Shim }
-const { EngineClient } = (await import(`${dist}engine/client.js`)) as {
+const build = new URL('../../../build/', import.meta.url).href
+const { createSwitch } = (await import(`${build}index.js`)) as { createSwitch: typeof CreateSwitch }
+const { shim } = (await import(`${build}native/shim.js`)) as { shim: Shim }
+const { EngineClient } = (await import(`${build}engine/client.js`)) as {
   EngineClient: typeof Client
 }
 

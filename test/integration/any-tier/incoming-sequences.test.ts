@@ -14,10 +14,12 @@ import { deleteLink, makeTap, tunDescriptors, tunState } from '../../support/tun
 
 // A traced shim is an object of our own, whose calls can be replaced.
 process.env['FRAMEPUMP_TRACE'] = '/dev/null'
-const { createSwitch } = (await import('../../../dist/index.js')) as {
+// The modules one by one: the shim's functions are those that the switch calls.
+const build: string = new URL('../../../build/', import.meta.url).href
+const { createSwitch } = (await import(`${build}index.js`)) as {
   createSwitch: typeof CreateSwitch
 }
-const { shim } = (await import('../../../dist/native/shim.js')) as { shim: typeof Shim }
+const { shim } = (await import(`${build}native/shim.js`)) as { shim: typeof Shim }
 delete process.env['FRAMEPUMP_TRACE']
 
 const EBADF = 9

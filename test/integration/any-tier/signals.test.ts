@@ -122,7 +122,7 @@ test('who is connected to an inspector that an early signal opened is hung up on
      setTimeout(() => {}, 1e9)
      while (inspector.url() === undefined) await new Promise((resolve) => setTimeout(resolve, 5))
      process.stdin.once('data', async () => {
-       const { refuseInspector } = await import(${JSON.stringify(`${ROOT}/dist/cli/signals.js`)})
+       const { refuseInspector } = await import(${JSON.stringify(`${ROOT}/build/cli/signals.js`)})
        await refuseInspector()
        console.log('refused', inspector.url())
      })

@@ -33,8 +33,8 @@ const WILDNESS = [0, 3, 300]
  */
 const SCRIBBLER = `
 const { parentPort, workerData } = require('node:worker_threads')
-const { base, memoryLength, ringSize, dist } = workerData
-Promise.all([import(dist + 'mem/window.js'), import(dist + 'native/shim.js')]).then(
+const { base, memoryLength, ringSize, build } = workerData
+Promise.all([import(build + 'mem/window.js'), import(build + 'native/shim.js')]).then(
   ([{ Window }, { shim }]) => {
     parentPort.on('message', ({ window, kicks, isPacked, wildness, seed, writes }) => {
       const view = Window.view(window)
@@ -108,7 +108,7 @@ beforeAll(async () => {
       base: GUEST_BASE,
       memoryLength: MEMORY_LENGTH,
       ringSize: RING_SIZE,
-      dist: new URL('../../../dist/', import.meta.url).href,
+      build: new URL('../../../build/', import.meta.url).href,
     },
   })
   await fromWorker()
