@@ -51,8 +51,8 @@ interface Load {
   readonly limitMs: number
 }
 
-const SHORT: Load = { count: 64, length: 60, limitMs: 55 }
-const LONG: Load = { count: 2, length: 65_000, limitMs: 20 }
+const SHORT: Load = { count: 64, length: 60, limitMs: 25 }
+const LONG: Load = { count: 2, length: 65_000, limitMs: 10 }
 /**
  * A call costs so much more once the daemon has its filter of system calls, which is after the choice
  * (measured: 48 and 60 ns on two machines).
