@@ -31,6 +31,9 @@ const FULL: Scale = {
 const FIRST_PINGS = 50
 const QUICK: Scale = { rounds: 1, seconds: 1, memorySeconds: [1, 2], idleSeconds: 3, handOvers: 10 }
 
+/** Whether it works: no figure of it says anything. */
+const CHECK: Scale = { ...QUICK, memorySeconds: [0.3, 0.5], idleSeconds: 1, handOvers: 3 }
+
 const RAW_PEERS: readonly RawPeer[] = ['framepump', 'testpmd', 'ovs', 'c-reference']
 /** testpmd's driver has no offloads, and forgets what is longer than its slots. */
 const RAW_TCP_PEERS: readonly RawPeer[] = ['framepump', 'ovs', 'c-reference']
@@ -203,7 +206,7 @@ function roundTripRow(row: string, loadPerSecond: number): Row<TapPeer> {
  */
 function mixedRow(row: string, vnetHdr: readonly [boolean, boolean]): Row<MixedPeer> {
   return {
-    peers: ['ovs', ...TAP_PEERS],
+    peers: ['io_uring-multishot', 'read-write', 'ovs', 'c-reference'],
     run: (scale, peers, report) =>
       inTurn(scale, peers, async (peer) => {
         if (peer === 'ovs') {
@@ -390,16 +393,13 @@ const { values: options } = parseArgs({
     peers: { type: 'string' },
     json: { type: 'string' },
     quick: { type: 'boolean', default: false },
+    check: { type: 'boolean', default: false },
   },
 })
 
-function choose<T extends string>(
-  list: string | undefined,
-  known: readonly T[],
-  what: string,
-): readonly T[] {
-  if (list === undefined) return known
-  const chosen = list.split(',') as T[]
+function choose(list: string | undefined, known: readonly string[], what: string): string[] {
+  if (list === undefined) return [...known]
+  const chosen = list.split(',')
   const unknown = chosen.find((name) => !known.includes(name))
   if (unknown === undefined) return chosen
   process.stderr.write(`framepump: no ${what} "${unknown}" (known are ${known.join(', ')})\n`)
@@ -407,16 +407,18 @@ function choose<T extends string>(
 }
 
 const rows = choose(options.rows, Object.keys(ROWS), 'row')
-const everyPeer = [...new Set(Object.values(ROWS).flatMap((row): readonly string[] => row.peers))]
-const chosenPeers = choose(options.peers, everyPeer, 'peer')
-const scale = options.quick ? QUICK : FULL
+const peersOfRows = [...new Set(rows.flatMap((row) => ROWS[row].peers))]
+const which = options.rows === undefined ? 'peer' : `peer of ${rows.join(', ')} is called`
+const chosenPeers = choose(options.peers, peersOfRows, which)
+const scale = options.check ? CHECK : options.quick ? QUICK : FULL
 const report = new Report()
-const runRow = (row: Row): Promise<void> =>
-  row.run(
-    scale,
-    row.peers.filter((peer) => chosenPeers.includes(peer)),
-    report,
-  )
+
+function runRow(row: Row): Promise<void> {
+  const chosen = row.peers.filter((peer) => chosenPeers.includes(peer))
+  // What is ours comes first, what it is compared with last.
+  const isMain = (peer: string): boolean => peer === chosen[0] || peer === chosen.at(-1)
+  return row.run(scale, options.check ? chosen.filter(isMain) : chosen, report)
+}
 
 // Whoever reads may go.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)

@@ -63,7 +63,7 @@ else
   [ "${CI:-}" = true ] && status=1
 fi
 suite package --project package
-[ -n "${FRAMEPUMP_SKIP_BENCH:-}" ] || stage bench node dist/cli/main.js bench --quick
+[ -n "${FRAMEPUMP_SKIP_BENCH:-}" ] || stage bench node dist/cli/main.js bench --check
 
 node - "$results" "$status" <<'SUMMARY'
 const { readdirSync, readFileSync } = require('node:fs')

@@ -9,6 +9,7 @@ export interface BenchOptions {
   readonly peers?: string
   readonly json?: string
   readonly quick?: boolean
+  readonly check?: boolean
 }
 
 export async function bench(options: BenchOptions): Promise<number> {
@@ -30,6 +31,7 @@ export async function bench(options: BenchOptions): Promise<number> {
     ...(options.peers === undefined ? [] : ['--peers', options.peers]),
     ...(options.json === undefined ? [] : ['--json', options.json]),
     ...(options.quick === true ? ['--quick'] : []),
+    ...(options.check === true ? ['--check'] : []),
   ]
   const child = spawn(process.execPath, [`${out}/bench/main.js`, ...args], { stdio: 'inherit' })
   return new Promise((resolve) => child.once('exit', (code) => resolve(code ?? EXIT_FAILED)))

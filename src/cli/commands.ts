@@ -279,6 +279,7 @@ export function makeProgram(
     .option('--peers <list>', 'peers to run, separated by commas (default: all)')
     .option('--json <file>', 'write all figures to a file (default: none)')
     .option('--quick', 'short runs, for a look')
+    .option('--check', 'each row once, with its first and its last peer: whether it works')
     .action(act((options: BenchOptions) => actions.bench(options)))
 
   program
