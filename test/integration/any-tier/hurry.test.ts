@@ -9,7 +9,7 @@ import { RecordReader } from '../../../src/handover/records.ts'
 import { shim } from '../../../src/native/shim.ts'
 
 const built = (file: string): string =>
-  pathToFileURL(fileURLToPath(new URL(`../../../dist/${file}`, import.meta.url))).href
+  pathToFileURL(fileURLToPath(new URL(`../../../build/${file}`, import.meta.url))).href
 const { EngineClient } = (await import(built('engine/client.js'))) as typeof ClientModule
 const { SocketChannel } = (await import(
   built('handover/socket-channel.js')
