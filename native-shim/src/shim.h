@@ -15,13 +15,13 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
+/* Arguments of a function at most. */
+#define ARGUMENTS_MAX 9
+
 /*
  * Arguments of a call. A wrong type leaves a pending TypeError and clears `ok`; a string that no
  * system call could take leaves its errno in `refused`.
  */
-/* Arguments of a function at most. */
-#define ARGUMENTS_MAX 9
-
 struct call {
 	napi_env env;
 	const char *name;
