@@ -1,8 +1,7 @@
 /**
- * How the engine falls asleep: after frames it dozes first, for a tenth of a second, if that
- * is its pace. A doze is short, and ends
- * with a frame of nobody's that passes through the same code (engine/stay-warm.ts), which would else go from
- * the caches while the core does other things or nothing.
+ * How the engine falls asleep: after frames it dozes first, for a tenth of a second, if that is its pace. A doze
+ * is short, and ends with a frame of nobody's that passes through the same code (engine/stay-warm.ts), which would
+ * else go from the caches while the core does other things or nothing.
  *
  *     frames | doze, stir | doze, stir | ... DOZES | asleep until something wakes it
  *
