@@ -177,7 +177,7 @@ const COMMAND_LINES: readonly (readonly [string[], number, readonly string[]])[]
     [...run('--config', 'DIR/wrong.yaml'), '--port', 'tap,id=c,queues=x'],
     2,
     [
-      'DIR/wrong.yaml:1:1: pace: must be one of adaptive, busy, interrupt [CONFIG_KEY]',
+      'DIR/wrong.yaml:1:1: pace: must be one of adaptive, busy, interrupt, warm [CONFIG_KEY]',
       'DIR/wrong.yaml:3:25: ports[0].queues: "queues" must be a number from 1 to 256 [CONFIG_KEY]',
       'DIR/wrong.yaml:3:36: ports[0].ifnam: unknown key "ifnam" ... (did you mean "ifname"?) [CONFIG_KEY]',
       `DIR/wrong.yaml:4:5: ports[1].path: Parameter 'path' is missing [CONFIG_KEY]`,
@@ -392,7 +392,7 @@ test('what a reload finds goes to the log with hints and codes, all of it', asyn
     .poll(() => other.process.stderr, { timeout: 10_000 })
     .toContain(
       `config: not reloaded error="${file}:1:1: prots: unknown key (did you mean "ports"?) [CONFIG_KEY]; ` +
-        `${file}:2:1: pace: must be one of adaptive, busy, interrupt [CONFIG_KEY]"`,
+        `${file}:2:1: pace: must be one of adaptive, busy, interrupt, warm [CONFIG_KEY]"`,
     )
   expect((await cli('ctl', 'config-reload', '--control', other.control)).lines).toHaveLength(1)
 })

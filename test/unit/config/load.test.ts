@@ -138,7 +138,7 @@ describe('an error', () => {
       'x.yaml:2:3: switch.mac-aging: unknown key',
       'did you mean "mac-aging-s"?',
     ],
-    ['pace: quick', 'x.yaml:1:1: pace: must be one of adaptive, busy, interrupt', undefined],
+    ['pace: quick', 'x.yaml:1:1: pace: must be one of adaptive, busy, interrupt, warm', undefined],
     ['engines: 2', 'x.yaml:1:1: engines: only 1 engine is supported for now', undefined],
     ['ports: 3', 'x.yaml:1:1: ports: must be a list', undefined],
     ['[1, 2]', 'x.yaml:1:1: must be a map of keys', undefined],
@@ -199,7 +199,7 @@ foo: 1
     expect(error).toBeInstanceOf(ConfigErrors)
     const texts = (error as ConfigErrors).errors.map(({ message }) => message)
     expect(texts).toEqual([
-      'x.yaml:2:1: pace: must be one of adaptive, busy, interrupt',
+      'x.yaml:2:1: pace: must be one of adaptive, busy, interrupt, warm',
       'x.yaml:4:25: ports[0].queues: "queues" must be a number from 1 to 256',
       'x.yaml:4:36: ports[0].ifnam: unknown key "ifnam" for a tap port',
       'x.yaml:4:47: ports[0].mtu: "mtu" must be a number from 68 to 65535',

@@ -18,7 +18,7 @@ describe('options', () => {
 
   test.each<[string, object, string]>([
     ['io', { io: 'epoll' }, 'io must be one of auto, io_uring-multishot, read-write'],
-    ['pace', { pace: 'lazy' }, 'pace must be one of adaptive, busy, interrupt'],
+    ['pace', { pace: 'lazy' }, 'pace must be one of adaptive, busy, interrupt, warm'],
     [
       'groupAddresses',
       { groupAddresses: '' },
