@@ -55,10 +55,12 @@ export function reportError(error: unknown): number {
   return error instanceof ConfigError ? EXIT_BAD_USAGE : EXIT_FAILED
 }
 
-/** And nothing has been said yet of what to do about it. */
+/** And nothing has been said yet of what to do about it. Of what ended a thread there is the message alone. */
 function isOutOfFiles(error: unknown): boolean {
-  const { errno, hint } = (error ?? {}) as { readonly errno?: unknown; readonly hint?: unknown }
-  return hint === undefined && typeof errno === 'number' && Math.abs(errno) === EMFILE
+  const { errno, hint, message } = (error ?? {}) as Partial<Record<string, unknown>>
+  if (hint !== undefined) return false
+  const isErrno = typeof errno === 'number' && Math.abs(errno) === EMFILE
+  return isErrno || /\bEMFILE\b/.test(String(message))
 }
 
 /** 1234567 -> `1.23 M` */

@@ -15,7 +15,7 @@ export interface WaitOptions {
 export async function wait({ control, timeout }: WaitOptions): Promise<number> {
   const path = control ?? defaultControlPath()
   const deadline = AbortSignal.timeout(timeout * 1000)
-  let failure: FramepumpError
+  let failure: FramepumpError | undefined
   do {
     try {
       if (await isReady(path, deadline)) return 0
@@ -24,7 +24,8 @@ export async function wait({ control, timeout }: WaitOptions): Promise<number> {
       })
     } catch (error) {
       if (!(error instanceof FramepumpError) || error.code !== 'DAEMON_UNREACHABLE') throw error
-      failure = error
+      // What was cut off at the end says less than an answer before it.
+      if (!deadline.aborted || failure === undefined) failure = error
     }
     await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS))
   } while (!deadline.aborted)

@@ -131,7 +131,7 @@ describe('the daemon under the restrictions of the unit', () => {
       { NOTIFY_SOCKET: `@framepump-unit-${process.pid}`, WATCHDOG_USEC: '200000' },
     )
     await until('it is ready', () => told.stdout.includes('READY=1') || !daemon.isRunning)
-    expect(daemon.stderr).toContain('framepump: ready')
+    await until('it has said so', () => daemon.stderr.includes('framepump: ready'))
     const proc = `/proc/${daemon.child.pid}`
     expect(readFileSync(`${proc}/status`, 'utf8')).toMatch(/^Uid:\t65534/m)
     expect(readFileSync(`${proc}/mounts`, 'utf8')).toMatch(/^\S+ \/ \S+ ro,/m)
