@@ -130,9 +130,12 @@ test('M7: copies to another host go on with the next sequence number', async () 
   const send = async (one: Switch, count: number): Promise<void> => {
     const [{ frames: before }] = one.mirrors()
     const to = '02:00:00:00:00:02'
-    const frames = Array.from({ length: count }, (_, n) => frameHex(to, '02:00:00:00:00:01', n))
-    await lab.send(netns[0], frames)
-    await until('they are copied', () => one.mirrors()[0].frames >= before + count)
+    const sent = Array.from({ length: count }, (_, n) => frameHex(to, '02:00:00:00:00:01', n))
+    await lab.send(netns[0], sent)
+    await until('they are copied and sent', () => {
+      const [{ frames, counters }] = one.mirrors()
+      return frames >= before + count && counters?.tx_frames === frames
+    })
   }
   await send(sw, 5)
   const { frames } = sw.mirrors()[0]
