@@ -3,14 +3,12 @@
  * names file, line, column and key.
  */
 import { readFileSync } from 'node:fs'
-import { Ajv } from 'ajv'
-import type { ErrorObject, ValidateFunction } from 'ajv'
+import type { ErrorObject } from 'ajv'
 import type { Document, Node, YAMLParseError } from 'yaml'
 import { isAlias, isCollection, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { switchingOptions } from '../port/switching-options.ts'
-import { fileScalar, toJsonSchema } from '../schema/json-schema.ts'
 import { BOOLEANS } from '../schema/read-option.ts'
 import type {
   FdbEntry,
@@ -28,7 +26,7 @@ import { isText, portOptionsFromObject } from './port-options.ts'
 import type { PrivilegeSettings } from './privileges.ts'
 import { privilegeConflict, toPrivileges } from './privileges.ts'
 import type { RawConfig } from './schema.ts'
-import { CONFIG_SCHEMA } from './schema.ts'
+import { validate } from './validate.ts'
 
 const FILE_LENGTH_MAX = 16 * 1024 * 1024
 const ALIASES_MAX = 100
@@ -179,15 +177,9 @@ function formatPath(path: readonly (string | number)[]): string {
   }, '')
 }
 
-let validate: ValidateFunction | undefined
-
 function schemaErrors(raw: unknown, place: Places): ConfigError[] {
-  validate ??= new Ajv({ strictTypes: false, verbose: true, allErrors: true }).compile(
-    toJsonSchema(CONFIG_SCHEMA, fileScalar),
-  )
-  validate(raw)
   // Of values that may be this or that each part has told what it lacks.
-  const told = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'anyOf')
+  const told = validate(raw).filter(({ keyword }) => keyword !== 'anyOf')
   return told.map((error) => schemaError(error, place))
 }
 
