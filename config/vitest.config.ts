@@ -6,6 +6,9 @@ const suite = (name: string, extra: object = {}) => ({
   test: { name, include: [`test/${name}/**/*.test.ts`], ...extra },
 })
 
+/** By default one core is left alone, which is half of two. */
+const ON_ALL_CORES = { maxWorkers: '100%' }
+
 /** Talks to real kernel devices and whole programs: its files run one after another. */
 const serial = (testTimeout: number) => ({
   testTimeout,
@@ -40,10 +43,10 @@ export default defineConfig({
     pool: 'forks',
     projects: [
       // On a machine that does something else as well, the slowest take long.
-      suite('unit', { testTimeout: 30_000 }),
-      suite('property', { testTimeout: 60_000 }),
-      suite('sim', { testTimeout: 60_000 }),
-      suite('integration', serial(60_000)),
+      suite('unit', { ...ON_ALL_CORES, testTimeout: 30_000 }),
+      suite('property', { ...ON_ALL_CORES, testTimeout: 60_000 }),
+      suite('sim', { ...ON_ALL_CORES, testTimeout: 60_000 }),
+      suite('integration', { ...serial(60_000), sequence: { groupOrder: 1 } }),
       // As CI runs them.
       ...aloneAndPairs('test/integration', 'tier', [
         'allocation',
