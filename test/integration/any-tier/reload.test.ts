@@ -1,7 +1,9 @@
 /** A reload changes in place what can be: nothing of the port is lost, and of no other one. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { expect, test } from 'vitest'
+import { DOZES } from '../../../src/engine/doze.ts'
 import { pcapFile } from '../../support/capture-files.ts'
 import { FrontEnd } from '../../support/front-end.ts'
 import type { Daemon } from '../../support/lab.ts'
@@ -227,6 +229,42 @@ test('pace, ageing and group addresses change at once', async () => {
   await lab.send(netns[0], [frameHex('01:80:c2:00:00:0e', SENDER, 0)])
   await hasSent(daemon, 'p1', 2 * BURST + 1)
   expect(netns.map(ifindex)).toEqual(indexes)
+})
+
+/** How often each of its threads has slept. */
+function sleepsByThread(pid: number): Map<string, number> {
+  const sleeps = (id: string): number => {
+    const status = readFileSync(`/proc/${pid}/task/${id}/status`, 'utf8')
+    return Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(status)![1])
+  }
+  return new Map(readdirSync(`/proc/${pid}/task`).map((id) => [id, sleeps(id)]))
+}
+
+test('an engine without privileges dozes from a reload on, and no more after the next', async () => {
+  await using lab = new Lab()
+  const netns = [lab.netns(), lab.netns()]
+  const ports = netns.map((name, k) => tap(`p${k}`, name))
+  const config = await new Configured(lab).start(lab, ports)
+  const { daemon } = config
+  const pid = daemon.process.child.pid!
+  /** How often the thread has slept that slept most since a frame has come. */
+  const afterFrame = async (number: number): Promise<() => number> => {
+    const before = sleepsByThread(pid)
+    await lab.send(netns[0], [frameHex(BROADCAST, SENDER, number)])
+    await hasSent(daemon, 'p1', number + 1)
+    const since = ([id, sleeps]: [string, number]): number => sleeps - (before.get(id) ?? 0)
+    return () => Math.max(...[...sleepsByThread(pid)].map((thread) => since(thread)))
+  }
+  expect((await config.reload(ports, { pace: 'warm' })).actions).toEqual(['set pace'])
+  for (let number = 0; number < 3; number++) {
+    const sleeps = await afterFrame(number)
+    await until('it has dozed', () => sleeps() >= DOZES)
+  }
+  expect((await config.reload(ports, { pace: 'interrupt' })).actions).toEqual(['set pace'])
+  const sleeps = await afterFrame(3)
+  // Twice as long as it would doze.
+  await setTimeout(200)
+  expect(sleeps()).toBeLessThan(DOZES / 2)
 })
 
 test('a replay goes on where it is, at another pace and for more rounds', async () => {
