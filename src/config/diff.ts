@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { changedInPlace } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { FdbEntry, MirrorOptions } from '../switch/api.ts'
+import { addressKey, addressOwners, withoutLost } from './static-addresses.ts'
 
 export interface Topology {
   readonly ports: readonly PortOptions[]
@@ -59,6 +60,7 @@ export function planChanges(
   // Entries of a port go with it, and a new port passes nothing before the end.
   const entries = (running.fdb ?? []).filter(({ port }) => isKept(port))
   const entriesAfter = desired.fdb ?? []
+  const owners = addressOwners(desired.ports)
   const keys = [entries, entriesAfter].map((all) => new Set(all.map(entryKey)))
 
   return [
@@ -75,6 +77,12 @@ export function planChanges(
     ...running.ports
       .filter(({ id }) => !isKept(id))
       .map(({ id }): Action => ({ action: 'remove', id })),
+    // An address of one port may go to another: it has it no more before.
+    ...desired.ports.flatMap(({ id }): Action[] => {
+      const old = before.get(id)
+      const options = isKept(id) && old !== undefined ? withoutLost(old, owners) : undefined
+      return options === undefined ? [] : [{ action: 'change', options, keys: ['macs'] }]
+    }),
     ...desired.ports.flatMap((options): Action[] => {
       const keys = differing(options.id) ?? []
       return keys.length === 0 ? [] : [{ action: 'change', options, keys }]
@@ -94,7 +102,6 @@ export function planChanges(
   ]
 }
 
-/** How an address is spelt makes no difference. */
 export function entryKey({ mac, vlan = 0, port }: FdbEntry): string {
-  return `${mac.toLowerCase().replaceAll('-', ':')} ${vlan} ${port}`
+  return `${addressKey(mac, vlan)} ${port}`
 }

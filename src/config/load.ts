@@ -9,6 +9,7 @@ import { isAlias, isCollection, isMap, isNode, isScalar, LineCounter, parseDocum
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { switchingOptions } from '../port/switching-options.ts'
+import { refusal } from '../schema/formats.ts'
 import { BOOLEANS } from '../schema/read-option.ts'
 import type {
   FdbEntry,
@@ -26,6 +27,7 @@ import { isText, portOptionsFromObject } from './port-options.ts'
 import type { PrivilegeSettings } from './privileges.ts'
 import { privilegeConflict, toPrivileges } from './privileges.ts'
 import type { RawConfig } from './schema.ts'
+import { addressKey, tellTaken } from './static-addresses.ts'
 import { validate } from './validate.ts'
 
 const FILE_LENGTH_MAX = 16 * 1024 * 1024
@@ -231,6 +233,8 @@ function describeFault(error: ErrorObject, parameters: Record<string, unknown>):
     }
     case 'minLength':
       return 'must not be empty'
+    case 'pattern':
+      return refusal(parameters['pattern'] as string, String(error.data), error.instancePath)
     case 'minItems':
       return `must have ${counted(Number(parameters['limit']), 'entry', 'entries')}`
     case 'maxItems':
@@ -263,6 +267,10 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
   const options = ports.map(({ port }) => port)
   checkWired(ports, links, place, errors)
   const fdb = toFdb(raw.fdb, new Set(ids(objects).map(({ id }) => id)), place, errors)
+  tellTaken({ ports: options, fdb }, (list, at, message) => {
+    const path = list === 'fdb' ? ['fdb', at, 'mac'] : ['ports', ports[at].index, 'macs']
+    errors.push(place.error(path, message))
+  })
   const privileges = isObject(raw.privileges) ? toPrivileges(raw.privileges) : undefined
   if (privileges !== undefined) {
     const wrong = privilegeConflict(privileges, options)
@@ -453,7 +461,7 @@ function toFdb(
     if (!known.has(port)) {
       errors.push(place.error(['fdb', index, 'port'], `there is no port "${port}"`))
     }
-    const key = `${mac.toLowerCase().replaceAll('-', ':')} ${vlan}`
+    const key = addressKey(mac, vlan)
     if (seen.has(key)) {
       errors.push(place.error(['fdb', index, 'mac'], `${mac} is there already`))
     }

@@ -45,6 +45,9 @@ export type FormatName =
 const VID_SYNTAX = '(?:[0-9]{1,3}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-5])'
 const VLANS_SYNTAX: RegExp = new RegExp(`^(${VID_SYNTAX})(?:-(${VID_SYNTAX}))?$`)
 const MAC_SYNTAX = /^(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$/
+/** What may be a sender's: no group's, and not all zeros. */
+const SENDER_SYNTAX =
+  /^(?!00([:-]00){5}$)[0-9A-Fa-f][02468ACEace][:-](?:[0-9A-Fa-f]{2}[:-]){4}[0-9A-Fa-f]{2}$/
 const OCTET_SYNTAX = /^0?[0-9A-Fa-f]$/
 
 /** First and last VID of `10` or `20-30`; undefined: it is neither. */
@@ -118,12 +121,13 @@ export const FORMATS: Readonly<Record<FormatName, Format>> = {
   },
   mac: {
     name: 'MAC addresses',
-    pattern: MAC_SYNTAX.source,
+    pattern: SENDER_SYNTAX.source,
     numbers: [1, 0],
-    refuse: (text, key) =>
-      MAC_SYNTAX.test(text)
-        ? undefined
-        : { message: `"${text}" in ${key} is not a MAC address`, hint: 'as 02:00:00:00:00:01' },
+    refuse: (text, key) => {
+      if (SENDER_SYNTAX.test(text)) return undefined
+      const what = MAC_SYNTAX.test(text) ? "no sender's address" : 'not a MAC address'
+      return { message: `"${text}" in ${key} is ${what}`, hint: 'as 02:00:00:00:00:01' }
+    },
     split: splitMacs,
   },
   ip: {
@@ -178,4 +182,11 @@ function refuseIfname(text: string): Refusal | undefined {
   const rest = text.replace('%d', '')
   if (!/[\s/:%]/.test(rest) && text !== '.' && text !== '..') return undefined
   return { message: noIfname(text), hint: 'no "/", ":", space, one "%d"' }
+}
+
+/** What the format that has this pattern says of a text that it refuses, at the end of a path with `/`. */
+export function refusal(pattern: string, text: string, path: string): string {
+  const key = path.split('/').findLast((part) => !/^[0-9]*$/.test(part)) ?? ''
+  const format = Object.values(FORMATS).find((one) => one.pattern === pattern)
+  return format?.refuse(text, key)?.message ?? `must match ${pattern}`
 }

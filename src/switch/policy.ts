@@ -11,7 +11,7 @@ import {
   vlanModeOf,
   vlanRanges,
 } from '../port/switching-options.ts'
-import { parseMac } from '../wire/ethernet.ts'
+import { isGroup, parseMac } from '../wire/ethernet.ts'
 
 const VLAN_MAX = 4095
 
@@ -23,8 +23,8 @@ export function staticMac(mac: string, vlan: number): StaticMac {
     throw new ConfigError('BAD_OPTION', `"vlan" must be a number from 0 to ${VLAN_MAX}`)
   }
   const [hi, lo] = address
-  if ((hi & 1) !== 0) {
-    throw new ConfigError('BAD_OPTION', `${mac} is a group address, which is no sender's`)
+  if (isGroup(hi) || (hi | lo) === 0) {
+    throw new ConfigError('BAD_OPTION', `${mac} is no sender's address`)
   }
   return [hi, lo | (vlan << 16)]
 }

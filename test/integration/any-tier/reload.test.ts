@@ -365,3 +365,28 @@ test('an interface of the own namespace is changed with what was kept, and not w
     'change p gro',
   ])
 })
+
+test('P3: addresses of locked ports change places in one reload, and a wrong file changes nothing', async () => {
+  await using lab = new Lab()
+  const netns = [lab.netns(), lab.netns()]
+  const [one, two] = ['02:00:00:00:00:01', '02:00:00:00:00:02']
+  const locked = (id: string, at: number, mac: string, more: Options = {}): Options =>
+    tap(id, netns[at], { locked: true, guard: ['mac'], macs: [mac], ...more })
+  const before = [locked('p0', 0, one), locked('p1', 1, two)]
+  const configured = await new Configured(lab).start(lab, before)
+  const { daemon } = configured
+  const known = async (): Promise<string[]> => (await macs(daemon)).toSorted()
+  expect(await known()).toEqual([`${one} p0`, `${two} p1`])
+  await configured.reload([locked('p0', 0, two), locked('p1', 1, one)])
+  expect(await known()).toEqual([`${one} p1`, `${two} p0`])
+  await lab.send(netns[1], [frameHex(BROADCAST, one, 1)])
+  await hasSent(daemon, 'p0', 1)
+  await expect(
+    configured.reload([
+      locked('p0', 0, one, { isolated: true }),
+      locked('p1', 1, '01:00:00:00:00:01'),
+    ]),
+  ).rejects.toThrow(/no sender/)
+  expect(await known()).toEqual([`${one} p1`, `${two} p0`])
+  expect(JSON.stringify(await daemon.execute('query-ports'))).not.toContain('"isolated":true')
+})

@@ -131,3 +131,51 @@ describe('a reload', () => {
 function byId(one: PortOptions, other: PortOptions): number {
   return one.id < other.id ? -1 : 1
 }
+
+describe('P3: addresses of locked ports in a reload', () => {
+  const locked = (
+    id: string,
+    macs: readonly string[],
+    more: Partial<TapOptions> = {},
+  ): PortOptions => ({
+    type: 'tap',
+    id,
+    queues: 1,
+    locked: true,
+    macs,
+    ...more,
+  })
+  const [one, two, three] = ['02:00:00:00:00:01', '02:00:00:00:00:02', '02:00:00:00:00:03']
+  const plan = (from: readonly PortOptions[], to: readonly PortOptions[]): unknown =>
+    planChanges({ ports: from, links: [] }, { ports: to, links: [] }).map((action) =>
+      action.action === 'change' ? action.options : action.action,
+    )
+
+  test('one that goes to another port leaves its own before', () => {
+    const [a1, b12] = [locked('a', [one]), locked('b', [two, three])]
+    const [a2, b3] = [locked('a', [one, two.replaceAll(':', '-')]), locked('b', [three])]
+    expect(plan([a1, b12], [a2, b3])).toEqual([b3, a2, b3])
+  })
+
+  test('two that change places: one takes nothing meanwhile, whatever else it checks', () => {
+    const guarded = { guard: ['mac', 'arp'], ips: ['10.0.0.1'], tag: 5 } as const
+    const [a1, b2] = [locked('a', [one], guarded), locked('b', [two], { tag: 5 })]
+    const [a2, b1] = [locked('a', [two], guarded), locked('b', [one], { tag: 5 })]
+    const none = (id: string): PortOptions => ({ type: 'tap', id, queues: 1, locked: true, tag: 5 })
+    expect(plan([a1, b2], [a2, b1])).toEqual([none('a'), none('b'), a2, b1])
+  })
+
+  test('in another VLAN it is another entry', () => {
+    const a1 = locked('a', [one], { tag: 5 })
+    const b1 = locked('b', [one], { tag: 6 })
+    expect(plan([a1], [a1, b1])).toEqual(['add'])
+  })
+
+  test('an entry of fdb comes when the port has it no more', () => {
+    const a1 = locked('a', [one])
+    const a2 = locked('a', [two])
+    const fdb = [{ mac: one, port: 'b' }]
+    const actions = planChanges({ ports: [a1, b], links: [] }, { ports: [a2, b], links: [], fdb })
+    expect(actions.map(({ action }) => action)).toEqual(['change', 'fdb-add'])
+  })
+})

@@ -227,6 +227,44 @@ foo: 1
     expect(error.message).toBe(explainAll(error as ConfigErrors))
   })
 
+  test('of a static address is found before anything is changed', () => {
+    const locked = (id: string, macs: string, more = ''): string =>
+      `  - { id: ${id}, type: tap, locked: on, macs: ['${macs}']${more} }\n`
+    const [one, two] = ['02:00:00:00:00:01', '02:00:00:00:00:02']
+    const upper = one.replaceAll(':', '-')
+    const both = `ports:\n${locked('a', one)}${locked('b', two)}`
+    for (const [text, words] of [
+      [
+        `ports:\n${locked('a', one)}${locked('b', upper)}`,
+        `x.yaml:3:37: ports[1].macs: ${one} is static at port "a"`,
+      ],
+      [
+        `ports:\n${locked('a', one, ', tag: 5')}${locked('b', one, ', trunks: [4-6]')}`,
+        `ports[1].macs: ${one} in VLAN 5 is static at port "a"`,
+      ],
+      [`${both}fdb: [{ mac: '${two}', port: a }]`, `fdb[0].mac: ${two} is static at port "b"`],
+      [
+        `ports:\n${locked('a', '01:00:5e:00:00:01')}`,
+        `"01:00:5e:00:00:01" in macs is no sender's address`,
+      ],
+      [
+        `ports:\n${locked('a', '00:00:00:00:00:00')}`,
+        `"00:00:00:00:00:00" in macs is no sender's address`,
+      ],
+      [
+        `${both}fdb: [{ mac: '03-00-00-00-00-01', port: a }]`,
+        `fdb[0].mac: "03-00-00-00-00-01" in mac is no sender's address`,
+      ],
+      [`${both}fdb: [{ mac: 'x', port: a }]`, 'fdb[0].mac: "x" in mac is not a MAC address'],
+    ] as const) {
+      expect(said(text)).toContain(words)
+    }
+    const inOthers = `ports:\n${locked('a', one, ', tag: 5')}${locked('b', one, ', tag: 6')}`
+    expect(
+      parseConfig(`${inOthers}fdb: [{ mac: '${one}', port: a, vlan: 5 }]`, 'x').ports,
+    ).toHaveLength(2)
+  })
+
   test('in YAML does not hide those in other lines', () => {
     const error = failure('pace: busy\npace: busy\nio: auto\nio: auto\n')
     expect(explainAll(error as ConfigErrors)).toBe(
