@@ -16,10 +16,19 @@ import type { HandOverRecord, Section } from './records.ts'
 import { channelError } from './records.ts'
 import type { HandedSwitch } from '../switch/handed.ts'
 import type { HandedControl } from './state.ts'
-import { controlRecord, stateRecords } from './state.ts'
+import { controlRecord, NO_CONTROL, stateRecords } from './state.ts'
 
 /** What the target may take to say hello and to be prepared: code is loaded, nothing waits for it. */
 const PATIENCE_MS = 30_000
+
+/**
+ * What a prepared target may take for the rehearsals, or the downtime-limit if that is longer: it has all that it needs.
+ * Clients are answered meanwhile, but nothing can be changed.
+ */
+const REHEARSALS_MS = 2000
+
+/** From the time at which clients are not answered any more until the pause, likewise. */
+const SILENCE_MS = 500
 
 /** Several times a usual pause. */
 const HURRY_MS = 50
@@ -56,6 +65,8 @@ export interface HandingOver {
   readonly previewed: readonly string[] | undefined
   /** What is told is to be gone through with the target some times before; undefined: it does not do that. */
   readonly rehearse: ((handed: HandedSwitch) => Promise<void>) | undefined
+  /** Called before the last of these. */
+  readonly silencing: () => Promise<void>
   /** Called as it stops. */
   readonly pausing: () => void
 }
@@ -96,7 +107,7 @@ export async function runSource(
   effects: SourceEffects,
   options: SourceOptions,
 ): Promise<SourceResult> {
-  const { cancel } = options
+  const { cancel, downtimeLimitMs } = options
   let [isSilent, isPaused] = [false, false]
   let target: HelloOfTarget
   const before = { us: 0, dropped: 0 }
@@ -107,21 +118,26 @@ export async function runSource(
     const prepared = within(PATIENCE_MS, 'the target has not prepared itself', cancel)
     const { previewed, isRehearsing } = await preview(channel, effects, prepared)
     before.dropped = effects.kernelDropped()
-    effects.status('device')
-    isSilent = true
-    // Before frames wait: nobody changes it any more.
-    await channel.sendAll([controlRecord(await effects.silence())], prepared)
+    const inTime = (ms: number): AbortSignal =>
+      within(Math.max(ms, downtimeLimitMs), 'the target has not rehearsed in time', cancel)
+    let rehearsing = inTime(REHEARSALS_MS)
     const late = new AbortController()
     const limit = AbortSignal.any([late.signal, cancel])
     const handed = await effects.handOver({
       previewed,
-      rehearse: isRehearsing ? (now) => rehearse(channel, now, prepared) : undefined,
+      rehearse: isRehearsing ? (now) => rehearse(channel, now, rehearsing) : undefined,
+      silencing: async () => {
+        effects.status('device')
+        rehearsing = inTime(SILENCE_MS)
+        isSilent = true
+        await channel.sendAll([controlRecord(await effects.silence())], rehearsing)
+      },
       pausing: () => {
         channel.hurry(HURRY_MS)
         abortAfter(
           late,
-          options.downtimeLimitMs,
-          `the target has not taken over within the downtime-limit (${options.downtimeLimitMs} ms)`,
+          downtimeLimitMs,
+          `the target has not taken over within the downtime-limit (${downtimeLimitMs} ms)`,
         )
         before.us = effects.nowUs()
       },
@@ -151,8 +167,7 @@ async function preview(
 ): Promise<{ previewed: readonly string[] | undefined; isRehearsing: boolean }> {
   const handed = await effects.preview()
   await channel.send('prepare', {}, [], limit)
-  const none = controlRecord({ data: null, fds: [] })
-  await channel.sendAll([none, ...stateRecords(handed)], limit)
+  await channel.sendAll([controlRecord(NO_CONTROL), ...stateRecords(handed)], limit)
   const { ports, rehearses } = (expect(await channel.receive(limit), 'prepared').data ?? {}) as {
     readonly ports?: unknown
     readonly rehearses?: unknown

@@ -28,7 +28,9 @@ export interface HandedControl {
   readonly fds: readonly number[]
 }
 
-/** Said before the switch, once: it does not change any more. */
+export const NO_CONTROL: HandedControl = { data: null, fds: [] }
+
+/** Said before the switch, and once: not in a rehearsal. */
 export const controlRecord = (control: HandedControl): OutgoingRecord => ({
   section: 'control',
   ...control,
@@ -151,9 +153,9 @@ export class StateReader {
       (counts.groups ?? 0) === this.#groups.length &&
       typeof this.#rest === 'object' &&
       this.#rest !== null
-    const control = this.#control
+    const isRehearsed = counts?.isRehearsed === true
+    const control = this.#control ?? (isRehearsed ? NO_CONTROL : undefined)
     if (!isWhole || control === undefined) throw channelError('parts of the state are missing')
-    const isRehearsed = counts.isRehearsed === true
     if (!isRehearsed) {
       this.#control = undefined
       this.#unclaimed.length = 0

@@ -17,7 +17,7 @@ import { PostponedControlPort } from '../port/postponed.control.ts'
 import { copyCounters } from '../stats/port-counters.ts'
 import type { RunState } from './api.ts'
 import type { HandedPort, HandedSwitch, HandOverOptions, HandOverOutline } from './handed.ts'
-import { LAST_REHEARSALS, REHEARSALS, settle } from './handed.ts'
+import { LAST_REHEARSALS, LAST_REHEARSING_MS, REHEARSALS, REHEARSING_MS, settle } from './handed.ts'
 import type { SwitchParts } from './parts.ts'
 import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
@@ -120,12 +120,14 @@ async function readGroups({ engine }: SwitchParts): Promise<(readonly number[])[
   return groups
 }
 
+type Quiet = ReadonlyMap<PortEntry, QuietPort>
+
 /** How it is handed over. */
 interface Crossing {
   readonly excluded: readonly string[]
   /** Those of the MAC table when it was told last; undefined: it was not. */
   readonly macChanges: number | undefined
-  readonly quiet: ReadonlyMap<PortEntry, QuietPort>
+  readonly quiet: Quiet
   readonly undo: Undo
   /** Frames pass, and nothing is to become of it. */
   readonly isRehearsed: boolean
@@ -144,7 +146,7 @@ async function handOver(
   const handing = entries.map((entry) =>
     excluded.includes(entry.options.id)
       ? leaveOut(entry, opener, undo)
-      : handOverPort(entry, parts, undo),
+      : handOverPort(entry, parts, isRehearsed ? undefined : undo),
   )
   const asked = [
     Promise.allSettled(handing),
@@ -182,14 +184,15 @@ async function handOver(
   }
 }
 
+/** `undo` undefined: nothing is to become of it. */
 async function handOverPort(
   entry: PortEntry,
   { access }: SwitchParts,
-  undo: Undo,
+  undo: Undo | undefined,
 ): Promise<PortHanded> {
   const { open } = entry
-  undo(() => (entry.isAnothers = false))
-  entry.isAnothers = true
+  undo?.(() => (entry.isAnothers = false))
+  if (undo !== undefined) entry.isAnothers = true
   return { ...(await open.handOver!(access(entry))), isExcluded: false }
 }
 
@@ -290,7 +293,7 @@ export class HandingOver {
 
   async #handOver(
     excluded: readonly string[],
-    { previewed, rehearse, pausing }: HandOverOptions,
+    { previewed, rehearse, silencing, pausing }: HandOverOptions,
     undo: Undo,
   ): Promise<HandedSwitch> {
     const { agreement, engine, ports, access } = this.#parts
@@ -307,31 +310,45 @@ export class HandingOver {
       return agreement.reach()
     })
     await agreement.suspend()
-    // Whoever answers others is silent first: that takes its time, and frames still pass.
     const included = ports.all.filter(({ options }) => !excluded.includes(options.id))
-    note(() => Promise.all(included.map(async (entry) => entry.open.keep?.(access(entry)))))
-    const quiet = new Map<PortEntry, QuietPort>()
-    const known = knownBy(previewed, this.#previewed)
-    const silence = async (entry: PortEntry): Promise<void> => {
-      const handed = await entry.open.quiesce?.(access(entry))
-      if (handed !== undefined) quiet.set(entry, quietPort(entry, handed, known.ports))
+    const keep = async (): Promise<void> => {
+      const keeping = engine.together(() =>
+        included.map(async (entry) => entry.open.keep?.(access(entry))),
+      )
+      await Promise.all(keeping)
     }
-    await Promise.all(engine.together(() => included.map(silence)))
+    note(keep)
+    const known = knownBy(previewed, this.#previewed)
+    // Ports answer nobody from then on, until they are kept: that takes its time, and frames still pass.
+    const hush = async (): Promise<Quiet> => {
+      const quiet = new Map<PortEntry, QuietPort>()
+      const silence = async (entry: PortEntry): Promise<void> => {
+        const handed = await entry.open.quiesce?.(access(entry))
+        if (handed !== undefined) quiet.set(entry, quietPort(entry, handed, known.ports))
+      }
+      await Promise.all(engine.together(() => included.map(silence)))
+      return quiet
+    }
     const { macChanges } = known
-    const crossing = { excluded, macChanges, quiet, undo: note, isRehearsed: false }
-    const over = (isRehearsed: boolean): ReturnType<typeof handOver> =>
-      handOver(this.#parts, this.#opener, { ...crossing, isRehearsed })
-    const rehearsed = async (times: number): Promise<void> => {
-      for (let time = 0; time < times; time++) {
-        const handed = await engine.together(() => over(true))
+    const over = (quiet: Quiet, isRehearsed: boolean): ReturnType<typeof handOver> =>
+      handOver(this.#parts, this.#opener, { excluded, macChanges, quiet, undo: note, isRehearsed })
+    const rehearsed = async (times: number, limitMs: number, hushed?: Quiet): Promise<void> => {
+      const end = performance.now() + limitMs
+      for (let time = 0; time < times && performance.now() < end; time++) {
+        const quiet = hushed ?? (await hush())
+        const handed = await engine.together(() => over(quiet, true))
+        // Nobody is to wait for the other process.
+        if (hushed === undefined) await keep()
         await rehearse?.({ runState, ...handed })
       }
     }
     engine.isHurried = true
     try {
-      await rehearsed(REHEARSALS)
+      await rehearsed(REHEARSALS, REHEARSING_MS)
       await settle()
-      await rehearsed(LAST_REHEARSALS)
+      await silencing?.()
+      const quiet = await hush()
+      await rehearsed(LAST_REHEARSALS, LAST_REHEARSING_MS, quiet)
       const [handed] = await engine.together(() => {
         let paused: Promise<unknown> = Promise.resolve()
         if (runState === 'running') {
@@ -342,7 +359,7 @@ export class HandingOver {
           paused = engine.request({ op: 'pause' })
           this.#run.runState = 'paused'
         }
-        const all = Promise.all([over(false), paused])
+        const all = Promise.all([over(quiet, false), paused])
         pausing?.()
         return all
       })

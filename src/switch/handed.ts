@@ -12,6 +12,12 @@ export const REHEARSALS = 8
 /** Just before frames wait: the processors forget as well what has not run for a while. */
 export const LAST_REHEARSALS = 2
 
+/** No other rehearsal begins then: it goes on with what has run so far. */
+export const REHEARSING_MS = 500
+
+/** Of the last ones: whoever is not answered waits. */
+export const LAST_REHEARSING_MS = 100
+
 /** V8 compiles in threads of its own, which would have the processors while frames wait. */
 const COMPILED_MS = 20
 
@@ -82,6 +88,8 @@ export interface HandOverOptions {
    * do (`rehearseTakeOver`), and is ready again when this resolves. Its code has run then, and is faster.
    */
   readonly rehearse?: ((handed: HandedSwitch) => Promise<unknown>) | undefined
+  /** Called before the last of these, a moment before frames wait: who answers others can be silent from then on. */
+  readonly silencing?: () => Promise<unknown>
   /** Called when frames begin to wait. */
   readonly pausing?: () => void
 }

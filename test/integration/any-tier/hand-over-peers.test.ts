@@ -36,6 +36,8 @@ const NOTHING = {
   ownFrames: [],
 }
 const WAIT_MS = 50
+/** Half a second, and what a busy machine takes. */
+const LONGEST_WAIT_MS = 1500
 
 const descriptors = (pid: number): number => readdirSync(`/proc/${pid}/fd`).length
 
@@ -62,7 +64,9 @@ describe('a target', () => {
     await peer.receiveUpTo('hello')
   }
 
-  async function goOnTo(peer: Peer, point: Section | 'port'): Promise<void> {
+  type Point = Section | 'rehearsal' | 'rehearsed'
+
+  async function goOnTo(peer: Peer, point: Point): Promise<void> {
     if (point === 'hello') return
     peer.send('prepare', {})
     if (point === 'prepare') return
@@ -72,6 +76,11 @@ describe('a target', () => {
     peer.send('end-of-state', { ports: 0, macs: 0 })
     await peer.receiveUpTo('prepared')
     if (point === 'prepared') return
+    peer.send('switch', NOTHING)
+    if (point === 'rehearsal') return
+    peer.send('end-of-state', { ports: 0, macs: 0, isRehearsed: true })
+    await peer.receiveUpTo('prepared')
+    if (point === 'rehearsed') return
     const listening = shim.socketUnix(1)
     peer.send('control', { clients: [] }, [listening])
     shim.close(listening)
@@ -82,7 +91,16 @@ describe('a target', () => {
     if (point === 'commit') peer.send('commit', {})
   }
 
-  const points = ['hello', 'prepare', 'prepared', 'switch', 'ready', 'commit'] as const
+  const points = [
+    'hello',
+    'prepare',
+    'prepared',
+    'rehearsal',
+    'rehearsed',
+    'switch',
+    'ready',
+    'commit',
+  ] as const
 
   test.for(points)('H11: its source is killed after %s: it runs', async (point) => {
     await using lab = new Lab()
@@ -250,6 +268,36 @@ describe('a source', () => {
       act: holding((peer) => Promise.resolve(peer.close())),
     },
     {
+      name: 'is gone in the first rehearsal',
+      why: 'the target is gone',
+      act: rehearsing((peer) => Promise.resolve(peer.close())),
+    },
+    {
+      name: 'speaks nonsense in the first rehearsal',
+      why: 'what came is no hand-over of framepump',
+      act: rehearsing((peer) => Promise.resolve(peer.sendBytes(Buffer.alloc(64, 'x')))),
+    },
+    {
+      name: 'gives up in the first rehearsal',
+      why: 'the other side gave up: no room',
+      act: rehearsing((peer) => Promise.resolve(peer.send('abort', { reason: 'no room' }))),
+    },
+    {
+      name: 'says ready in the last rehearsal',
+      why: 'section "ready" came instead of "prepared"',
+      act: rehearsingLast((peer) => Promise.resolve(peer.send('ready', {}))),
+    },
+    {
+      name: 'is gone in the last rehearsal',
+      why: 'the target is gone',
+      act: rehearsingLast((peer) => Promise.resolve(peer.close())),
+    },
+    {
+      name: 'speaks nonsense in the last rehearsal',
+      why: 'what came is no hand-over of framepump',
+      act: rehearsingLast((peer) => Promise.resolve(peer.sendBytes(Buffer.alloc(64, 'x')))),
+    },
+    {
       name: 'has everything, and says nothing in time',
       why: 'the target has not taken over within the downtime-limit (300 ms)',
       act: holding((peer) => expect(peer.receiveUpTo('commit')).rejects.toThrow('downtime-limit')),
@@ -279,12 +327,38 @@ describe('a source', () => {
     }
   }
 
-  async function prepared(peer: Peer, pidfd: number): Promise<void> {
+  async function prepared(peer: Peer, pidfd: number, more: object = {}): Promise<void> {
     await peer.receiveUpTo('hello')
     peer.send('hello', own, [pidfd])
     await peer.receiveUpTo('prepare')
     await peer.receiveUpTo('end-of-state')
-    peer.send('prepared', {})
+    peer.send('prepared', more)
+  }
+
+  const REHEARSES = { ports: ['p0', 'p1'], rehearses: true }
+
+  /** It has what the first rehearsal is about. */
+  function rehearsing(act: (peer: Peer) => Promise<unknown>): (typeof rows)[number]['act'] {
+    return async (peer, pidfd) => {
+      await prepared(peer, pidfd, REHEARSES)
+      expect((await peer.receiveUpTo('end-of-state')).data).toMatchObject({ isRehearsed: true })
+      await act(peer)
+    }
+  }
+
+  /** Likewise of the first rehearsal of those for which clients are silent: those before it are gone through. */
+  function rehearsingLast(act: (peer: Peer) => Promise<unknown>): (typeof rows)[number]['act'] {
+    return async (peer, pidfd) => {
+      await prepared(peer, pidfd, REHEARSES)
+      for (let isSilent = false; ;) {
+        const { section, data } = (await peer.receive())!
+        isSilent ||= section === 'control'
+        if (section !== 'end-of-state') continue
+        expect(data).toMatchObject({ isRehearsed: true })
+        if (isSilent) return void (await act(peer))
+        peer.send('prepared', REHEARSES)
+      }
+    }
   }
 
   test('H11: goes on where it stopped, whatever its target does before commit', async () => {
@@ -313,6 +387,37 @@ describe('a source', () => {
     await until('it has closed what it had', () => descriptors(pid) === before)
     shim.close(listening)
   })
+
+  const hanging = [
+    { name: 'the first rehearsal', hang: rehearsing, isServed: true },
+    { name: 'the last rehearsal', hang: rehearsingLast, isServed: false },
+  ]
+  test.for(hanging)(
+    'H11: clients are answered soon, whatever hangs: $name',
+    async ({ name, hang, isServed }) => {
+      await using lab = new Lab()
+      const { daemon, path, listening, forwards, ended } = await makeSource(lab)
+      using stand = new Stand()
+      await daemon.execute('migrate', { uri: `unix:${path}` })
+      using peer = await Peer.accept(listening)
+      let answered: Promise<number> | undefined
+      await hang(() => {
+        const begun = performance.now()
+        answered = statusOf(daemon).then(() => performance.now() - begun)
+        return answered
+      })(peer, stand.pidfd)
+      const waitedMs = (await answered)!
+      expect(waitedMs).toBeLessThan(LONGEST_WAIT_MS)
+      const { status } = await daemon.execute<{ status: string }>('query-migrate')
+      // Answered while it hangs, or when it was given up on.
+      expect(status === 'active').toBe(isServed)
+      const { 'error-desc': error } = await ended()
+      expect(error).toBe('the target has not rehearsed in time')
+      expect(forwards()).toBe(true)
+      console.log(`hand-over: a client waits ${waitedMs.toFixed(0)} ms while ${name} hangs`)
+      shim.close(listening)
+    },
+  )
 
   test('H11: never reads again once commit is written, though its target has died', async () => {
     await using lab = new Lab()

@@ -14,6 +14,9 @@ const MESSAGES = [
   'switch',
   'end-of-state',
   'prepared',
+  'switch',
+  'end-of-state',
+  'prepared',
   'control',
   'switch',
   'end-of-state',
@@ -42,6 +45,7 @@ test('H4: each step in its order; the source is told how long nobody read and wh
   expect(world.done).toEqual([
     'preview',
     'prepare',
+    'rehearse',
     'silence',
     'rehearse',
     'pause a',
@@ -93,6 +97,7 @@ test('a target that cannot take over says why, and the source goes on', async ()
   expect(world.done).toEqual([
     'preview',
     'prepare',
+    'rehearse',
     'silence',
     'rehearse',
     'pause a',
@@ -111,8 +116,40 @@ test('a target that cannot rehearse says why, and the source never pauses', asyn
   ])
   expect(source).toBe('the other side gave up: no room')
   expect(target).toBe('no room')
-  expect(world.done).toEqual(['preview', 'prepare', 'silence', 'discard', 'answer'])
+  // Clients were answered all the time.
+  expect(world.done).toEqual(['preview', 'prepare', 'discard'])
   expect(world.readers()).toEqual(['source'])
+})
+
+describe('H11: a target that hangs in a rehearsal is given up on before the pause, and clients do not wait long', () => {
+  const rows = [
+    { name: 'the first', hangsAt: 1, done: ['preview', 'prepare'] },
+    {
+      name: 'the last, when clients are silent',
+      hangsAt: 2,
+      done: ['preview', 'prepare', 'rehearse', 'silence', 'answer'],
+    },
+  ]
+  test.for(rows)('$name', async ({ hangsAt, done }) => {
+    const world = new World()
+    let times = 0
+    let goOn!: () => void
+    const hung = new Promise<void>((resolve) => (goOn = resolve))
+    const rehearse = (): Promise<void> => {
+      if (++times === hangsAt) return hung
+      world.done.push('rehearse')
+      return Promise.resolve()
+    }
+    const target = settled(world.target({}, { rehearse }))
+    const begun = performance.now()
+    expect(await settled(world.source())).toBe('the target has not rehearsed in time')
+    expect(performance.now() - begun).toBeLessThan(5000)
+    expect(world.done).toEqual(done)
+    goOn()
+    expect(await target).toContain('prepared could not be written')
+    expect(world.readers()).toEqual(['source'])
+    expect([...world.held]).toEqual([])
+  })
 })
 
 test('migrate_cancel ends it before commit, and the source goes on', async () => {

@@ -188,8 +188,11 @@ export class World {
         return { data: {}, fds: [102] }
       },
       answer: () => void this.done.push('answer'),
-      handOver: async ({ previewed, rehearse, pausing }) => {
-        await rehearse?.({ ...HANDED, ports: [], captures: [], macs: null })
+      handOver: async ({ previewed, rehearse, silencing, pausing }) => {
+        const rehearsed = { ...HANDED, ports: [], captures: [], macs: null }
+        await rehearse?.(rehearsed)
+        await silencing()
+        await rehearse?.(rehearsed)
         pausing()
         await this.#do('source', `pause ${(previewed ?? []).join(' ')}`.trim(), () =>
           this.#read('source', false),
