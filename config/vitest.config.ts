@@ -41,6 +41,7 @@ export default defineConfig({
   root: new URL('..', import.meta.url).pathname,
   test: {
     pool: 'forks',
+    setupFiles: ['test/support/equal-bytes.ts'],
     projects: [
       // On a machine that does something else as well, the slowest take long.
       suite('unit', { ...ON_ALL_CORES, testTimeout: 30_000 }),
