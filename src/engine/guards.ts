@@ -90,6 +90,7 @@ export class Guards {
 
   /** All of them as they were looked at; what lies in too many pieces for that is dropped. @hot */
   #keep(burst: Burst, port: number): void {
+    if (burst.keepAll()) return
     const { count, window } = burst
     const { windowId } = burst.headers
     let kept = 0

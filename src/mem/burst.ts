@@ -222,6 +222,34 @@ export class Burst {
     return true
   }
 
+  /** `keep` of all frames, if as much of each was read when it came (`ownLength`); false: it was not. @hot */
+  keepAll(): boolean {
+    if (!this.#isOwn) return false
+    const { count, headers, window, offset, length, firstLength, headLength } = this
+    const { furtherFirst, furtherCount, furtherWindow, furtherOffset, furtherLength } = this
+    const own = headers.windowId
+    let further = 0
+    for (let k = 0; k < count; k++) {
+      furtherCount[k] = 0
+      if (window[k] === own) continue
+      const kept = headers.available(k)
+      if (kept < length[k]) {
+        furtherFirst[k] = further
+        furtherCount[k] = 1
+        furtherWindow[further] = window[k]
+        furtherOffset[further] = offset[k] + kept
+        furtherLength[further] = length[k] - kept
+        further++
+      }
+      window[k] = own
+      offset[k] = headers.at(k)
+      firstLength[k] = kept
+      headLength[k] = 0
+    }
+    this.furtherTotal = further
+    return true
+  }
+
   /** What is behind so many bytes of frame k is what it has further. @hot */
   #keepRest(k: number, kept: number): boolean {
     const { furtherWindow, furtherOffset, furtherLength } = this

@@ -36,6 +36,7 @@ import {
   DESCRIPTORS_AHEAD,
   FRAME_DESCRIPTORS,
 } from './descriptor-budget.ts'
+import { makeRoom, Targets } from './targets.ts'
 
 /** Results of `deliver`. */
 export const DELIVERED = 0
@@ -92,21 +93,15 @@ export class FrameSink {
   readonly #headerWords: Int32Array
   #header = 0
   #head = 0
-  /** Where the bytes of one frame go: segments, and the chains they are of. */
-  readonly #window: Int32Array = new Int32Array(TARGETS_MAX)
-  readonly #offset: Int32Array = new Int32Array(TARGETS_MAX)
-  readonly #length: Int32Array = new Int32Array(TARGETS_MAX)
-  readonly #address: Float64Array = new Float64Array(TARGETS_MAX)
-  #targets = 0
+  /** Where the bytes of one frame go, and the chains that is of. */
+  readonly #targets: Targets
   readonly #ids: Int32Array = new Int32Array(TARGETS_MAX)
   readonly #entries: Int32Array = new Int32Array(TARGETS_MAX)
   readonly #capacities: Float64Array = new Float64Array(TARGETS_MAX)
-  /** Where the next byte goes: a target, and bytes of it that are filled. */
-  #target = 0
-  #filled = 0
 
   constructor(copies: CopyProgram) {
     this.#copies = copies
+    this.#targets = new Targets(copies, TARGETS_MAX)
     const made = ownAll((own) => ({
       chain: own(new Chain()),
       headers: own(Window.map(HEADS_AT + HEADERS * HEAD_STRIDE)),
@@ -180,13 +175,17 @@ export class FrameSink {
         ? this.#addPlain(queue, burst, list, first, chains, start)
         : this.#addWithHeads(queue, burst, list, first, chains, start, this.heads)
     if (burst.furtherTotal !== 0) this.#addFurther(burst, list, first, n)
-    if (this.log !== null) this.#noteAll(memory, burst, list, first, n)
+    if (this.log !== null) this.#noteAll(this.log, memory, burst, list, first, n)
     if (n < chains) queue.untake(chains - n)
     this.frames += n
     return n
   }
 
-  /** Their rows, as they came; returns of how many. No call but the put: what does not change is loaded once. @hot */
+  /**
+   * Their rows, as they came, with a second piece; returns of how many. No call but the put: what does not change is
+   * loaded once.
+   * @hot
+   */
   #addPlain(
     queue: DeviceQueue,
     burst: Burst,
@@ -199,6 +198,7 @@ export class FrameSink {
     const { window: toWindows, offset: toOffsets, length: rooms } = this.#places
     const { window: windows, offset: offsets, length: lengths } = burst
     const { gso, gsoSize, csumOffset, firstLength, furtherCount } = burst
+    const { furtherFirst, furtherWindow, furtherOffset, furtherLength } = burst
     const hasOffloads = this.offloads !== 0 && burst.hasOffloads
     const hasFurther = burst.furtherTotal !== 0
     const { table } = this.#copies
@@ -234,7 +234,18 @@ export class FrameSink {
       table[row + 1] = offsets[k]
       table[row + 2] = toWindow
       table[row + 3] = offset
-      table[row + 4] = (hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length) | flag
+      if (hasFurther && furtherCount[k] !== 0) {
+        table[row + 4] = firstLength[k] | flag
+        if (furtherCount[k] === 1) {
+          row += ROW_INTS
+          const further = furtherFirst[k]
+          table[row] = furtherWindow[further]
+          table[row + 1] = furtherOffset[further]
+          table[row + 2] = toWindow
+          table[row + 3] = toOffsets[n] + HEADER_LENGTH + firstLength[k]
+          table[row + 4] = furtherLength[further]
+        }
+      } else table[row + 4] = length | flag
       row += ROW_INTS
       queue.put(id[n], 1, HEADER_LENGTH + length)
       bytes += length
@@ -302,12 +313,13 @@ export class FrameSink {
     return n
   }
 
-  /** What those frames have in further segments. @hot */
+  /** What those frames have in further segments, and has no row yet. @hot */
   #addFurther(burst: Burst, list: Int32Array, first: number, count: number): void {
     const { window, offset } = this.#places
+    const done = this.heads === null ? 1 : 0
     for (let n = 0; n < count; n++) {
       const k = list[first + n]
-      if (burst.furtherCount[k] === 0) continue
+      if (burst.furtherCount[k] <= done) continue
       const to = offset[n] + HEADER_LENGTH + this.#moved(k)
       this.#copies.addFurther(burst, k, window[n], to, burst.length[k])
     }
@@ -315,6 +327,7 @@ export class FrameSink {
 
   /** @hot */
   #noteAll(
+    log: DirtyLog,
     memory: GuestMemory,
     burst: Burst,
     list: Int32Array,
@@ -324,22 +337,15 @@ export class FrameSink {
     const { window, offset } = this.#places
     for (let n = 0; n < count; n++) {
       const address = memory.addressOf(window[n]) + offset[n]
-      this.#makeRoom()
+      makeRoom(log, this.#copies)
       const k = list[first + n]
-      this.log!.note(address, HEADER_LENGTH + burst.length[k] + this.#moved(k))
+      log.note(address, HEADER_LENGTH + burst.length[k] + this.#moved(k))
     }
   }
 
   /** So many bytes more than in the burst frame k has when it is delivered. @hot */
   #moved(k: number): number {
     return this.heads === null ? 0 : this.heads.moved[k]
-  }
-
-  /** In the log: what is noted there is marked when the copies have run. @hot */
-  #makeRoom(): void {
-    if (!this.log!.isFull) return
-    this.#copies.run()
-    this.log!.mark()
   }
 
   /** Frame k of the burst into the next buffers of the queue, however they are cut. @hot */
@@ -355,7 +361,7 @@ export class FrameSink {
   /** The chain that was taken is the first of those that the frame needs. @hot */
   #deliverScattered(queue: DeviceQueue, burst: Burst, k: number, total: number): number {
     const chain = this.#chain
-    this.#targets = 0
+    this.#targets.begin(this.log)
     let chains = 0
     let capacity = 0
     for (;;) {
@@ -369,7 +375,7 @@ export class FrameSink {
       this.#capacities[chains] = chain.writableLength
       chains++
       this.descriptorsLeft -= chain.descriptors
-      const hasRoom = this.#addTargets()
+      const hasRoom = this.#targets.add(chain)
       capacity += chain.writableLength
       if (hasRoom && capacity >= total) break
       if (!hasRoom || !this.isMergeable || chains === TARGETS_MAX) {
@@ -396,20 +402,6 @@ export class FrameSink {
     return DELIVERED
   }
 
-  /** The writable segments of the chain become targets; false: there are too many. @hot */
-  #addTargets(): boolean {
-    const chain = this.#chain
-    for (let at = chain.readable; at < chain.count; at++) {
-      if (this.#targets === TARGETS_MAX) return false
-      const target = this.#targets++
-      this.#window[target] = chain.window[at]
-      this.#offset[target] = chain.offset[at]
-      this.#length[target] = chain.length[at]
-      this.#address[target] = chain.address[at]
-    }
-    return true
-  }
-
   /** @hot */
   #copyHeader(burst: Burst, k: number, buffers: number): void {
     const offset = this.#spellHeader(burst, k, this.#moved(k))
@@ -421,9 +413,7 @@ export class FrameSink {
     words[at + TUNNEL_WORD] = isTunnelled(words[at])
       ? moveTunnel(words[at], burst.tunnel[k], this.#moved(k))
       : 0
-    this.#target = 0
-    this.#filled = 0
-    this.#copy(this.#headers.id, offset, this.headerLength)
+    this.#targets.copy(this.#headers.id, offset, this.headerLength)
   }
 
   /** The vnet_hdr of frame k, which has so many bytes more, but for that of a tunnel; returns where it stands. @hot */
@@ -443,11 +433,11 @@ export class FrameSink {
   #copyFrame(burst: Burst, k: number): void {
     const skip = this.heads === null ? 0 : this.#copyHead(burst, k, this.heads)
     const length = burst.isScattered(k) ? burst.firstLength[k] : burst.length[k]
-    this.#copy(burst.window[k], burst.offset[k] + skip, length - skip)
+    this.#targets.copy(burst.window[k], burst.offset[k] + skip, length - skip)
     if (!burst.isScattered(k)) return
     const end = burst.furtherFirst[k] + burst.furtherCount[k]
     for (let at = burst.furtherFirst[k]; at < end; at++) {
-      this.#copy(burst.furtherWindow[at], burst.furtherOffset[at], burst.furtherLength[at])
+      this.#targets.copy(burst.furtherWindow[at], burst.furtherOffset[at], burst.furtherLength[at])
     }
   }
 
@@ -461,30 +451,8 @@ export class FrameSink {
     for (let n = 0; n < HEAD_WORDS - 1; n++) words[to + n] = burst.heads[head + n]
     words[to + 3] = word[k]
     words[to + 4] = burst.heads[head + 3]
-    this.#copy(this.#headers.id, at, ownLength(moved[k]))
+    this.#targets.copy(this.#headers.id, at, ownLength(moved[k]))
     return skippedLength(moved[k])
-  }
-
-  /** Copies to where the last copy ended; there is room. @hot */
-  #copy(window: number, offset: number, length: number): void {
-    let done = 0
-    while (done < length) {
-      const target = this.#target
-      const room = this.#length[target] - this.#filled
-      const part = length - done < room ? length - done : room
-      const to = this.#offset[target] + this.#filled
-      this.#copies.add(window, offset + done, this.#window[target], to, part)
-      if (this.log !== null) {
-        this.#makeRoom()
-        this.log.note(this.#address[target] + this.#filled, part)
-      }
-      done += part
-      this.#filled += part
-      if (this.#filled === this.#length[target]) {
-        this.#target = target + 1
-        this.#filled = 0
-      }
-    }
   }
 
   close(): void {
