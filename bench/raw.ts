@@ -6,13 +6,14 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ovs, OVS_DPDK } from './ovs.ts'
 import { Testpmd } from './testpmd.ts'
 import { addNetns, BIN, CLI, end, Ends, sh, sleep, tcp } from './topology.ts'
 
-export type RawPeer = 'framepump' | 'testpmd' | 'ovs' | 'c-reference'
+/** `framepump-warm`: at `pace: warm`. */
+export type RawPeer = 'framepump' | 'framepump-warm' | 'testpmd' | 'ovs' | 'c-reference'
 
 const IFNAMES = ['veth0', 'veth1']
 /** A ring of 2048 frames, as the C program has; the driver's own are of 512. */
@@ -56,7 +57,8 @@ export class RawBed extends Ends {
   }
 
   async #start(peer: RawPeer, hasVnetHdr: boolean): Promise<void> {
-    if (peer === 'framepump') await this.#startFramepump(hasVnetHdr)
+    if (peer === 'framepump') await this.#startFramepump(hasVnetHdr, 'adaptive')
+    else if (peer === 'framepump-warm') await this.#startFramepump(hasVnetHdr, 'warm')
     else if (peer === 'testpmd') await this.#startTestpmd()
     else if (peer === 'ovs') await this.#startOvs(hasVnetHdr)
     else {
@@ -78,13 +80,15 @@ export class RawBed extends Ends {
     }
   }
 
-  async #startFramepump(hasVnetHdr: boolean): Promise<void> {
+  async #startFramepump(hasVnetHdr: boolean, pace: string): Promise<void> {
     const ports = IFNAMES.flatMap((ifname, k) => [
       '--port',
       `raw-socket,id=p${k},ifname=${ifname},netns=${this.#netns},vnet_hdr=${hasVnetHdr ? 'on' : 'off'}`,
     ])
     const control = ['--control', join(this.#directory, 'control.sock')]
-    const run = [process.execPath, CLI, 'run', ...control, ...ports]
+    const config = join(this.#directory, 'config.yaml')
+    writeFileSync(config, `pace: ${pace}\n`)
+    const run = [process.execPath, CLI, 'run', '--config', config, ...control, ...ports]
     await this.#startProgram(['taskset', '-c', '0', ...run])
   }
 
