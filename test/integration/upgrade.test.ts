@@ -9,7 +9,7 @@ import { Window } from '../../src/mem/window.ts'
 import { FrontEnd, u64s } from '../support/front-end.ts'
 import type { Daemon } from '../support/lab.ts'
 import { Lab, tapSpec } from '../support/lab.ts'
-import { introduce, NumberedFlow } from '../support/numbered-flow.ts'
+import { introduce, listen, NumberedFlow } from '../support/numbered-flow.ts'
 import { sh, until } from '../support/processes.ts'
 import { frame } from '../support/sim.ts'
 import { SteadyTransfer } from '../support/steady-transfer.ts'
@@ -98,6 +98,37 @@ test('H4, H5, H16: 20 upgrades in a row lose, double and overtake nothing', asyn
   const sorted = pauses.toSorted((one, other) => one - other)
   console.log(`hand-over: ${LINE} pauses, median ${sorted[LINE / 2]}, at most ${sorted.at(-1)} us`)
 }, 180_000)
+
+/** Type of a frame as hex. */
+const TYPE_AT = 12 * 2
+const ANNOUNCING = ['0806', '8035']
+
+test('H6, H15: what the kernel had no room for is told; nobody is announced who has not moved', async () => {
+  await using lab = new Lab()
+  const { daemon, ends } = await pair(lab)
+  const [a, b] = ends
+  introduce(lab, a, b)
+  sh('ip', '-n', a.netns, 'link', 'set', 'x0', 'txqueuelen', '1')
+  const dropped = async (): Promise<number> =>
+    (await line.execute<Record<string, number>[]>('query-port-stats', { id: 'p0' }))[0][
+      'rx_kernel_dropped'
+    ]
+  await using line = new Line(daemon)
+  const flow = await NumberedFlow.start(lab, a, b, 5403, 5000)
+  const seen = await listen(lab, b.netns, 'all')
+  await flow.more(100)
+  const before = await dropped()
+  const { 'frames-lost': lost } = await line.upgrade()
+  await flow.more(100)
+  expect(lost).toBeGreaterThan(0)
+  expect(lost).toBeLessThanOrEqual((await dropped()) - before)
+  await flow.end()
+  await seen.stop()
+  const frames = seen.stdout.split('\n').filter((line) => /^[0-9a-f]{28,}$/.test(line))
+  expect(frames.length).toBeGreaterThan(100)
+  const types = frames.map((hex) => hex.slice(TYPE_AT, TYPE_AT + 4))
+  expect(types.filter((type) => ANNOUNCING.includes(type))).toEqual([])
+})
 
 test('H14: a guest keeps its connection, and its frames go on', async () => {
   await using lab = new Lab()
