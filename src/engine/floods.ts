@@ -73,7 +73,7 @@ export class Floods {
         barred = NO_MULTICAST
       }
     }
-    const behind = this.#admit(inPort, kind, first, end)
+    const behind = this.#admit(burst, inPort, kind, first, end)
     if (behind === first) return
     const { members, memberCount } = this.#places
     const takers = this.#giveEach(members, memberCount, burst, first, behind, inPort, vlan, barred)
@@ -83,10 +83,10 @@ export class Floods {
   }
 
   /** Behind the frames that may be flooded as far as there is a limit for their kind. @hot */
-  #admit(inPort: number, kind: number, first: number, end: number): number {
+  #admit(burst: Burst, inPort: number, kind: number, first: number, end: number): number {
     const { flags, storm } = this.#policies
     if ((flags[inPort] & HAS_STORM_CONTROL) === 0) return end
-    const behind = first + storm.admit(inPort, kind, end - first)
+    const behind = first + storm.admit(inPort, kind, burst, first, end)
     this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_storm] += end - behind
     return behind
   }
@@ -132,7 +132,8 @@ export class Floods {
       let verdict = snooping.find(burst, at, end, inPort, vlan)
       const next = snooping.behind
       // What goes to members is no flood.
-      const behind = verdict === TO_MEMBERS ? next : this.#admit(inPort, STORM_MULTICAST, at, next)
+      const behind =
+        verdict === TO_MEMBERS ? next : this.#admit(burst, inPort, STORM_MULTICAST, at, next)
       if (behind > at) {
         if (verdict === ASK_HEED) verdict = snooping.heed(burst, at, inPort, vlan)
         if (verdict === TO_NOBODY) this.#counters[base + COUNTERS.rx_drop_membership]++

@@ -81,6 +81,9 @@ export class PortPolicies {
   readonly groups: Int32Array = new Int32Array(PORTS_MAX).fill(ALL_GROUPS)
   readonly #ownGroups: Int32Array = new Int32Array(PORTS_MAX).fill(OF_SWITCH)
   #switchGroups = ALL_GROUPS
+  /** By port: addresses that were learnt there may come by no other; and how many such ports there are. */
+  readonly #isSticky: Uint8Array = new Uint8Array(PORTS_MAX)
+  #stickyCount = 0
 
   /** `time`: the engine clock's, microseconds first; `counters`: of the ports. */
   constructor(time: Float64Array, counters: Float64Array) {
@@ -92,16 +95,28 @@ export class PortPolicies {
   /** Those pass that come in by a port which does not say otherwise. */
   setGroups(mask: number): void {
     this.#switchGroups = mask
-    for (let port = 0; port < PORTS_MAX; port++) this.#chooseGroups(port)
+    for (let port = 0; port < PORTS_MAX; port++) this.#choose(port)
   }
 
   /** And whether heads are kept, which depends on that. */
-  #chooseGroups(port: number): void {
+  #choose(port: number): void {
     const own = this.#ownGroups[port]
     this.groups[port] = own === OF_SWITCH ? this.#switchGroups : own
     const flags = this.flags[port] & ~KEEPS_HEADS
-    const mustKeep = this.groups[port] !== ALL_GROUPS || (flags & IS_LOCKED) !== 0
+    const othersAreSticky = this.#stickyCount > this.#isSticky[port]
+    const mustKeep =
+      this.groups[port] !== ALL_GROUPS ||
+      (flags & (IS_LOCKED | DROPS_OVER_LIMIT)) !== 0 ||
+      othersAreSticky
     this.flags[port] = mustKeep ? flags | KEEPS_HEADS : flags
+  }
+
+  /** It makes a difference to all other ports. */
+  #setSticky(port: number, isSticky: boolean): void {
+    const before = this.#isSticky[port]
+    this.#isSticky[port] = isSticky ? 1 : 0
+    this.#stickyCount += this.#isSticky[port] - before
+    for (let other = 0; other < PORTS_MAX; other++) this.#choose(other)
   }
 
   set(port: number, policy: PortPolicy): void {
@@ -109,6 +124,7 @@ export class PortPolicies {
     this.storm.set(port, policy.storm)
     this.guards.set(port, policy.guard)
     this.snooping.routers.setMode(port, ROUTERS[policy.multicastRouter])
+    this.snooping.setIsolated(port, policy.isIsolated)
     let flags = 0
     if (policy.vlan !== null) flags |= HAS_VLANS
     if (this.vlans.asksInner(port)) flags |= ASKS_INNER
@@ -125,7 +141,7 @@ export class PortPolicies {
     if (policy.guard?.checks.some((check) => check !== 'mac') === true) flags |= READS_ON
     this.flags[port] = flags
     this.#ownGroups[port] = policy.groups ?? OF_SWITCH
-    this.#chooseGroups(port)
+    this.#setSticky(port, policy.isSticky)
   }
 
   clear(port: number): void {
@@ -134,8 +150,9 @@ export class PortPolicies {
     this.storm.set(port, null)
     this.guards.set(port, null)
     this.snooping.routers.setMode(port, ROUTERS_AUTO)
+    this.snooping.setIsolated(port, false)
     this.#ownGroups[port] = OF_SWITCH
-    this.#chooseGroups(port)
+    this.#setSticky(port, false)
   }
 
   /** Tells what is to be told since the last call, about a second ago. */

@@ -66,6 +66,8 @@ const ANY_PORT = -1
 
 /** Longest message that is read. */
 const MESSAGE_MAX = 9216
+/** Longest query that is taken for a querier's: no port has an mtu that keeps it from hosts who should answer. */
+const QUERY_MAX = 128
 /** Tenths of a second: RFC 3376 §8.4, 8.5, 8.8, with the defaults there; and nothing lasts longer than an hour. */
 const MEMBERSHIP_DEFAULT_DS = 2600
 const ROUTER_DEFAULT_DS = 2550
@@ -105,6 +107,8 @@ export class Snooping {
   /** By port: it was listed in the list of this number. */
   readonly #listed: Int32Array = new Int32Array(PORTS_MAX)
   #list = 0
+  /** By port: others that are isolated do not hear what comes by it. */
+  readonly #isIsolated: Uint8Array = new Uint8Array(PORTS_MAX)
   /** What is given to ports of routers, by their options, is heeded there. */
   readonly routers: RouterPorts = new RouterPorts()
 
@@ -135,6 +139,11 @@ export class Snooping {
     this.#mld = mld
     if (isOn) this.#whole ??= new WholeFrame(MESSAGE_MAX)
     this.isOn = isOn
+  }
+
+  /** From the next burst on. */
+  setIsolated(port: number, isIsolated: boolean): void {
+    this.#isIsolated[port] = isIsolated ? 1 : 0
   }
 
   /** Groups that are known. */
@@ -212,8 +221,7 @@ export class Snooping {
     if (table === null) return false
     const at = table.findDomain(domain)
     if (at < 0) return false
-    const { cells } = table
-    if (cells[at + QUERIER_UNTIL] <= now || cells[at + QUERIER_HEARD] > now) return false
+    if (!this.#hasQuerier(at, now) || table.cells[at + QUERIER_HEARD] > now) return false
     const { routers, ports } = this
     this.portCount = routers.keep(ports, table.list(at, now, ports, 0))
     if (routers.hasMore) {
@@ -221,6 +229,12 @@ export class Snooping {
       this.#listOnce()
     }
     return true
+  }
+
+  /** There is one in the domain whose cell it is, at a port that everybody hears. @hot */
+  #hasQuerier(at: number, now: number): boolean {
+    const { cells } = this.#table!
+    return cells[at + QUERIER_UNTIL] > now && this.#isIsolated[cells[at + QUERIER_PORT]] === 0
   }
 
   /** Each port stays in the list once. @hot */
@@ -258,7 +272,7 @@ export class Snooping {
         this.#heedReport(domain, port, now)
         return this.#listRouters(domain, now) ? TO_ROUTERS : TO_FLOOD
       case QUERY:
-        this.#heedQuery(domain, port, now)
+        this.#heedQuery(domain, port, now, length)
         return TO_EVERYBODY
       case ROUTER_HERE:
         this.#addRouter(domain, port, now + ROUTER_DEFAULT_DS)
@@ -284,7 +298,7 @@ export class Snooping {
     const table = this.#table!
     const isIpv6 = (domain & IPV6_DOMAIN) !== 0
     const its = table.findDomain(domain)
-    const hasQuerier = its >= 0 && table.cells[its + QUERIER_UNTIL] > now
+    const hasQuerier = its >= 0 && this.#hasQuerier(its, now)
     const until = now + (hasQuerier ? table.cells[its + MEMBERSHIP_DS] : MEMBERSHIP_DEFAULT_DS)
     for (;;) {
       const wants = message.nextRecord()
@@ -312,7 +326,7 @@ export class Snooping {
   }
 
   /** @hot */
-  #heedQuery(domain: number, port: number, now: number): void {
+  #heedQuery(domain: number, port: number, now: number, length: number): void {
     const message = this.#message
     // It is no querier's, but of a switch that has lost its way to one (RFC 4541 §2.1.1).
     if (message.isNameless) return
@@ -323,12 +337,15 @@ export class Snooping {
       if (presentDs > LONGEST_DS) presentDs = LONGEST_DS
       this.#addRouter(domain, port, now + presentDs)
       const at = table.findDomain(domain)
-      if (at >= 0) this.#setQuerier(at, port, now, now + presentDs)
+      // Who does not hear the question cannot answer it: he would lose what he has joined.
+      const isHeard = this.#isIsolated[port] === 0 && length <= QUERY_MAX
+      if (at >= 0 && isHeard) this.#setQuerier(at, port, now, now + presentDs)
       return
     }
     // It asks who is still there after somebody has left: who answers stays. Nobody else asks but the querier.
     const its = table.findDomain(domain)
-    if (message.isPartial || its < 0 || !this.#isQuerier(its, port, now)) return
+    const isAskedOfAll = !message.isPartial && length <= QUERY_MAX
+    if (!isAskedOfAll || its < 0 || !this.#isQuerier(its, port, now)) return
     const at = table.find(domain, message.word0, message.word1, message.word2, message.word3)
     const lastDs = responseDs * table.cells[its + ROBUSTNESS]
     if (at >= 0) table.shorten(at, -1, now + 1 + (lastDs > LONGEST_DS ? LONGEST_DS : lastDs))
@@ -338,7 +355,7 @@ export class Snooping {
   #setQuerier(at: number, port: number, now: number, until: number): void {
     const { cells } = this.#table!
     const message = this.#message
-    const isThere = cells[at + QUERIER_UNTIL] > now
+    const isThere = this.#hasQuerier(at, now)
     if (isThere && this.#order(at) > 0) return
     // Until all have had the time to answer nobody is left out.
     if (!isThere) cells[at + QUERIER_HEARD] = now + message.responseDs
@@ -356,7 +373,7 @@ export class Snooping {
   /** The message is the querier's. @hot */
   #isQuerier(at: number, port: number, now: number): boolean {
     const { cells } = this.#table!
-    if (cells[at + QUERIER_UNTIL] <= now || cells[at + QUERIER_PORT] !== port) return false
+    if (!this.#hasQuerier(at, now) || cells[at + QUERIER_PORT] !== port) return false
     return this.#order(at) === 0
   }
 
@@ -382,12 +399,7 @@ export class Snooping {
   #removeRouter(domain: number, port: number, now: number): void {
     const table = this.#table!
     const at = table.findDomain(domain)
-    if (
-      at < 0 ||
-      (table.cells[at + QUERIER_UNTIL] > now && table.cells[at + QUERIER_PORT] === port)
-    ) {
-      return
-    }
+    if (at < 0 || (this.#hasQuerier(at, now) && table.cells[at + QUERIER_PORT] === port)) return
     table.shorten(at, port, now)
   }
 

@@ -1,11 +1,14 @@
 /**
  * Storm control: how many frames a second of a class are flooded that come in by a port. A token bucket for
- * each, on the engine's clock, which holds a tenth of a second of the rate, and 32 frames at least.
+ * each, on the engine's clock, which holds a tenth of a second of the rate, and 32 frames at least. A TSO or USO
+ * frame takes as many as it has segments, in advance if there are less: or a sender had dozens for each.
  *
  *     admit: takes tokens; frames without one are dropped ...
  *     look:  once a second: which began to drop since, and which have dropped nothing for a second
  */
+import type { Burst } from '../mem/burst.ts'
 import { PORTS_MAX } from '../port/contract.ts'
+import { isGso } from '../wire/vnet-hdr.ts'
 import type { StormChange, StormRates } from './messages.ts'
 
 export const STORM_BROADCAST = 0
@@ -15,8 +18,6 @@ const CLASSES = 3
 
 const BURST_LEAST = 32
 const BURST_PARTS = 10
-/** No time that a bucket is filled for is longer. */
-const FILL_US_MAX = 1_000_000
 const SECOND_US = 1_000_000
 
 const NO_CHANGES: readonly StormChange[] = []
@@ -57,22 +58,28 @@ export class StormControl {
     }
   }
 
-  /** How many of so many frames are flooded. @hot */
-  admit(port: number, kind: number, frames: number): number {
+  /** How many of the frames first..end - 1 of the burst are flooded. @hot */
+  admit(port: number, kind: number, burst: Burst, first: number, end: number): number {
     const cell = port * CLASSES + kind
     const rate = this.#rate[cell]
-    if (rate === 0) return frames
+    if (rate === 0) return end - first
     const nowUs = this.#time[0]
-    let passedUs = nowUs - this.#atUs[cell]
-    if (passedUs < 0 || passedUs > FILL_US_MAX) passedUs = FILL_US_MAX
+    const passedUs = nowUs - this.#atUs[cell]
     this.#atUs[cell] = nowUs
     const most = burstOf(rate)
-    let tokens = this.#tokens[cell] + (passedUs * rate) / SECOND_US
+    let tokens = this.#tokens[cell]
+    if (passedUs > 0) tokens += (passedUs * rate) / SECOND_US
     if (tokens > most) tokens = most
-    const admitted = tokens < frames ? tokens | 0 : frames
-    this.#tokens[cell] = tokens - admitted
-    this.#dropped[cell] += frames - admitted
-    return admitted
+    let behind = first
+    if (burst.hasOffloads) {
+      for (; behind < end && tokens >= 1; behind++) tokens -= segmentsOf(burst, behind)
+    } else if (tokens >= 1) {
+      behind = tokens < end - first ? first + (tokens | 0) : end
+      tokens -= behind - first
+    }
+    this.#tokens[cell] = tokens
+    this.#dropped[cell] += end - behind
+    return behind - first
   }
 
   /** What began or ended since the last call, about a second ago. */
@@ -102,4 +109,12 @@ export class StormControl {
 function burstOf(rate: number): number {
   const part = rate / BURST_PARTS
   return part < BURST_LEAST ? BURST_LEAST : part
+}
+
+/** Frames that frame k is on the wire. @hot */
+function segmentsOf({ gso, gsoSize, length }: Burst, k: number): number {
+  const size = gsoSize[k] & 0xffff
+  if (!isGso(gso[k]) || size === 0) return 1
+  const payload = length[k] - (gso[k] >>> 16)
+  return payload > size ? (((payload - 1) / size) | 0) + 1 : 1
 }

@@ -199,16 +199,28 @@ class GuestSender implements PolledPort {
   }
 }
 
-test.each<readonly [what: string, SwitchingOptions, looked: number, ipOptions: number]>([
-  ['P4: guards', GUARD, 64, 0],
-  ['P4: guards that look further', GUARD, 256, 2],
-  ['P4: the guard of the source', { guard: ['mac'], macs: [MAC] }, 64, 0],
-  ['V1: the tag of an access port', { tag: 10 }, 16, 0],
-  ['P7: the group addresses that pass', { 'group-addresses': '802.1D' }, 16, 0],
-  ['P3: the sender of a locked port', { locked: true, macs: [MAC] }, 16, 0],
+const STICKY: SwitchingOptions = { sticky: true }
+
+test.each<
+  readonly [
+    what: string,
+    SwitchingOptions,
+    looked: number,
+    ipOptions: number,
+    others: SwitchingOptions,
+  ]
+>([
+  ['P4: guards', GUARD, 64, 0, {}],
+  ['P4: guards that look further', GUARD, 256, 2, {}],
+  ['P4: the guard of the source', { guard: ['mac'], macs: [MAC] }, 64, 0, {}],
+  ['V1: the tag of an access port', { tag: 10 }, 16, 0, {}],
+  ['P7: the group addresses that pass', { 'group-addresses': '802.1D' }, 16, 0, {}],
+  ['P3: the sender of a locked port', { locked: true, macs: [MAC] }, 16, 0, {}],
+  ['F4: a sender within the limit', { 'mac-limit': 1, 'mac-limit-action': 'drop' }, 16, 0, {}],
+  ['F5: a sender that is none of a sticky port', {}, 16, 0, STICKY],
 ])(
   '%s: a guest that writes to its frames meanwhile sends what was looked at',
-  (_what, options, looked, ipOptions) => {
+  (_what, options, looked, ipOptions, others) => {
     const sim = new Sim(0)
     const guest = new GuestSender()
     sim.engine.forwarder.setPolicy(0, policy(options))
@@ -221,7 +233,7 @@ test.each<readonly [what: string, SwitchingOptions, looked: number, ipOptions: n
       0,
     )
     sim.addPort(2)
-    sim.engine.forwarder.setPolicy(2, policy('tag' in options ? { tag: 10 } : {}))
+    sim.engine.forwarder.setPolicy(2, policy('tag' in options ? { tag: 10 } : others))
     sim.engine.forwarder.setPolicy(1, policy('tag' in options ? { tag: 10 } : {}))
     if (options.locked === true) sim.engine.forwarder.macTable.addStatic(0x0002, 0x0100, 0)
     const sent = [

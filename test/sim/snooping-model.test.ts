@@ -56,7 +56,9 @@ class Model {
     const domain = this.domain(vlan)
     domain.routers.add(port)
     // Those with a higher number have a higher address.
-    if (domain.querier === undefined || port <= domain.querier) domain.querier = port
+    // What comes by an isolated port is not heard by all.
+    const isHeard = this.options[port].isolated !== true
+    if (isHeard && (domain.querier === undefined || port <= domain.querier)) domain.querier = port
     const all = Array.from({ length: PORTS }, (_, at) => at)
     return this.given(port, vlan, all)
   }

@@ -450,6 +450,49 @@ describe('P8 with other options of ports', () => {
     expect(reached(sim, 0, toGroup(GROUP))).toEqual([2, 3])
   })
 
+  test.each([
+    ['IGMP', GROUP, igmpQuery, igmpV3Query, igmpReport],
+    ['MLD', GROUP6, mldQuery, mldV2Query, mldReport],
+  ])('P1: who does not hear a query loses nothing by it: %s', (_, group, ask, askV3, report) => {
+    const apart = { isolated: true }
+    // Longer than the mtu of some port might be.
+    const long = (short: Uint8Array): Uint8Array => {
+      const bytes = new Uint8Array(1500)
+      bytes.set(short)
+      return bytes
+    }
+    for (const [options, sent, asked] of [
+      [apart, askV3({ from: 1, robustness: 1, intervalCode: 1 }), ask({ from: 1, group })],
+      [{}, long(askV3({ from: 1, robustness: 1, intervalCode: 1 })), long(ask({ from: 1, group }))],
+    ] as const) {
+      using sim = simOf(4, ON, { 0: options, 1: apart })
+      query(sim, 3, ask())
+      for (let second = 0; second < 5; second++) {
+        // By its low address it would be the querier, whose times count.
+        reached(sim, 0, sent)
+        if (second === 0) reached(sim, 1, report(group, { from: 2 }))
+        reached(sim, 0, asked)
+        sim.wait(1)
+      }
+      expect(reached(sim, 3, toGroup(group, { from: 4 }))).toEqual([1])
+      // It is a router all the same, and where nobody else asks nothing is held back.
+      reached(sim, 0, sent)
+      expect(reached(sim, 3, toGroup(group, { from: 4 }))).toEqual([0, 1])
+      sim.wait(300)
+      reached(sim, 0, sent)
+      sim.wait(1)
+      expect(reached(sim, 3, toGroup(group, { from: 4 }))).toEqual([0, 1, 2])
+    }
+  })
+
+  test('P1: a querier whose port is isolated later is none any more', () => {
+    using sim = simOf(4)
+    query(sim, 0)
+    expect(reached(sim, 3, toGroup(GROUP, { from: 4 }))).toEqual([0])
+    sim.allow(0, { isolated: true })
+    expect(reached(sim, 3, toGroup(GROUP, { from: 4 }))).toEqual([0, 1, 2])
+  })
+
   test('P2: a member has its groups, a router all, and everybody queries, whatever is flooded to them', () => {
     const off = { 'mcast-flood': false }
     using sim = simOf(4, ON, { 1: off, 2: off, 3: off })
