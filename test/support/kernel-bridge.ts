@@ -13,6 +13,11 @@ const FENCE_TYPE = 0x88b6
 /** With which the addresses of senders begin. */
 const OURS = 0x0200_0000
 
+export interface FenceWay {
+  readonly from: number
+  readonly to: readonly number[]
+}
+
 export class KernelBridge implements Disposable {
   readonly #netns: string
   readonly #taps: Holder[] = []
@@ -37,16 +42,34 @@ export class KernelBridge implements Disposable {
     sh('bridge', '-n', this.#netns, 'link', 'set', 'dev', `t${port}`, ...options)
   }
 
-  /** By port, what it was given of a frame that comes in by a port. */
-  async send(port: number, frame: Uint8Array): Promise<Uint8Array[][]> {
+  /** `options`: of `bridge fdb add`. */
+  addEntry(port: number, mac: string, ...options: readonly string[]): void {
+    const entry = [mac, 'dev', `t${port}`, 'master', ...options]
+    sh('bridge', '-n', this.#netns, 'fdb', 'add', ...entry)
+  }
+
+  /** Forgets what it has learnt. */
+  forget(): void {
+    sh('ip', '-n', this.#netns, 'link', 'set', BRIDGE, 'type', 'bridge', 'fdb_flush')
+  }
+
+  /**
+   * By port, what it was given of a frame that comes in by a port. Where floods do not reach all ports the fence
+   * goes from one port to others that have no options.
+   */
+  async send(port: number, frame: Uint8Array, fence?: FenceWay): Promise<Uint8Array[][]> {
     this.#write(port, frame)
+    return this.#pass(fence?.from ?? port, fence?.to)
+  }
+
+  async #pass(port: number, to?: readonly number[]): Promise<Uint8Array[][]> {
     const fence = new Uint8Array(60).fill(0xff, 0, 6)
     const mark = ++this.#fences
     fence.set([2, 0, 0, 0, 0xfe, port, FENCE_TYPE >> 8, FENCE_TYPE & 0xff], 6)
     new DataView(fence.buffer).setUint32(14, mark)
     this.#write(port, fence)
     const given: Uint8Array[][] = this.#taps.map(() => [])
-    const isOver = this.#taps.map((_, at) => at === port)
+    const isOver = this.#taps.map((_, at) => at === port || to?.includes(at) === false)
     await until('the bridge has forwarded', () => {
       for (let at = 0; at < this.#taps.length; at++) {
         for (let one = this.#read(at); one !== null; one = this.#read(at)) {
