@@ -26,7 +26,7 @@ export async function ctl(
 /** What is used of the JSON Schema of a command's arguments. */
 interface ArgumentSchema {
   readonly properties?: Readonly<
-    Record<string, { readonly type?: string; readonly enum?: unknown }>
+    Record<string, ArgumentSchema & { readonly type?: string; readonly enum?: unknown }>
   >
   readonly additionalProperties?: boolean
 }
@@ -52,7 +52,10 @@ function checkWords(args: readonly string[]): void {
 }
 
 /** `key=value` words, which become what the command takes; or one JSON object, which stays as it is. */
-function parseArguments(args: readonly string[], schema: ArgumentSchema): Record<string, unknown> {
+export function parseArguments(
+  args: readonly string[],
+  schema: ArgumentSchema,
+): Record<string, unknown> {
   if (args.length === 1 && args[0].startsWith('{')) {
     try {
       return JSON.parse(args[0]) as Record<string, unknown>
@@ -60,13 +63,28 @@ function parseArguments(args: readonly string[], schema: ArgumentSchema): Record
       throw new ConfigError('BAD_ARGUMENT', `not JSON: ${args[0]}`, { hint: HINT, cause })
     }
   }
-  return Object.fromEntries(
-    args.map((word) => {
-      const at = word.indexOf('=')
-      const key = word.slice(0, at)
-      return [key, parseValue(word.slice(at + 1), typeOf(schema, key))]
-    }),
-  )
+  const values: Record<string, unknown> = {}
+  for (const word of args) {
+    const at = word.indexOf('=')
+    put(values, word.slice(0, at), word.slice(at + 1), schema)
+  }
+  return values
+}
+
+/** `erspan.remote-ip=10.0.0.1` is a key of a map. */
+function put(
+  values: Record<string, unknown>,
+  key: string,
+  text: string,
+  schema: ArgumentSchema,
+): void {
+  const name = key.slice(0, Math.max(0, key.indexOf('.')))
+  if (typeOf(schema, name) !== 'object') {
+    values[key] = parseValue(text, typeOf(schema, key))
+    return
+  }
+  const map = (values[name] ??= {}) as Record<string, unknown>
+  put(map, key.slice(name.length + 1), text, schema.properties?.[name] ?? {})
 }
 
 function typeOf({ properties = {}, additionalProperties }: ArgumentSchema, key: string): string {
@@ -81,6 +99,8 @@ function typeOf({ properties = {}, additionalProperties }: ArgumentSchema, key: 
 /** A text that looks like a number (`ifname=010`) stays a text where one is taken. */
 function parseValue(text: string, type: string): unknown {
   if (type === 'string') return text
+  // As in an option string.
+  if (type === 'array' && !text.startsWith('[')) return text.split(':')
   const isNumber = /^-?(0|[1-9]\d*)(\.\d+)?$/.test(text)
   if (text === 'on' || text === 'true') return true
   if (text === 'off' || text === 'false') return false

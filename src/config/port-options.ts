@@ -76,6 +76,10 @@ function rulesOf(type: string, path: string): OptionRules {
 
 function unknownKey(type: string, key: string, known: readonly string[]): [string, string] {
   const near = nearest(key, known)
+  // Behind a comma that should have been a colon; no key begins so.
+  if (/^[0-9[]/.test(key)) {
+    return [`unknown key "${key}" for a ${type} port`, 'a list is split at ":", as trunks=10:20-30']
+  }
   return [
     `unknown key "${key}" for a ${type} port`,
     near === undefined ? `known are ${known.join(', ')}` : `did you mean "${near}"?`,

@@ -46,6 +46,8 @@ interface Watched {
   namespace: Namespace | undefined
   ifindex: number
   ifname: string | undefined
+  /** Of the bridge or bond that the interface is part of. */
+  master: number
   /** The port is not what its interface is: any change may be the one that it waits for. */
   isAstray: boolean
 }
@@ -87,6 +89,7 @@ export class LinkWatcher {
       namespace: undefined,
       ifindex: -1,
       ifname: undefined,
+      master: 0,
       isAstray: false,
     }
     this.#ports.set(entry, watched)
@@ -183,6 +186,9 @@ export class LinkWatcher {
     const wentDown = state !== 'up' && entry.device === 'up'
     watched.ifindex = link.ifindex
     watched.ifname = ifname
+    const isJoined = !isNew && link.master !== 0 && link.master !== watched.master
+    watched.master = link.master
+    if (isJoined && entry.open.facesOutward === true) this.#tellJoined(entry, link)
     entry.device = state
     entry.deviceMtu = link.mtu
     if (state === 'up') entry.wasUp = true
@@ -193,6 +199,15 @@ export class LinkWatcher {
     }
     if (isSame || isNew || isQuiet) return
     this.#events.emit('port-changed', entry.info(this.#engine.counters))
+  }
+
+  /** When it is opened the port tells of that itself. */
+  #tellJoined({ options }: PortEntry, { ifname }: LinkInfo): void {
+    this.#log(
+      `${options.type} ${options.id}: ${ifname} is part of a bridge or bond now, which goes on forwarding its ` +
+        'frames beside this switch: do not connect the two anywhere else',
+      'warning',
+    )
   }
 
   #join(entry: PortEntry, watched: Watched): void {

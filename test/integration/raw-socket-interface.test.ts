@@ -187,6 +187,24 @@ test('renamed: the port stays with it, and follows its name when it is gone', as
   expect(log.filter((line) => line.includes('failed'))).toEqual([])
 })
 
+test('an interface that becomes part of a bridge is told of, once', async () => {
+  await addAll({})
+  sh('ip', '-n', uplink, 'link', 'add', 'br0', 'type', 'bridge')
+  for (const round of [1, 2]) {
+    setLink(uplink, 'u0', 'master', 'br0')
+    await until('the log has it', () => log.length === round)
+    expect(log.at(-1)).toMatch(/^raw-socket p0: u0 is part of a bridge or bond now/)
+    setLink(uplink, 'u0', 'nomaster')
+    // Seen by now, and nothing more is told.
+    setDown(uplink, 'u0')
+    await stateIs('down')
+    setLink(uplink, 'u0', 'up')
+    await stateIs('open')
+  }
+  await expectPassing()
+  expect(log).toHaveLength(2)
+})
+
 test('an mtu that changes is what a port without vnet_hdr cuts to', async () => {
   await addAll({ vnet_hdr: false })
   await expectPassing()

@@ -1,7 +1,7 @@
 /** Network namespaces by name, path or pid, and names for those that a device turned up in. */
 import { constants, fstatSync, readdirSync, statSync } from 'node:fs'
 import { strerror } from '../../abi/strerror.ts'
-import { ENOENT } from '../../abi/errno.ts'
+import { EINVAL, ENOENT } from '../../abi/errno.ts'
 import { SysError } from '../../errors.ts'
 import type { Shim } from '../../native/shim.ts'
 
@@ -21,6 +21,18 @@ export function openNetns(shim: Pick<Shim, 'open'>, netns: string): number {
     syscall: 'open',
     errno: failure,
     hint: 'give a name that "ip netns" lists, a path such as /proc/PID/ns/net, or a pid',
+  })
+}
+
+/** Why that cannot be entered. */
+export function cannotEnter(netns: string | undefined, errno: number): SysError {
+  return new SysError('NETNS', `setns ${netns}: ${strerror(errno)}`, {
+    syscall: 'setns',
+    errno,
+    hint:
+      errno === EINVAL
+        ? 'it is no network namespace'
+        : 'entering a network namespace needs CAP_SYS_ADMIN',
   })
 }
 

@@ -43,7 +43,7 @@ import type { Shim } from '../../native/shim.ts'
 import { noteHeld, noteReleased } from '../interface/held.ts'
 import type { LinkInfo } from '../interface/link.ts'
 import { getLink, getLinkByIndex } from '../interface/link.ts'
-import { isOwnNetns, netnsName, openNetns } from '../interface/netns.ts'
+import { cannotEnter, isOwnNetns, netnsName, openNetns } from '../interface/netns.ts'
 import type { RawSocketOptions } from '../options.ts'
 import type { RawSocketQueue } from './messages.ts'
 import type { RingGeometry } from './geometry.ts'
@@ -292,13 +292,7 @@ function placeOf(shim: Shim, netns: string | undefined): number {
 function checkEntering(shim: Shim, netnsFd: number, netns: string | undefined): void {
   if (netnsFd < 0) return
   const fd = shim.netlinkRoute(netnsFd)
-  if (fd < 0) {
-    throw new SysError('NETNS', `setns ${netns}: ${strerror(-fd)}`, {
-      syscall: 'setns',
-      errno: -fd,
-      hint: 'entering a network namespace needs CAP_SYS_ADMIN',
-    })
-  }
+  if (fd < 0) throw cannotEnter(netns, -fd)
   shim.close(fd)
 }
 

@@ -27,7 +27,7 @@ import type { LinkInfo } from '../interface/link.ts'
 import { setNonblocking } from '../interface/given.ts'
 import { checkNoLoop, holderOf, setIffHint } from '../interface/held.ts'
 import { getLink, setLinkProperties } from '../interface/link.ts'
-import { openNetns } from '../interface/netns.ts'
+import { cannotEnter, openNetns } from '../interface/netns.ts'
 import { takeKept } from './kept.ts'
 import { isUsableVnetHdrLength } from './queues.ts'
 import { awaitRelease } from './release.ts'
@@ -205,13 +205,7 @@ async function setIff(
       await new Promise((resolve) => setTimeout(resolve, BUSY_WAIT_MS))
       continue
     }
-    if (stage[0] === 0) {
-      throw new SysError('NETNS', `setns ${options.netns}: ${strerror(-fd)}`, {
-        syscall: 'setns',
-        errno: -fd,
-        hint: 'entering a network namespace needs CAP_SYS_ADMIN',
-      })
-    }
+    if (stage[0] === 0) throw cannotEnter(options.netns, -fd)
     if (stage[0] === 1) throw cannotOpen(node, -fd)
     const given = options.ifname !== undefined && options.ifname !== ''
     const subject = given ? `could not configure ${node} (${name})` : `could not configure ${node}`

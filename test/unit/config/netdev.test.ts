@@ -35,6 +35,15 @@ describe('an option string', () => {
     expect(() => parseNetdev(spec)).toThrow(text)
   })
 
+  test.each(['trunks=10,20', 'ips=10.0.0.1,10.0.0.2', 'ips=10.0.0.1,[fd00::1]'])(
+    '%s: a list that is split at commas is said to be one',
+    (list) => {
+      expect(() => parseNetdev(`tap,id=a,${list}`)).toThrow(
+        expect.objectContaining({ hint: 'a list is split at ":", as trunks=10:20-30' }),
+      )
+    },
+  )
+
   test('is formatted with booleans as on and off, commas doubled, and no absent option', () => {
     expect(formatNetdev({ type: 'tap', id: 'a', vnet_hdr: true, up: false, script: '/a,b' })).toBe(
       'tap,id=a,vnet_hdr=on,up=off,script=/a,,b',

@@ -1,10 +1,10 @@
 /** Network namespaces by name, path or pid, and the names of those that devices turn up in. */
 import { closeSync, fstatSync, openSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { EACCES, ENOENT } from '../../../../src/abi/errno.ts'
+import { EACCES, EINVAL, ENOENT, EPERM } from '../../../../src/abi/errno.ts'
 import { SysError } from '../../../../src/errors.ts'
 import { shim } from '../../../../src/native/shim.ts'
-import { netnsName, openNetns } from '../../../../src/port/interface/netns.ts'
+import { cannotEnter, netnsName, openNetns } from '../../../../src/port/interface/netns.ts'
 
 const OURS = '/proc/self/ns/net'
 /** A file of the namespace file system that is not our network namespace. */
@@ -90,5 +90,16 @@ describe('netnsName', () => {
   test('one without a name is told by its inode', () => {
     expect(netnsName(fd, undefined)).toBe(`net:[${fstatSync(fd).ino}]`)
     expect(netnsName(fd, 'nowhere')).toBe(`net:[${fstatSync(fd).ino}]`)
+  })
+})
+
+test('why one cannot be entered: it is none, or that is not permitted', () => {
+  expect(cannotEnter('/etc/passwd', EINVAL)).toMatchObject({
+    message: 'setns /etc/passwd: Invalid argument',
+    hint: 'it is no network namespace',
+  })
+  expect(cannotEnter('red', EPERM)).toMatchObject({
+    message: 'setns red: Operation not permitted',
+    hint: 'entering a network namespace needs CAP_SYS_ADMIN',
   })
 })
