@@ -4,12 +4,28 @@ import { ConfigError } from '../errors.ts'
 import { changedInPlace } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { EngineClient } from '../engine/client.ts'
+import type { SwitchingOptions } from '../port/switching-options.ts'
 import { onlySwitching } from '../port/switching-options.ts'
 import { optionMacs, policyOf } from './policy.ts'
 import { checkMacs } from './static-macs.ts'
 import type { PortEntry } from './port-entry.ts'
 import { checkNotWired } from './port-entry.ts'
 import type { Undo } from './undo.ts'
+
+/** Options that make no difference to what is learnt at a port. */
+const OF_OTHER_THINGS: ReadonlySet<string> = new Set<keyof SwitchingOptions>([
+  'priority-tags',
+  'qinq-ethtype',
+  'storm',
+  'group-addresses',
+  'isolated',
+  'flood',
+  'mcast-flood',
+  'bcast-flood',
+  'multicast-router',
+  'ips',
+  'hairpin',
+])
 
 /** Nothing else of the port is touched. What other ports make of it is agreed on afterwards. */
 export async function changeOptions(
@@ -54,6 +70,13 @@ async function tell(
   statics.setOptions(after)
   const gone = had.filter((mac) => !statics.has(mac))
   if (gone.length > 0) await engine.request({ op: 'remove-macs', port, macs: gone })
+  if (isDeepStrictEqual(learningOf(before), learningOf(after))) return
   // What was learnt there may be in VLANs that it carries no more, or not to be learnt at all.
   await engine.request({ op: 'flush-macs', port, vlan: -1 })
+}
+
+/** Which addresses are learnt at the port: with `flood: off` the others find nobody there that is not. */
+function learningOf(options: PortOptions): Record<string, unknown> {
+  const all = Object.entries(onlySwitching(options))
+  return Object.fromEntries(all.filter(([key]) => !OF_OTHER_THINGS.has(key)))
 }

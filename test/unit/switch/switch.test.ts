@@ -6,6 +6,7 @@ import { beforeEach, expect, test, vi } from 'vitest'
 import type { EngineEvents } from '../../../src/engine/client.ts'
 import type { EngineRequest } from '../../../src/engine/messages.ts'
 import type { Switch } from '../../../src/index.ts'
+import type { SwitchingOptions } from '../../../src/port/switching-options.ts'
 
 const asked: string[] = []
 /** Requests of this kind fail. */
@@ -214,6 +215,23 @@ test('P3: addresses of a locked port are its own, in every VLAN of it', async ()
     'flush-macs 1',
   ])
   expect(sw.fdb.list()).toEqual([])
+  await sw.close()
+})
+
+test('F6: what was learnt at a port stays when options change that are about something else', async () => {
+  const port = { type: 'memory', id: 'a', flood: false, guard: ['arp'], ips: ['10.0.0.1'] } as const
+  await sw.addPort(port)
+  const told = async (more: SwitchingOptions): Promise<string[]> => {
+    asked.length = 0
+    await sw.changePort({ ...port, ...more })
+    return asked.slice()
+  }
+  const others = ['set-mtu 0', 'set-policy 0']
+  expect(await told({ storm: { broadcast: 5 }, isolated: true })).toEqual(others)
+  expect(await told({ hairpin: true, ips: ['10.0.0.2'], 'mcast-flood': false })).toEqual(others)
+  for (const more of [{ tag: 5 }, { trunks: [5] }, { 'mac-limit': 5 }, { locked: true }, {}]) {
+    expect(await told(more)).toEqual([...others, 'flush-macs 0'])
+  }
   await sw.close()
 })
 
