@@ -9,7 +9,6 @@ import { isAlias, isCollection, isMap, isNode, isScalar, LineCounter, parseDocum
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { switchingOptions } from '../port/switching-options.ts'
-import { refusal } from '../schema/formats.ts'
 import { BOOLEANS } from '../schema/read-option.ts'
 import type {
   FdbEntry,
@@ -20,13 +19,14 @@ import type {
   SnoopingOptions,
 } from '../switch/api.ts'
 import type { LogFormat, LogLevel } from '../text.ts'
-import { counted, nearest, systemReason } from '../text.ts'
+import { nearest, systemReason } from '../text.ts'
 import type { RawMirror } from './mirrors.ts'
 import { portsOfMirror, toMirror } from './mirrors.ts'
 import { isText, portOptionsFromObject } from './port-options.ts'
 import type { PrivilegeSettings } from './privileges.ts'
 import { privilegeConflict, toPrivileges } from './privileges.ts'
 import type { RawConfig } from './schema.ts'
+import { describeFault, toldOf } from './schema-faults.ts'
 import { addressKey, tellTaken } from './static-addresses.ts'
 import { validate } from './validate.ts'
 
@@ -180,17 +180,7 @@ function formatPath(path: readonly (string | number)[]): string {
 }
 
 function schemaErrors(raw: unknown, place: Places): ConfigError[] {
-  // Of values that may be this or that each part has told what it lacks.
-  const told = validate(raw).filter(({ keyword }) => keyword !== 'anyOf')
-  return told.map((error) => schemaError(error, place))
-}
-
-/** JSON's words in ours. */
-const TYPES: Readonly<Record<string, string>> = {
-  object: 'a map of keys',
-  array: 'a list',
-  string: 'a text',
-  integer: 'a whole number',
+  return toldOf(validate(raw)).map((error) => schemaError(error, place))
 }
 
 function schemaError(error: ErrorObject, place: Places): ConfigError {
@@ -211,39 +201,7 @@ function schemaError(error: ErrorObject, place: Places): ConfigError {
   if (path.at(-1) === 'engines') {
     return place.error(path, 'only 1 engine is supported for now')
   }
-  return place.error(path, describeFault(error, parameters))
-}
-
-function describeFault(error: ErrorObject, parameters: Record<string, unknown>): string {
-  switch (error.keyword) {
-    case 'enum': {
-      const values = parameters['allowedValues'] as unknown[]
-      return values.includes(true) ? 'must be on or off' : `must be one of ${values.join(', ')}`
-    }
-    case 'type': {
-      const types = [parameters['type']].flat() as string[]
-      return `must be ${types.flatMap((type) => TYPES[type] ?? []).join(' or ')}`
-    }
-    case 'minimum':
-    case 'maximum': {
-      const { minimum, maximum } = error.parentSchema as { minimum?: number; maximum?: number }
-      return maximum === undefined
-        ? `must be ${minimum} or more`
-        : `must be ${minimum} to ${maximum}`
-    }
-    case 'minLength':
-      return 'must not be empty'
-    case 'pattern':
-      return refusal(parameters['pattern'] as string, String(error.data), error.instancePath)
-    case 'minItems':
-      return `must have ${counted(Number(parameters['limit']), 'entry', 'entries')}`
-    case 'maxItems':
-      return `must have at most ${counted(Number(parameters['limit']), 'entry', 'entries')}`
-    case 'uniqueItems':
-      return 'must not have the same entry twice'
-    default:
-      return error.message ?? 'is wrong'
-  }
+  return place.error(path, describeFault(error))
 }
 
 /**

@@ -145,6 +145,21 @@ describe('an error', () => {
     ['just text', 'x.yaml:1:1: must be a map of keys', undefined],
     ['\u0000\u0001\u0002', 'x.yaml:1:1: ', undefined],
     [
+      'switch: { group-addresses: [0e, 11] }',
+      'x.yaml:1:33: switch.group-addresses[1]: "11" in group-addresses is not an octet from 00 to 0f',
+      undefined,
+    ],
+    [
+      'switch: { group-addresses: 802.1d }',
+      'x.yaml:1:11: switch.group-addresses: must be one of transparent, 802.1D',
+      undefined,
+    ],
+    [
+      'mirrors: [{ name: m, select-all: on, erspan: { remote-ip: 10.0.0.1 } }]',
+      'x.yaml:1:38: mirrors[0].erspan: session-id is missing',
+      undefined,
+    ],
+    [
       'ports:\n  - id: a\n    type: tap\n    ifnam: x',
       'x.yaml:4:5: ports[0].ifnam: unknown key "ifnam" for a tap port',
       'did you mean "ifname"?',
