@@ -21,8 +21,10 @@ import type { Engine } from './engine.ts'
 
 /** Rounds in which every pair exchanges frames; enough for V8 to compile all that they run through. */
 const ROUNDS = 1500
-/** The time that it takes at most. */
+/** The time that it takes at most: a start waits for it. */
 const LIMIT_MS = 200
+/** Of an engine that is paused: another process passes frames meanwhile, and needs the processors as well. */
+const LIMIT_PAUSED_MS = 1000
 /** Longest sleep of a turn: the control plane's requests wait, which would end another one. */
 const SLEEP_US = 1000
 /**
@@ -68,12 +70,15 @@ export class WarmUp {
 
   /**
    * Before ports that are expected are read. Once frames have passed nothing is done: they would wait;
-   * nor while a capture runs, which would have its frames.
+   * nor while a capture runs, which would have its frames. An engine that is paused reads meanwhile, and
+   * has no ports yet.
    * Returns how many frames of its own passed. What cannot be had is left out: cold it works as well.
    */
   run(): number {
     const { engine, engineCounters } = this.#surroundings
     if (engineCounters[ENGINE_BURSTS] > 0 || engine.isRecorded) return 0
+    const { isPaused } = engine
+    if (isPaused && hasPorts(engine)) return 0
     // Once is enough.
     const makers = this.#makers.splice(0)
     if (makers.length === 0) return 0
@@ -81,16 +86,19 @@ export class WarmUp {
     const { sleepMaxUs } = engine
     // A turn that reads on after a flush has had the wake-up that was meant for its sleep.
     engine.sleepMaxUs = SLEEP_US
+    if (isPaused) engine.resume()
     const ends: FarEnd[] = []
     try {
       for (const maker of [...makers, ...makers]) this.#add(maker, ends)
       // Nobody else is given a frame: every address is known before the first one.
-      return this.#learn(ends) ? exchange(ends, this.#surroundings) : 0
+      const limitMs = isPaused ? LIMIT_PAUSED_MS : LIMIT_MS
+      return this.#learn(ends) ? exchange(ends, this.#surroundings, limitMs) : 0
     } catch (error) {
       if (!(error instanceof SysError)) throw error
       return 0
     } finally {
       for (const end of ends) this.#remove(end)
+      if (isPaused) engine.pause()
       engine.sleepMaxUs = sleepMaxUs
       engineCounters.set(before)
     }
@@ -128,14 +136,23 @@ export class WarmUp {
   }
 }
 
+function hasPorts({ forwarder }: Engine): boolean {
+  for (let index = 0; index < PORTS_MAX; index++) if (forwarder.port(index) !== null) return true
+  return false
+}
+
 /** Frames from each end to the other one of its kind, and now and then to the rest. */
-function exchange(ends: readonly FarEnd[], surroundings: WarmUpSurroundings): number {
+function exchange(
+  ends: readonly FarEnd[],
+  surroundings: WarmUpSurroundings,
+  limitMs: number,
+): number {
   const { engine, shared, wake } = surroundings
   if (ends.length < 2) return 0
   let isPending = false
   // It would reach the others as well.
   const mayFlood = engine.forwarder.memberCount === ends.length
-  const until = performance.now() + LIMIT_MS
+  const until = performance.now() + limitMs
   const half = ends.length >> 1
   let passed = 0
   const frames = ends.map((_, from) => ends.map((__, to) => frameBetween(from, to)))

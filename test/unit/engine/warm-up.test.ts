@@ -47,6 +47,7 @@ class Bench implements Disposable {
   /** A member of the switch, that every flood would reach. */
   readonly witness: MemoryEndpoint
   readonly failed: number[] = []
+  #hasLeft = false
 
   constructor(
     makeTier: (eventFd: number, events: TierEvents) => IoTier,
@@ -111,9 +112,15 @@ class Bench implements Disposable {
     }
   }
 
-  [Symbol.dispose](): void {
+  /** The witness goes. */
+  leave(): void {
     this.engine.removePort(0)
     this.witness.close()
+    this.#hasLeft = true
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#hasLeft) this.leave()
     for (const shared of this.#shares) shared.close()
     this.engine.close()
     this.signals.close()
@@ -197,6 +204,18 @@ describe.each([
       engine.turn(false, 0)
       expect(bench.witness.receive()).toBeNull()
       expect(counters.every((count) => count === 0)).toBe(true)
+    })
+
+    test('of an engine that is paused comes before its ports, and it is paused again', () => {
+      const { warmUp, engine, engineCounters } = bench
+      engine.pause()
+      warmUp.expect(POSTPONED)
+      // What the port has would be read.
+      expect(warmUp.run()).toBe(0)
+      bench.leave()
+      expect(bench.runOnSteadyClock()).toBeGreaterThan(20)
+      expect(engine.isPaused).toBe(true)
+      expect(engineCounters.every((count) => count === 0)).toBe(true)
     })
 
     test('is left out while a capture runs', () => {
