@@ -16,6 +16,11 @@ const SCHEME = 'unix:'
 const RETRY_MS = 10
 const BACKLOG = 4
 
+/** A socket's file is there a moment before somebody listens. */
+const BOUND_MS = 200
+/** While a target is still to come. */
+const COMING: readonly number[] = [-ENOENT, -ECONNREFUSED, -EAGAIN]
+
 /** The path of a URI, which came by that option. Throws ConfigError BAD_OPTION: descriptors pass by nothing else. */
 export function pathOfUri(uri: string, option?: string): string {
   if (uri.startsWith(`${SCHEME}/`)) return uri.slice(SCHEME.length)
@@ -36,11 +41,13 @@ export async function connectTo(
   signal?: AbortSignal,
 ): Promise<SocketChannel> {
   const fd = shim.socketUnix(SOCK_STREAM)
+  const boundUntil = performance.now() + BOUND_MS
   for (;;) {
     const result = fd < 0 ? fd : shim.connectUnix(fd, path)
     if (result === 0) break
-    const mayCome = [-ENOENT, -ECONNREFUSED, -EAGAIN].includes(result)
-    if (signal === undefined || signal.aborted || !mayCome) {
+    const mayListen = result === -ECONNREFUSED && performance.now() < boundUntil
+    const mayCome = signal === undefined ? mayListen : COMING.includes(result)
+    if (signal?.aborted === true || !mayCome) {
       if (fd >= 0) shim.close(fd)
       signal?.throwIfAborted()
       throw new SysError(
