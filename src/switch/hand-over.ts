@@ -164,24 +164,23 @@ async function handOver(
   const { own, macChanges: changes } = told as HandedEngine
   const { places, ...crossing } = divide(entries, handed, quiet, engine.counters)
   const counters = engine.switchCounters()
-  if (isRehearsed) {
-    const none = { ports: [], links: [], mirrors: [], captures: [], ownFrames: [] }
-    return { ...none, previewed: crossing.previewed, macs: null, counters }
-  }
-  return {
+  const all = {
     ...crossing,
     links: listLinks(entries),
     mirrors: mirrors.infos().map(({ options }) => options),
     sequences: await mirrors.sequences(),
-    macs: changes === macChanges ? null : (await readMacs(parts, places)).macs,
+    macs: isRehearsed || changes === macChanges ? null : (await readMacs(parts, places)).macs,
     groups: groups.map((row) => row.with(PORT_OF_ROW, places.get(row[PORT_OF_ROW])!)),
     counters,
-    captures: await captures.handOver(),
-    ownFrames: own.map(({ port, frame }) => [
+    captures: isRehearsed ? [] : await captures.handOver(),
+    ownFrames: own.map(({ port, frame }): [number, string] => [
       places.get(port)!,
       Buffer.from(frame).toString('base64'),
     ]),
   }
+  if (!isRehearsed) return all
+  const none = { ports: [], links: [], mirrors: [], captures: [], ownFrames: [] }
+  return { ...none, previewed: crossing.previewed, macs: null, counters }
 }
 
 /** `undo` undefined: nothing is to become of it. */

@@ -398,7 +398,7 @@ export class VirtioEnginePort implements PolledPort {
   moveOn(bases: readonly (readonly [number, number])[]): boolean {
     for (const [index, base] of bases) {
       const ring = this.#rings[index]
-      if (ring === null) continue
+      if (ring === null || ring.runsFrom(base)) continue
       ring.queue?.close()
       ring.queue = this.#attach({ ...ring.setup, base })
       if (ring.queue === null) return false

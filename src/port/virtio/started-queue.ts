@@ -35,6 +35,11 @@ export class StartedQueue {
   get standsAt(): number {
     return this.queue?.base() ?? this.base
   }
+
+  /** Its queue is as one would be that is attached there now. */
+  runsFrom(base: number): boolean {
+    return this.queue !== null && this.queue.base() === base && this.queue.broken === 0
+  }
 }
 
 /** Of those that run: what was put is published, as the engine is paused. */
