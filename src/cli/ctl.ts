@@ -63,7 +63,7 @@ export function parseArguments(
       throw new ConfigError('BAD_ARGUMENT', `not JSON: ${args[0]}`, { hint: HINT, cause })
     }
   }
-  const values: Record<string, unknown> = {}
+  const values = emptyMap()
   for (const word of args) {
     const at = word.indexOf('=')
     put(values, word.slice(0, at), word.slice(at + 1), schema)
@@ -83,9 +83,18 @@ function put(
     values[key] = parseValue(text, typeOf(schema, key))
     return
   }
-  const map = (values[name] ??= {}) as Record<string, unknown>
+  const map = (values[name] ??= emptyMap())
+  if (!isMap(map)) {
+    throw new ConfigError('BAD_ARGUMENT', `${name}= is there already, and ${key}= says more of it`)
+  }
   put(map, key.slice(name.length + 1), text, schema.properties?.[name] ?? {})
 }
+
+/** A key may be called as something that every object has. */
+const emptyMap = (): Record<string, unknown> => Object.create(null) as Record<string, unknown>
+
+const isMap = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 function typeOf({ properties = {}, additionalProperties }: ArgumentSchema, key: string): string {
   if (Object.hasOwn(properties, key)) {

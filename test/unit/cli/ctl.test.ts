@@ -33,3 +33,19 @@ test('options of a port are texts, with their dots', () => {
     trunks: '1:2',
   })
 })
+
+test('keys that every object has are keys as any other; a map is not said twice', () => {
+  for (const name of ['__proto__', 'constructor', 'toString']) {
+    const parsed = parse('query-status', `${name}=x`) as object
+    expect(Object.entries(parsed)).toEqual([[name, 'x']])
+    const inMap = parse('mirror-add', `erspan.${name}=x`) as { erspan: object }
+    expect(Object.entries(inMap.erspan)).toEqual([[name, 'x']])
+    expect(JSON.stringify(inMap)).toBe(`{"erspan":{"${name}":"x"}}`)
+  }
+  expect(() => parse('mirror-add', 'erspan=x', 'erspan.remote-ip=10.0.0.1')).toThrow(
+    'erspan= is there already, and erspan.remote-ip= says more of it',
+  )
+  expect(parse('mirror-add', 'erspan={"session-id":7}', 'erspan.remote-ip=10.0.0.1')).toEqual({
+    erspan: { 'session-id': 7, 'remote-ip': '10.0.0.1' },
+  })
+})
