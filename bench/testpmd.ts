@@ -9,6 +9,7 @@ const RINGS = ['--txd=1024', '--rxd=1024', '--total-num-mbufs=16384', '--nb-core
 export class Testpmd {
   readonly child: ChildProcess
   output = ''
+  #errors = ''
 
   /** `memory`: what EAL is told of it. `inNetns`: a command before the program. */
   constructor(
@@ -26,11 +27,9 @@ export class Testpmd {
     const program = [...inNetns, 'stdbuf', '-oL', 'dpdk-testpmd']
     const command = [...program, ...all, '--', '-i', ...RINGS, ...args]
     this.child = spawn(command[0], command.slice(1), { stdio: ['pipe', 'pipe', 'pipe'] })
-    const collect = (text: string): void => {
-      this.output += text
-    }
-    this.child.stdout!.setEncoding('utf8').on('data', collect)
-    this.child.stderr!.setEncoding('utf8').on('data', collect)
+    // Apart: what it complains of may come in the midst of its prompt.
+    this.child.stdout!.setEncoding('utf8').on('data', (text: string) => (this.output += text))
+    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => (this.#errors += text))
   }
 
   /** Waits until something stands in the output, which is forgotten then. */
@@ -41,7 +40,9 @@ export class Testpmd {
         this.output = ''
         return match
       }
-      if (tries > 1500 || this.child.exitCode !== null) throw new Error(`testpmd: ${this.output}`)
+      if (tries > 1500 || this.child.exitCode !== null) {
+        throw new Error(`testpmd: ${this.#errors}${this.output}`)
+      }
       await sleep(10)
     }
   }

@@ -2,12 +2,11 @@
  * The control socket beside a real QEMU's QMP: what odd clients send is answered in the same way, with
  * the same errors, the same ids, and as often.
  */
-import { existsSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { Lab } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
+import { isListening, until } from '../support/processes.ts'
 
 const NEGOTIATE = '{"execute":"qmp_capabilities"}'
 const GOOD = '{"execute":"stop","id":7}'
@@ -212,7 +211,7 @@ test('odd clients are answered as QEMU answers them', { timeout: 120_000 }, asyn
     '-qmp',
     `unix:${path},server=on,wait=off`,
   ])
-  await until('QEMU listens', () => existsSync(path))
+  await until('QEMU listens', () => isListening(path))
   expect(INPUTS.length + FIRST.length).toBeGreaterThan(150)
   const differing: unknown[] = []
   const compare = async (...inputs: (string | Uint8Array)[]): Promise<void> => {

@@ -1,6 +1,7 @@
 /** Child processes of tests: run to the end, or in the background until the test is over. */
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 
 /** Runs a program; throws with its standard error when it fails. Returns standard output. */
 export function sh(program: string, ...args: string[]): string {
@@ -26,6 +27,15 @@ export async function until(
     if (Date.now() > deadline) throw new Error(`timed out waiting until ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
+}
+
+/** SO_ACCEPTCON in /proc/net/unix. */
+const LISTENS = '00010000'
+
+/** Somebody listens on the Unix socket: its file is there a moment before. */
+export function isListening(path: string): boolean {
+  const sockets = readFileSync('/proc/net/unix', 'utf8').split('\n')
+  return sockets.some((line) => line.endsWith(` ${path}`) && line.split(' ')[3] === LISTENS)
 }
 
 /** A process in the background; its output is collected. */

@@ -19,7 +19,7 @@ import { ControlClient } from '../../src/control/client.ts'
 import type { Lab } from './lab.ts'
 import { compiledTool } from './lab.ts'
 import type { Background } from './processes.ts'
-import { sh, until, words } from './processes.ts'
+import { isListening, sh, until, words } from './processes.ts'
 
 const UNPACKED = process.env['FRAMEPUMP_GUEST_DIR'] ?? '/opt/framepump-guest'
 /** `kvm` is faster where it works; software emulation works everywhere. */
@@ -176,7 +176,7 @@ export class Guest {
   /** One command to QEMU's monitor. */
   async qmp<T = unknown>(command: string, args: Record<string, unknown> = {}): Promise<T> {
     if (this.#qmp === undefined) {
-      await this.#wait('QEMU has a monitor', () => existsSync(this.#monitor), BOOT_MS)
+      await this.#wait('QEMU has a monitor', () => isListening(this.#monitor), BOOT_MS)
       this.#qmp = await ControlClient.connect(this.#monitor)
     }
     return (await this.#qmp.execute(command, args)) as T
