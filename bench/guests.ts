@@ -21,6 +21,8 @@ const HUGE_PAGES_NEEDED = 600
 const HUGE_MEMORY = ['--in-memory', '-m', '256', '--single-file-segments']
 /** With a VLAN the first guest is on an access port, the second one on a trunk. */
 export const ACCESS_AND_TRUNK: readonly string[] = [`tag=${VLAN}`, `trunks=${VLAN}`]
+/** Of guests that are set going. */
+const STARTS_MAX = 5
 const MACS = ['00:01:02:03:04:05', '00:01:02:03:04:06']
 
 /** A framepump on CPU 0 with a vhost-user port for each path; `options` are those of all ports, or of each. */
@@ -132,12 +134,25 @@ export class GuestBed {
     // In io mode no tag is put on.
     await guests.command(`set fwd ${this.#hasVlan ? 'mac' : 'io'}`, /mode\s+testpmd> /)
     await guests.command(`set txpkts ${length}`, /txpkts \d+\s+testpmd> /)
-    await guests.command('start tx_first 16', /packet forwarding[^]*testpmd> /)
-    await sleep(1000)
+    await this.#setGoing()
     const [before, start] = [await this.#received(), performance.now()]
     await sleep(seconds * 1000)
     const frames = (await this.#received()) - before
     return frames / 2 / ((performance.now() - start) / 1000) / 1e6
+  }
+
+  /** A switch that has only just connected again loses all that there are: then there is another start. */
+  async #setGoing(): Promise<void> {
+    const guests = this.#guests!
+    for (let tries = 1; ; tries++) {
+      await guests.command('start tx_first 16', /packet forwarding[^]*testpmd> /)
+      await sleep(1000)
+      const before = await this.#received()
+      await sleep(100)
+      if ((await this.#received()) > before) return
+      if (tries === STARTS_MAX) throw new Error('no frames go round between the guests')
+      await guests.command('stop', /Done\.\s+testpmd> /)
+    }
   }
 
   /** Frames that both guests have received. */
