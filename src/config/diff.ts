@@ -78,9 +78,9 @@ export function planChanges(
       .filter(({ id }) => !isKept(id))
       .map(({ id }): Action => ({ action: 'remove', id })),
     // An address of one port may go to another: it has it no more before.
-    ...desired.ports.flatMap(({ id }): Action[] => {
+    ...desired.ports.flatMap(({ id }, at): Action[] => {
       const old = before.get(id)
-      const options = isKept(id) && old !== undefined ? withoutLost(old, owners) : undefined
+      const options = isKept(id) && old !== undefined ? withoutLost(old, at, owners) : undefined
       return options === undefined ? [] : [{ action: 'change', options, keys: ['macs'] }]
     }),
     ...desired.ports.flatMap((options): Action[] => {

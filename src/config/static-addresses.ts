@@ -6,6 +6,12 @@ import type { PortOptions } from '../port/options.ts'
 import { lockedVlans } from '../port/switching-options.ts'
 import type { FdbEntry } from '../switch/api.ts'
 
+/** Locally administered, and no port's that anybody has heard of; one for each number of a port. */
+function nobody(at: number): string {
+  const octet = (value: number): string => (value & 0xff).toString(16).padStart(2, '0')
+  return `02:ff:ff:ff:${octet(at >> 8)}:${octet(at)}`
+}
+
 interface Addresses {
   readonly ports: readonly PortOptions[]
   readonly fdb?: readonly FdbEntry[] | undefined
@@ -51,11 +57,12 @@ export const addressOwners = (ports: readonly PortOptions[]): ReadonlyMap<string
   new Map(ports.flatMap((port) => keysOf(port).map((key) => [key, port.id] as const)))
 
 /**
- * A locked port as it is before addresses of its own go to other ports, if any do: without these. One that has no
+ * A locked port, the one of that number, as it is before addresses of its own go to other ports, if any do: without these. One that has no
  * other takes no frame until it is given those that it is to have.
  */
 export function withoutLost(
   running: PortOptions,
+  at: number,
   owners: ReadonlyMap<string, string>,
 ): PortOptions | undefined {
   const { id, macs = [] } = running
@@ -63,8 +70,8 @@ export function withoutLost(
   const kept = macs.filter((mac) => keysOf(running, [mac]).every(isKept))
   if (kept.length === macs.length) return undefined
   if (kept.length > 0) return { ...running, macs: kept }
-  const options = { ...running }
-  // What a guard says of addresses it cannot say without.
-  for (const key of ['macs', 'guard', 'ips'] as const) delete options[key]
+  // Who has an entry of fdb there does not come by without the guard, which cannot be without an address.
+  if (running.guard !== undefined) return { ...running, macs: [nobody(at)] }
+  const { macs: _, ...options } = running
   return options
 }

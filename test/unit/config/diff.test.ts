@@ -161,8 +161,10 @@ describe('P3: addresses of locked ports in a reload', () => {
     const guarded = { guard: ['mac', 'arp'], ips: ['10.0.0.1'], tag: 5 } as const
     const [a1, b2] = [locked('a', [one], guarded), locked('b', [two], { tag: 5 })]
     const [a2, b1] = [locked('a', [two], guarded), locked('b', [one], { tag: 5 })]
-    const none = (id: string): PortOptions => ({ type: 'tap', id, queues: 1, locked: true, tag: 5 })
-    expect(plan([a1, b2], [a2, b1])).toEqual([none('a'), none('b'), a2, b1])
+    const none: PortOptions = { type: 'tap', id: 'b', queues: 1, locked: true, tag: 5 }
+    // An entry of fdb that stays does not get past the guard.
+    const nobody = locked('a', ['02:ff:ff:ff:00:00'], guarded)
+    expect(plan([a1, b2], [a2, b1])).toEqual([nobody, none, a2, b1])
   })
 
   test('in another VLAN it is another entry', () => {
