@@ -23,6 +23,7 @@ const ENTRIES = {
   'engine/worker': 'engine/worker.js',
   'sockets/socket-worker': 'sockets/socket-worker.js',
   'capture/writer-worker': 'capture/writer-worker.js',
+  'filter/compiler': 'filter/compiler.js',
   'virtio-net/driver-worker': 'port/virtio-net/driver-worker.js',
 }
 

@@ -24,6 +24,14 @@ export const ERROR_CODES: Readonly<Record<string, ErrorCode>> = {
     meaning: 'a mirror selects nothing, contradicts itself or others, or its output is on a link',
     fix: 'the message says what',
   },
+  BAD_FILTER: {
+    meaning: 'a filter is wrong, or is not a program that can be run over Ethernet frames',
+    fix: 'as the message says; pcap-filter(7)',
+  },
+  FILTER_COMPILER: {
+    meaning: 'a filter cannot be compiled here: libpcap is missing, or no process can be started',
+    fix: "libpcap, or `filter-program` with what `tcpdump -y EN10MB -ddd 'EXPRESSION'` prints",
+  },
   ERSPAN: {
     meaning: 'the socket by which a mirror sends to another host cannot be opened',
     fix: 'CAP_NET_RAW, or a route to the host: the hint says which',

@@ -5,7 +5,7 @@ set -euo pipefail
 packages=(
   gcc make libc6-dev libasan8        # the shim and the tests' own tools
   iproute2 iputils-ping iperf3       # namespaces and traffic
-  tshark procps util-linux
+  tshark procps util-linux            # tshark has libpcap, which compiles filters
   systemd man-db zsh                 # what they say of unit files, man page, completion
   qemu-system-x86                    # guests, in software emulation
   busybox-static cpio ethtool        # what their initramfs is made of

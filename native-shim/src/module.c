@@ -134,6 +134,8 @@ NAPI_MODULE_INIT()
 {
 	register_window(env, exports);
 	register_bulk(env, exports);
+	register_filter(env, exports);
+	register_pcap(env, exports);
 	register_frames(env, exports);
 	register_aio(env, exports);
 	register_descriptors(env, exports);

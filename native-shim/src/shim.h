@@ -140,6 +140,8 @@ void export_function(napi_env env, napi_value exports, const char *name, napi_ca
 
 void register_window(napi_env env, napi_value exports);
 void register_bulk(napi_env env, napi_value exports);
+void register_filter(napi_env env, napi_value exports);
+void register_pcap(napi_env env, napi_value exports);
 void register_frames(napi_env env, napi_value exports);
 void register_aio(napi_env env, napi_value exports);
 void register_descriptors(napi_env env, napi_value exports);

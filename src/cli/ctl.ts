@@ -1,6 +1,6 @@
 /** framepump ctl: one command on the control socket, its return as JSON. */
 import { ControlClient } from '../control/client.ts'
-import { ConfigError } from '../errors.ts'
+import { ConfigError, SysError } from '../errors.ts'
 import { printableJson } from '../switch/printable.ts'
 import { defaultControlPath } from './common.ts'
 
@@ -15,11 +15,25 @@ export async function ctl(
   const client = await ControlClient.connect(options.control ?? defaultControlPath())
   try {
     const schema = isWords(args) ? await argumentSchema(client, command) : {}
-    const result = await client.execute(command, parseArguments(args, schema))
+    const values = parseArguments(args, schema)
+    if (command === 'mirror-add') await compileOwnFilter(values)
+    const result = await client.execute(command, values)
     process.stdout.write(`${printableJson(result, 2)}\n`)
     return 0
   } finally {
     client.close()
+  }
+}
+
+/** A daemon that may start no programs any more cannot compile filters. Where it cannot be done here either, it says so. */
+async function compileOwnFilter(values: Record<string, unknown>): Promise<void> {
+  const { filter, name } = values
+  if (typeof filter !== 'string' || values['filter-program'] !== undefined) return
+  const { compileFilter } = await import('../filter/compile.ts')
+  try {
+    values['filter-program'] = await compileFilter(filter, `mirror "${String(name)}"`)
+  } catch (error) {
+    if (!(error instanceof SysError)) throw error
   }
 }
 

@@ -1,6 +1,7 @@
 /** framepump run: the daemon in the foreground, until a signal or `quit`. */
 import { dirname } from 'node:path'
 import type { Config } from '../config/load.ts'
+import { withPrograms } from '../config/mirrors.ts'
 import { parseNetdev } from '../config/netdev.ts'
 import type { PrivilegeMode } from '../config/privileges.ts'
 import { mergePrivileges, privilegeConflict } from '../config/privileges.ts'
@@ -49,6 +50,7 @@ export async function run(options: RunOptions): Promise<number> {
   const read = (): Config => merge(options, () => loader?.loadConfig(file!))
   const config = read()
   if (options.check === true) {
+    await withPrograms(config)
     const [ports, links] = [config.ports.length, config.links.length]
     process.stdout.write(`${counted(ports, 'port')}, ${counted(links, 'link')}: valid\n`)
     return 0

@@ -158,7 +158,7 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
   },
   mirrors: {
     commands: ['query-mirrors'],
-    head: ['NAME', 'SRC', 'DST', 'VLANS', 'OUTPUT', 'SNAPLEN', 'FRAMES', 'BYTES', 'NOTE'],
+    head: ['NAME', 'SRC', 'DST', 'VLANS', 'OUTPUT', 'SNAPLEN', 'FILTER', 'FRAMES', 'BYTES', 'NOTE'],
     rows: (mirrors: ShownMirror[]) =>
       mirrors.map((mirror) => [
         mirror.name,
@@ -167,6 +167,7 @@ const VIEWS: Readonly<Record<ShowSubject, View>> = {
         mirror['select-vlan']?.join(' ') ?? 'all',
         shownOutput(mirror),
         String(mirror.snaplen ?? '-'),
+        mirror.filter ?? (mirror['filter-program'] === undefined ? '-' : 'a program'),
         String(mirror.frames),
         String(mirror.bytes),
         [
@@ -255,6 +256,8 @@ interface ShownMirror {
   readonly 'output-vlan'?: number
   readonly erspan?: { readonly 'remote-ip': string; readonly 'session-id': number }
   readonly counters?: Readonly<Record<string, number>>
+  readonly filter?: string
+  readonly 'filter-program'?: string
   readonly snaplen?: number
   readonly missing: readonly string[]
   readonly frames: number

@@ -322,6 +322,9 @@ const isMirror = (value: unknown): value is RawMirror =>
   isTexts(value['select-src-port']) &&
   isTexts(value['select-dst-port']) &&
   (value['erspan'] === undefined || isErspan(value['erspan'])) &&
+  ['filter', 'filter-program'].every((key) =>
+    ['string', 'undefined'].includes(typeof value[key]),
+  ) &&
   ['output-vlan', 'snaplen'].every((key) => ['number', 'undefined'].includes(typeof value[key]))
 
 interface Placed<T> {

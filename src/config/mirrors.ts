@@ -1,12 +1,13 @@
 /** Mirrors as config files and `mirror-add` have them: each option said once, and what one says about another. */
 import { ConfigError } from '../errors.ts'
+import { parseProgram } from '../filter/program.ts'
 import { FORMATS } from '../schema/formats.ts'
 import { vlanRanges } from '../port/switching-options.ts'
 import { BOOLEANS } from '../schema/read-option.ts'
 import type { ListValue, Members, StaticMembers } from '../schema/value.ts'
 import type { ErspanOptions } from '../port/erspan-options.ts'
 import type { MirrorInfo, MirrorOptions } from '../switch/api.ts'
-import { mirrorFault } from '../switch/mirror-set.ts'
+import { mirrorFault, withProgram } from '../switch/mirror-set.ts'
 
 const OPTIONS = {
   name: { kind: 'string', required: true, description: 'Unique name of the mirror.' },
@@ -92,6 +93,18 @@ const OPTIONS = {
     description:
       'Copies go to another host by IP (ERSPAN): behind GRE, by the routes of this host. It needs CAP_NET_RAW.',
   },
+  filter: {
+    kind: 'string',
+    absent: 'everything',
+    description:
+      'Only what passes is copied: an expression of pcap-filter(7), as `tcp port 80`. libpcap compiles it.',
+  },
+  'filter-program': {
+    kind: 'string',
+    absent: 'made of `filter`',
+    description:
+      "The same as a program, as `tcpdump -y EN10MB -ddd 'EXPRESSION'` prints it; without libpcap. `filter` only shows then what it is.",
+  },
   snaplen: {
     kind: 'integer',
     range: [14, 65535],
@@ -125,8 +138,10 @@ export function toMirror(raw: RawMirror): MirrorOptions {
   const vlans = raw['select-vlan']
   const outputPort = raw['output-port']
   const outputVlan = raw['output-vlan']
-  const { erspan } = raw
+  const { erspan, filter } = raw
+  const filterProgram = raw['filter-program']
   vlanRanges(vlans, 'select-vlan')
+  if (filterProgram !== undefined) parseProgram(filterProgram, 'filter-program')
   const isAll = BOOLEANS[String(raw['select-all'] ?? false)]
   const options = {
     name: raw.name,
@@ -137,11 +152,27 @@ export function toMirror(raw: RawMirror): MirrorOptions {
     ...(outputPort === undefined ? {} : { outputPort }),
     ...(outputVlan === undefined ? {} : { outputVlan }),
     ...(erspan === undefined ? {} : { erspan: toErspan(erspan) }),
+    ...(filter === undefined ? {} : { filter }),
+    ...(filterProgram === undefined ? {} : { filterProgram }),
     ...(snaplen === undefined ? {} : { snapLength: snaplen }),
   }
   const wrong = mirrorFault(options)
   if (wrong !== undefined) throw new ConfigError('BAD_MIRROR', `mirror "${raw.name}": ${wrong}`)
   return options
+}
+
+/**
+ * The config with the programs of its filters, which others need not wait for nor fail by later on. Throws what
+ * `compileFilter` throws.
+ */
+export async function withPrograms<T extends { readonly mirrors?: readonly MirrorOptions[] }>(
+  config: T,
+): Promise<T> {
+  const { mirrors } = config
+  if (mirrors === undefined) return config
+  const compiled: MirrorOptions[] = []
+  for (const mirror of mirrors) compiled.push(await withProgram(mirror))
+  return { ...config, mirrors: compiled }
 }
 
 function toErspan(raw: NonNullable<RawMirror['erspan']>): ErspanOptions {
@@ -161,7 +192,7 @@ function fromErspan({ remoteIp, sessionId, ...more }: ErspanOptions): Record<str
 /** In the spelling of files and commands. */
 export function fromMirror({ options, ...facts }: MirrorInfo): Record<string, unknown> {
   const { name, selectAll, selectSrcPort, selectDstPort, selectVlan } = options
-  const { outputPort, outputVlan, erspan, snapLength } = options
+  const { outputPort, outputVlan, erspan, filter, filterProgram, snapLength } = options
   return {
     name,
     ...(selectAll === undefined ? {} : { 'select-all': selectAll }),
@@ -171,6 +202,8 @@ export function fromMirror({ options, ...facts }: MirrorInfo): Record<string, un
     ...(outputPort === undefined ? {} : { 'output-port': outputPort }),
     ...(outputVlan === undefined ? {} : { 'output-vlan': outputVlan }),
     ...(erspan === undefined ? {} : { erspan: fromErspan(erspan) }),
+    ...(filter === undefined ? {} : { filter }),
+    ...(filterProgram === undefined ? {} : { 'filter-program': filterProgram }),
     ...(snapLength === undefined ? {} : { snaplen: snapLength }),
     ...facts,
   }

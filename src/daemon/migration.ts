@@ -373,6 +373,10 @@ function featuresOf(sw: Switch): SwitchFeature[] {
   const used: [SwitchFeature, number][] = [
     ['link', sw.links().length],
     ['mirror', sw.mirrors().length],
+    [
+      'mirror.filter',
+      sw.mirrors().filter(({ options }) => options.filterProgram !== undefined).length,
+    ],
     ['capture', sw.captures().length],
   ]
   return used.flatMap(([name, count]) => (count > 0 ? [name] : []))

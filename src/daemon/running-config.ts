@@ -9,6 +9,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Action, Topology } from '../config/diff.ts'
 import { entryKey, planChanges } from '../config/diff.ts'
 import type { Config } from '../config/load.ts'
+import { withPrograms } from '../config/mirrors.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { Switch, SwitchSettings } from '../switch/api.ts'
 import type { Log } from '../text.ts'
@@ -75,14 +76,17 @@ export class RunningConfig {
   }
 
   start(config: Config): Promise<unknown> {
-    return this.#inTurn(() => this.#apply(this.#plan(config), config))
+    return this.#inTurn(async () => {
+      const wanted = await withPrograms(config)
+      await this.#apply(this.#plan(wanted), wanted)
+    })
   }
 
   /** Applies the difference between the config and what runs of it. */
   reload(read: () => Config): Promise<Reloaded> {
     return this.#inTurn(async () => {
       const { log } = this.#context
-      const wanted = read()
+      const wanted = await withPrograms(read())
       const restart = differing(FIXED_SETTINGS, this.#config, wanted)
       for (const key of restart)
         log(`config: ${key} changed: takes effect at the next start`, 'warning')
@@ -135,7 +139,8 @@ export class RunningConfig {
         links: [...links, ...config.links.filter((link) => !isKnown(link))],
         mirrors: [...mirrors, ...(config.mirrors ?? []).filter(({ name }) => !names.has(name))],
       }
-      await this.#apply(this.#plan(wanted), wanted)
+      const compiled = await withPrograms(wanted)
+      await this.#apply(this.#plan(compiled), compiled)
     })
   }
 

@@ -19,6 +19,7 @@ import { TUN_F_TSO4, TUN_F_TSO6 } from '../abi/if-tun.ts'
 import { Finisher, FinishStage } from '../offload/finish-stage.ts'
 import { Merger, MergeStage } from '../offload/merge-stage.ts'
 import type { Burst } from '../mem/burst.ts'
+import { FrameFilter } from '../mem/frame-filter.ts'
 import { Cutter } from '../offload/cut-stage.ts'
 import type { FrameTaker } from '../offload/stage.ts'
 import { Retagger } from '../offload/retag-stage.ts'
@@ -48,6 +49,7 @@ export class StageMachinery {
   readonly cutter: Cutter
   readonly #makeRetagger: () => Retagger
   #retagger: Retagger | null = null
+  #frameFilter: FrameFilter | null = null
 
   /** `flushWrites` completes everything that ports were given. */
   constructor(
@@ -69,7 +71,14 @@ export class StageMachinery {
     return this.#retagger
   }
 
+  /** Likewise. */
+  get frameFilter(): FrameFilter {
+    this.#frameFilter ??= new FrameFilter()
+    return this.#frameFilter
+  }
+
   close(): void {
+    this.#frameFilter?.close()
     this.#retagger?.close()
     this.tagger.close()
     this.cutter.close()

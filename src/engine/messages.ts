@@ -206,6 +206,8 @@ export interface MirrorDescription {
   readonly output: number
   /** The VLAN that they go into, 1..4094; 0: none. */
   readonly outputVlan: number
+  /** A program that `filterCheck` of the shim passes: only what it passes is copied; null: everything is. */
+  readonly filter: Int32Array | null
   /** Bytes of a copy, at most; 0: all. */
   readonly snapLength: number
 }

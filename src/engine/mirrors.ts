@@ -19,6 +19,7 @@ import { isOfSwitches } from '../wire/ethernet.ts'
 import { tagIn, vidOf, VlanSet } from '../wire/vlan.ts'
 import { ENGINE_MIRRORS, MIRRORS_MAX } from './cells.ts'
 import type { MirrorDescription } from './messages.ts'
+import { MirrorFilters } from './mirror-filters.ts'
 import type { CopyTaker, MirrorPorts } from './mirror-output.ts'
 import { MirrorOutput } from './mirror-output.ts'
 import { MirrorVlan } from './mirror-vlan.ts'
@@ -50,6 +51,7 @@ export class Mirrors {
   #choosy = 0
   /** Bits of the mirrors whose output is a VLAN. */
   #intoVlans = 0
+  readonly #filters: MirrorFilters
   /** By frame: its VLAN. */
   readonly #vlanOf: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** By frame: bits of the mirrors that have selected it. */
@@ -64,6 +66,7 @@ export class Mirrors {
   constructor(ports: MirrorPorts, engineCounters: Float64Array) {
     this.#ports = ports
     this.#counters = engineCounters
+    this.#filters = new MirrorFilters(ports.machinery)
   }
 
   /** These from now on, and no others. Those with a number that there was before go on counting. */
@@ -74,6 +77,7 @@ export class Mirrors {
     this.#choosy = 0
     this.#intoVlans = 0
     this.#setOutputs(mirrors)
+    this.#filters.set(mirrors)
     for (const { number, sources, destinations, vlans, outputVlan, snapLength } of mirrors) {
       const bit = 1 << number
       for (const port of sources) this.sources[port] |= bit
@@ -119,9 +123,10 @@ export class Mirrors {
   /** Frames first..end - 1 of a VLAN, which came in by the port, have passed all that could drop them. @hot */
   arrived(burst: Burst, port: number, first: number, end: number, vlan: number): void {
     const mirrors = this.sources[port]
+    const passes = this.#filters.came(burst, mirrors)
     for (let k = first; k < end; k++) {
       this.#vlanOf[k] = vlan
-      if (mirrors !== 0) this.#select(burst, k, mirrors, AS_IT_CAME)
+      if (mirrors !== 0) this.#select(burst, k, mirrors, AS_IT_CAME, passes)
     }
   }
 
@@ -148,13 +153,19 @@ export class Mirrors {
       const as = this.#ports.mayRetag(from, port) ? port : AS_IT_CAME
       const list = port * BURST_SIZE_MAX
       const end = list + listLength[port]
-      for (let place = list; place < end; place++) this.#select(burst, lists[place], mirrors, as)
+      const passes =
+        as === AS_IT_CAME
+          ? this.#filters.came(burst, mirrors)
+          : this.#filters.leaving(burst, mirrors, from, port, lists, list, end)
+      for (let place = list; place < end; place++) {
+        this.#select(burst, lists[place], mirrors, as, passes)
+      }
     }
   }
 
-  /** @hot */
-  #select(burst: Burst, k: number, mirrors: number, as: number): void {
-    let left = mirrors & ~this.#selectedBy[k]
+  /** `passes`: by frame, bits of the mirrors whose filters pass it. @hot */
+  #select(burst: Burst, k: number, mirrors: number, as: number, passes: Int32Array): void {
+    let left = mirrors & ~this.#selectedBy[k] & (~this.#filters.mirrors | passes[k])
     while (left !== 0) {
       const mirror = 31 - Math.clz32(left)
       const bit = 1 << mirror
@@ -183,6 +194,8 @@ export class Mirrors {
       if (output.isWanted) cost += this.#give(output, at * BURST_SIZE_MAX, burst, from, queue)
     }
     this.#selectedBy.fill(0, 0, burst.count)
+    cost += this.#filters.costNs
+    this.#filters.endBurst()
     return cost
   }
 

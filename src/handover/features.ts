@@ -6,9 +6,9 @@ import { OPTION_TABLE } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 
 /** Besides ports. */
-export type SwitchFeature = 'link' | 'mirror' | 'capture'
+export type SwitchFeature = 'link' | 'mirror' | 'mirror.filter' | 'capture'
 
-const SWITCH_FEATURES: readonly SwitchFeature[] = ['link', 'mirror', 'capture']
+const SWITCH_FEATURES: readonly SwitchFeature[] = ['link', 'mirror', 'mirror.filter', 'capture']
 
 /** All that this release can go on with: `mirror`, `tap`, `tap.queues`. */
 export function knownFeatures(): string[] {

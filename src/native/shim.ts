@@ -32,6 +32,7 @@ export const WRITE_ROW_INTS = 4
 export const SEGMENT_INTS = 3
 export const EPOLL_ROW_INTS = 2
 export const DIRTY_ROW_INTS = 2
+export const FILTER_ROW_INTS = 3
 export const THREAD_ROW_INTS = 7
 
 export interface Shim {
@@ -113,6 +114,27 @@ export interface Shim {
    *  is (page p: bit p % 8 of byte p / 8) by an atomic OR. Returns the rows done; fewer than asked:
    *  the row at that index left the window. */
   markDirty(logWindow: number, tableWindow: number, tableOffset: number, rowCount: number): number
+
+  // --- filters: classic BPF ----------------------------------------------------------------------
+  /** Looks through a program: pairs of int32 that are a struct sock_filter each (code | jt << 16 | jf << 24,
+   *  k). Returns how many of its instructions, from the first on, could be run; fewer than it has, or none of a
+   *  program that is empty or has more than BPF_MAXINSNS: it is not sound. linux/filter.h; what the kernel knows
+   *  of a packet besides its bytes (SKF_AD_OFF and its like) is not there. */
+  filterCheck(program: Int32Array): number
+  /** Runs it over rows (first segment, segment count 1..72, result); segments are as those of writeFrames.
+   *  Result: 1, the program returns more than 0, or 0. Returns the rows done; fewer than asked: the row at that
+   *  index left its windows; -EINVAL: the program is not sound. */
+  filterFrames(
+    program: Int32Array,
+    tableWindow: number,
+    tableOffset: number,
+    rowCount: number,
+    segmentOffset: number,
+  ): number
+  /** pcap_compile(3) for Ethernet of a text of at most 65535 bytes. Returns the instructions that stand in
+   *  `program`; -EINVAL: what is wrong is in `message`, terminated by a NUL; -E2BIG: there is no room; -ENOSYS:
+   *  libpcap is not loaded, which is done before the shim is, by LD_PRELOAD. */
+  filterCompile(text: string, program: Int32Array, message: Uint8Array): number
 
   // --- frames through descriptors ------------------------------------------------------------
   /** read(2) per row (window, offset, capacity, result) until EAGAIN, an error or the last row;

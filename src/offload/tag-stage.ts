@@ -65,6 +65,20 @@ export class Tagger {
     this.#isTunnel = this.#rules.isTunnel(from)
   }
 
+  /** How frames begin that came in by `from` and leave by `port`; until others are given. @hot */
+  headsOf(
+    from: number,
+    port: number,
+    burst: Burst,
+    list: Int32Array,
+    first: number,
+    count: number,
+  ): NewHeads {
+    this.beginBurst(from, true)
+    this.#decide(port, burst, list, first, count)
+    return this.#heads
+  }
+
   /** As they leave by the port of that number; what cannot be given its tag counts there, or at another. @hot */
   tag(
     next: FrameTaker,

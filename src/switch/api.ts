@@ -250,6 +250,13 @@ export interface MirrorOptions {
   readonly outputVlan?: number
   /** The copies go to another host, by GRE. Its numbers tell it of lost ones. */
   readonly erspan?: ErspanOptions
+  /**
+   * Of what is selected only this is copied: an expression of pcap-filter(7), for which a process is started that
+   * has libpcap. It looks at frames as their copies are, with their tags, before they are cut.
+   */
+  readonly filter?: string
+  /** The same as a program, as `tcpdump -ddd` prints it, or with commas; with it `filter` is a text to be shown. */
+  readonly filterProgram?: string
   /** L2 bytes of a copy, at most; 14..65535; absent: all. */
   readonly snapLength?: number
 }

@@ -6,6 +6,8 @@ import type { EngineClient } from '../engine/client.ts'
 import type { MirrorDescription } from '../engine/messages.ts'
 import { MIRRORS_MAX } from '../engine/cells.ts'
 import { ConfigError, StateError } from '../errors.ts'
+import { compileFilter } from '../filter/compile.ts'
+import { parseProgram } from '../filter/program.ts'
 import { erspanFault, isSameSession, outOfRange } from '../port/erspan-options.ts'
 import type { MirrorInfo, MirrorOptions } from './api.ts'
 import { vlanRanges } from '../port/switching-options.ts'
@@ -22,6 +24,7 @@ const VLAN_RANGE: readonly [number, number] = [1, 4094]
 interface Mirror {
   readonly number: number
   readonly options: MirrorOptions
+  readonly filter: Int32Array | null
   /** To another host. */
   readonly tunnel?: MirrorTunnel
 }
@@ -38,14 +41,15 @@ export class MirrorSet {
 
   async add(options: MirrorOptions, undo: Undo, sequence: number = 0): Promise<void> {
     this.#check(options)
-    const { name, erspan } = options
+    const { name, erspan, filterProgram } = options
+    const filter = filterProgram === undefined ? null : parseProgram(filterProgram)
     const number = this.#freeNumber()
     const tunnel =
       erspan === undefined
         ? undefined
         : new MirrorTunnel(this.#engine, this.#ports, name, erspan, sequence)
     undo(() => this.#drop(name))
-    this.#byName.set(name, { number, options, ...(tunnel === undefined ? {} : { tunnel }) })
+    this.#byName.set(name, { number, options, filter, ...(tunnel === undefined ? {} : { tunnel }) })
     await this.#tell()
     await tunnel?.start()
   }
@@ -124,7 +128,7 @@ export class MirrorSet {
     await this.#engine.request({ op: 'set-mirrors', mirrors })
   }
 
-  #describe({ number, options, tunnel }: Mirror): MirrorDescription {
+  #describe({ number, options, filter, tunnel }: Mirror): MirrorDescription {
     const { selectAll, selectSrcPort, selectDstPort, selectVlan, snapLength } = options
     const { outputPort, outputVlan } = options
     const all = selectAll === true ? this.#ports.all.map(({ index }) => index) : undefined
@@ -137,6 +141,7 @@ export class MirrorSet {
       vlans: vlanRanges(selectVlan, 'select-vlan'),
       output: tunnel?.index ?? numbers(outputPort === undefined ? [] : [outputPort]).at(0) ?? -1,
       outputVlan: outputVlan ?? 0,
+      filter,
       snapLength: snapLength ?? 0,
     }
   }
@@ -163,6 +168,13 @@ export class MirrorSet {
     if (peer === undefined) return
     throw refused(name, `its output "${outputPort}" is wired to "${peer.options.id}"`)
   }
+}
+
+/** With the program that its filter becomes. Throws what `compileFilter` throws. */
+export async function withProgram(options: MirrorOptions): Promise<MirrorOptions> {
+  const { name, filter, filterProgram } = options
+  if (filter === undefined || filterProgram !== undefined) return options
+  return { ...options, filterProgram: await compileFilter(filter, `mirror "${name}"`) }
 }
 
 const refused = (name: string, why: string): ConfigError =>

@@ -46,7 +46,7 @@ import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
 import { LinkWatcher } from './link-watcher.ts'
 import { Loops } from './loops.ts'
-import { MirrorSet } from './mirror-set.ts'
+import { MirrorSet, withProgram } from './mirror-set.ts'
 import type { PortEntry } from './port-entry.ts'
 import { listLinks } from './port-entry.ts'
 import { PortStates } from './port-states.ts'
@@ -276,8 +276,10 @@ class UserspaceSwitch implements Switch {
     })
   }
 
-  addMirror(options: MirrorOptions): Promise<void> {
-    return this.#change((undo) => this.#mirrors.add(options, undo))
+  async addMirror(options: MirrorOptions): Promise<void> {
+    // Others need not wait while its filter is compiled.
+    const compiled = await withProgram(options)
+    return this.#change((undo) => this.#mirrors.add(compiled, undo))
   }
 
   removeMirror(name: string): Promise<void> {

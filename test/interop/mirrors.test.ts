@@ -44,7 +44,7 @@ async function setUp(
   const described = mirrors.map(({ vlans = [], ...one }, number): MirrorDescription => {
     const ranges = vlans.map((vid) => [vid, vid] as const)
     const vlansOrAll = vlans.length === 0 ? null : ranges
-    return { ...one, number, snapLength, outputVlan: 0, vlans: vlansOrAll }
+    return { ...one, number, snapLength, outputVlan: 0, filter: null, vlans: vlansOrAll }
   })
   sim.engine.forwarder.setMirrors(described)
   for (const port of [0, 1, 2]) await both(ovs, sim, port, frame(BROADCAST, port + 1))
@@ -176,6 +176,7 @@ function setUpRspan(
       vlans: null,
       output: -1,
       outputVlan: COPIES,
+      filter: null,
       snapLength,
     })),
   )

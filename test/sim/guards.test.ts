@@ -112,6 +112,7 @@ test('P4: M6: what a guard drops is not mirrored', () => {
     vlans: null,
     output: 2,
     outputVlan: 0,
+    filter: null,
     snapLength: 0,
   }
   sim.engine.forwarder.setMirrors([mirror])

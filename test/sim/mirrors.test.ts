@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { BROADCAST, learnt, mirror, selected, sendAll, tagged } from '../support/mirrors.ts'
+import { byteIs } from '../support/bpf.ts'
 import { policy } from '../support/policies.ts'
 import { frame, Sim } from '../support/sim.ts'
 
@@ -238,6 +239,8 @@ test('M1-M3, M5: any mirrors select what a model of them selects, in the order o
     destinations: ports,
     output: fc.constantFrom(4, 5, 6),
     snapLength: fc.constantFrom(0, 14, 30, 100),
+    /** Frames to this one only; 0: all. */
+    to: fc.constantFrom(0, 0, 2, 3, BROADCAST),
   })
   const arbitraryBurst = fc.record({
     from: port,
@@ -252,11 +255,12 @@ test('M1-M3, M5: any mirrors select what a model of them selects, in the order o
       fc.array(arbitraryBurst, { maxLength: 8 }),
       (mirrors, bursts) => {
         using sim = new Sim(7)
-        const described = mirrors.map((one, number) => ({
+        const described = mirrors.map(({ to, ...one }, number) => ({
           ...one,
           number,
           vlans: null,
           outputVlan: 0,
+          filter: to === 0 ? null : byteIs(5, to),
         }))
         for (const at of [0, 1, 2, 3]) sim.send(at, frame(BROADCAST, at + 1))
         for (let at = 0; at < 7; at++) sim.receive(at)
@@ -275,7 +279,7 @@ test('M1-M3, M5: any mirrors select what a model of them selects, in the order o
                 continue
               }
               const lengths = mirrors
-                .filter((one) => one.output === output)
+                .filter((one) => one.output === output && [0, bytes[5]].includes(one.to))
                 .filter((one) => one.sources.includes(from) || one.destinations.some(isFor))
                 .map(({ snapLength }) => (snapLength === 0 ? length : snapLength))
               if (lengths.length > 0) {

@@ -629,7 +629,14 @@ const sorted = (rows: readonly (readonly number[])[]): string[] => rows.map(Stri
 test('P8, M4: what mirrors give out in a VLAN is a copy, by which nobody joins', () => {
   using sim = simOf(4)
   query(sim, 3, igmpQuery({ tags: [10] }))
-  const mirror = { number: 0, sources: [], destinations: [], vlans: null, snapLength: 0 }
+  const mirror = {
+    number: 0,
+    sources: [],
+    destinations: [],
+    vlans: null,
+    filter: null,
+    snapLength: 0,
+  }
   sim.engine.forwarder.setMirrors([{ ...mirror, output: -1, outputVlan: 10 }])
   expect(reached(sim, 1, igmpReport(GROUP, { from: 2, tags: [10] }))).toEqual([0, 2, 3])
   expect(reached(sim, 0, toGroup(GROUP, { tags: [10] }))).toEqual([1, 2, 3])

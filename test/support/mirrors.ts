@@ -16,6 +16,7 @@ export const mirror = (more: Partial<MirrorDescription>): MirrorDescription => (
   vlans: null,
   output: 3,
   outputVlan: 0,
+  filter: null,
   snapLength: 0,
   ...more,
 })

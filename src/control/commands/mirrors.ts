@@ -31,7 +31,7 @@ export const MIRROR_COMMANDS: readonly Command[] = [
     description: 'All mirrors, and what they have selected.',
     arguments: {},
     returns:
-      'list of `{name, select-all?, select-src-port?, select-dst-port?, select-vlan?, output-port?, output-vlan?, erspan?, snaplen?, missing, frames, bytes, counters?}`; missing: ports that it names and that are not there; counters: what `erspan` has sent, and what not',
+      'list of `{name, select-all?, select-src-port?, select-dst-port?, select-vlan?, output-port?, output-vlan?, erspan?, filter?, filter-program?, snaplen?, missing, frames, bytes, counters?}`; missing: ports that it names and that are not there; counters: what `erspan` has sent, and what not',
     run: (_, { target }) => pagesOf(target.switch.mirrors(), fromMirror),
   }),
 ]

@@ -58,6 +58,7 @@ test('M1: the engine is told numbers of ports, and told anew when ports come and
     vlans: null,
     output: 2,
     outputVlan: 0,
+    filter: null,
     snapLength: 64,
   }
   const some = {
@@ -70,6 +71,7 @@ test('M1: the engine is told numbers of ports, and told anew when ports come and
     ],
     output: 2,
     outputVlan: 0,
+    filter: null,
     snapLength: 0,
   }
   expect(told.at(-1)).toEqual([all, some])
