@@ -42,6 +42,19 @@ describe('M1: mirrors in a file', () => {
     expect(parseConfig(PORTS + tunnel, 'x.yaml').mirrors).toEqual([
       { name: 't', selectAll: true, erspan: session },
     ])
+    const filtered = 'filter: udp, filter-program: "1,6 0 0 1"'
+    const some = `mirrors: [{ name: f, select-all: on, output-port: mon, ${filtered} }]`
+    const { mirrors = [] } = parseConfig(PORTS + some, 'x.yaml')
+    expect(mirrors).toMatchObject([{ filter: 'udp', filterProgram: '1,6 0 0 1' }])
+    const facts = { missing: [], frames: 0, bytes: 0 }
+    expect(fromMirror({ options: mirrors[0], ...facts })).toEqual({
+      name: 'f',
+      'select-all': true,
+      'output-port': 'mon',
+      filter: 'udp',
+      'filter-program': '1,6 0 0 1',
+      ...facts,
+    })
     expect(parseConfig(`${PORTS}mirrors:\n`, 'x.yaml')).not.toHaveProperty('mirrors')
   })
 
@@ -56,7 +69,12 @@ describe('M1: mirrors in a file', () => {
     ['{ name: 1m, select-all: on, output-port: mon }', '"1m" is not an id'],
     ['{ name: m, select-all: on, output-port: mon, snaplen: 13 }', 'must be 14 to 65535'],
     ['{ name: m, select-all: on, output-port: mon, select-vlan: [4096] }', 'VID'],
-    ['{ name: m, select-all: on, output-port: mon, filter: udp }', 'unknown key'],
+    ['{ name: m, select-all: on, output-port: mon, filters: udp }', 'unknown key'],
+    ['{ name: m, select-all: on, output-port: mon, filter: [udp] }', 'must be a text'],
+    [
+      '{ name: m, select-all: on, output-port: mon, filter-program: "1,6 0" }',
+      'filter-program: not a filter program: instruction 0 is no "code jt jf k"',
+    ],
     ['{ name: m, select-all: on }', 'it has one output: give output-port, output-vlan or erspan'],
     ['{ name: m, select-all: on, output-port: mon, output-vlan: 9 }', 'it has one output'],
     ['{ name: m, select-all: on, output-vlan: 0 }', 'must be 1 to 4094'],
