@@ -38,7 +38,7 @@ sanitized() {
       node node_modules/vitest/vitest.mjs run --config config/vitest.config.ts \
       --reporter=dot --reporter=json --outputFile.json="$results/sanitizer.json" \
       --project unit --project property --project integration test/unit/native \
-      test/unit/io test/property/native.test.ts test/integration/any-tier/native-tun.test.ts \
+      test/unit/io test/property/native.test.ts test/property/filter.test.ts test/integration/any-tier/native-tun.test.ts \
       test/integration/vhost-user.test.ts
 }
 

@@ -44,10 +44,11 @@ export type FormatName =
 
 const VID_SYNTAX = '(?:[0-9]{1,3}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-5])'
 const VLANS_SYNTAX: RegExp = new RegExp(`^(${VID_SYNTAX})(?:-(${VID_SYNTAX}))?$`)
-const MAC_SYNTAX = /^(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$/
+/** With `:` or with `-` between octets. */
+const MAC_SYNTAX = /^[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})$/
 /** What may be a sender's: no group's, and not all zeros. */
 const SENDER_SYNTAX =
-  /^(?!00([:-]00){5}$)[0-9A-Fa-f][02468ACEace][:-](?:[0-9A-Fa-f]{2}[:-]){4}[0-9A-Fa-f]{2}$/
+  /^(?!00([:-]00){5}$)[0-9A-Fa-f][02468ACEace](?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})$/
 const OCTET_SYNTAX = /^0?[0-9A-Fa-f]$/
 
 /** First and last VID of `10` or `20-30`; undefined: it is neither. */
@@ -155,13 +156,16 @@ export const FORMATS: Readonly<Record<FormatName, Format>> = {
   },
 }
 
-/** Addresses of six octets behind one another, or with `-` in them. */
+/** Addresses behind one another: six octets each, or one with `-` in it. */
 function splitMacs(text: string): readonly string[] {
   const parts = text.split(':')
-  if (parts.length % 6 !== 0 || parts.some((part) => part.length !== 2)) return parts
-  return Array.from({ length: parts.length / 6 }, (_, at) =>
-    parts.slice(6 * at, 6 * at + 6).join(':'),
-  )
+  const macs: string[] = []
+  for (let at = 0; at < parts.length;) {
+    const octets = parts[at].includes('-') ? 1 : 6
+    macs.push(parts.slice(at, at + octets).join(':'))
+    at += octets
+  }
+  return macs
 }
 
 /** An empty name is as good as none. */

@@ -51,7 +51,7 @@ export function isBroadcast(hi: number, lo: number): boolean {
 
 /** `52:54:00:12:34:56`, or with `-`; undefined: it is none. */
 export function parseMac(text: string): readonly [hi: number, lo: number] | undefined {
-  if (!/^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$/.test(text)) return undefined
+  if (!/^[0-9A-Fa-f]{2}((:[0-9A-Fa-f]{2}){5}|(-[0-9A-Fa-f]{2}){5})$/.test(text)) return undefined
   const [a, b, c, d, e, f] = text.split(/[:-]/).map((byte) => parseInt(byte, 16))
   return [a | (b << 8) | (c << 16) | (d << 24), e | (f << 8)]
 }

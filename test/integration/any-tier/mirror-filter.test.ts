@@ -165,7 +165,7 @@ class Filtering {
 const failure = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
     () => '',
-    (error: Error) => error.message,
+    (error: Error) => `${(error as Error & { code: string }).code}: ${error.message}`,
   )
 
 test('M1: of the config, by ctl, and changed in a reload, where no programs may be started', async () => {
@@ -183,10 +183,14 @@ test('M1: of the config, by ctl, and changed in a reload, where no programs may 
   // What is new cannot be compiled, and is told before anything changes.
   bed.write({ ...MIRROR, filter: `ether src ${OTHER}` }, { ...MIRROR, name: 'n' })
   const refused = await failure(daemon.execute('config-reload'))
-  expect(refused).toMatch(/mirror "m": filter "ether src .*" cannot be compiled: no process can be/)
+  expect(refused).toMatch(
+    /^FILTER_COMPILER: mirror "m": filter "ether src .*" cannot be compiled: no process can be/,
+  )
   expect(await bed.told()).toEqual([before])
   const direct = { ...MIRROR, name: 'n', filter: `ether src ${OTHER}` }
-  expect(await failure(daemon.execute('mirror-add', direct))).toMatch(/^mirror "n": .* no process/)
+  expect(await failure(daemon.execute('mirror-add', direct))).toMatch(
+    /^FILTER_COMPILER: mirror "n": .* no process/,
+  )
   const program = await tried({ filter: `ether src ${OTHER}` })
   bed.write({ ...MIRROR, filter: 'the other one', 'filter-program': program.replaceAll(',', '\n') })
   await daemon.execute('config-reload')

@@ -106,7 +106,10 @@ test.each([
   ['trunks=1,qinq-ethtype=0x8100', 'qinq-ethtype= is only valid with vlan-mode=dot1q-tunnel'],
   ['mac-limit-action=drop', 'mac-limit-action= is only valid with mac-limit='],
   ['macs=02:00:00:00:00:01', 'macs= is only valid with locked=on or guard='],
-  ['locked=on,macs=02:00', '"02" in macs is not a MAC address'],
+  ['locked=on,macs=02:00', '"02:00" in macs is not a MAC address'],
+  ['locked=on,macs=20-30:20-30:10:0e', '"20-30" in macs is not a MAC address'],
+  ['locked=on,macs=02:00-00:00:00:01', '"02:00-00:00:00:01" in macs is not a MAC address'],
+  ['locked=on,macs=02:00:00:00:00:01:02-00-00-00-00-02:02', '"02" in macs is not a MAC address'],
   [
     'locked=on,macs=02:00:00:00:00:01:02:00:00:00:00:02,trunks=1-4094',
     '2 addresses in 4094 VLANs are more than 4096 static entries',
