@@ -100,19 +100,27 @@ test('nor do segmentation and merging', { timeout: 120_000 }, async () => {
 })
 
 test(
-  'nor do copies for mirrors, cut and whole, into a VLAN and to another host',
+  'nor do copies for mirrors, cut and whole, filtered, into a VLAN and to another host',
   { timeout: 120_000 },
   async () => {
     await using lab = new Lab()
     const netns = [lab.netns(), lab.netns()]
     // Copies into a VLAN go to the last one, which takes its tag off again.
     const outputs = ['m0', 'm1', 'm2,tag=9'].map((id) => `virtio-net,id=${id},driver=sink`)
-    const specs = netns.map((name, k) => tapSpec(k, name, 'vnet_hdr=off'))
+    const specs = netns.map((name, k) => tapSpec(k, name, 'vnet_hdr=off,tag=10'))
     const daemon = await tracedDaemon(lab, [...specs, ...outputs])
     const client = await ControlClient.connect(join(lab.directory, 'control.sock'))
     const selected = { 'select-src-port': ['p0'], 'select-dst-port': ['p1'] }
-    await client.execute('mirror-add', { name: 'a', ...selected, 'output-port': 'm0', snaplen: 40 })
+    const all = { 'filter-program': '1,6 0 0 1' }
+    const none = { 'filter-program': '2,48 0 0 0,6 0 0 0' }
+    const first = { name: 'a', ...selected, 'output-port': 'm0', snaplen: 40, ...all }
+    await client.execute('mirror-add', first)
     await client.execute('mirror-add', { name: 'b', ...selected, 'output-port': 'm1' })
+    // These are looked at as they leave.
+    for (const [name, filter] of Object.entries({ e: all, f: none })) {
+      const leaving = { name, 'select-dst-port': ['p1'], 'output-port': 'm1', ...filter }
+      await client.execute('mirror-add', leaving)
+    }
     await client.execute('mirror-add', { name: 'c', ...selected, 'output-vlan': 9, snaplen: 40 })
     const erspan = { 'remote-ip': '127.0.0.1', version: 2, 'session-id': 1 }
     await client.execute('mirror-add', { name: 'd', ...selected, erspan, snaplen: 40 })

@@ -89,7 +89,12 @@ test('in an option string addresses stand behind one another', () => {
   const [one, other] = ['02:00:00:00:00:01', '02:00:00:00:00:02']
   expect(FORMATS.mac.split!(`${one}:${other}`)).toEqual([one, other])
   expect(FORMATS.mac.split!('02-00-00-00-00-01')).toEqual(['02-00-00-00-00-01'])
-  expect(FORMATS.mac.split!('02:00')).toEqual(['02', '00'])
+  expect(FORMATS.mac.split!(`02-00-00-00-00-01:${other}:02-00`)).toEqual([
+    '02-00-00-00-00-01',
+    other,
+    '02-00',
+  ])
+  expect(FORMATS.mac.split!(`${one}:02:00`)).toEqual([one, '02:00'])
 })
 
 test('bytes are counted, which no pattern does', () => {
