@@ -2,7 +2,15 @@
  * The file of a listening socket, by which it is known whose of ours it is. It goes with the socket, and with the process however that ends
  * (but for SIGKILL), if it is still ours. So do directories that were made for it and are empty.
  */
-import { existsSync, lstatSync, mkdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
+import {
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  renameSync,
+  rmdirSync,
+  unlinkSync,
+} from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { atExit } from '../native/worker-exit.ts'
 
@@ -62,11 +70,27 @@ export class SocketFile {
     this.#forget()
     files.delete(this)
     try {
-      if (lstatSync(this.#path).ino === this.inode) unlinkSync(this.#path)
+      if (this.#isAt(this.#path)) this.#takeAway()
     } catch {
       // Somebody removed it before.
     }
     removeDirectories(dirname(this.#path), this.#made)
+  }
+
+  #isAt(path: string): boolean {
+    const { ino, dev } = lstatSync(path)
+    return ino === this.inode && dev === this.device
+  }
+
+  /** A successor may put its own in the place at this moment: what was taken away is looked at, and put back. */
+  #takeAway(): void {
+    const aside = `${this.#path}.${process.pid}`
+    renameSync(this.#path, aside)
+    try {
+      if (!this.#isAt(aside)) linkSync(aside, this.#path)
+    } finally {
+      unlinkSync(aside)
+    }
   }
 }
 
