@@ -6,7 +6,7 @@ packages=(
   gcc make libc6-dev libasan8        # the shim and the tests' own tools
   iproute2 iputils-ping iperf3       # namespaces and traffic
   tshark procps util-linux            # tshark has libpcap, which compiles filters
-  systemd man-db zsh                 # what they say of unit files, man page, completion
+  systemd man-db zsh                 # run and judge unit files, man page, completion
   qemu-system-x86                    # guests, in software emulation
   busybox-static cpio ethtool        # what their initramfs is made of
   dpdk-dev                           # dpdk-testpmd with its virtio-user front-ends

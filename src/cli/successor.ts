@@ -2,9 +2,10 @@
  * Starting a daemon's successor in its place, by somebody else than the daemon: with its directory, log and
  * cgroup as far as they can be had, and its user.
  */
-import { spawn } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
-import { FramepumpError } from '../errors.ts'
+import { IMPLIED_USER } from '../config/privileges.ts'
+import { Successor } from '../daemon/successor.ts'
 import { shim } from '../native/shim.ts'
 
 /** What a daemon that may start nothing says of it. */
@@ -31,38 +32,65 @@ export interface Started {
   end(): void
 }
 
-const NAMESPACES = { net: 'network namespace', mnt: 'mounts', cgroup: 'view of cgroups' } as const
+/** By their names in /proc: what they are, and the option of nsenter(1) that enters one. */
+const NAMESPACES = {
+  net: ['network namespace', '--net'],
+  mnt: ['mounts', '--mount'],
+  cgroup: ['view of cgroups', '--cgroup'],
+} as const
 
 export function startSuccessor(start: Start): Started {
   const { program, pid, environment } = start
   const lacks = ['session', 'environment', 'limits']
   const streams = streamsOf(pid, [1, 2])
   if (streams.length === 0) lacks.push('log')
-  for (const [name, what] of Object.entries(NAMESPACES)) {
-    if (namespaceOf(pid, name) !== namespaceOf('self', name)) lacks.push(what)
-  }
-  const child = spawn(program, argumentsOf(start), {
+  const others = Object.entries(NAMESPACES).filter(
+    ([name]) => namespaceOf(pid, name) !== namespaceOf('self', name),
+  )
+  const entering = enter(
+    pid,
+    others.map(([, [, option]]) => option),
+  )
+  if (entering.length === 0) lacks.push(...others.map(([, [what]]) => what))
+  const place = {
     stdio: ['ignore', streams[0] ?? 'ignore', streams[1] ?? 'ignore'],
     detached: true,
     cwd: directoryOf(pid),
-    env: { ...process.env, ...environment },
-  })
+  } as const
+  const { arguments: args, environment: env } = identityOf(start)
+  const [first, ...rest] = [...entering, program, ...args]
+  const successor = new Successor({ program: first, arguments: rest, environment: env }, place)
   for (const stream of streams) shim.close(stream)
-  const over = new AbortController()
-  const end = (what: string): void =>
-    over.abort(
-      new FramepumpError('HAND_OVER', `the successor ${what}`, { hint: 'its log says why' }),
-    )
-  child.once('error', ({ message }) => end(`cannot be started: ${message}`))
-  child.once('exit', (code, signal) => end(`has ended (${signal ?? `exit ${code}`})`))
-  if (!joinCgroup(pid, child.pid)) lacks.push('cgroup')
-  return { ended: over.signal, lacks, leave: () => child.unref(), end: () => void child.kill() }
+  if (!joinCgroup(pid, successor.pid)) lacks.push('cgroup')
+  // Of a service the manager is; it is told nothing of the end of somebody else's child.
+  const isService = environment['NOTIFY_SOCKET'] !== undefined
+  if (isService && parentOf(pid) !== parentOf(successor.pid)) lacks.push('parent')
+  const { ended } = successor
+  return { ended, lacks, leave: () => successor.leave(), end: () => successor.end() }
 }
 
-/** As the daemon's user, when it is another one: that one keeps the capabilities that ports need. */
-function argumentsOf({ arguments: args, uid, gid }: Start): readonly string[] {
+/**
+ * The beginning of a command that is run in these namespaces of a process, and in its directory; empty: there
+ * are none, or nsenter is missing or not allowed to. A service of systemd's sees its directories, and files at
+ * all, as its unit says; with DynamicUser= nobody but root finds the way to its state otherwise.
+ */
+function enter(pid: number, options: readonly string[]): readonly string[] {
+  if (options.length === 0) return []
+  const command = ['--target', String(pid), ...options, '--wd', '--']
+  return spawnSync('nsenter', [...command, 'true']).status === 0 ? ['nsenter', ...command] : []
+}
+
+/** As the daemon's user, when it is another one, and with the capabilities that it would have kept as that. */
+function identityOf({ arguments: args, environment, uid, gid }: Start): {
+  arguments: readonly string[]
+  environment: Readonly<Record<string, string>>
+} {
   const isNamed = args.some((arg) => arg === '--user' || arg.startsWith('--user='))
-  return uid === process.geteuid?.() || isNamed ? args : [...args, '--user', `${uid}:${gid}`]
+  if (uid === process.geteuid?.() || isNamed) return { arguments: args, environment }
+  return {
+    arguments: [...args, '--user', `${uid}:${gid}`],
+    environment: { ...environment, [IMPLIED_USER]: '1' },
+  }
 }
 
 /** The streams of a process: copies, which the caller closes; empty: they cannot be had. */
@@ -75,6 +103,14 @@ function streamsOf(pid: number, fds: readonly number[]): number[] {
   if (had.length === fds.length) return had
   for (const fd of had) shim.close(fd)
   return []
+}
+
+function parentOf(pid: number | undefined): string | undefined {
+  try {
+    return /^PPid:\t(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+  } catch {
+    return undefined
+  }
 }
 
 function directoryOf(pid: number): string {

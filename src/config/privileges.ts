@@ -5,6 +5,9 @@ import type { PortOptions } from '../port/options.ts'
 import { BOOLEANS } from '../schema/read-option.ts'
 import type { RawPrivileges } from './schema.ts'
 
+/** In the environment: who gave --user starts a successor for somebody who is that user anyway. */
+export const IMPLIED_USER = 'FRAMEPUMP_IMPLIED_USER'
+
 /** See daemon/privileges.ts. */
 export interface PrivilegeSettings {
   /** Name or number. */
@@ -16,6 +19,8 @@ export interface PrivilegeSettings {
   readonly mode?: PrivilegeMode
   /** Ports that are added later may run scripts and helpers, though none of the config's does. */
   readonly scripts?: boolean
+  /** Nobody has asked for any of this: what holds is what does without. */
+  readonly isImplied?: true
 }
 
 export type PrivilegeMode = NonNullable<RawPrivileges['mode']>
@@ -46,7 +51,13 @@ export function mergePrivileges(
           ...(oldGroup === undefined ? {} : { group: oldGroup }),
         }
       : parseUser(user)
-  return { ...others, ...whose, ...(mode === undefined ? {} : { mode }) }
+  const isImplied = base === undefined && mode === undefined && process.env[IMPLIED_USER] === '1'
+  return {
+    ...others,
+    ...whose,
+    ...(mode === undefined ? {} : { mode }),
+    ...(isImplied ? { isImplied } : {}),
+  }
 }
 
 /** USER[:GROUP] */

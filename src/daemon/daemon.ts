@@ -105,7 +105,7 @@ export class Daemon {
       },
       told: ({ status }) => this.#server.sendEvent('MIGRATION', { status }),
       paused: (isPaused) => this.#server.sendEvent(isPaused ? 'STOP' : 'RESUME', {}),
-      tookOver: () => this.#tookOver(),
+      tookOver: (sourceEnded) => this.#tookOver(sourceEnded),
       announced: (action) => options.notify?.reloading(action, 'handing over') ?? action(),
       handedOver: (pid) => options.notify?.handedOver(pid),
       failed: (error) => this.#endAfter(error),
@@ -265,12 +265,14 @@ export class Daemon {
   }
 
   /** Everything of the predecessor is ours, and frames pass. */
-  async #tookOver(): Promise<void> {
+  async #tookOver(sourceEnded: Promise<void>): Promise<void> {
     const { config, log } = this.#options
     if (this.switch.runState === 'running') this.#server.sendEvent('RESUME', {})
     this.#takePath()
     if (this.#options.incoming !== 'defer') this.#tellReady()
-    this.#options.store?.serve()
+    this.#options.store?.serve(sourceEnded)
+    // A manager that listened to that one still has not heard it.
+    void sourceEnded.then(() => this.#options.notify?.again())
     this.#mustLock = true
     try {
       await this.#running.join(config)

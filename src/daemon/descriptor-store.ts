@@ -95,13 +95,17 @@ export class DescriptorStore implements DescriptorKeeper {
   }
 
   /**
-   * The ports are this process's. The manager may listen to the one before still, whose child this is: so it
-   * is told again once that has ended, which tells the manager before.
+   * The ports are this process's. The manager may listen to the one before still: so it is told again once
+   * that has ended, which tells the manager before. That is when `over` resolves; absent: that one started this.
    */
-  serve(): void {
+  serve(over?: Promise<unknown>): void {
     if (this.#isService) return
     this.#isService = true
     this.#tellAll()
+    if (over !== undefined) {
+      void over.then(() => this.#tellAll())
+      return
+    }
     const parent = process.ppid
     let looks = 0
     const watch = setInterval(() => {

@@ -2,6 +2,7 @@
  * The daemon's part in a hand-over, of either side: parameters and progress as QEMU tells them, and what
  * the protocol (handover/) does to the switch and to the config that runs.
  */
+import { setTimeout } from 'node:timers/promises'
 import { StateError } from '../errors.ts'
 import type { Channel } from '../handover/channel.ts'
 import { reasonOf } from '../handover/channel.ts'
@@ -30,6 +31,10 @@ import type { MigrationControl, MigrationInfo, MigrationParameters } from '../ha
 import type { PortOptions } from '../port/options.ts'
 import type { RunningConfig } from './running-config.ts'
 
+/** Somebody may look at a source that has done its part: an hour. */
+const SOURCE_LOOK_MS = 100
+const SOURCE_LOOKS_MAX = 36_000
+
 export interface MigrationContext {
   readonly switch: Switch
   readonly running: RunningConfig
@@ -54,8 +59,8 @@ export interface MigrationContext {
   readonly paused: (isPaused: boolean) => void
   /** The process with that number runs in the place of this one. */
   readonly handedOver: (pid: number) => void
-  /** The target runs. */
-  readonly tookOver: () => Promise<void>
+  /** The target runs; `sourceEnded` resolves when the source's process has ended. */
+  readonly tookOver: (sourceEnded: Promise<void>) => Promise<void>
   /** The target cannot go on, and nobody needs it. */
   readonly failed: (error: Error) => void
 }
@@ -76,6 +81,8 @@ export class Migration implements MigrationControl {
   #side: 'source' | 'target' = 'source'
   #startMs = 0
   #cancel: AbortController | undefined
+  /** At the target, the source's process; -1: none. */
+  #source = -1
   /** Those of the source's control socket. */
   #clientsHere: Promise<void> = Promise.resolve()
   /** The source's part, until it is over. */
@@ -297,14 +304,29 @@ export class Migration implements MigrationControl {
       }
       await this.#clientsHere
       this.#end({ status: 'completed' })
-      await tookOver()
+      await tookOver(this.#sourceEnded())
     } catch (error) {
       const status = error instanceof Cancelled ? 'cancelled' : 'failed'
       this.#end({ status, error: reasonOf(error) })
       failed(error as Error)
+      this.#keepSource(-1)
     } finally {
       await meeting.close()
     }
+  }
+
+  /** Until it has ended; of several the last. */
+  #keepSource(process: number): void {
+    if (this.#source >= 0) shim.close(this.#source)
+    this.#source = process
+  }
+
+  async #sourceEnded(): Promise<void> {
+    for (let looks = 0; looks < SOURCE_LOOKS_MAX && !(await hasProcessEnded(this.#source, 0));) {
+      looks++
+      await setTimeout(SOURCE_LOOK_MS, undefined, { ref: false })
+    }
+    this.#keepSource(-1)
   }
 
   #targetEffects(): TargetEffects {
@@ -354,7 +376,7 @@ export class Migration implements MigrationControl {
         await sw.resume()
       },
       checkProcess,
-      closeProcess: (process) => void shim.close(process),
+      closeProcess: (process) => this.#keepSource(process),
       hasSourceEnded: (process) => hasProcessEnded(process),
       closeFds: (fds) => closeUnclaimed(fds, log),
       status: (status) => this.#say({ status }),

@@ -118,6 +118,15 @@ export class Notify {
     }, intervalMs).unref()
   }
 
+  /** The manager listens to this process from now on, and heard nothing of it before. */
+  again(): void {
+    if (this.#describe === undefined || this.#isStopping || this.#reloads > 0) return
+    this.#lastStatus = this.#describe()
+    // The last sign of life may be the one before's, and almost too long ago.
+    const isWatched = this.#watchdogMs !== undefined
+    this.#send(`READY=1${isWatched ? '\nWATCHDOG=1' : ''}\nSTATUS=${this.#lastStatus}`)
+  }
+
   /** Something has changed that the status tells. */
   changed(): void {
     this.#statusTimer ??= setTimeout(() => {

@@ -77,7 +77,7 @@ export class Privileges {
 
   private constructor(settings: PrivilegeSettings | undefined, atStart: bigint, log: Log) {
     this.#settings = settings ?? {}
-    this.#isAsked = settings !== undefined
+    this.#isAsked = settings !== undefined && settings.isImplied !== true
     this.#mode = settings?.mode ?? 'on'
     this.#atStart = atStart
     this.#log = log

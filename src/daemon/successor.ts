@@ -1,7 +1,7 @@
 /** The process that replaces this one: how it is started, whoever does it. */
-import type { ChildProcess } from 'node:child_process'
-import { spawn } from 'node:child_process'
 import { StateError } from '../errors.ts'
+import type { ProcessPlace, Started } from './start-process.ts'
+import { startChild, startOrphan } from './start-process.ts'
 
 /** Options that are for the start of this process only, each with a value. */
 const OWN_OPTIONS = ['--incoming', '--backend-transfer', '--exclude', '--wait-fd']
@@ -39,34 +39,44 @@ function withoutOwn(args: readonly string[]): string[] {
   return kept
 }
 
+/** Of this process. */
+const HERE: ProcessPlace = { stdio: ['inherit', 'inherit', 'inherit'] }
+
+/**
+ * Of a service it is not our child: what is ours when the manager is told of it the manager takes for a
+ * stranger's for good, whose end it does not wait for when it stops the service.
+ */
 export class Successor {
+  readonly pid: number | undefined
   /** Aborted, with the reason, when it ends. */
   readonly ended: AbortSignal
-  readonly #child: ChildProcess
+  readonly #process: Started
   readonly #abort: AbortController = new AbortController()
 
-  /** With the standard streams, directory and session of this process. */
-  constructor({ program, arguments: args, environment }: SuccessorPlan) {
+  constructor(
+    { program, arguments: args, environment }: SuccessorPlan,
+    place: ProcessPlace = HERE,
+  ) {
     const env = { ...process.env, ...environment }
-    this.#child = spawn(program, args, { stdio: 'inherit', env })
+    const ended = (what: string): void => {
+      const hint = 'its log says why'
+      this.#abort.abort(new StateError('HAND_OVER', `the successor ${what}`, { hint }))
+    }
     this.ended = this.#abort.signal
-    this.#child.once('error', (error) => this.#end(`cannot be started: ${error.message}`))
-    this.#child.once('exit', (code, signal) => this.#end(`has ended (${signal ?? `exit ${code}`})`))
-  }
-
-  #end(what: string): void {
-    const hint = 'its log says why'
-    this.#abort.abort(new StateError('HAND_OVER', `the successor ${what}`, { hint }))
+    const start = { program, args, env, place, ended }
+    const isService = environment['NOTIFY_SOCKET'] !== undefined
+    this.#process = (isService ? startOrphan(start) : undefined) ?? startChild(start)
+    this.pid = this.#process.pid
   }
 
   /** It goes on without us. */
   leave(): void {
-    this.#child.unref()
+    this.#process.leave()
   }
 
   /** Nothing has become of it. */
   end(): void {
-    this.#child.kill()
+    this.#process.end()
     this.leave()
   }
 }

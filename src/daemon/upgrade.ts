@@ -3,6 +3,7 @@
  * session, cgroup, limits and namespaces stay; one that has given up starting programs says how somebody
  * else does it.
  */
+import { IMPLIED_USER } from '../config/privileges.ts'
 import { describeResult } from '../control/commands/migration.ts'
 import { StateError } from '../errors.ts'
 import { connectTo } from '../handover/meeting.ts'
@@ -14,6 +15,8 @@ import { planSuccessor, Successor } from './successor.ts'
 
 /** For a successor that loads and prepares itself; nothing waits for it. */
 const START_MS = 60_000
+/** What the log is, and who the user is. */
+const INHERITED = ['JOURNAL_STREAM', IMPLIED_USER]
 
 export interface UpgradeContext {
   readonly migration: Migration
@@ -41,7 +44,7 @@ export async function upgrade(
   }
   const path = `${controlPath}.upgrade`
   const { exclude } = migration.parameters
-  const environment = notify?.environment ?? {}
+  const environment = { ...notify?.environment, ...inherited(INHERITED) }
   const plan = planSuccessor(process.argv, `unix:${path}`, exclude, options, environment)
   if (!privileges.areWhole) return { start: { ...plan, path, exclude, ...whoIs() } }
   const successor = new Successor({ ...plan, program: process.execPath })
@@ -57,6 +60,12 @@ export async function upgrade(
     successor.end()
     throw error
   }
+}
+
+/** Of this process's environment, for whoever starts the successor. */
+function inherited(names: readonly string[]): Record<string, string> {
+  const { env } = process
+  return Object.fromEntries(names.flatMap((name) => (env[name] ? [[name, env[name]]] : [])))
 }
 
 /** Of this process, as far as who starts the successor has to know it. */

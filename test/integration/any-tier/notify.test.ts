@@ -131,7 +131,7 @@ test('a hand-over makes another process the service: MAINPID', async () => {
       .flatMap(({ pid: by, fields }) =>
         by === sender && fields['FDNAME'] === undefined ? [fields] : [],
       )
-  await until('the successor is ready', () => from(successor).length === 2)
+  await until('the successor is ready, and the one before gone', () => from(successor).length === 3)
   expect(from(pid).slice(2)).toEqual([
     { RELOADING: '1', MONOTONIC_USEC: expect.anything(), STATUS: 'handing over' },
     { READY: '1', MAINPID: `${successor}`, STATUS: `handed over to process ${successor}` },
@@ -143,6 +143,8 @@ test('a hand-over makes another process the service: MAINPID', async () => {
       MAINPID: `${successor}`,
       STATUS: expect.stringMatching(/^1 port, running, io \S+$/),
     },
+    // systemd has not listened to it before.
+    { READY: '1', STATUS: expect.stringMatching(/^1 port, running, io \S+$/) },
   ])
 })
 
