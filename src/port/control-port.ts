@@ -115,8 +115,15 @@ export interface ControlPort {
   preview?(engine: EngineAccess): Promise<HandedState>
   /** Another number whenever its descriptors may have become others with the same numbers; absent: they never do. */
   readonly fdGeneration?: number
-  /** Of one that was taken over by its preview, before `keep`: it had come as far as that. Throws HAND_OVER. */
-  moveOn?(position: JsonValue | undefined, engine: EngineAccess): Promise<void>
+  /**
+   * Of one that was taken over by its preview, before `keep`: it had come as far as that, or further when frames
+   * pass where it is (`isRehearsed`). Throws HAND_OVER.
+   */
+  moveOn?(
+    position: JsonValue | undefined,
+    engine: EngineAccess,
+    isRehearsed: boolean,
+  ): Promise<void>
   /** Why it cannot be handed over as it is now; absent or undefined: it can. */
   whyNotHandedOver?(): string | undefined
   /** It goes on here: it was not handed over after all, or was taken over. */

@@ -97,7 +97,7 @@ export class TakingOver {
     try {
       const taken = (): void => void left.delete(port)
       const pair = await takeOverOne(port, this.#parts, this.#opener, taken, undo)
-      if (port.position !== undefined) await this.#moveOn(pair[0], port)
+      if (port.position !== undefined) await this.#moveOn(pair[0], port, true)
       this.#held.set(port.id, { taken: pair, steps })
     } catch (error) {
       this.#parts.log(`hand-over: ${explain(error)}`, 'warning')
@@ -189,7 +189,7 @@ export class TakingOver {
       await this.#drop(port.id)
       if (!port.isExcluded) {
         const pair = await takeOverOne(port, this.#parts, this.#opener, taken, undo)
-        await this.#moveOn(pair[0], port)
+        await this.#moveOn(pair[0], port, false)
         return pair
       }
       await leaveOpen(port, this.#parts, undo)
@@ -222,15 +222,20 @@ export class TakingOver {
         this.#unwatched.push(held.taken)
       }
       changeCounters(engine.counters, entry.index, port.counters)
-      moving.push(this.#moveOn(entry, port))
+      moving.push(this.#moveOn(entry, port, isRehearsed))
     }
     // What one of them has begun is complete before it is undone for the sake of another.
     const settled = await Promise.allSettled(moving)
     for (const one of settled) if (one.status === 'rejected') throw one.reason
   }
 
-  async #moveOn(entry: PortEntry, { position }: Pick<HandedPort, 'position'>): Promise<void> {
-    await entry.open.moveOn?.(position, this.#parts.access(entry))
+  /** `isRehearsed`: frames pass by the port meanwhile, where it is. */
+  async #moveOn(
+    entry: PortEntry,
+    { position }: Pick<HandedPort, 'position'>,
+    isRehearsed: boolean,
+  ): Promise<void> {
+    await entry.open.moveOn?.(position, this.#parts.access(entry), isRehearsed)
   }
 
   /** Frames pass: the interfaces of the ports are looked at. */

@@ -118,8 +118,12 @@ export class RawSocketControlPort implements ControlPort {
     return Promise.resolve(handOverRawSocket(shim, this.#socket))
   }
 
-  async moveOn(position: JsonValue | undefined, engine: EngineAccess): Promise<void> {
-    const next = moveOn(this.#socket, position)
+  async moveOn(
+    position: JsonValue | undefined,
+    engine: EngineAccess,
+    isRehearsed: boolean,
+  ): Promise<void> {
+    const next = moveOn(this.#socket, position, isRehearsed)
     await engine.call({ do: 'next-slots', next })
   }
 

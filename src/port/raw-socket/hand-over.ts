@@ -80,14 +80,20 @@ export function takeOverRawSocket(
   }
 }
 
-/** A socket that was taken over is read on at these slots, by queue. Throws when that cannot be. */
+/**
+ * A socket that was taken over is read on at these slots, by queue. Throws when that cannot be: when it is no
+ * rehearsal, in which they are read elsewhere meanwhile.
+ */
 export function moveOn(
-  { id, rings, geometry }: OpenRawSocket,
+  { id, rings, geometry }: Pick<OpenRawSocket, 'id' | 'rings' | 'geometry'>,
   position: JsonValue | undefined,
+  isRehearsed: boolean,
 ): number[] {
   const next = Array.isArray(position) ? position.map(Number) : []
+  const offsets = slotOffsets(geometry)
   for (const [queue, open] of rings.entries()) {
-    if (!isNext(open.ring, geometry, next[queue])) {
+    const isSlot = next[queue] >= 0 && next[queue] < offsets.length
+    if (!isSlot || !(isNext(open.ring, offsets, next[queue]) || isRehearsed)) {
       const where = `descriptor ${open.fd} of queue ${queue}`
       throw handOverError(id, `slot ${next[queue]} is not the next of ${where}`)
     }
@@ -148,10 +154,8 @@ function mapRing(fd: number, geometry: RingGeometry, id: string, where: string):
  * What the kernel has filled begins with that slot. It goes on filling, forwards: so this looks backwards,
  * and finds nothing that was not filled before what it has seen.
  */
-function isNext(ring: Window, geometry: RingGeometry, next: number): boolean {
+function isNext(ring: Window, offsets: Int32Array, next: number): boolean {
   const words = new Int32Array(ring.buffer)
-  const offsets = slotOffsets(geometry)
-  if (!(next >= 0 && next < offsets.length)) return false
   let hasFilled = false
   for (let back = 1; back <= offsets.length; back++) {
     const slot = (next + offsets.length - back) % offsets.length
