@@ -157,7 +157,7 @@ export class Daemon {
       const isTakingOver = incoming !== undefined && incoming !== 'defer'
       // The ports are the predecessor's, which tells what they are.
       await daemon.#running.start(
-        isTakingOver ? { ...config, ports: [], links: [], mirrors: [] } : config,
+        isTakingOver ? { ...config, ports: [], links: [], mirrors: [], fdb: [] } : config,
       )
       // The engine thread has its io_uring by then; afterwards none can be made.
       await daemon.switch.macTable()

@@ -370,6 +370,7 @@ export class Migration implements MigrationControl {
         for (const [a, b] of outline.links) if (places.get(a) !== b) await sw.addLink(a, b)
         const topology = wanted as Topology
         for (const mirror of topology.mirrors ?? []) await sw.addMirror(mirror)
+        await sw.fdb.add(topology.fdb ?? [])
         running.adopt(topology)
         await sw.migrateIncoming()
         await sw.release()

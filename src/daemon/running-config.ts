@@ -111,7 +111,7 @@ export class RunningConfig {
   }
 
   /** That runs now, taken over from another process: of its config, and not ports added by hand. */
-  adopt({ ports, links, mirrors = [] }: Topology): void {
+  adopt({ ports, links, mirrors = [], fdb = [] }: Topology): void {
     const isOther = ({ id }: PortOptions): boolean => ports.every((port) => port.id !== id)
     const own = this.#config.ports.filter(isOther)
     this.#config = {
@@ -119,6 +119,7 @@ export class RunningConfig {
       ports: [...own, ...ports],
       links: links.map(([a, b]) => [a, b]),
       mirrors: [...mirrors],
+      fdb: [...fdb],
     }
   }
 
@@ -126,18 +127,20 @@ export class RunningConfig {
   join(config: Config): Promise<unknown> {
     return this.#inTurn(async () => {
       const ids = this.#ids()
-      const { ports, links, mirrors = [] } = this.#config
+      const { ports, links, mirrors = [], fdb = [] } = this.#config
       const names = new Set(this.#context.switch.mirrors().map(({ options }) => options.name))
       const isThere = ({ id }: PortOptions): boolean => ids.has(id)
       const isNamed = ({ id }: PortOptions): boolean => ports.some((port) => port.id === id)
       const own = config.ports.filter((port) => isThere(port) && !isNamed(port))
       this.#config = { ...this.#config, ports: [...ports, ...own] }
       const isKnown = ([a, b]: readonly [string, string]): boolean => ids.has(a) && ids.has(b)
+      const entries = new Set(fdb.map(entryKey))
       const wanted = {
         ...this.#config,
         ports: [...this.#config.ports, ...config.ports.filter((port) => !isThere(port))],
         links: [...links, ...config.links.filter((link) => !isKnown(link))],
         mirrors: [...mirrors, ...(config.mirrors ?? []).filter(({ name }) => !names.has(name))],
+        fdb: [...fdb, ...(config.fdb ?? []).filter((entry) => !entries.has(entryKey(entry)))],
       }
       const compiled = await withPrograms(wanted)
       await this.#apply(this.#plan(compiled), compiled)

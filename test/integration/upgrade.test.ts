@@ -10,6 +10,7 @@ import { FrontEnd, u64s } from '../support/front-end.ts'
 import type { Daemon } from '../support/lab.ts'
 import { Lab, tapSpec } from '../support/lab.ts'
 import { introduce, listen, NumberedFlow } from '../support/numbered-flow.ts'
+import { wrongOf } from '../support/pings.ts'
 import { sh, until } from '../support/processes.ts'
 import { frame } from '../support/sim.ts'
 import { SteadyTransfer } from '../support/steady-transfer.ts'
@@ -26,14 +27,6 @@ async function pair(
   const ends = netns.map((name, k) => ({ netns: name, address: `10.0.0.${k + 1}` }))
   for (const end of ends) lab.address(end.netns, end.address)
   return { daemon, ends }
-}
-
-/** Numbers of echo replies that are missing or came twice; the last one may be on its way. */
-function wrongOf(ping: string): number[] {
-  const seen = [...ping.matchAll(/icmp_seq=(\d+) ttl/g)].map(([, seq]) => Number(seq))
-  const last = Math.max(...seen)
-  const missing = Array.from({ length: last }, (_, k) => k + 1).filter((seq) => !seen.includes(seq))
-  return [...missing, ...seen.filter((seq, at) => seen.indexOf(seq) !== at)]
 }
 
 test.for([['on'], ['off']] as const)(
@@ -303,6 +296,49 @@ test('options after -- come on top: a port more; those of a port that runs are r
   await line.areOthersGone()
   const reload = await line.execute<{ actions: string[] }>('config-reload')
   expect(reload.actions).toEqual([])
+})
+
+test('H13: static entries of the config go on, by hand, too, and a reload knows which are its own', async () => {
+  await using lab = new Lab()
+  const config = join(lab.directory, 'switch.yaml')
+  const [mine, other, byHand] = ['02:00:00:00:00:01', '02:00:00:00:00:02', '02:00:00:00:00:03']
+  const namespaces = [lab.netns(), lab.netns()]
+  const write = (fdb: readonly object[]): void => {
+    const ports = namespaces.map((netns, k) => ({
+      id: `p${k}`,
+      type: 'tap',
+      ifname: 'x0',
+      netns,
+    }))
+    writeFileSync(config, JSON.stringify({ ports, fdb }))
+  }
+  write([{ mac: mine, port: 'p0' }])
+  const daemon = await lab.daemon('--config', config)
+  await using line = new Line(daemon)
+  await daemon.execute('fdb-add', { mac: byHand, port: 'p1' })
+  const statics = async (): Promise<string[]> => {
+    const table =
+      await line.execute<{ mac: string; port: string; static?: boolean }[]>('query-mac-table')
+    return table.filter((one) => one.static).map(({ mac, port }) => `${mac} ${port}`)
+  }
+  for (let time = 0; time < 2; time++) {
+    await line.upgrade()
+    await line.areOthersGone()
+    expect((await statics()).toSorted()).toEqual([`${mine} p0`, `${byHand} p1`])
+    expect(await line.execute('config-reload')).toEqual({ actions: [], 'needs-restart': [] })
+  }
+  // Read by the successor, beside what it took over.
+  write([
+    { mac: mine, port: 'p0' },
+    { mac: other, port: 'p1' },
+  ])
+  await line.upgrade()
+  await line.areOthersGone()
+  await until('the new one is there', async () => (await statics()).length === 3)
+  write([{ mac: other, port: 'p1' }])
+  const { actions } = await line.execute<{ actions: string[] }>('config-reload')
+  expect(actions).toEqual([`fdb-del ${mine}`])
+  expect((await statics()).toSorted()).toEqual([`${other} p1`, `${byHand} p1`])
 })
 
 test('by hand, as with QEMU: parameters, states and events on both sides, and what is paused stays so', async () => {

@@ -36,6 +36,7 @@ const NOTHING = {
   ownFrames: [],
 }
 const WAIT_MS = 50
+const STATIC = '02:00:00:00:00:01'
 /** Half a second, and what a busy machine takes. */
 const LONGEST_WAIT_MS = 1500
 
@@ -60,7 +61,8 @@ describe('a target', () => {
     const facts = { queues: 1, txOffloads: 0, rxOffloads: 0, vnetHdrLength: 12, isExcluded: false }
     const outlined = ports.map((options) => ({ id: 'a', options, ...facts }))
     const outline = { ports: outlined, links: [], endingCaptures: [] }
-    peer.send('hello', { ...HELLO, ports, outline, desired: { ports, links: [] } }, [pidfd])
+    const fdb = ports.map(({ id }) => ({ mac: STATIC, port: id }))
+    peer.send('hello', { ...HELLO, ports, outline, desired: { ports, links: [], fdb } }, [pidfd])
     await peer.receiveUpTo('hello')
   }
 
@@ -119,6 +121,8 @@ describe('a target', () => {
     await runs(target)
     expect(tapQueuesOf(target.process.child.pid!)).toBe(isHeld ? 0 : 1)
     expect(await target.execute('query-migrate')).toMatchObject({ status: 'completed' })
+    const table = await target.execute<{ mac: string }[]>('query-mac-table')
+    expect(table.map(({ mac }) => mac)).toEqual(isHeld ? [] : [STATIC])
   })
 
   test.for(points.slice(0, -1))(

@@ -1,0 +1,52 @@
+/** A ping that goes on until it is ended, and which of its requests were not answered once. */
+import type { Lab } from './lab.ts'
+import type { Background } from './processes.ts'
+
+/** Numbers of echo replies that are missing or came twice; the last one may be on its way. */
+export function wrongOf(ping: string): number[] {
+  const seen = [...ping.matchAll(/icmp_seq=(\d+) ttl/g)].map(([, seq]) => Number(seq))
+  const known = new Set(seen)
+  const last = seen.at(-1) ?? 0
+  const missing = Array.from({ length: last }, (_, k) => k + 1).filter((seq) => !known.has(seq))
+  return [...missing, ...seen.filter((seq, at) => at > 0 && seq <= seen[at - 1])]
+}
+
+/** What ping says of each reply: when it came and to which number. -D puts the time before it. */
+export function repliesOf(ping: string): { readonly atMs: number; readonly number: number }[] {
+  return [...ping.matchAll(/^\[(\d+\.\d+)\] .*icmp_seq=(\d+) ttl/gm)].map(([, at, number]) => ({
+    atMs: Number(at) * 1000,
+    number: Number(number),
+  }))
+}
+
+/** Requests that were never answered, and when -O said so: before the next one. */
+export function unansweredOf(ping: string): { readonly atMs: number; readonly number: number }[] {
+  const answered = new Set(repliesOf(ping).map(({ number }) => number))
+  return [...ping.matchAll(/^\[(\d+\.\d+)\] no answer yet for icmp_seq=(\d+)/gm)]
+    .map(([, at, number]) => ({ atMs: Number(at) * 1000, number: Number(number) }))
+    .filter(({ number }) => !answered.has(number))
+}
+
+export class SteadyPing {
+  readonly #process: Background
+  readonly name: string
+
+  constructor(lab: Lab, netns: string, address: string, everyMs: number, ...more: string[]) {
+    this.name = `${address} every ${everyMs} ms`
+    const args = ['-n', '-i', String(everyMs / 1000), ...more, address]
+    // Below 10 ms it does not sleep in between.
+    this.#process = lab.start(netns, 'nice', '-n', '19', 'ping', ...args)
+  }
+
+  get output(): string {
+    return this.#process.stdout
+  }
+
+  get answered(): number {
+    return this.output.split('icmp_seq=').length - 1
+  }
+
+  async end(): Promise<void> {
+    await this.#process.stop('SIGINT')
+  }
+}
