@@ -412,7 +412,14 @@ function closeAll(fds: readonly number[]): void {
 /** CLOCK_MONOTONIC, which all processes of a machine share. */
 const nowUs = (): number => Number(process.hrtime.bigint() / 1000n)
 
-function kernelDropped(sw: Switch): number {
-  const counters = sw.ports().map(({ id }) => sw.kernelCounters(id)?.rx_kernel_dropped ?? 0)
-  return counters.reduce((sum, dropped) => sum + dropped, 0)
+async function kernelDropped(sw: Switch): Promise<number> {
+  // The kernel is asked about rings: while nobody read, nobody was told.
+  await sw.currentCounters()
+  const dropped = sw
+    .ports()
+    .map(
+      ({ id, counters }) =>
+        counters.rx_drop_kernel + (sw.kernelCounters(id)?.rx_kernel_dropped ?? 0),
+    )
+  return dropped.reduce((sum, one) => sum + one, 0)
 }

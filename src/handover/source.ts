@@ -54,8 +54,8 @@ export interface SourceEffects {
   /** It never reads again, and leaves the devices as they are; what there is to be closed is once `settled` is. */
   handedOver(settled: Promise<unknown>): Promise<void>
   status(status: SourceStatus): void
-  /** Frames for the switch that found a queue of the kernel full, so far. */
-  kernelDropped(): number
+  /** Frames for the switch that found a queue or ring of the kernel full, so far. */
+  kernelDropped(): Promise<number>
   /** Microseconds of the clock that both processes have (CLOCK_MONOTONIC). */
   nowUs(): number
 }
@@ -117,7 +117,7 @@ export async function runSource(
     effects.status('active')
     const prepared = within(PATIENCE_MS, 'the target has not prepared itself', cancel)
     const { previewed, isRehearsing } = await preview(channel, effects, prepared)
-    before.dropped = effects.kernelDropped()
+    before.dropped = await effects.kernelDropped()
     const inTime = (ms: number): AbortSignal =>
       within(Math.max(ms, downtimeLimitMs), 'the target has not rehearsed in time', cancel)
     let rehearsing = inTime(REHEARSALS_MS)

@@ -61,7 +61,7 @@ export interface TargetEffects {
   closeFds(fds: readonly number[]): void
   status(status: TargetStatus): void
   /** As the source's, over the same time. */
-  kernelDropped(): number
+  kernelDropped(): Promise<number>
 }
 
 export interface TargetOptions {
@@ -157,7 +157,7 @@ async function takeOver(
   await effects.start((readingUs) => {
     atUs = readingUs
   })
-  channel.sendNow('running', { atUs, kernelDropped: effects.kernelDropped() })
+  channel.sendNow('running', { atUs, kernelDropped: await effects.kernelDropped() })
   return 'running'
 }
 

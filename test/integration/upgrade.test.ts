@@ -12,6 +12,7 @@ import { Lab, tapSpec } from '../support/lab.ts'
 import { introduce, listen, NumberedFlow } from '../support/numbered-flow.ts'
 import { wrongOf } from '../support/pings.ts'
 import { sh, until } from '../support/processes.ts'
+import { addHosts, rawSpec } from '../support/raw-lab.ts'
 import { frame } from '../support/sim.ts'
 import { SteadyTransfer } from '../support/steady-transfer.ts'
 import { makeTap } from '../support/tun.ts'
@@ -121,6 +122,30 @@ test('H6, H15: what the kernel had no room for is told; nobody is announced who 
   expect(frames.length).toBeGreaterThan(100)
   const types = frames.map((hex) => hex.slice(TYPE_AT, TYPE_AT + 4))
   expect(types.filter((type) => ANNOUNCING.includes(type))).toEqual([])
+})
+
+test('H6: frames for which a raw socket had no room in its ring are told, too', async () => {
+  await using lab = new Lab()
+  const { uplink, hosts } = addHosts(lab, 2)
+  // Three frames.
+  const specs = hosts.flatMap((_, k) => ['--port', rawSpec(k, uplink, 'ring-kb=256')])
+  const daemon = await lab.daemon(...specs)
+  const [a, b] = hosts.map((netns, k) => ({ netns, address: `10.0.0.${k + 1}` }))
+  for (const { netns, address } of [a, b]) lab.address(netns, address)
+  introduce(lab, a, b)
+  await using line = new Line(daemon)
+  const dropped = async (): Promise<number> => {
+    const all = await line.execute<Record<string, number>[]>('query-port-stats')
+    return all.reduce((sum, one) => sum + one['rx_drop_kernel'], 0)
+  }
+  const flow = await NumberedFlow.start(lab, a, b, 5404, 5000)
+  await flow.more(100)
+  const before = await dropped()
+  const { 'frames-lost': lost } = await line.upgrade()
+  await flow.more(100)
+  expect(lost).toBeGreaterThan(0)
+  expect(lost).toBeLessThanOrEqual((await dropped()) - before)
+  await flow.end()
 })
 
 test('H14: a guest keeps its connection, and its frames go on', async () => {

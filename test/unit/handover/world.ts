@@ -205,7 +205,7 @@ export class World {
         await settled.catch(() => undefined)
       },
       status: () => undefined,
-      kernelDropped: () => 7,
+      kernelDropped: () => Promise.resolve(7),
       nowUs: () => 1000,
     }
   }
@@ -237,7 +237,7 @@ export class World {
       closeProcess: (fd) => void this.held.delete(fd),
       closeFds: (fds) => fds.forEach((fd) => this.held.delete(fd)),
       status: () => undefined,
-      kernelDropped: () => 7,
+      kernelDropped: () => Promise.resolve(7),
       ...more,
     }
   }
