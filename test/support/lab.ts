@@ -312,7 +312,7 @@ afterAll(() => {
 
 /** A program of test/support/c, compiled once per file of tests. */
 export function compiledTool(
-  name: 'packet-tool' | 'udp-gso' | 'vlan-push' | 'deny' | 'notify-socket',
+  name: 'packet-tool' | 'udp-gso' | 'vlan-push' | 'deny' | 'notify-socket' | 'numbered-udp',
 ): string {
   toolDirectory ??= mkdtempSync(join(tmpdir(), 'framepump-tool-'))
   const tool = join(toolDirectory, name)

@@ -270,7 +270,8 @@ function guestImage(lab: Lab): { kernel: string; initramfs: string } {
     const file = join(UNPACKED, 'lib/modules', release, 'kernel', `${module}.ko`)
     copyFileSync(file, join(root, 'modules', basename(file)))
   }
-  for (const program of ['/usr/sbin/ethtool', '/usr/sbin/bridge', compiledTool('udp-gso')]) {
+  const tools = (['udp-gso', 'numbered-udp'] as const).map(compiledTool)
+  for (const program of ['/usr/sbin/ethtool', '/usr/sbin/bridge', ...tools]) {
     copyWithLibraries(program, root)
   }
   writeFileSync(join(root, 'init'), INIT)

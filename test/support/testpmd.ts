@@ -47,6 +47,8 @@ export interface TestpmdOptions {
   readonly eal?: readonly string[]
   /** More arguments of testpmd itself: `--enable-lro`. */
   readonly args?: readonly string[]
+  /** Of its scheduling: it polls, and is to leave the processor to whoever has work; 0. */
+  readonly niceness?: number
 }
 
 /** Counters of one port. */
@@ -129,7 +131,7 @@ export async function startTestpmd(lab: Lab, options: TestpmdOptions): Promise<T
   const testpmd = new Testpmd(
     // Also when this process is killed no testpmd stays. Unbuffered: its tables are printed, its prompt is written.
     lab.background('setpriv', [
-      ...words('--pdeathsig KILL stdbuf -o0 dpdk-testpmd'),
+      ...words(`--pdeathsig KILL nice -n ${options.niceness ?? 0} stdbuf -o0 dpdk-testpmd`),
       ...words(`--lcores ${cores} --no-pci --in-memory --single-file-segments -m ${MEMORY_MB}`),
       `--file-prefix=framepump-${process.pid}-${count++}`,
       ...devices,

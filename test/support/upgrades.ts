@@ -9,6 +9,9 @@ import { Background, until } from './processes.ts'
 /** On a busy machine: it shall not be a test of that. */
 const DOWNTIME_LIMIT_MS = 10_000
 
+/** Of the log, in an error. */
+const LOG_LENGTH = 4000
+
 export interface Upgraded {
   readonly pid: number
   readonly release: string
@@ -49,7 +52,7 @@ export class Line implements AsyncDisposable {
     const more = options.length === 0 ? [] : ['--', ...options]
     const args = ['upgrade', '--control', this.control, '--json', ...more]
     const { code, stdout, stderr } = await cli(...args)
-    if (code !== 0) throw new Error(stderr)
+    if (code !== 0) throw new Error(`${stderr}\n${this.first.stderr.slice(-LOG_LENGTH)}`)
     const upgraded = JSON.parse(stdout) as Upgraded
     this.pids.push(upgraded.pid)
     return upgraded
