@@ -39,17 +39,8 @@ export class MirrorSet {
     this.#ports = ports
   }
 
-  async add(options: MirrorOptions, undo: Undo, sequence: number = 0): Promise<void> {
-    this.#check(options)
-    const { name, erspan, filterProgram } = options
-    const filter = filterProgram === undefined ? null : parseProgram(filterProgram)
-    const number = this.#freeNumber()
-    const tunnel =
-      erspan === undefined
-        ? undefined
-        : new MirrorTunnel(this.#engine, this.#ports, name, erspan, sequence)
-    undo(() => this.#drop(name))
-    this.#byName.set(name, { number, options, filter, ...(tunnel === undefined ? {} : { tunnel }) })
+  async add(options: MirrorOptions, undo: Undo): Promise<void> {
+    const tunnel = this.#put(options, undo, 0)
     await this.#tell()
     await tunnel?.start()
   }
@@ -60,10 +51,27 @@ export class MirrorSet {
     sequences: Readonly<Record<string, number>>,
     undo: Undo,
   ): Promise<void> {
-    for (const options of others) {
-      const { name } = options
-      if (!this.#byName.has(name)) await this.add(options, undo, sequences[name])
-    }
+    const wanted = others.filter(({ name }) => !this.#byName.has(name))
+    if (wanted.length === 0) return
+    // Frames wait meanwhile: the engine is told once.
+    const tunnels = wanted.map((options) => this.#put(options, undo, sequences[options.name] ?? 0))
+    await this.#tell()
+    for (const tunnel of tunnels) await tunnel?.start()
+  }
+
+  /** The engine is told of it by whoever asks for it. Returns the session that starts then, if it is one. */
+  #put(options: MirrorOptions, undo: Undo, sequence: number): MirrorTunnel | undefined {
+    this.#check(options)
+    const { name, erspan, filterProgram } = options
+    const filter = filterProgram === undefined ? null : parseProgram(filterProgram)
+    const number = this.#freeNumber()
+    const tunnel =
+      erspan === undefined
+        ? undefined
+        : new MirrorTunnel(this.#engine, this.#ports, name, erspan, sequence)
+    undo(() => this.#drop(name))
+    this.#byName.set(name, { number, options, filter, ...(tunnel === undefined ? {} : { tunnel }) })
+    return tunnel
   }
 
   /** By name: numbers of the next copies that go to other hosts. */
