@@ -2,8 +2,8 @@
  * Descriptors of ports in the service manager's store: should the daemon be killed, the next one gets them
  * at its start, so that a TAP is never without an owner, and its frames wait.
  *
- *     FDSTORE=1 FDNAME=tap-ID + descriptors    the port has come
- *     FDSTOREREMOVE=1 FDNAME=tap-ID            it has gone
+ *     FDSTORE=1 FDNAME=KIND-ID + descriptors   the port has come: tap-vm1, raw-socket-up
+ *     FDSTOREREMOVE=1 FDNAME=KIND-ID           it has gone
  *     LISTEN_FDS=n LISTEN_FDNAMES=a:b:...      at the start: from 3 on, in any order
  *
  * sd_pid_notify_with_fds(3), sd_listen_fds_with_names(3). A hand-over leaves the store as it is: what the
@@ -12,7 +12,7 @@
 import { readlinkSync } from 'node:fs'
 import { isFdClaimed } from '../native/owned-fds.ts'
 import { shim } from '../native/shim.ts'
-import type { DescriptorKeeper } from '../port/keeper.ts'
+import type { DescriptorKeeper, KeptKind } from '../port/keeper.ts'
 import { printable } from '../switch/printable.ts'
 import type { Log } from '../text.ts'
 
@@ -20,7 +20,6 @@ const FIRST_FD = 3
 /** With one message, as the kernel has it (SCM_MAX_FD). */
 const FDS_PER_MESSAGE_MAX = 253
 const RETRY_MS = 100
-const PREFIX = 'tap-'
 /** How often, and for how long, it is looked at whether the process that started this one has ended. */
 const PARENT_LOOK_MS = 200
 const PARENT_LOOKS_MAX = 300
@@ -64,8 +63,8 @@ export class DescriptorStore implements DescriptorKeeper {
     this.#log = log
   }
 
-  take(id: string): readonly number[] {
-    const name = PREFIX + id
+  take(id: string, kind: KeptKind = 'tap'): readonly number[] {
+    const name = `${kind}-${id}`
     const fds = this.#came.get(name)
     if (fds === undefined) return []
     this.#came.delete(name)
@@ -74,21 +73,21 @@ export class DescriptorStore implements DescriptorKeeper {
     return fds
   }
 
-  keep(id: string, fds: readonly number[]): void {
-    const name = PREFIX + id
+  keep(id: string, fds: readonly number[], kind: KeptKind = 'tap'): void {
+    const name = `${kind}-${id}`
     this.#held.set(name, fds)
     if (!this.#taken.delete(name)) this.#change(name)
   }
 
-  leave(id: string): void {
-    const name = PREFIX + id
+  leave(id: string, kind: KeptKind = 'tap'): void {
+    const name = `${kind}-${id}`
     this.#held.delete(name)
     this.#taken.delete(name)
     this.#pending.delete(name)
   }
 
-  forget(id: string): void {
-    const name = PREFIX + id
+  forget(id: string, kind: KeptKind = 'tap'): void {
+    const name = `${kind}-${id}`
     this.#held.delete(name)
     this.#taken.delete(name)
     if (this.#there.has(name)) this.#change(name)

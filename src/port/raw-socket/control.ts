@@ -2,6 +2,7 @@
 import { TUN_F_USO4, TUN_F_USO6 } from '../../abi/if-tun.ts'
 import { shim } from '../../native/shim.ts'
 import type { LinkInfo } from '../interface/link.ts'
+import type { DescriptorKeeper } from '../keeper.ts'
 import type { PortOptions, RawSocketOptions } from '../options.ts'
 import type { OpenRawSocket } from './open.ts'
 import { LostControlPort, takeOverLost } from './lost.ts'
@@ -35,6 +36,8 @@ export class RawSocketControlPort implements ControlPort {
   #isAnothers: boolean
   /** What it is while it is quiet, but for its position. */
   #said: HandedState | undefined
+  /** Of one that was taken over, until `keep`. */
+  #keeper: DescriptorKeeper | undefined
   /** Of the interface, as the engine knows it. */
   #mtu: number
 
@@ -57,15 +60,24 @@ export class RawSocketControlPort implements ControlPort {
   }
 
   static open(options: RawSocketOptions, context: ControlPortContext): RawSocketControlPort {
-    return new RawSocketControlPort(openRawSocket(options, { ...context, shim }), options)
+    const socket = openRawSocket(options, { ...context, shim })
+    // Whoever gives one gives it to the next one as well.
+    if (options.fd === undefined) socket.keepBy(context.keeper)
+    return new RawSocketControlPort(socket, options)
   }
 
   /** Goes on with one of another process: with its sockets, or without an interface. */
-  static takeOver(options: RawSocketOptions, handed: HandedState): ControlPort {
-    return (
-      takeOverLost(options, handed) ??
-      new RawSocketControlPort(takeOverRawSocket(shim, options, handed), options, true)
-    )
+  static takeOver(
+    options: RawSocketOptions,
+    handed: HandedState,
+    { keeper }: Pick<ControlPortContext, 'keeper'>,
+  ): ControlPort {
+    const lost = takeOverLost(options, handed)
+    if (lost !== undefined) return lost
+    const socket = takeOverRawSocket(shim, options, handed)
+    const port = new RawSocketControlPort(socket, options, true)
+    if (options.fd === undefined) port.#keeper = keeper
+    return port
   }
 
   get description(): PortDescription {
@@ -129,11 +141,14 @@ export class RawSocketControlPort implements ControlPort {
 
   async keep(engine: EngineAccess): Promise<void> {
     this.#isAnothers = false
+    if (this.#keeper !== undefined) this.#socket.keepBy(this.#keeper)
+    this.#keeper = undefined
     await engine.call({ do: 'keep' })
   }
 
   handedOver(): Promise<void> {
-    return this.close()
+    this.#socket.letGo()
+    return Promise.resolve()
   }
 
   close(): Promise<void> {

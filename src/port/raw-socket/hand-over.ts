@@ -4,16 +4,16 @@
  *
  *     fds: the sockets, in the order of the queues; then the network namespace, if it is not the process's
  */
-import { ETH_P_ALL, SO_TYPE, SOCK_RAW, SOL_SOCKET, TP_STATUS_USER } from '../../abi/if-packet.ts'
-import { strerror } from '../../abi/strerror.ts'
-import { Window } from '../../mem/window.ts'
+import { TP_STATUS_USER } from '../../abi/if-packet.ts'
+import type { Window } from '../../mem/window.ts'
 import type { Shim } from '../../native/shim.ts'
 import type { HandedState, JsonValue } from '../handed.ts'
 import { HandedReader, handOverError } from '../handed.ts'
 import type { LinkInfo } from '../interface/link.ts'
 import type { RawSocketOptions } from '../options.ts'
+import { checkSocket, mapCameRing } from './came.ts'
 import type { RingGeometry } from './geometry.ts'
-import { ringLength, slotOffsets } from './geometry.ts'
+import { slotOffsets } from './geometry.ts'
 import type { OpenQueue } from './open.ts'
 import { OpenRawSocket } from './open.ts'
 
@@ -62,7 +62,7 @@ export function takeOverRawSocket(
     for (const [queue, fd] of sockets.entries()) {
       const where = `descriptor ${fd} of queue ${queue}`
       checkSocket(shim, fd, state.number('ifindex'), options.id, where)
-      const ring = mapRing(fd, geometry, options.id, where)
+      const ring = mapCameRing(fd, geometry, options.id, where)
       // Where it is read on is said at the end.
       queues.push({ fd, ring, first: 0 })
     }
@@ -123,30 +123,6 @@ function linkOf(state: HandedReader): LinkInfo {
     tunQueues: state.number('tunQueues'),
     rxDropped: state.number('rxDropped'),
     txDropped: state.number('txDropped'),
-  }
-}
-
-/** Throws when it is not a packet socket at that interface. */
-function checkSocket(shim: Shim, fd: number, ifindex: number, id: string, where: string): void {
-  const bound = new Int32Array(3)
-  const result = shim.packetName(fd, bound)
-  if (result < 0) throw handOverError(id, `${where} is not a packet socket: ${strerror(-result)}`)
-  const type = new Uint8Array(4)
-  shim.getSocketOption(fd, SOL_SOCKET, SO_TYPE, type)
-  if (type[0] !== SOCK_RAW) throw handOverError(id, `${where} is not of SOCK_RAW`)
-  if (bound[0] !== ETH_P_ALL) throw handOverError(id, `${where} does not receive all protocols`)
-  if (bound[1] !== ifindex) {
-    throw handOverError(id, `${where} is bound to interface ${bound[1]}, not to ${ifindex}`)
-  }
-}
-
-/** The kernel maps a ring of that length, or none. */
-function mapRing(fd: number, geometry: RingGeometry, id: string, where: string): Window {
-  try {
-    return Window.map(ringLength(geometry), { fd })
-  } catch (error) {
-    const why = (error as Error).message
-    throw handOverError(id, `${where} has no ring of ${ringLength(geometry)} bytes: ${why}`)
   }
 }
 

@@ -10,7 +10,7 @@ export const rawSocketKind: ControlKind<RawSocketOptions> = {
   schema: rawSocketSchema,
   check: checkRawSocket,
   open: (options, context) => RawSocketControlPort.open(options, context),
-  takeOver: (options, handed) => RawSocketControlPort.takeOver(options, handed),
+  takeOver: (options, handed, context) => RawSocketControlPort.takeOver(options, handed, context),
   // And the namespace, and a socket by which its interface is watched.
   descriptors: ({ queues = 1 }) => 2 + queues,
   postpone,

@@ -7,17 +7,13 @@
  * bound. packet(7); net/packet/af_packet.c
  */
 import { constants } from 'node:fs'
-import { EBUSY, ENODEV, ENOMEM, EPERM } from '../../abi/errno.ts'
+import { ENODEV, ENOMEM, EPERM } from '../../abi/errno.ts'
 import {
   ETH_P_ALL,
-  PACKET_ADD_MEMBERSHIP,
-  PACKET_DROP_MEMBERSHIP,
   PACKET_FANOUT,
   PACKET_FANOUT_FLAG_UNIQUEID,
   PACKET_FANOUT_HASH,
   PACKET_IGNORE_OUTGOING,
-  PACKET_MR_PROMISC,
-  PACKET_MREQ_LENGTH,
   PACKET_QDISC_BYPASS,
   PACKET_RESERVE,
   PACKET_RX_RING,
@@ -44,6 +40,7 @@ import { noteHeld, noteReleased } from '../interface/held.ts'
 import type { LinkInfo } from '../interface/link.ts'
 import { getLink, getLinkByIndex } from '../interface/link.ts'
 import { cannotEnter, isOwnNetns, netnsName, openNetns } from '../interface/netns.ts'
+import type { DescriptorKeeper } from '../keeper.ts'
 import type { RawSocketOptions } from '../options.ts'
 import type { RawSocketQueue } from './messages.ts'
 import type { RingGeometry } from './geometry.ts'
@@ -56,20 +53,22 @@ import {
   slotOffsets,
 } from './geometry.ts'
 import { checkEthernet, checkUsable, noInterface, takeGivenSocket } from './interface.ts'
+import { takeKeptSockets } from './kept.ts'
 import { checkMemory, RING_SIZE_HINT } from './memory.ts'
+import { dropPromisc, failed, i32, RING_HINT, setOption, setPromisc } from './socket-options.ts'
 import type { Log } from '../../text.ts'
 
 const O_CLOEXEC = 0o2000000
 const OWN_NETNS = '/proc/self/ns/net'
 /** Bytes on their way out, as the kernel counts them. */
 const SNDBUF = 8_388_608
-const RING_HINT = 'a socket that is given must have no ring yet'
 
 export interface OpenRawSocketContext {
   readonly shim: Shim
   /** Descriptors by name, for fd=. */
   readonly given: ReadonlyMap<string, number>
   readonly log: Log
+  readonly keeper?: DescriptorKeeper | undefined
   /** Told which queue is opened next. */
   readonly reached?: (queue: number) => void
 }
@@ -109,6 +108,7 @@ export class OpenRawSocket {
   readonly #claims: readonly FdClaim[]
   #ifname: string
   #isPromisc: boolean
+  #keeper: DescriptorKeeper | undefined
 
   constructor(
     shim: Shim,
@@ -145,7 +145,6 @@ export class OpenRawSocket {
     return this.#netnsFd
   }
 
-  /** For the engine, which views the windows. */
   /** Their rings, for who finds out where they are read on. */
   get rings(): readonly OpenQueue[] {
     return this.#queues
@@ -217,8 +216,23 @@ export class OpenRawSocket {
     }
   }
 
+  /** Another process is to have them, should this one be killed. */
+  keepBy(keeper: DescriptorKeeper | undefined): void {
+    this.#keeper = keeper
+    const fds = this.#queues.map(({ fd }) => fd)
+    keeper?.keep(this.id, fds, 'raw-socket')
+  }
+
+  /** Another process has it. */
+  letGo(): void {
+    this.#keeper?.leave(this.id, 'raw-socket')
+    this.#keeper = undefined
+    this.close()
+  }
+
   /** After the engine let go. A socket that another process has as well stays what it is. */
   close(): void {
+    this.#keeper?.forget(this.id, 'raw-socket')
     noteReleased(this.#shim, this)
     for (const { fd, ring } of this.#queues) {
       ring.unmap()
@@ -309,6 +323,8 @@ function openQueues(
   const isGiven = options.fd !== undefined
   const count = isGiven ? 1 : (options.queues ?? 1)
   checkMemory(geometry, count)
+  const kept = isGiven ? [] : takeKeptSockets(options, context, place, geometry)
+  if (kept.length > 0) return goOn(options, context, place, kept, geometry)
   try {
     let vnetHdr: VnetHdr = { length: 0, hasUso: false }
     for (let queue = 0; queue < count; queue++) {
@@ -327,6 +343,37 @@ function openQueues(
       if (isGiven) removeRing(shim, fd)
     }
     if (!isGiven) for (const fd of fds) shim.close(fd)
+    throw error
+  }
+}
+
+/** What is set while it runs is set again, as options may be others than they were. */
+function goOn(
+  options: RawSocketOptions,
+  { shim }: OpenRawSocketContext,
+  place: Place,
+  queues: readonly OpenQueue[],
+  geometry: RingGeometry,
+): OpenRawSocket {
+  const { vnet_hdr = true, promisc = true, bypass = false } = options
+  const size = new Uint8Array(4)
+  const [{ fd: first }] = queues
+  try {
+    for (const { fd } of queues) {
+      setOption(shim, fd, 'PACKET_QDISC_BYPASS', PACKET_QDISC_BYPASS, bypass ? 1 : 0)
+    }
+    // Once at most, whatever it was.
+    dropPromisc(shim, first, place.link)
+    if (promisc) setPromisc(shim, first, place.link, true)
+    const hasUso =
+      vnet_hdr && shim.getSocketOption(first, SOL_PACKET, PACKET_VNET_HDR_SZ, size) >= 0
+    const vnetHdr = { length: vnet_hdr ? VNET_HDR_LENGTH : 0, hasUso }
+    return new OpenRawSocket(shim, options, place, queues, geometry, vnetHdr)
+  } catch (error) {
+    for (const { fd, ring } of queues) {
+      ring.unmap()
+      shim.close(fd)
+    }
     throw error
   }
 }
@@ -449,43 +496,4 @@ function skipFrames(ring: Window, geometry: RingGeometry): number {
     slot = (slot + 1) % offsets.length
   }
   return slot
-}
-
-function setPromisc(shim: Shim, fd: number, link: LinkInfo, isWanted: boolean): void {
-  const name = isWanted ? PACKET_ADD_MEMBERSHIP : PACKET_DROP_MEMBERSHIP
-  const result = shim.setSocketOption(fd, SOL_PACKET, name, promiscRequest(link))
-  if (result < 0) throw failed('PACKET_MR_PROMISC', result)
-}
-
-/** When it cannot be, as the interface is gone, there is nothing to be dropped. */
-function dropPromisc(shim: Shim, fd: number, link: LinkInfo): void {
-  shim.setSocketOption(fd, SOL_PACKET, PACKET_DROP_MEMBERSHIP, promiscRequest(link))
-}
-
-/** struct packet_mreq */
-function promiscRequest({ ifindex }: LinkInfo): Uint8Array {
-  const request = new Uint8Array(PACKET_MREQ_LENGTH)
-  const view = new DataView(request.buffer)
-  view.setInt32(0, ifindex, true)
-  view.setUint16(4, PACKET_MR_PROMISC, true)
-  return request
-}
-
-function setOption(shim: Shim, fd: number, text: string, name: number, value: number): void {
-  const result = shim.setSocketOption(fd, SOL_PACKET, name, i32(value))
-  if (result < 0) throw failed(text, result)
-}
-
-function failed(option: string, result: number): SysError {
-  return new SysError('RAW_SOCKET', `setsockopt ${option}: ${strerror(-result)}`, {
-    syscall: 'setsockopt',
-    errno: -result,
-    hint: result === -EBUSY ? RING_HINT : undefined,
-  })
-}
-
-function i32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setInt32(0, value, true)
-  return bytes
 }

@@ -11,6 +11,7 @@ import { passOn } from '../../support/hand-over.ts'
 import { Lab, tapSpec } from '../../support/lab.ts'
 import { introduce, NumberedFlow } from '../../support/numbered-flow.ts'
 import { sh, until } from '../../support/processes.ts'
+import { addHosts, addPair, rawSpec } from '../../support/raw-lab.ts'
 import { Supervisor } from '../../support/supervisor.ts'
 import type { End } from '../../support/transfer.ts'
 import { cli, isAlive, tapQueuesOf } from '../../support/upgrades.ts'
@@ -144,6 +145,106 @@ test('H9: others than the config’s are closed and named, and opened by name', 
   expect(ifindex(a)).toBe(before[0])
   expect(ifindex(b)).not.toBe(before[1])
   expect(tapQueuesOf(supervisor.pid)).toBe(2)
+})
+
+/** Of a ring; more than come while this machine starts a daemon. */
+const RING = 'ring-kb=65536'
+const RAW_RATE_FPS = 200
+/** Read by the killed one, which may have forwarded it or not. */
+const BURST_MAX = 256
+
+test.for([[''], ['queues=3'], ['vnet_hdr=off']] as const)(
+  'H9: raw sockets outlive the daemon with their rings, and frames wait in them (%s)',
+  async ([options]) => {
+    await using lab = new Lab()
+    const { uplink, hosts } = addHosts(lab, 2)
+    const more = options === '' ? RING : `${RING},${options}`
+    const args = hosts.flatMap((_, k) => ['--port', rawSpec(k, uplink, more)])
+    await using supervisor = await Supervisor.start(lab, true, ...args)
+    const queues = options === 'queues=3' ? 3 : 1
+    expect(named(supervisor)).toEqual({ 'raw-socket-p0': queues, 'raw-socket-p1': queues })
+    const [a, b] = hosts.map((netns, k) => ({ netns, address: `10.0.0.${k + 1}` }))
+    for (const { netns, address } of [a, b]) lab.address(netns, address)
+    introduce(lab, a, b)
+    const flows = [
+      await NumberedFlow.start(lab, a, b, 5400, RAW_RATE_FPS),
+      await NumberedFlow.start(lab, b, a, 5401, RAW_RATE_FPS),
+    ]
+    const promiscuity = (): string[] =>
+      ['u0', 'u1'].map(
+        (name) => / promiscuity (\d+)/.exec(sh('ip', '-n', uplink, '-d', 'link', 'show', name))![1],
+      )
+    for (let round = 0; round < 3; round++) {
+      await Promise.all(flows.map((flow) => flow.more(50)))
+      await supervisor.kill()
+      expect(promiscuity()).toEqual(['1', '1'])
+    }
+    await Promise.all(flows.map((flow) => flow.more(50)))
+    expect(supervisor.log.match(/goes on with kept descriptors/g)).toHaveLength(6)
+    expect(supervisor.told).toHaveLength(2)
+    for (const flow of flows) {
+      const { sent, frames, duplicates } = await flow.end()
+      console.log(`raw sockets: lost ${frames}, twice ${duplicates} of ${sent} frames`)
+      expect(frames).toBeLessThan(LOST_MAX)
+      expect(duplicates).toBeLessThan(3 * BURST_MAX)
+    }
+    await execute(supervisor.control, 'netdev_del', { id: 'p1' })
+    await until('it is removed', () => !supervisor.store.has('raw-socket-p1'))
+    expect(promiscuity()).toEqual(['1', '0'])
+    expect(await supervisor.stop()).toBe(0)
+    expect(named(supervisor)).toEqual({})
+    expect(promiscuity()).toEqual(['0', '0'])
+  },
+)
+
+test('H9: a raw socket whose ring nothing has come into since is read on where the kernel fills it', async () => {
+  await using lab = new Lab()
+  const { uplink, hosts } = addHosts(lab, 2)
+  const args = hosts.flatMap((_, k) => ['--port', rawSpec(k, uplink, 'ring-kb=256')])
+  await using supervisor = await Supervisor.start(lab, true, ...args)
+  const [a, b] = hosts.map((netns, k) => ({ netns, address: `10.0.0.${k + 1}` }))
+  for (const { netns, address } of [a, b]) lab.address(netns, address)
+  introduce(lab, a, b)
+  // A ring of three slots: each time it stands somewhere else.
+  for (let pings = 1; pings <= 4; pings++) {
+    expect(lab.ping(a.netns, b.address, pings)).toBe(pings)
+    await supervisor.kill()
+  }
+  expect(lab.ping(a.netns, b.address, 20)).toBe(20)
+  expect(supervisor.log).not.toContain('kept descriptors are not used')
+})
+
+test('H9: raw sockets of another interface, header or ring are closed and opened by name', async () => {
+  await using lab = new Lab()
+  const { uplink } = addHosts(lab, 4)
+  const config = join(lab.directory, 'switch.yaml')
+  const ports = (...options: string[]): void =>
+    writeFileSync(
+      config,
+      `ports:\n${options
+        .map((more, k) => `  - { id: r${k}, type: raw-socket, netns: ${uplink}${more} }\n`)
+        .join('')}`,
+    )
+  const names = [0, 1, 2, 3].map((k) => `, ifname: u${k}`)
+  ports(...names)
+  await using supervisor = await Supervisor.start(lab, true, '--config', config)
+  const changed = [', vnet_hdr: off', ', ring-kb: 512', ', queues: 2', '']
+  ports(...changed.map((more, k) => names[k] + more))
+  sh('ip', '-n', uplink, 'link', 'set', 'u3', 'down')
+  sh('ip', '-n', uplink, 'link', 'set', 'u3', 'name', 'other')
+  addPair(uplink, 'u3', lab.netns())
+  await supervisor.kill()
+  const said = (id: string, why: string): void =>
+    expect(supervisor.log).toMatch(
+      new RegExp(`raw-socket ${id}: kept descriptors are not used because=".*${why}`),
+    )
+  said('r0', 'they have vnet_hdr=on')
+  said('r1', 'has no ring of')
+  said('r2', '1 descriptors for 2 queues')
+  said('r3', 'is bound to interface')
+  const want = { 'raw-socket-r0': 1, 'raw-socket-r1': 1, 'raw-socket-r2': 2, 'raw-socket-r3': 1 }
+  await until('the store has the new ones', () => supervisor.told.length >= 12)
+  expect(named(supervisor)).toEqual(want)
 })
 
 test('a device that was deleted meanwhile is made again', async () => {
