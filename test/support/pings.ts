@@ -2,13 +2,34 @@
 import type { Lab } from './lab.ts'
 import type { Background } from './processes.ts'
 
-/** Numbers of echo replies that are missing or came twice; the last one may be on its way. */
-export function wrongOf(ping: string): number[] {
+/** Numbers of echo replies. */
+export interface WrongReplies {
+  /** The last one may be on its way. */
+  readonly missing: readonly number[]
+  readonly doubled: readonly number[]
+  /** They came behind a later one. */
+  readonly overtaken: readonly number[]
+}
+
+export function wrongRepliesOf(ping: string): WrongReplies {
   const seen = [...ping.matchAll(/icmp_seq=(\d+) ttl/g)].map(([, seq]) => Number(seq))
-  const known = new Set(seen)
-  const last = seen.at(-1) ?? 0
+  const known = new Set<number>()
+  const [doubled, overtaken]: number[][] = [[], []]
+  let last = 0
+  for (const seq of seen) {
+    if (known.has(seq)) doubled.push(seq)
+    else if (seq < last) overtaken.push(seq)
+    known.add(seq)
+    last = Math.max(last, seq)
+  }
   const missing = Array.from({ length: last }, (_, k) => k + 1).filter((seq) => !known.has(seq))
-  return [...missing, ...seen.filter((seq, at) => at > 0 && seq <= seen[at - 1])]
+  return { missing, doubled, overtaken }
+}
+
+/** All of these. */
+export function wrongOf(ping: string): number[] {
+  const { missing, doubled, overtaken } = wrongRepliesOf(ping)
+  return [...missing, ...doubled, ...overtaken]
 }
 
 /** What ping says of each reply: when it came and to which number. -D puts the time before it. */
