@@ -87,7 +87,7 @@ const NOT_RUN: readonly (readonly string[])[] = [
   [
     'src/daemon/README.md',
     'cp config/systemd/framepump*.service /etc/systemd/system/ && systemctl daemon-reload',
-    'it changes the machine; test/integration/any-tier/systemd.test.ts runs the unit files',
+    'it changes the machine; test/integration/any-tier/real-systemd.test.ts runs the unit files',
   ],
   [
     'src/daemon/README.md',
