@@ -3,6 +3,7 @@
  * signals are the command line's.
  */
 import type { Config } from '../config/load.ts'
+import { withPrograms } from '../config/mirrors.ts'
 import { makeCommands } from '../control/commands.ts'
 import { EventPace } from '../control/event-pace.ts'
 import type { EventData } from '../control/events.ts'
@@ -159,6 +160,8 @@ export class Daemon {
       await daemon.#running.start(
         isTakingOver ? { ...config, ports: [], links: [], mirrors: [], fdb: [] } : config,
       )
+      // They come as programs, but a reload compiles its config, which cannot be done then any more.
+      if (isTakingOver) await withPrograms(config).catch(() => undefined)
       // The engine thread has its io_uring by then; afterwards none can be made.
       await daemon.switch.macTable()
       if (incoming === undefined) options.store?.closeRest()

@@ -245,6 +245,13 @@ export class EngineClient {
     return { frames: this.engineCounters[cell], bytes: this.engineCounters[cell + 1] }
   }
 
+  /** It goes on from these; before it has frames. */
+  restoreMirrorCounters(number: number, frames: number, bytes: number): void {
+    const cell = ENGINE_MIRRORS + 2 * number
+    this.engineCounters[cell] = frames
+    this.engineCounters[cell + 1] = bytes
+  }
+
   #receive(message: EngineReply): void {
     switch (message.type) {
       case 'replies':

@@ -42,7 +42,8 @@ export async function compileFilter(text: string, whose: string): Promise<string
     })
   }
   const made = formatProgram(parseProgram(program ?? ''))
-  if (kept.size >= KEPT_MAX) for (const oldest of [...kept.keys()].slice(0, 1)) kept.delete(oldest)
+  const [oldest] = kept.keys()
+  if (kept.size >= KEPT_MAX) kept.delete(oldest)
   kept.set(text, made)
   return made
 }

@@ -168,6 +168,7 @@ async function handOver(
     ...crossing,
     links: listLinks(entries),
     mirrors: mirrors.infos().map(({ options }) => options),
+    mirrored: mirrors.counted(),
     sequences: await mirrors.sequences(),
     macs: isRehearsed || changes === macChanges ? null : (await readMacs(parts, places)).macs,
     groups: groups.map((row) => row.with(PORT_OF_ROW, places.get(row[PORT_OF_ROW])!)),

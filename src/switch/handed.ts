@@ -4,7 +4,7 @@ import type { SwitchCounters } from '../engine/client.ts'
 import type { HandedState } from '../port/handed.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { CounterName } from '../stats/counters.ts'
-import type { MirrorOptions } from './api.ts'
+import type { MirrorInfo, MirrorOptions } from './api.ts'
 
 /** So often each side does beforehand what it will do while frames wait: V8 compiles what has run some times. */
 export const REHEARSALS = 8
@@ -61,6 +61,8 @@ export interface HandedSwitch {
   readonly previewed?: readonly PreviewedPort[]
   readonly links: readonly (readonly [string, string])[]
   readonly mirrors: readonly MirrorOptions[]
+  /** By mirror: what it has counted so far. Absent: of one that does not tell that. */
+  readonly mirrored?: Readonly<Record<string, Pick<MirrorInfo, 'frames' | 'bytes' | 'counters'>>>
   /** By mirror: number of the next copy that goes to another host. Absent: of one that knows no such mirrors. */
   readonly sequences?: Readonly<Record<string, number>>
   /**

@@ -10,6 +10,7 @@ import { compileFilter } from '../filter/compile.ts'
 import { parseProgram } from '../filter/program.ts'
 import { erspanFault, isSameSession, outOfRange } from '../port/erspan-options.ts'
 import type { MirrorInfo, MirrorOptions } from './api.ts'
+import type { HandedSwitch } from './handed.ts'
 import { vlanRanges } from '../port/switching-options.ts'
 import type { Log } from '../text.ts'
 import { MirrorTunnel } from './mirror-tunnels.ts'
@@ -20,6 +21,8 @@ import { doAll } from './undo.ts'
 /** Bytes of a copy, least and most. */
 const SNAP_LENGTH_RANGE: readonly [number, number] = [14, 65535]
 const VLAN_RANGE: readonly [number, number] = [1, 4094]
+
+type HandedMirrors = Pick<HandedSwitch, 'mirrors' | 'mirrored' | 'sequences'>
 
 interface Mirror {
   readonly number: number
@@ -47,16 +50,30 @@ export class MirrorSet {
 
   /** Those of another process that goes on here; of those with a name that there is here ours are right. */
   async takeOver(
-    others: readonly MirrorOptions[],
-    sequences: Readonly<Record<string, number>>,
+    { mirrors, mirrored = {}, sequences = {} }: HandedMirrors,
     undo: Undo,
   ): Promise<void> {
-    const wanted = others.filter(({ name }) => !this.#byName.has(name))
+    const wanted = mirrors.filter(({ name }) => !this.#byName.has(name))
     if (wanted.length === 0) return
     // Frames wait meanwhile: the engine is told once.
     const tunnels = wanted.map((options) => this.#put(options, undo, sequences[options.name] ?? 0))
     await this.#tell()
+    for (const { name } of wanted) {
+      const { number, tunnel } = this.#byName.get(name)!
+      const { frames, bytes, counters = {} } = mirrored[name] ?? { frames: 0, bytes: 0 }
+      this.#engine.restoreMirrorCounters(number, frames, bytes)
+      tunnel?.goOn(counters)
+    }
     for (const tunnel of tunnels) await tunnel?.start()
+  }
+
+  /** By name: what they have counted. */
+  counted(): NonNullable<HandedSwitch['mirrored']> {
+    const counts = this.infos().map(({ options, missing: _, ...counted }) => [
+      options.name,
+      counted,
+    ])
+    return Object.fromEntries(counts) as NonNullable<HandedSwitch['mirrored']>
   }
 
   /** The engine is told of it by whoever asks for it. Returns the session that starts then, if it is one. */

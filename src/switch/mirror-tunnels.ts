@@ -8,7 +8,7 @@ import { shim } from '../native/shim.ts'
 import type { ErspanOptions } from '../port/erspan-options.ts'
 import { OpenErspan } from '../port/erspan.control.ts'
 import type { CounterName } from '../stats/counters.ts'
-import { clearCounters, readCounters } from '../stats/port-counters.ts'
+import { changeCounters, clearCounters, readCounters } from '../stats/port-counters.ts'
 import type { PortTable } from './port-table.ts'
 
 export class MirrorTunnel {
@@ -62,6 +62,11 @@ export class MirrorTunnel {
   get counters(): Partial<Record<CounterName, number>> {
     const all = Object.entries(readCounters(this.#engine.counters, this.index))
     return Object.fromEntries(all.filter(([name]) => name.startsWith('tx_')))
+  }
+
+  /** So much was sent, and not sent, by another process; before `start`. */
+  goOn(counters: Partial<Record<CounterName, number>>): void {
+    changeCounters(this.#engine.counters, this.index, counters)
   }
 
   /** It is the output of no mirror any more. */

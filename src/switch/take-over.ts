@@ -162,7 +162,7 @@ export class TakingOver {
       const [first, second] = [ports.entry(a), ports.entry(b)]
       if (first.peer !== second) await wire(this.#parts, this.#opener, first, second, undo)
     }
-    await mirrors.takeOver(handed.mirrors, handed.sequences ?? {}, undo)
+    await mirrors.takeOver(handed, undo)
     if (isRehearsed) return
     await this.#opener.openAllPostponed(undo)
     this.#hasTaken = true

@@ -97,6 +97,21 @@ test('H4, H5, H16: 20 upgrades in a row lose, double and overtake nothing', asyn
 const TYPE_AT = 12 * 2
 const ANNOUNCING = ['0806', '8035']
 
+/** An upgrade tells how many frames of the flow found no room; `dropped`: those so far. */
+async function expectTold(
+  line: Line,
+  flow: NumberedFlow,
+  dropped: () => Promise<number>,
+): Promise<void> {
+  await flow.more(100)
+  const before = await dropped()
+  const { 'frames-lost': lost } = await line.upgrade()
+  await flow.more(100)
+  expect(lost).toBeGreaterThan(0)
+  expect(lost).toBeLessThanOrEqual((await dropped()) - before)
+  await flow.end()
+}
+
 test('H6, H15: what the kernel had no room for is told; nobody is announced who has not moved', async () => {
   await using lab = new Lab()
   const { daemon, ends } = await pair(lab)
@@ -110,13 +125,7 @@ test('H6, H15: what the kernel had no room for is told; nobody is announced who 
   await using line = new Line(daemon)
   const flow = await NumberedFlow.start(lab, a, b, 5403, 5000)
   const seen = await listen(lab, b.netns, 'all')
-  await flow.more(100)
-  const before = await dropped()
-  const { 'frames-lost': lost } = await line.upgrade()
-  await flow.more(100)
-  expect(lost).toBeGreaterThan(0)
-  expect(lost).toBeLessThanOrEqual((await dropped()) - before)
-  await flow.end()
+  await expectTold(line, flow, dropped)
   await seen.stop()
   const frames = seen.stdout.split('\n').filter((line) => /^[0-9a-f]{28,}$/.test(line))
   expect(frames.length).toBeGreaterThan(100)
@@ -139,13 +148,7 @@ test('H6: frames for which a raw socket had no room in its ring are told, too', 
     return all.reduce((sum, one) => sum + one['rx_drop_kernel'], 0)
   }
   const flow = await NumberedFlow.start(lab, a, b, 5404, 5000)
-  await flow.more(100)
-  const before = await dropped()
-  const { 'frames-lost': lost } = await line.upgrade()
-  await flow.more(100)
-  expect(lost).toBeGreaterThan(0)
-  expect(lost).toBeLessThanOrEqual((await dropped()) - before)
-  await flow.end()
+  await expectTold(line, flow, dropped)
 })
 
 test('H14: a guest keeps its connection, and its frames go on', async () => {

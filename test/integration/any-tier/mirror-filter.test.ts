@@ -213,14 +213,16 @@ test('M1: of the config, by ctl, and changed in a reload, where no programs may 
   expect(shown.stdout).toMatch(/FILTER[^]*ether src 02:00:00:00:00:01/)
 })
 
-test('M1, H13: another process goes on with it, and compiles nothing', async () => {
+test('M1, H13: another process goes on with it, and a reload there finds nothing to do', async () => {
   await using lab = new Lab()
   const bed = await new Filtering(lab).start({ ...MIRROR, filter: `ether src ${FROM}` })
+  expect(await bed.seen(3)).toEqual([1, 3, 5])
   await using line = new Line(bed.daemon)
   await line.upgrade()
   expect(await bed.seen(3)).toEqual([1, 3, 5])
+  expect(await line.execute('config-reload')).toMatchObject({ actions: [] })
   expect(await line.execute('query-mirrors')).toMatchObject([
-    { filter: `ether src ${FROM}`, frames: 3 },
+    { filter: `ether src ${FROM}`, frames: 6 },
   ])
 })
 
