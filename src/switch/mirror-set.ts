@@ -69,11 +69,11 @@ export class MirrorSet {
 
   /** By name: what they have counted. */
   counted(): NonNullable<HandedSwitch['mirrored']> {
-    const counts = this.infos().map(({ options, missing: _, ...counted }) => [
-      options.name,
-      counted,
-    ])
-    return Object.fromEntries(counts) as NonNullable<HandedSwitch['mirrored']>
+    const counts = this.infos().map(({ options, frames, bytes, counters }) => {
+      const sent = counters === undefined ? {} : { counters }
+      return [options.name, { frames, bytes, ...sent }] as const
+    })
+    return Object.fromEntries(counts)
   }
 
   /** The engine is told of it by whoever asks for it. Returns the session that starts then, if it is one. */
