@@ -5,7 +5,8 @@ import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
 import { moveSwitch } from '../support/hand-over.ts'
 import { IO, Lab } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
-import { HugePages, startTestpmd } from '../support/testpmd.ts'
+import { HugePages } from '../support/huge-pages.ts'
+import { startTestpmd, TESTPMD_PAGES } from '../support/testpmd.ts'
 
 const { createSwitch } = (await import('../../dist/index.js')) as {
   createSwitch: typeof CreateSwitch
@@ -14,7 +15,7 @@ const PINGS = 2000
 
 let pages: HugePages
 beforeAll(() => {
-  pages = new HugePages()
+  pages = new HugePages(TESTPMD_PAGES)
 })
 afterAll(() => pages.putBack())
 

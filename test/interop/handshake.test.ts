@@ -10,7 +10,8 @@ import type { TranscriptEntry } from '../support/message-proxy.ts'
 import { MessageProxy } from '../support/message-proxy.ts'
 import { until } from '../support/processes.ts'
 import { bootGuest } from '../support/qemu.ts'
-import { HugePages, startTestpmd } from '../support/testpmd.ts'
+import { HugePages } from '../support/huge-pages.ts'
+import { startTestpmd, TESTPMD_PAGES } from '../support/testpmd.ts'
 
 const FIXTURES = join(ROOT, 'test/fixtures/vhost-user')
 
@@ -62,7 +63,7 @@ test('QEMU with a Linux guest', () =>
   ))
 
 test('DPDK virtio-user', async () => {
-  const pages = new HugePages()
+  const pages = new HugePages(TESTPMD_PAGES)
   try {
     await expectTranscript('virtio-user-22.11', (lab, socket) =>
       startTestpmd(lab, { devices: [`path=${socket},queues=1`] }),

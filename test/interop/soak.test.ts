@@ -13,7 +13,8 @@ import { descriptorsOf, interfacesOf, processesWith, unixSocketsIn } from '../su
 import { learntAt, QUEUES, RECORDER, SoakBed } from '../support/soak-bed.ts'
 import { capturedFlows, SoakTraffic, unlike } from '../support/soak-traffic.ts'
 import { until } from '../support/processes.ts'
-import { HugePages } from '../support/testpmd.ts'
+import { HugePages } from '../support/huge-pages.ts'
+import { TESTPMD_PAGES } from '../support/testpmd.ts'
 import type { Line } from '../support/upgrades.ts'
 import { tapQueuesOf } from '../support/upgrades.ts'
 
@@ -29,7 +30,7 @@ const SETTLED_MS = 1000
 let pages: HugePages
 let autogroup: NoAutogroup
 beforeAll(() => {
-  pages = new HugePages()
+  pages = new HugePages(TESTPMD_PAGES)
   autogroup = new NoAutogroup()
 })
 afterAll(() => {

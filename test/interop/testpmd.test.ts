@@ -7,7 +7,8 @@ import type { Daemon } from '../support/lab.ts'
 import { IFNAME, Lab, tapSpec } from '../support/lab.ts'
 import { sh, until, words } from '../support/processes.ts'
 import type { Testpmd } from '../support/testpmd.ts'
-import { HugePages, startTestpmd, testpmdMac } from '../support/testpmd.ts'
+import { HugePages } from '../support/huge-pages.ts'
+import { startTestpmd, TESTPMD_PAGES, testpmdMac } from '../support/testpmd.ts'
 import { transferTcp, transferUdpGso } from '../support/transfer.ts'
 
 const VIRTIO_NET_F_MRG_RXBUF = 15n
@@ -22,7 +23,7 @@ const GSO_SENDS = 10
 
 let pages: HugePages
 beforeAll(() => {
-  pages = new HugePages()
+  pages = new HugePages(TESTPMD_PAGES)
 })
 afterAll(() => pages.putBack())
 

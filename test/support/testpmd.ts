@@ -1,14 +1,12 @@
 /**
  * dpdk-testpmd as a vhost-user front-end: virtio-user devices on the given sockets, driven by its own
- * command line. It needs huge pages; those are the machine's, so the test borrows them.
+ * command line. It needs huge pages, which the test borrows.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import type { Lab } from './lab.ts'
 import type { Background } from './processes.ts'
 import { until, words } from './processes.ts'
 
-const NR_HUGEPAGES = '/proc/sys/vm/nr_hugepages'
 const PROMPT = 'testpmd> '
 /** Memory of one testpmd, in MiB; pages are of 2 MiB. */
 const MEMORY_MB = 256
@@ -17,26 +15,8 @@ const COMMAND_MS = 60_000
 
 let count = 0
 
-/** Huge pages for that many testpmd at once, or so many. */
-export class HugePages {
-  readonly #before: string = readFileSync(NR_HUGEPAGES, 'utf8')
-
-  /** Of those for a testpmd some are to spare: each process rounds up. */
-  constructor(processes = 1, wanted: number = processes * (MEMORY_MB / 2 + 16)) {
-    const missing = wanted - HugePages.free
-    if (missing > 0) writeFileSync(NR_HUGEPAGES, String(Number(this.#before) + missing))
-    if (HugePages.free < wanted) throw new Error(`no ${wanted} huge pages to be had`)
-  }
-
-  static get free(): number {
-    return Number(/HugePages_Free: *(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))![1])
-  }
-
-  /** The machine has as many as before. */
-  putBack(): void {
-    writeFileSync(NR_HUGEPAGES, this.#before)
-  }
-}
+/** Huge pages of one testpmd, with some to spare: it rounds up. */
+export const TESTPMD_PAGES = MEMORY_MB / 2 + 16
 
 export interface TestpmdOptions {
   /** Arguments of each device after `mac`: `path=/run/p0.sock,queues=2,mrg_rxbuf=1`. */

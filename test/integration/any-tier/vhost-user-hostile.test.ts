@@ -1,14 +1,6 @@
 /** A front-end that does everything wrong, against a real switch: only its own port may suffer. */
 import { spawnSync } from 'node:child_process'
-import {
-  closeSync,
-  constants,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, constants, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { shim } from '../../../src/native/shim.ts'
@@ -27,6 +19,7 @@ import {
   USER_BASE,
 } from '../../support/front-end.ts'
 import { HostileLab } from '../../support/hostile-lab.ts'
+import { HugePages } from '../../support/huge-pages.ts'
 import { sh, until } from '../../support/processes.ts'
 import { randomFrom, shuffled } from '../../support/random.ts'
 
@@ -40,7 +33,6 @@ const HUGE_PAGE = 0x20_0000
 const HEADER_LENGTH = 12
 /** MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB. */
 const MFD_HUGE = 1 | 4 | (21 << 26)
-const NR_HUGEPAGES = '/proc/sys/vm/nr_hugepages'
 
 let lab: HostileLab
 
@@ -452,12 +444,11 @@ describe('while rings run', () => {
   }
 
   describe('in huge pages', () => {
-    let before = 0
+    let pages: HugePages
     beforeAll(() => {
-      before = Number(readFileSync(NR_HUGEPAGES, 'utf8'))
-      writeFileSync(NR_HUGEPAGES, String(before + 8))
+      pages = new HugePages(8)
     })
-    afterAll(() => writeFileSync(NR_HUGEPAGES, String(before)))
+    afterAll(() => pages.putBack())
 
     test.each(truncations)('2 MiB pages truncated under us: %s', async (_what, ...where) => {
       await truncate(MFD_HUGE, ...where)

@@ -3,7 +3,7 @@ import { copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { EBADF, EINVAL } from '../../../src/abi/errno.ts'
-import { HugePages } from '../../support/testpmd.ts'
+import { HugePages } from '../../support/huge-pages.ts'
 import {
   shim,
   WINDOW_DONT_DUMP,
@@ -288,7 +288,7 @@ describe('a file that is cut while it is mapped', () => {
   })
 
   test('in huge pages, and of a length that is no multiple of them', () => {
-    const pages = new HugePages(0, 4)
+    const pages = new HugePages(4)
     onTestFinished(() => pages.putBack())
     const { status, stderr } = runChild(`${MAPPINGS}
       const HUGE = 0x200000
