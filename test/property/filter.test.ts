@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { EFAULT, EINVAL } from '../../src/abi/errno.ts'
+import { formatProgram, parseProgram } from '../../src/filter/program.ts'
 import { FILTER_ROW_INTS, SEGMENT_INTS, shim } from '../../src/native/shim.ts'
 import type { Instruction } from '../support/bpf.ts'
 import { CODES, isSound, packed, runProgram } from '../support/bpf.ts'
@@ -131,4 +132,44 @@ test('a row that leaves its windows ends the call, and those behind it stay as t
   }
   expect(shim.filterFrames(all, table.id, PAGE - 8, 1, SEGMENTS_AT)).toBe(-EFAULT)
   expect(shim.filterFrames(all, table.id, 0, 1, -4)).toBe(-EFAULT)
+})
+
+/** Programs as they are written down, and what comes near that: a character more, less or another. */
+const written = fc
+  .tuple(
+    fc.oneof(soundProgram, anyProgram),
+    fc.constantFrom(',', '\n'),
+    fc.array(
+      fc.tuple(fc.nat(), fc.nat(1), fc.constantFrom('', '0', '7', ' ', ',', '\n', '-', 'x')),
+      { maxLength: 2 },
+    ),
+  )
+  .map(([program, separator, changes]) => {
+    let text = formatProgram(packed(program)).replaceAll(',', separator)
+    for (const [place, length, other] of changes) {
+      const at = place % (text.length + 1)
+      text = text.slice(0, at) + other + text.slice(at + length)
+    }
+    return text
+  })
+
+function parsed(text: string): readonly number[] | string {
+  try {
+    return [...parseProgram(text, 'filter-program')]
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
+test('a text that the plain loop reads is what it is with a blank more, which that does not read', () => {
+  let read = 0
+  fc.assert(
+    fc.property(written, (text) => {
+      const program = parsed(text)
+      expect(program).toEqual(parsed(` ${text}`))
+      if (typeof program !== 'string') read++
+    }),
+    { numRuns: 3000 },
+  )
+  expect(read).toBeGreaterThan(300)
 })
