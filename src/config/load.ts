@@ -26,7 +26,7 @@ import { isText, portOptionsFromObject } from './port-options.ts'
 import type { PrivilegeSettings } from './privileges.ts'
 import { privilegeConflict, toPrivileges } from './privileges.ts'
 import type { RawConfig } from './schema.ts'
-import { describeFault, toldOf } from './schema-faults.ts'
+import { describeFault, pathOf, Refused, toldOf } from './schema-faults.ts'
 import { addressKey, tellTaken } from './static-addresses.ts'
 import { validate } from './validate.ts'
 
@@ -92,8 +92,9 @@ export function parseConfig(text: string, file: string): Config {
   } catch (cause) {
     throw new ConfigError('CONFIG_SYNTAX', `${file}:1:1: ${(cause as Error).message}`, { cause })
   }
-  const errors = schemaErrors(raw, place)
-  const config = toConfig(isObject(raw) ? raw : {}, place, errors)
+  const faults = toldOf(validate(raw))
+  const errors = faults.map((error) => schemaError(error, place))
+  const config = toConfig(isObject(raw) ? raw : {}, new Refused(faults), place, errors)
   throwGathered(place.inOrder(errors).slice(0, ERRORS_MAX))
   return config
 }
@@ -179,17 +180,8 @@ function formatPath(path: readonly (string | number)[]): string {
   }, '')
 }
 
-function schemaErrors(raw: unknown, place: Places): ConfigError[] {
-  return toldOf(validate(raw)).map((error) => schemaError(error, place))
-}
-
 function schemaError(error: ErrorObject, place: Places): ConfigError {
-  const path = error.instancePath
-    .split('/')
-    .slice(1)
-    .map((key) =>
-      /^\d+$/.test(key) ? Number(key) : key.replaceAll('~1', '/').replaceAll('~0', '~'),
-    )
+  const path = pathOf(error)
   const parameters = error.params as Record<string, unknown>
   if (error.keyword === 'additionalProperties') {
     const key = String(parameters['additionalProperty'])
@@ -208,7 +200,7 @@ function schemaError(error: ErrorObject, place: Places): ConfigError {
  * The config of a file, as far as it is right; what is wrong joins the errors. Of a value that the
  * schema has refused nothing more is said.
  */
-function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config {
+function toConfig(raw: RawConfig, refused: Refused, place: Places, errors: ConfigError[]): Config {
   const objects = listOf(raw.ports, isObject)
   const ports = objects.flatMap(({ value, index }) => {
     const own: ConfigError[] = []
@@ -221,15 +213,18 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
   })
   checkIds(ids(objects), place, errors)
   const links = listOf(raw.links, isPair)
-  checkLinks(links, new Set(ids(objects).map(({ id }) => id)), place, errors)
+  const known = new Set(ids(objects).map(({ id }) => id))
+  checkLinks(links, known, place, errors)
   const options = ports.map(({ port }) => port)
   checkWired(ports, links, place, errors)
-  const fdb = toFdb(raw.fdb, new Set(ids(objects).map(({ id }) => id)), place, errors)
+  const entries = toFdb(raw.fdb, refused, known, place, errors)
+  const fdb = entries.map(({ value }) => value)
   tellTaken({ ports: options, fdb }, (list, at, message) => {
-    const path = list === 'fdb' ? ['fdb', at, 'mac'] : ['ports', ports[at].index, 'macs']
+    const path =
+      list === 'fdb' ? ['fdb', entries[at].index, 'mac'] : ['ports', ports[at].index, 'macs']
     errors.push(place.error(path, message))
   })
-  const privileges = isObject(raw.privileges) ? toPrivileges(raw.privileges) : undefined
+  const privileges = refused.has(['privileges']) ? undefined : toPrivileges(raw.privileges)
   if (privileges !== undefined) {
     const wrong = privilegeConflict(privileges, options)
     if (wrong !== undefined) errors.push(place.error(['privileges', wrong.key], wrong.message))
@@ -240,7 +235,7 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
     'group-addresses': groupAddresses,
     snooping,
   } = raw.switch ?? {}
-  const mirrors = toMirrors(raw, new Set(ids(objects).map(({ id }) => id)), place, errors)
+  const mirrors = toMirrors(raw, refused, known, place, errors)
   return {
     ...(raw.control === undefined ? {} : { control: raw.control }),
     ...(raw['state-dir'] === undefined ? {} : { stateDir: raw['state-dir'] }),
@@ -251,7 +246,9 @@ function toConfig(raw: RawConfig, place: Places, errors: ConfigError[]): Config 
     ...(macAgingS === undefined ? {} : { macAgingS }),
     ...(macTableSize === undefined ? {} : { macTableSize }),
     ...(groupAddresses === undefined ? {} : { groupAddresses }),
-    ...(snooping === undefined ? {} : { snooping: toSnooping(snooping) }),
+    ...(snooping === undefined || refused.has(['switch', 'snooping'])
+      ? {}
+      : { snooping: toSnooping(snooping) }),
     ...(privileges === undefined ? {} : { privileges }),
     ports: options,
     links: links.map(({ value }) => value),
@@ -274,28 +271,28 @@ function toSnooping({
   }
 }
 
-/** Those that are right; of what the schema has refused nothing more is said. */
+/** Those that are right. */
 function toMirrors(
   raw: RawConfig & { readonly mirrors?: unknown },
+  refused: Refused,
   known: ReadonlySet<string>,
   place: Places,
   errors: ConfigError[],
 ): MirrorOptions[] {
   const mirrors: MirrorOptions[] = []
   const wired = new Set(listOf(raw.links, isPair).flatMap(({ value }) => value))
-  for (const { value, index } of listOf(raw['mirrors'], isMirror)) {
+  for (const { value, index } of listOf(raw['mirrors'], isObject)) {
     const wrong = (path: readonly (string | number)[], text: string, hint?: string): void =>
       void errors.push(place.error(['mirrors', index, ...path], text, hint))
-    const own: ConfigError[] = []
-    const mirror = gather(own, () => toMirror(value))
-    for (const { path, message, hint } of own) wrong(path === '' ? [] : [path], message, hint)
     for (const [path, id] of portsOfMirror(value)) {
+      if (refused.has(['mirrors', index, ...path])) continue
       if (!known.has(id)) wrong(path, `there is no port "${id}"`, didYouMean(id, known))
+      if (path[0] === 'output-port' && wired.has(id)) wrong(path, `port "${id}" is on a link`)
     }
-    const output = value['output-port']
-    if (output !== undefined && wired.has(output)) {
-      wrong(['output-port'], `port "${output}" is on a link`)
-    }
+    if (refused.has(['mirrors', index])) continue
+    const own: ConfigError[] = []
+    const mirror = gather(own, () => toMirror(value as unknown as RawMirror))
+    for (const { path, message, hint } of own) wrong(path === '' ? [] : [path], message, hint)
     if (mirror === undefined) continue
     if (mirrors.some(({ name }) => name === mirror.name)) {
       wrong(['name'], `"${mirror.name}" is already the name of a mirror`)
@@ -303,29 +300,6 @@ function toMirrors(
   }
   return mirrors
 }
-
-const isTexts = (value: unknown): boolean =>
-  value === undefined || (Array.isArray(value) && value.every((one) => typeof one === 'string'))
-
-const isErspan = (value: unknown): boolean =>
-  isObject(value) &&
-  typeof value['remote-ip'] === 'string' &&
-  Object.entries(value).every(
-    ([key, one]) => ['remote-ip', 'direction'].includes(key) || typeof one === 'number',
-  )
-
-/** As far as it is looked at here. */
-const isMirror = (value: unknown): value is RawMirror =>
-  isObject(value) &&
-  typeof value['name'] === 'string' &&
-  (value['output-port'] === undefined || typeof value['output-port'] === 'string') &&
-  isTexts(value['select-src-port']) &&
-  isTexts(value['select-dst-port']) &&
-  (value['erspan'] === undefined || isErspan(value['erspan'])) &&
-  ['filter', 'filter-program'].every((key) =>
-    ['string', 'undefined'].includes(typeof value[key]),
-  ) &&
-  ['output-vlan', 'snaplen'].every((key) => ['number', 'undefined'].includes(typeof value[key]))
 
 interface Placed<T> {
   readonly value: T
@@ -410,24 +384,26 @@ function didYouMean(id: string, known: ReadonlySet<string>): string | undefined 
 /** Each address once, at a port that there is. */
 function toFdb(
   list: unknown,
+  refused: Refused,
   known: ReadonlySet<string>,
   place: Places,
   errors: ConfigError[],
-): FdbEntry[] {
-  const isEntry = (value: unknown): value is FdbEntry =>
-    isObject(value) && typeof value['mac'] === 'string' && typeof value['port'] === 'string'
+): Placed<FdbEntry>[] {
   const seen = new Set<string>()
-  return listOf(list, isEntry).map(({ value, index }) => {
-    const { mac, vlan = 0, port } = value
-    if (!known.has(port)) {
-      errors.push(place.error(['fdb', index, 'port'], `there is no port "${port}"`))
+  return listOf(list, isObject).flatMap(({ value, index }) => {
+    const port = String(value['port'])
+    if (!refused.has(['fdb', index, 'port']) && !known.has(port)) {
+      const text = `there is no port "${port}"`
+      errors.push(place.error(['fdb', index, 'port'], text, didYouMean(port, known)))
     }
+    if (refused.has(['fdb', index])) return []
+    const { mac, vlan = 0 } = value as unknown as FdbEntry
     const key = addressKey(mac, vlan)
     if (seen.has(key)) {
       errors.push(place.error(['fdb', index, 'mac'], `${mac} is there already`))
     }
     seen.add(key)
-    return { mac, vlan, port }
+    return [{ value: { mac, vlan, port }, index }]
   })
 }
 

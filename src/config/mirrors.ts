@@ -209,11 +209,14 @@ export function fromMirror({ options, ...facts }: MirrorInfo): Record<string, un
   }
 }
 
-/** Paths of ports that a mirror names, and their names. */
-export function portsOfMirror(raw: RawMirror): [(string | number)[], string][] {
-  const listed = (['select-src-port', 'select-dst-port'] as const).flatMap((key) =>
-    (raw[key] ?? []).map((id, at): [(string | number)[], string] => [[key, at], id]),
+/** Paths of ports that a mirror names, and their names, as far as they are texts. */
+export function portsOfMirror(
+  raw: Readonly<Record<string, unknown>>,
+): [(string | number)[], string][] {
+  const named = ['select-src-port', 'select-dst-port', 'output-port'].flatMap((key) =>
+    [raw[key]].flat().map((id, at): [(string | number)[], unknown] => {
+      return [key === 'output-port' ? [key] : [key, at], id]
+    }),
   )
-  const output = raw['output-port']
-  return output === undefined ? listed : [...listed, [['output-port'], output]]
+  return named.filter((one): one is [(string | number)[], string] => typeof one[1] === 'string')
 }

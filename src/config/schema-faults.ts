@@ -26,9 +26,40 @@ export function toldOf(errors: readonly ErrorObject[]): readonly ErrorObject[] {
 function isTold({ keyword, schemaPath, data, params }: ErrorObject): boolean {
   if (keyword === 'anyOf') return false
   if (!schemaPath.includes('/anyOf/')) return true
-  if (keyword === 'enum') return !Array.isArray(data)
+  if (keyword === 'enum') return typeof data === 'string'
   return keyword !== 'type' || params['type'] !== 'array' || typeof data !== 'string'
 }
+
+/** Where it is, as keys. */
+export function pathOf({ instancePath }: ErrorObject): (string | number)[] {
+  return instancePath
+    .split('/')
+    .slice(1)
+    .map((key) =>
+      /^\d+$/.test(key) ? Number(key) : key.replaceAll('~1', '/').replaceAll('~0', '~'),
+    )
+}
+
+/** Where a schema has found something: more is not said of it. */
+export class Refused {
+  readonly #paths: readonly string[]
+
+  constructor(errors: readonly ErrorObject[]) {
+    this.#paths = errors.map((error) => {
+      const { missingProperty, additionalProperty } = error.params as Record<string, string>
+      return joined([...pathOf(error), ...[missingProperty ?? additionalProperty ?? []].flat()])
+    })
+  }
+
+  /** At that place, in what stands there, or in what it belongs to. */
+  has(path: readonly (string | number)[]): boolean {
+    const asked = joined(path)
+    return this.#paths.some((one) => one.startsWith(asked) || asked.startsWith(one))
+  }
+}
+
+const joined = (path: readonly (string | number)[]): string =>
+  path.map((key) => `${key}\n`).join('')
 
 /** What is wrong with a value. */
 export function describeFault(error: ErrorObject): string {

@@ -242,6 +242,44 @@ foo: 1
     expect(error.message).toBe(explainAll(error as ConfigErrors))
   })
 
+  test.each([
+    'mirrors: [{ name: s, select-all: 7, output-port: b }]',
+    'mirrors: [{ name: s, select-all: on, output-vlan: 4095 }]',
+    'mirrors: [{ name: s, select-all: on, output-vlan: 1.5 }]',
+    'mirrors: [{ name: s, select-all: on, output-port: b, snaplen: 5 }]',
+    'mirrors: [{ name: s, select-all: on, output-port: b, select-vlan: 5 }]',
+    'mirrors: [{ name: s, select-all: on, output-port: b, select-vlan: [4096] }]',
+    'mirrors: [{ name: s, select-all: on, output-port: b, select-vlan: [{ a: 1 }] }]',
+    'mirrors: [{ name: s, select-all: on, output-prot: b }]',
+    'mirrors: [{ name: s, select-all: on, erspan: { remote-ip: 10.0.0.1, session-id: 1024 } }]',
+    'mirrors: [{ name: s, select-all: on, erspan: }]',
+    'mirrors: [~]',
+    'fdb: [{ mac: x, port: a }]',
+    'fdb: [{ mac: 02:00:00:00:00:01, vlan: 4096, port: a }]',
+    'fdb: [{ mac: 02:00:00:00:00:01, port: 5 }]',
+    'links: [[a, a]]',
+    'switch: { group-addresses: 5 }',
+    'switch: { snooping: }',
+    'privileges: { user: me, keep: 7 }',
+  ])('is told once: %s', (text) => {
+    const error = failure(`ports: [{ id: a, type: tap }, { id: b, type: tap }]\n${text}\n`)
+    expect(error).not.toBeInstanceOf(ConfigErrors)
+    expect(error.message).toMatch(/^x\.yaml:2:\d+: /)
+  })
+
+  test('of a refused value makes no other: the entry is no other one again', () => {
+    const entry = '{ mac: 02:00:00:00:00:01, vlan: 4096, port: z }'
+    const error = failure(`ports: []\nfdb: [${entry}, ${entry}]\n`) as ConfigErrors
+    const vlan = 'vlan: must be 0 to 4095'
+    const port = 'port: there is no port "z"'
+    expect(error.errors.map(({ message }) => message.replace(/^\S+ /, ''))).toEqual([
+      `fdb[0].${vlan}`,
+      `fdb[0].${port}`,
+      `fdb[1].${vlan}`,
+      `fdb[1].${port}`,
+    ])
+  })
+
   test('of a static address is found before anything is changed', () => {
     const locked = (id: string, macs: string, more = ''): string =>
       `  - { id: ${id}, type: tap, locked: on, macs: ['${macs}']${more} }\n`
