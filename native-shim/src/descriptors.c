@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -62,6 +63,15 @@ static napi_value get_seals(napi_env env, napi_callback_info info)
 	call_begin(&call, env, info, 1);
 	int fd = arg_int(&call, 0);
 	return call.ok ? result_errno(env, fcntl(fd, F_GET_SEALS)) : NULL;
+}
+
+static napi_value lock_file(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 2);
+	int fd = arg_int(&call, 0);
+	int operation = arg_int(&call, 1);
+	return call.ok ? result_errno(env, RETRY(flock(fd, operation))) : NULL;
 }
 
 /* By its number: musl has had a function for it only since 1.2.5. */
@@ -243,6 +253,7 @@ void register_descriptors(napi_env env, napi_value exports)
 	export_function(env, exports, "getStatusFlags", get_status_flags);
 	export_function(env, exports, "setStatusFlags", set_status_flags);
 	export_function(env, exports, "getSeals", get_seals);
+	export_function(env, exports, "flock", lock_file);
 	export_function(env, exports, "deviceMajor", device_major);
 	export_function(env, exports, "memfdCreate", memfd);
 	export_function(env, exports, "fileSize", file_size);

@@ -200,6 +200,8 @@ export interface Shim {
   setStatusFlags(fd: number, flags: number): number
   /** F_GET_SEALS: -EINVAL for whatever is not memory (memfd, tmpfs, hugetlbfs). Never waits. */
   getSeals(fd: number): number
+  /** flock(2). */
+  flock(fd: number, operation: number): number
   /**
    * statx(2): major number of the device that holds the file, 0: none (network file systems and those
    * of FUSE among them). Asks no server, so it never waits.

@@ -3,6 +3,7 @@ import { fchmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { EACCES, ECONNREFUSED, ENAMETOOLONG, ENOENT, EPERM } from '../abi/errno.ts'
 import { shim } from '../native/shim.ts'
+import { inDirectoryOf } from './directory-lock.ts'
 import { makeDirectory, ownerOf } from './socket-file.ts'
 
 export const SOCK_STREAM = 1
@@ -36,6 +37,11 @@ export function makeDirectoryOf(path: string, errors: ListenErrors): string | un
 
 /** The listening socket, which the caller closes; the mode of its file is SOCKET_MODE. */
 export function listenOn(path: string, backlog: number, errors: ListenErrors): number {
+  // Two that start at once both see a stale file, or one that is bound and not listened to yet.
+  return inDirectoryOf(path, () => replace(path, backlog, errors))
+}
+
+function replace(path: string, backlog: number, errors: ListenErrors): number {
   refuseWhenAnswered(path, errors)
   const fd = makeSocket(errors)
   let isBound = false

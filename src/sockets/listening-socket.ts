@@ -22,7 +22,7 @@ export class ListeningSocket {
   /**
    * For `owner`, as people say. Its directory is made if it is missing, and goes with the file. Throws
    * what `errors` has, and what lstat(2) says. `came`: another process has opened it so, and made that
-   * directory; the descriptor is the socket's with success.
+   * directory; the descriptor is the socket's with success, and the file that one's until it is owned.
    */
   constructor(
     path: string,
@@ -36,6 +36,7 @@ export class ListeningSocket {
     try {
       fd = came?.fd ?? listenOn(path, backlog, errors)
       this.file = new SocketFile(path, owner, made)
+      if (came === undefined) this.file.own()
     } catch (error) {
       if (came === undefined) {
         if (fd >= 0) shim.close(fd)
@@ -54,10 +55,13 @@ export class ListeningSocket {
     this.file.letGo()
   }
 
-  /** Removes the file, if it is still ours. Nobody touches the socket any more. */
+  /**
+   * Removes the file, if it is still ours. Nobody touches the socket any more. The file goes first: one that
+   * nobody answers on is anybody's to replace.
+   */
   close(): void {
+    this.file.remove()
     shim.close(this.fd)
     this.#claim.end()
-    this.file.remove()
   }
 }

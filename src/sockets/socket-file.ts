@@ -2,17 +2,10 @@
  * The file of a listening socket, by which it is known whose of ours it is. It goes with the socket, and with the process however that ends
  * (but for SIGKILL), if it is still ours. So do directories that were made for it and are empty.
  */
-import {
-  existsSync,
-  linkSync,
-  lstatSync,
-  mkdirSync,
-  renameSync,
-  rmdirSync,
-  unlinkSync,
-} from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { atExit } from '../native/worker-exit.ts'
+import { inDirectoryOf } from './directory-lock.ts'
 
 const files = new Set<SocketFile>()
 
@@ -31,9 +24,10 @@ export class SocketFile {
   #path: string
   /** The outermost directory that was made for it. */
   readonly #made: string | undefined
-  readonly #forget: () => void
+  /** What takes back that it goes with the process; undefined: it does not. */
+  #forget: (() => void) | undefined
 
-  /** Of a socket that has just been bound to the path. */
+  /** Of a socket that is bound to the path. Nothing is removed before `own`. */
   constructor(path: string, owner: string, made?: string) {
     this.#path = path
     this.owner = owner
@@ -42,7 +36,6 @@ export class SocketFile {
     this.device = dev
     files.add(this)
     this.#made = made
-    this.#forget = atExit(() => this.remove())
   }
 
   get path(): string {
@@ -54,43 +47,43 @@ export class SocketFile {
     return this.#made
   }
 
+  /** It goes with this process, and nobody else's. */
+  own(): void {
+    this.#forget ??= atExit(() => this.remove())
+  }
+
+  /** It may be another process's: a file too many can be replaced, one that is gone nobody makes again. */
+  disown(): void {
+    this.#forget?.()
+    this.#forget = undefined
+  }
+
   /** It is another process's. */
   letGo(): void {
-    this.#forget()
+    this.disown()
     files.delete(this)
   }
 
   /** Throws what rename(2) refuses. */
   moveTo(path: string): void {
-    renameSync(this.#path, path)
+    inDirectoryOf(path, () => renameSync(this.#path, path))
     this.#path = path
   }
 
+  /** As long as the socket is open, or its number could be another file's. */
   remove(): void {
-    this.#forget()
-    files.delete(this)
+    const isOurs = this.#forget !== undefined
+    this.letGo()
+    if (!isOurs) return
     try {
-      if (this.#isAt(this.#path)) this.#takeAway()
+      inDirectoryOf(this.#path, () => {
+        const { ino, dev } = lstatSync(this.#path)
+        if (ino === this.inode && dev === this.device) unlinkSync(this.#path)
+      })
     } catch {
       // Somebody removed it before.
     }
     removeDirectories(dirname(this.#path), this.#made)
-  }
-
-  #isAt(path: string): boolean {
-    const { ino, dev } = lstatSync(path)
-    return ino === this.inode && dev === this.device
-  }
-
-  /** A successor may put its own in the place at this moment: what was taken away is looked at, and put back. */
-  #takeAway(): void {
-    const aside = `${this.#path}.${process.pid}`
-    renameSync(this.#path, aside)
-    try {
-      if (!this.#isAt(aside)) linkSync(aside, this.#path)
-    } finally {
-      unlinkSync(aside)
-    }
   }
 }
 

@@ -125,6 +125,12 @@ export class VhostUserListener {
     return socket === undefined ? undefined : { fd: socket.fd, made: socket.file.made }
   }
 
+  /** Whether its file goes with this process, or may be another's. */
+  set ownsFile(isOurs: boolean) {
+    if (isOurs) this.#socket?.file.own()
+    else this.#socket?.file.disown()
+  }
+
   get heard(): number {
     return this.#heard
   }

@@ -326,6 +326,7 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
 
   async handOver(engine: EngineAccess): Promise<HandedState> {
     this.#isLeft = true
+    this.#listener.ownsFile = false
     const rings = (await engine.call({ do: 'leave' })) as RingState[]
     return { ...this.#said!, position: writePosition(this.#connections(this.#passed, rings)) }
   }
@@ -376,6 +377,7 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
 
   async keep(engine: EngineAccess): Promise<void> {
     this.#isLeft = false
+    this.#listener.ownsFile = true
     await engine.call({ do: 'keep' })
     if (this.#hasCome) this.#hasCome = false
     else this.#listener.resume()

@@ -42,6 +42,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   getStatusFlags: [number],
   setStatusFlags: [number, number],
   getSeals: [number],
+  flock: [number, number],
   deviceMajor: [number],
   memfdCreate: [string, number],
   ftruncate: [number, number],

@@ -82,6 +82,20 @@ describe('open and close', () => {
   })
 })
 
+describe('flock', () => {
+  const [LOCK_EX, LOCK_NB, LOCK_UN] = [2, 4, 8]
+
+  test('a directory is locked by one open file at a time', () => {
+    const [one, other] = [0, 1].map(() => keepFd(shim.open('/proc/self', O_RDONLY | O_CLOEXEC)))
+    expect(shim.flock(one, LOCK_EX | LOCK_NB)).toBe(0)
+    expect(shim.flock(other, LOCK_EX | LOCK_NB)).toBe(-EAGAIN)
+    expect(shim.flock(one, LOCK_UN)).toBe(0)
+    expect(shim.flock(other, LOCK_EX | LOCK_NB)).toBe(0)
+    expect(shim.flock(CLOSED_FD, LOCK_EX)).toBe(-EBADF)
+    expect(shim.flock(one, 0)).toBe(-EINVAL)
+  })
+})
+
 describe('eventfd', () => {
   test('counts the writes until it is read', () => {
     const fd = keepFd(shim.eventfd(2, EFD_CLOEXEC | EFD_NONBLOCK))
