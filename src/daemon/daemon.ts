@@ -102,7 +102,11 @@ export class Daemon {
         handOver: () => this.#server.handOver(),
         takeBack: () => this.#server.takeBack(),
         handedOver: () => this.#server.handedOver(),
-        takeOver: (clients) => this.#server.takeOver(clients),
+        takeOver: (clients) => {
+          // Before the source is told that we run: its own file goes with it.
+          this.#takePath()
+          return this.#server.takeOver(clients)
+        },
       },
       told: ({ status }) => this.#server.sendEvent('MIGRATION', { status }),
       paused: (isPaused) => this.#server.sendEvent(isPaused ? 'STOP' : 'RESUME', {}),

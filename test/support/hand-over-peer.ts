@@ -1,5 +1,6 @@
 /** One end of a hand-over that does what a test wants: it speaks the protocol, and has no switch. */
 import { spawn } from 'node:child_process'
+import { POLLIN } from '../../src/abi/epoll.ts'
 import type { HandOverRecord, Section } from '../../src/handover/records.ts'
 import { encodeRecord, FD_BYTE, RecordReader, splitFds } from '../../src/handover/records.ts'
 import { shim } from '../../src/native/shim.ts'
@@ -8,6 +9,7 @@ import { until } from './processes.ts'
 const SOCK_STREAM = 1
 const EAGAIN = 11
 const MSG_CTRUNC = 8
+const WAIT_MS = 10_000
 
 /** A process of which a peer says that it is it, until it is killed. */
 export class Stand implements Disposable {
@@ -86,6 +88,11 @@ export class Peer implements Disposable {
       return true
     })
     return record
+  }
+
+  /** Sleeps until something has come, so that as little as can be happens in between. */
+  wait(): void {
+    shim.poll(this.#fd, POLLIN, WAIT_MS)
   }
 
   /** Up to and with that section; throws when another end comes first. */

@@ -1,6 +1,6 @@
 /** Real daemons, and on the other end of a hand-over a peer that dies, stalls, lies or speaks nonsense. */
 import { spawn } from 'node:child_process'
-import { chmodSync, readdirSync } from 'node:fs'
+import { chmodSync, existsSync, lstatSync, readdirSync } from 'node:fs'
 import { createServer, connect as connectNet } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -12,7 +12,7 @@ import type { Daemon } from '../../support/lab.ts'
 import { CLI, Lab, tapSpec } from '../../support/lab.ts'
 import { Background, until } from '../../support/processes.ts'
 import { makeTap } from '../../support/tun.ts'
-import { tapQueuesOf } from '../../support/upgrades.ts'
+import { listenerOf, tapQueuesOf } from '../../support/upgrades.ts'
 
 const HELLO = {
   protocol: 1,
@@ -142,6 +142,27 @@ describe('a target', () => {
       expect(target.process.stderr).toContain('the source lives, and its channel is broken')
     },
   )
+
+  test('H4: the control path is its own before it says that it runs', async () => {
+    await using lab = new Lab()
+    const control = lab.controlPath()
+    const listening = shim.socketUnix(1)
+    expect([shim.bindUnix(listening, control), shim.listen(listening, 4)]).toEqual([0, 0])
+    const { ino } = lstatSync(control)
+    const path = join(lab.directory, 'hand-over.sock')
+    const target = await lab.successor(control, '--incoming', `unix:${path}`)
+    using stand = new Stand()
+    using peer = Peer.connect(path)
+    await hello(peer, undefined, stand.pidfd)
+    await goOnTo(peer, 'commit')
+    peer.wait()
+    const found = lstatSync(control).ino
+    await peer.receiveUpTo('running')
+    expect(found).not.toBe(ino)
+    expect(listenerOf(control)).toBe(target.process.child.pid)
+    expect(existsSync(`${control}.incoming`)).toBe(false)
+    shim.close(listening)
+  })
 
   test('H11: its source says abort after ready: it exits', async () => {
     await using lab = new Lab()
