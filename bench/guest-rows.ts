@@ -1,6 +1,6 @@
 /** The rows with vhost-user guests. */
 import type { GuestPeer } from './guests.ts'
-import { ACCESS_AND_TRUNK, GuestBed } from './guests.ts'
+import { ACCESS_AND_TRUNK, GuestBed, SETUPS } from './guests.ts'
 import type { HostileChoice } from './hostile-bed.ts'
 import { measureHostile } from './hostile-bed.ts'
 import type { LoadChoice } from './load-bed.ts'
@@ -23,6 +23,7 @@ export const GUEST_ROWS: Readonly<Record<string, Row>> = {
   'vhost-1514': guestRow('vhost-1514', 1514),
   // framepump beside Open vSwitch with an access port and a trunk.
   'vhost-vlan-64': vlanRow('vhost-vlan-64', 64),
+  'vhost-options-64': optionsRow('vhost-options-64', 64),
   'vhost-vlan': loadRow('vhost-vlan', {
     'access-trunk': { ...PAIR, options: ACCESS_AND_TRUNK, vlans: [[], [VLAN]] },
     guards: { ...PAIR, options: [0, 1].map(guarded) },
@@ -63,7 +64,8 @@ export const HOSTILE_ROW: Row = hostileRow('hostile', {
 function guestRow(row: string, length: number): Row<GuestPeer> {
   return {
     peers: ['framepump', 'ovs-dpdk', 'testpmd'],
-    run: (...on) => betweenGuests(row, length, false, ...on),
+    run: (scale, peers, report) =>
+      betweenGuests(row, length, scale, peers, report, (peer) => GuestBed.make(peer)),
   }
 }
 
@@ -71,20 +73,34 @@ function guestRow(row: string, length: number): Row<GuestPeer> {
 function vlanRow(row: string, length: number): Row<GuestPeer> {
   return {
     peers: ['framepump', 'ovs-dpdk'],
-    run: (...on) => betweenGuests(row, length, true, ...on),
+    run: (scale, peers, report) =>
+      betweenGuests(row, length, scale, peers, report, (peer) =>
+        GuestBed.make(peer, SETUPS['access-trunk']),
+      ),
   }
 }
 
-function betweenGuests(
+/** framepump with options of its ports, beside itself without any. */
+function optionsRow(row: string, length: number): Row<keyof typeof SETUPS> {
+  return {
+    peers: ['access-trunk', 'guards', 'untagged'],
+    run: (scale, peers, report) =>
+      betweenGuests(row, length, scale, peers, report, (peer) =>
+        GuestBed.make('framepump', SETUPS[peer]),
+      ),
+  }
+}
+
+function betweenGuests<P extends string>(
   row: string,
   length: number,
-  hasVlan: boolean,
   scale: Scale,
-  peers: readonly GuestPeer[],
+  peers: readonly P[],
   report: Report,
+  make: (peer: P) => Promise<GuestBed>,
 ): Promise<void> {
   return inTurn(scale, peers, async (peer) => {
-    const bed = await GuestBed.make(peer, hasVlan)
+    const bed = await make(peer)
     try {
       report.add(row, peer, 'Mpps each way', await bed.frames(length, scale.seconds))
     } finally {

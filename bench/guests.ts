@@ -24,6 +24,26 @@ export const ACCESS_AND_TRUNK: readonly string[] = [`tag=${VLAN}`, `trunks=${VLA
 /** Of guests that are set going. */
 const STARTS_MAX = 5
 const MACS = ['00:01:02:03:04:05', '00:01:02:03:04:06']
+/** All that a guard can check; the address is that of the frames which testpmd begins with. */
+const GUARDED: readonly string[] = MACS.map(
+  (mac) => `guard=mac:arp:ipv4:ipv6:dhcp:ra,macs=${mac},ips=198.18.0.1`,
+)
+
+export interface GuestSetup {
+  /** Of the ports of framepump. */
+  readonly options: readonly string[]
+  /** The second guest is on a trunk, of any switch. */
+  readonly isTagged: boolean
+  /** How guests pass frames on: as they are, or with their addresses and tags. */
+  readonly mode: 'io' | 'mac'
+}
+
+const PLAIN: GuestSetup = { options: ['', ''], isTagged: false, mode: 'io' }
+export const SETUPS = {
+  'access-trunk': { options: ACCESS_AND_TRUNK, isTagged: true, mode: 'mac' },
+  guards: { options: GUARDED, isTagged: false, mode: 'mac' },
+  untagged: { ...PLAIN, mode: 'mac' },
+} satisfies Record<string, GuestSetup>
 
 /** A framepump on CPU 0 with a vhost-user port for each path; `options` are those of all ports, or of each. */
 export async function startFramepump(
@@ -56,10 +76,10 @@ export class GuestBed {
   #testpmdSwitch: Testpmd | undefined
   #ovs: Ovs | undefined
   #guests: Testpmd | undefined
-  readonly #hasVlan: boolean
+  readonly #setup: GuestSetup
 
-  private constructor(hasVlan: boolean) {
-    this.#hasVlan = hasVlan
+  private constructor(setup: GuestSetup) {
+    this.#setup = setup
     this.#directory = `/tmp/framepump-bench-${process.pid}-guests`
     mkdirSync(this.#directory, { recursive: true })
     this.#hugePagesBefore = readFileSync(HUGE_PAGES, 'utf8')
@@ -68,9 +88,8 @@ export class GuestBed {
     }
   }
 
-  /** `hasVlan`: between an access port and a trunk. */
-  static async make(peer: GuestPeer, hasVlan = false): Promise<GuestBed> {
-    const bed = new GuestBed(hasVlan)
+  static async make(peer: GuestPeer, setup: GuestSetup = PLAIN): Promise<GuestBed> {
+    const bed = new GuestBed(setup)
     try {
       if (peer === 'framepump') await bed.#startFramepump()
       else if (peer === 'testpmd') await bed.#startTestpmd()
@@ -89,8 +108,8 @@ export class GuestBed {
 
   async #startFramepump(): Promise<void> {
     const paths = [0, 1].map((k) => this.#path(`s${k}`))
-    const options = this.#hasVlan ? ACCESS_AND_TRUNK : ''
-    this.#switches.push(await startFramepump(paths, this.#path('control.sock'), options))
+    const control = this.#path('control.sock')
+    this.#switches.push(await startFramepump(paths, control, this.#setup.options))
   }
 
   async #startTestpmd(): Promise<void> {
@@ -107,20 +126,21 @@ export class GuestBed {
     for (const k of [0, 1]) {
       const options = `options:vhost-server-path=${this.#path(`s${k}`)}`
       this.#ovs.addPort(`vh${k}`, 'type=dpdkvhostuserclient', options)
-      if (this.#hasVlan) this.#ovs.vsctl('set', 'port', `vh${k}`, ACCESS_AND_TRUNK[k])
+      if (this.#setup.isTagged) this.#ovs.vsctl('set', 'port', `vh${k}`, ACCESS_AND_TRUNK[k])
     }
   }
 
   /** `isServer`: the guests listen and the switch connects. */
   async #startGuests(isServer: boolean): Promise<void> {
+    const { isTagged, mode } = this.#setup
     const devices = MACS.map((mac, k) => {
       const path = this.#path(`s${k}`)
       return `net_virtio_user${k},mac=${mac},path=${path},mrg_rxbuf=1,server=${isServer ? 1 : 0}`
     })
     const peers = MACS.map((_, k) => `--eth-peer=${k},${MACS[1 - k]}`)
-    this.#guests = new Testpmd(1, 'guests', HUGE_MEMORY, devices, this.#hasVlan ? peers : [])
+    this.#guests = new Testpmd(1, 'guests', HUGE_MEMORY, devices, mode === 'mac' ? peers : [])
     await this.#guests.expect(/testpmd> /)
-    if (!this.#hasVlan) return
+    if (!isTagged) return
     // On the trunk tags come off and are put on again, by the driver of the guest.
     for (const line of ['port stop 1', 'vlan set strip on 1', `tx_vlan set 1 ${VLAN}`]) {
       await this.#guests.command(line, /testpmd> /)
@@ -131,8 +151,7 @@ export class GuestBed {
   /** Lets frames of a length go round; million frames per second and direction, at the guests. */
   async frames(length: number, seconds: number): Promise<number> {
     const guests = this.#guests!
-    // In io mode no tag is put on.
-    await guests.command(`set fwd ${this.#hasVlan ? 'mac' : 'io'}`, /mode\s+testpmd> /)
+    await guests.command(`set fwd ${this.#setup.mode}`, /mode\s+testpmd> /)
     await guests.command(`set txpkts ${length}`, /txpkts \d+\s+testpmd> /)
     await this.#setGoing()
     const [before, start] = [await this.#received(), performance.now()]
