@@ -369,7 +369,7 @@ export class Migration implements MigrationControl {
         for (const port of ports) if (!places.has(port.id)) await addPort(port)
         for (const [a, b] of outline.links) if (places.get(a) !== b) await sw.addLink(a, b)
         const topology = wanted as Topology
-        for (const mirror of topology.mirrors ?? []) await sw.addMirror(mirror)
+        for (const mirror of topology.mirrors ?? []) await sw.addMirror(mirror, true)
         await sw.fdb.add(topology.fdb ?? [])
         running.adopt(topology)
         await sw.migrateIncoming()

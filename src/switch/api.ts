@@ -347,8 +347,11 @@ export interface Switch extends AsyncDisposable {
   hold(ids: readonly string[]): Promise<void>
   /** Lets go of these ports and their peers, or of all, in the same moment. */
   release(ids?: readonly string[]): Promise<void>
-  /** Its ports must be there. It stays when they go, and has them again when they return. */
-  addMirror(options: MirrorOptions): Promise<void>
+  /**
+   * Its ports must be there, but with `mayLack`. It stays when they go, and has them when they come, before their
+   * first frame.
+   */
+  addMirror(options: MirrorOptions, mayLack?: boolean): Promise<void>
   removeMirror(name: string): Promise<void>
   mirrors(): MirrorInfo[]
   ports(): PortInfo[]

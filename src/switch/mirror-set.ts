@@ -42,7 +42,9 @@ export class MirrorSet {
     this.#ports = ports
   }
 
-  async add(options: MirrorOptions, undo: Undo): Promise<void> {
+  /** `mayLack`: it has been there before, and outlives the ports that it names. */
+  async add(options: MirrorOptions, undo: Undo, mayLack = false): Promise<void> {
+    if (!mayLack) for (const id of named(options)) this.#ports.entry(id)
     const tunnel = this.#put(options, undo, 0)
     await this.#tell()
     await tunnel?.start()
@@ -183,13 +185,12 @@ export class MirrorSet {
     const wrong = mirrorFault(options)
     if (wrong !== undefined) throw refused(name, wrong)
     if (this.#byName.has(name)) throw refused(name, 'there is a mirror of that name already')
-    for (const id of named(options)) this.#ports.entry(id)
     for (const { options: other } of this.#byName.values()) {
       if (!isSameSession(options.erspan, other.erspan)) continue
       throw refused(name, `mirror "${other.name}" has that session-id to that host`)
     }
     if (outputPort === undefined) return
-    const { peer } = this.#ports.entry(outputPort)
+    const peer = this.#ports.find(outputPort)?.peer
     if (peer === undefined) return
     throw refused(name, `its output "${outputPort}" is wired to "${peer.options.id}"`)
   }

@@ -276,10 +276,10 @@ class UserspaceSwitch implements Switch {
     })
   }
 
-  async addMirror(options: MirrorOptions): Promise<void> {
+  async addMirror(options: MirrorOptions, mayLack = false): Promise<void> {
     // Others need not wait while its filter is compiled.
     const compiled = await withProgram(options)
-    return this.#change((undo) => this.#mirrors.add(compiled, undo))
+    return this.#change((undo) => this.#mirrors.add(compiled, undo, mayLack))
   }
 
   removeMirror(name: string): Promise<void> {

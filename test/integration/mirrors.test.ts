@@ -14,6 +14,7 @@ import type { Daemon } from '../support/lab.ts'
 import { CLI, frameHex, frameNumber, IFNAME, Lab, ROOT, tapSpec } from '../support/lab.ts'
 import { sh, until } from '../support/processes.ts'
 import { transferTcp } from '../support/transfer.ts'
+import { Line } from '../support/upgrades.ts'
 
 const BROADCAST = 'ff:ff:ff:ff:ff:ff'
 const SENDER = '02:00:00:00:00:01'
@@ -162,6 +163,41 @@ test('M1, M3: a reload adds, changes and ends mirrors; ports that come and go ke
   expect((await reload()).actions).toEqual(['unmirror span'])
   expect(await mirrors(daemon)).toEqual([])
 })
+
+test.each([
+  ['its source', 'p0', [1]],
+  ['its output', 'p2', []],
+])(
+  'M1, M3: a mirror goes on in an upgrade while %s is gone, and has it again',
+  async (_, id, before) => {
+    await using lab = new Lab()
+    const netns = [lab.netns(), lab.netns(), lab.netns()]
+    const others = netns.flatMap((name, k) => (`p${k}` === id ? [] : ['--port', tapSpec(k, name)]))
+    const daemon = await lab.daemon(...others)
+    await using line = new Line(daemon)
+    // By hand: a successor adds what its config names and is not there.
+    const k = Number(id.slice(1))
+    const tap = { type: 'tap', id, ifname: IFNAME, netns: netns[k], script: 'no', downscript: 'no' }
+    await daemon.execute('netdev_add', tap)
+    for (const name of netns) sh('ip', '-n', name, 'link', 'set', IFNAME, 'up')
+    const span = { name: 'span', 'select-src-port': ['p0', 'p1'], 'output-port': 'p2' }
+    await daemon.execute('mirror-add', span)
+    await daemon.execute('netdev_del', { id })
+    await line.upgrade()
+    const execute = (command: string, args = {}): Promise<Told[]> => line.execute(command, args)
+    expect(await execute('query-mirrors')).toMatchObject([{ ...span, missing: [id] }])
+    const seen = async (number: number): Promise<number[]> => {
+      const receiver = await lab.receive(netns[2], 1)
+      await lab.send(netns[1], [frameHex(BROADCAST, SENDER, number)])
+      return (await receiver.frames()).map((hex) => frameNumber(hex))
+    }
+    if (before.length > 0) expect(await seen(1)).toEqual(before)
+    await execute('netdev_add', tap)
+    sh('ip', '-n', netns[k], 'link', 'set', IFNAME, 'up')
+    expect(await execute('query-mirrors')).toMatchObject([{ ...span, missing: [] }])
+    expect(await seen(2)).toEqual([2])
+  },
+)
 
 test('show mirrors, and mirror-add in words', async () => {
   await using lab = new Lab()
