@@ -317,11 +317,15 @@ export class ControlServer {
     else this.#send(session.id, id === undefined ? answer : { ...answer, id })
   }
 
-  /** What cannot be continued ends the connection: nothing else can be said in the midst of a value. */
+  /**
+   * What cannot be begun is an error like any other; what cannot be continued ends the connection: nothing else can
+   * be said in the midst of a value.
+   */
   async #sendPages(session: SessionState, { pages }: Pages, id: unknown): Promise<void> {
     session.held = []
+    const identity = id === undefined ? '' : `, "id": ${formatJson(id)}`
+    let before = '{"return": ['
     try {
-      let before = '{"return": ['
       for await (const page of pages) {
         if (page.length === 0) continue
         this.#sendText(session.id, before + page.map(formatJson).join(', '))
@@ -330,15 +334,15 @@ export class ControlServer {
         if (!this.#sessions.has(session.id)) return
       }
       const start = before === ', ' ? '' : before
-      this.#sendText(
-        session.id,
-        `${start}]${id === undefined ? '' : `, "id": ${formatJson(id)}`}}\r\n`,
-      )
-    } catch {
-      // Nothing can be said any more: what comes is not carried out, and events stay held.
-      session.isCut = true
-      this.#sockets.hangUp(session.id)
-      return
+      this.#sendText(session.id, `${start}]${identity}}\r\n`)
+    } catch (error) {
+      if (before === ', ') {
+        // Nothing can be said any more: what comes is not carried out, and events stay held.
+        session.isCut = true
+        this.#sockets.hangUp(session.id)
+        return
+      }
+      this.#sendText(session.id, `{"error": ${formatJson(describeError(error))}${identity}}\r\n`)
     }
     for (const message of session.held.splice(0)) this.#send(session.id, message)
     session.held = null

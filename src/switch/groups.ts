@@ -1,8 +1,11 @@
 /** Multicast groups as users see them: names of ports, and addresses. */
+import { isIPv4, isIPv6 } from 'node:net'
 import type { EngineClient } from '../engine/client.ts'
 import type { GroupRow } from '../engine/messages.ts'
+import { ConfigError } from '../errors.ts'
 import type { SwitchingOptions } from '../port/switching-options.ts'
 import type { GroupEntry, GroupFlush, MulticastGroups } from './api.ts'
+import { checkVlan } from './policy.ts'
 import type { PortTable } from './port-table.ts'
 import type { Undo } from './undo.ts'
 import { carries } from './vlans.ts'
@@ -36,10 +39,11 @@ export class Groups implements MulticastGroups {
     }
   }
 
-  flush({ port, vlan = -1 }: GroupFlush = {}): Promise<void> {
+  flush({ port, vlan }: GroupFlush = {}): Promise<void> {
     return this.#change(async () => {
+      checkVlan(vlan)
       const index = port === undefined ? -1 : this.#ports.entry(port).index
-      await this.#engine.request({ op: 'flush-groups', port: index, vlan })
+      await this.#engine.request({ op: 'flush-groups', port: index, vlan: vlan ?? -1 })
     })
   }
 }
@@ -79,6 +83,15 @@ export function groupEntries(row: GroupRow, ports: ReadonlyMap<number, Party>): 
     { ...entry, querier: text(querier), ...said },
     ...others.map(({ id }) => ({ ...where, port: id, multicastRouter: 'always' as const })),
   ]
+}
+
+/** A group as `groupEntries` writes it. Throws ConfigError. */
+export function spellGroup(text: string): string {
+  if (isIPv4(text)) return text
+  if (!isIPv6(text) || text.includes('%')) {
+    throw new ConfigError('BAD_OPTION', `"${text}" is no IP address`)
+  }
+  return new URL(`http://[${text}]`).hostname.slice(1, -1)
 }
 
 const formatIpv4 = (word: number): string =>

@@ -11,18 +11,31 @@ import {
   vlanModeOf,
   vlanRanges,
 } from '../port/switching-options.ts'
-import { isGroup, parseMac } from '../wire/ethernet.ts'
+import { formatMac, isGroup, parseMac } from '../wire/ethernet.ts'
 
 const VLAN_MAX = 4095
 
 /** Throws ConfigError. */
+export function checkVlan(vlan: number | undefined): void {
+  if (vlan === undefined || (Number.isInteger(vlan) && vlan >= 0 && vlan <= VLAN_MAX)) return
+  throw new ConfigError('BAD_OPTION', `"vlan" must be a number from 0 to ${VLAN_MAX}`)
+}
+
+/** An address as the switch tells it, however it is written. Throws ConfigError. */
+export function spellMac(text: string): string {
+  return formatMac(...macOf(text))
+}
+
+function macOf(text: string): readonly [hi: number, lo: number] {
+  const address = parseMac(text)
+  if (address !== undefined) return address
+  throw new ConfigError('BAD_OPTION', `"${text}" is not a MAC address`)
+}
+
+/** Throws ConfigError. */
 export function staticMac(mac: string, vlan: number): StaticMac {
-  const address = parseMac(mac)
-  if (address === undefined) throw new ConfigError('BAD_OPTION', `"${mac}" is not a MAC address`)
-  if (!Number.isInteger(vlan) || vlan < 0 || vlan > VLAN_MAX) {
-    throw new ConfigError('BAD_OPTION', `"vlan" must be a number from 0 to ${VLAN_MAX}`)
-  }
-  const [hi, lo] = address
+  const [hi, lo] = macOf(mac)
+  checkVlan(vlan)
   if (isGroup(hi) || (hi | lo) === 0) {
     throw new ConfigError('BAD_OPTION', `${mac} is no sender's address`)
   }

@@ -8,7 +8,7 @@ import { StateError } from '../errors.ts'
 import type { PortOptions } from '../port/options.ts'
 import { formatMac } from '../wire/ethernet.ts'
 import type { Fdb, FdbEntry, FdbFlush } from './api.ts'
-import { optionMacs, staticMac } from './policy.ts'
+import { checkVlan, optionMacs, staticMac } from './policy.ts'
 import type { PortEntry } from './port-entry.ts'
 import type { PortTable } from './port-table.ts'
 import type { Undo } from './undo.ts'
@@ -146,6 +146,7 @@ export class StaticFdb implements Fdb {
 
   flush({ port, vlan, all = false }: FdbFlush = {}): Promise<void> {
     return this.#change(async (undo) => {
+      checkVlan(vlan)
       const index = port === undefined ? -1 : this.#ports.entry(port).index
       await this.#engine.request({ op: 'flush-macs', port: index, vlan: vlan ?? -1 })
       if (!all) return

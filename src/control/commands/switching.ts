@@ -4,6 +4,8 @@ import type { Switch } from '../../switch/api.ts'
 import type { Command } from '../command.ts'
 import { command } from '../command.ts'
 import { Pages } from '../session.ts'
+import { spellGroup } from '../../switch/groups.ts'
+import { checkVlan, spellMac } from '../../switch/policy.ts'
 
 const ENDS = {
   a: { kind: 'string', required: true, description: 'A port.' },
@@ -122,10 +124,15 @@ interface MacFilter {
   readonly mac?: string
 }
 
+/** What cannot be is told: to a question about it there is no answer. */
+function checkWhere(sw: Switch, { port, vlan }: { port?: string; vlan?: number }): void {
+  if (port !== undefined) sw.port(port)
+  checkVlan(vlan)
+}
+
 async function* describeMacs(sw: Switch, filter: MacFilter): AsyncGenerator<readonly unknown[]> {
-  // Of a port that does not exist nothing is said but that.
-  if (filter.port !== undefined) sw.port(filter.port)
-  const wanted = filter.mac?.toLowerCase().replaceAll('-', ':')
+  checkWhere(sw, filter)
+  const wanted = filter.mac === undefined ? undefined : spellMac(filter.mac)
   for await (const page of sw.macTablePages()) {
     yield page
       .filter(
@@ -148,8 +155,8 @@ async function* describeGroups(
   sw: Switch,
   filter: { readonly port?: string; readonly vlan?: number; readonly group?: string },
 ): AsyncGenerator<readonly unknown[]> {
-  if (filter.port !== undefined) sw.port(filter.port)
-  const wanted = filter.group?.toLowerCase()
+  checkWhere(sw, filter)
+  const wanted = filter.group === undefined ? undefined : spellGroup(filter.group)
   for await (const page of sw.groups.pages()) {
     yield page
       .filter(

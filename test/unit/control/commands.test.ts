@@ -374,6 +374,7 @@ test('P8: groups are listed, each of them or some, and flushed', async () => {
   expect(await run('query-groups', { port: 'a' })).toEqual([router])
   expect(await run('query-groups', { vlan: 10 })).toEqual([known])
   expect(await run('query-groups', { group: 'FF15::1' })).toEqual([known])
+  expect(await run('query-groups', { group: 'ff15:0:0::0:1' })).toEqual([known])
   expect(await run('query-groups', { group: 'ff15::2' })).toEqual([])
   await run('groups-flush', { vlan: 10 })
   expect(sw.groups.flush).toHaveBeenLastCalledWith({ vlan: 10 })
@@ -390,6 +391,18 @@ test.each([
 ])('F1: query-mac-table %j has %i entries', async (filter, count) => {
   ports = [port('a'), port('b')]
   expect(await run('query-mac-table', filter)).toHaveLength(count)
+})
+
+test.each([
+  ['query-mac-table', { vlan: 4096 }, '"vlan" must be a number from 0 to 4095'],
+  ['query-mac-table', { vlan: -1 }, '"vlan" must be a number from 0 to 4095'],
+  ['query-mac-table', { mac: '02:00' }, '"02:00" is not a MAC address'],
+  ['query-groups', { vlan: 1.5 }, '"vlan" must be a number from 0 to 4095'],
+  ['query-groups', { group: '239.1.2' }, '"239.1.2" is no IP address'],
+  ['query-groups', { group: 'ff02::1%eth0' }, '"ff02::1%eth0" is no IP address'],
+  ['query-groups', { group: '239.1.2.0/24' }, '"239.1.2.0/24" is no IP address'],
+])('%s %j asks for what cannot be', async (command, filter, why) => {
+  await expect(run(command, filter)).rejects.toThrow(why)
 })
 
 describe('descriptors', () => {

@@ -347,6 +347,24 @@ describe('events', () => {
   })
 })
 
+test('a long answer that cannot be begun is an error, and the connection goes on', async () => {
+  // oxlint-disable-next-line require-yield -- it does not come that far
+  function* pages(): Generator<readonly unknown[]> {
+    throw new StateError('QMP_ARGUMENT', 'no')
+  }
+  await server.close()
+  const list = served(() => new Pages(pages()))
+  const version = { major: 1, minor: 2, micro: 3 }
+  server = new ControlServer('/x', new Map([...COMMANDS, ['list', list]]), version)
+  await connected()
+  await say({ execute: 'list', id: 7 })
+  const error = { class: 'GenericError', desc: 'no', code: 'QMP_ARGUMENT' }
+  expect(told()).toEqual([{ error, id: 7 }])
+  expect(io.hungUp).toEqual([])
+  await say({ execute: 'note', arguments: { text: 'a' } })
+  expect(carriedOut).toEqual(['a'])
+})
+
 test('a long answer that cannot be continued ends the connection', async () => {
   function* pages(): Generator<readonly unknown[]> {
     yield [1]

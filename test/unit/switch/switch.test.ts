@@ -188,6 +188,11 @@ test('F2: static entries are at one port, and go with it', async () => {
   asked.length = 0
   await sw.fdb.flush({ port: 'b' })
   expect([asked, sw.fdb.list()]).toEqual([['flush-macs 1'], listed])
+  // -1 means all to the engine.
+  for (const vlan of [-1, 4096, 1.5]) {
+    await expect(sw.fdb.flush({ vlan })).rejects.toMatchObject({ code: 'BAD_OPTION' })
+    await expect(sw.groups.flush({ vlan })).rejects.toMatchObject({ code: 'BAD_OPTION' })
+  }
   await sw.fdb.flush({ vlan: 10, all: true })
   expect([asked.slice(1), sw.fdb.list()]).toEqual([['flush-macs -1', 'remove-macs 0'], [listed[1]]])
   await sw.fdb.remove([other])
