@@ -157,8 +157,13 @@ export class CaptureSet {
     }
   }
 
+  /** Those that came and have not begun are another process's still. */
   async stop(): Promise<void> {
-    await Promise.all([...this.#sessions.values()].map((capture) => capture.stop()))
+    await Promise.all(
+      [...this.#sessions.values()].map((capture) =>
+        this.#came.delete(capture) ? capture.leave() : capture.stop(),
+      ),
+    )
   }
 }
 

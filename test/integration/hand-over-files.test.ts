@@ -186,7 +186,11 @@ test('what another process gives up on is as it was: the files go on where they 
   await sw.startCapture({ to: { path } })
   sw.memoryPort('m').send(frame(255, 1, 0))
   await until('it was written', () => readFileSync(path).length > 0 && read(path).frames.length > 0)
-  const handed = received(await sw.handOver(['m']))
+  const all = await sw.handOver(['m'])
+  const ended = make(true)
+  await ended.takeOver(received(all))
+  await ended.close()
+  const handed = received(all)
   const [capture] = handed.captures
   const next = make(true)
   await expect(
