@@ -13,8 +13,6 @@ import { ETHER_HEADER_LENGTH, VLAN_TAG_LENGTH } from '../wire/ethernet.ts'
 import {
   AUTHENTICATION,
   FRAGMENT,
-  HEADERS_MAX,
-  IPPROTO_TCP,
   IPPROTO_UDP,
   IPV4_FRAGMENT,
   IPV4_HEADER_LENGTH,
@@ -48,8 +46,6 @@ export const BAD_NEIGHBOUR = 6
 export const BAD_DHCP = 7
 export const BAD_ROUTER = 8
 export const REASONS = 9
-/** It was not looked at to the end. */
-export const UNKNOWN = 255
 
 const SOURCE_AT = 6
 const TAGS_MAX = 2
@@ -80,12 +76,12 @@ const ICMP_REDIRECT = 5
 const ICMP_ROUTER_ADVERTISEMENT = 9
 const FRAGMENT_OFFSET_MASK = 0x1fff
 const FRAGMENT_MASK = 0x3fff
-const DHCP_SERVER = 67
-const DHCP_CLIENT = 68
-const DHCPV6_SERVER = 547
-const DHCPV6_CLIENT = 546
+export const DHCP_SERVER = 67
+export const DHCP_CLIENT = 68
+export const DHCPV6_SERVER = 547
+export const DHCPV6_CLIENT = 546
 /** Of UDP, and what of ICMP is looked at. */
-const L4_LENGTH = 8
+export const L4_LENGTH = 8
 
 export const ICMPV6 = 58
 const IPV6_FRAGMENT_OFFSET_MASK = 0xfff8
@@ -99,68 +95,6 @@ const REDIRECT = 137
 const MLDV2_REPORT = 143
 const OPTION_SOURCE_LINK = 1
 const OPTION_TARGET_LINK = 2
-
-/** Of words of a frame without a tag: its type and an IPv4 header without options; what a fragment has. */
-const PLAIN_IPV4_MASK = 0x00ff_ffff
-const PLAIN_IPV4 = 0x0045_0008
-const FRAGMENT_WORD_MASK = 0xff3f
-const HEADERS_WORDS: number = HEADERS_MAX / 4
-/** Up to the ports. */
-const PLAIN_LENGTH: number = ETHER_HEADER_LENGTH + IPV4_HEADER_LENGTH + L4_LENGTH
-/** Ports as they lie in words. */
-const DHCP_SERVER_WORD: number = DHCP_SERVER << 8
-const DHCP_CLIENT_WORD: number = DHCP_CLIENT << 8
-
-/**
- * Most of what guests send, looked at by words: TCP and UDP in IPv4, without tags, options and fragments. PASSES
- * for each frame that is so and that `checkOf` passes as well, else UNKNOWN; returns how many of these there are.
- * At least PLAIN_LENGTH bytes of each were read, if it has so many, every HEADERS_MAX bytes from word `first` on.
- * No calls but for a port of several addresses: this is what each frame of a guarded port costs.
- * @hot
- */
-export function lookPlainly(
-  rules: GuardRules,
-  words: Int32Array,
-  first: number,
-  length: Int32Array,
-  count: number,
-  reasons: Uint8Array,
-): number {
-  const { checks, macStart, macEnd, ipv4, ipv4Mask } = rules
-  const hasMac = (checks & GUARD_MAC) !== 0
-  const hasIpv4 = (checks & GUARD_IPV4) !== 0
-  let unknown = 0
-  let at = first
-  for (let k = 0; k < count; k++, at += HEADERS_WORDS) {
-    reasons[k] = UNKNOWN
-    unknown++
-    const whole = length[k]
-    if ((words[at + 3] & PLAIN_IPV4_MASK) !== PLAIN_IPV4 || whole < PLAIN_LENGTH) continue
-    if (hasMac) {
-      const start = words[at + 1] >>> 16
-      const end = words[at + 2]
-      if ((start !== macStart || end !== macEnd) && !rules.isMacWord(start, end)) continue
-    }
-    const word4 = words[at + 4]
-    const total = ((word4 & 0xff) << 8) | ((word4 >>> 8) & 0xff)
-    if (total < IPV4_HEADER_LENGTH + L4_LENGTH || total > whole - ETHER_HEADER_LENGTH) continue
-    const word5 = words[at + 5]
-    if ((word5 & FRAGMENT_WORD_MASK) !== 0) continue
-    const protocol = word5 >>> 24
-    if (protocol === IPPROTO_UDP) {
-      const from = words[at + 8] >>> 16
-      const to = words[at + 9] & 0xffff
-      if (from === DHCP_SERVER_WORD || to === DHCP_CLIENT_WORD) continue
-    } else if (protocol !== IPPROTO_TCP) continue
-    if (hasIpv4) {
-      const source = (words[at + 6] >>> 16) | (words[at + 7] << 16)
-      if ((source & ipv4Mask) !== ipv4 && !rules.isIpv4Word(source)) continue
-    }
-    reasons[k] = PASSES
-    unknown--
-  }
-  return unknown
-}
 
 /** Returns why frame k of the burst is refused, or PASSES. @hot */
 export function checkOf(rules: GuardRules, burst: Burst, k: number): number {

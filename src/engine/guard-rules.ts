@@ -31,9 +31,13 @@ export class GuardRules {
   /** GUARD_* bits. */
   readonly checks: number
   readonly #macs: Uint8Array
-  /** Of each of them its first two and last four bytes, little-endian, and pairs of IPv4 address and mask so. */
+  /**
+   * As they lie in words: of each MAC address its first two and last four bytes, of IPv4 pairs of address and mask, of
+   * IPv6 four words each, the link-local ones as well.
+   */
   readonly #macWords: Int32Array
   readonly #ipv4Words: Int32Array
+  readonly #ipv6Words: Int32Array
   /** Pairs of address and mask. */
   readonly #ipv4: Int32Array
   /** The same, four words each. */
@@ -44,6 +48,8 @@ export class GuardRules {
   /** The first MAC address as it lies in words; no frame's is like the one there is if there is none. */
   readonly macStart: number
   readonly macEnd: number
+  /** 0: none is asked for. */
+  readonly macMask: number
   /** The same of IPv4: what an address is under the mask. */
   readonly ipv4Mask: number
   readonly ipv4: number
@@ -58,10 +64,16 @@ export class GuardRules {
     this.#ipv4 = Int32Array.from(ipv4.flat())
     this.macStart = this.#macWords[0] ?? -1
     this.macEnd = this.#macWords[1] ?? 0
-    this.ipv4Mask = this.#ipv4Words[1] ?? 0
-    this.ipv4 = ipv4.length === 0 ? 1 : this.#ipv4Words[0] & this.ipv4Mask
+    this.macMask = (this.checks & GUARD_MAC) === 0 ? 0 : -1
+    const isIpv4Asked = (this.checks & GUARD_IPV4) !== 0
+    this.ipv4Mask = isIpv4Asked ? (this.#ipv4Words[1] ?? 0) : 0
+    const none = isIpv4Asked ? 1 : 0
+    this.ipv4 = ipv4.length > 0 ? this.#ipv4Words[0] & this.ipv4Mask : none
     this.#ipv6 = Int32Array.from(ipv6.flat())
     this.#linkLocal = Int32Array.from(macs.flatMap((mac) => linkLocalOf(mac)))
+    const exactly = [-1, -1, -1, -1]
+    const locals = macs.flatMap((mac) => [...linkLocalOf(mac), ...exactly])
+    this.#ipv6Words = Int32Array.from([...ipv6.flat(), ...locals].map((word) => swapped(word)))
   }
 
   /** There are MAC addresses to compare with. */
@@ -94,6 +106,21 @@ export class GuardRules {
     const pairs = this.#ipv4Words
     for (let pair = 0; pair < pairs.length; pair += 2) {
       if (((address ^ pairs[pair]) & pairs[pair + 1]) === 0) return true
+    }
+    return false
+  }
+
+  /** The same of an address as it lies in the words of a frame; nobody has none. @hot */
+  isIpv6Words(a: number, b: number, c: number, d: number): boolean {
+    const words = this.#ipv6Words
+    if ((a | b | c | d) === 0) return false
+    for (let at = 0; at < words.length; at += 2 * IPV6_WORDS) {
+      const difference =
+        ((a ^ words[at]) & words[at + 4]) |
+        ((b ^ words[at + 1]) & words[at + 5]) |
+        ((c ^ words[at + 2]) & words[at + 6]) |
+        ((d ^ words[at + 3]) & words[at + 7])
+      if (difference === 0) return true
     }
     return false
   }

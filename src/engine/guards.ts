@@ -12,7 +12,8 @@ import { BURST_SIZE_MAX, HEAD_WORDS } from '../mem/burst.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { HEADERS_MAX } from '../wire/headers.ts'
-import { BAD_FORM, checkOf, lookPlainly, PASSES, REASONS, UNKNOWN } from './guard-check.ts'
+import { BAD_FORM, checkOf, PASSES, REASONS } from './guard-check.ts'
+import { endOfPlain } from './guard-plain.ts'
 import { GUARD_MAC, GuardRules } from './guard-rules.ts'
 import type { GuardDrops, GuardPolicy } from './messages.ts'
 
@@ -31,8 +32,8 @@ export class Guards {
   /** By port and reason: dropped since the last look; looks for which it is still known. */
   readonly #dropped: Float64Array = new Float64Array(PORTS_MAX * REASONS)
   readonly #known: Uint8Array = new Uint8Array(PORTS_MAX * REASONS)
-  /** Of the frames of the burst. */
-  readonly #reasons: Uint8Array = new Uint8Array(BURST_SIZE_MAX)
+  /** Frames of the burst that are looked at further. */
+  readonly #asked: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** By port: first four and last two bytes of the source of the last frame that was dropped. */
   readonly #sourceHi: Int32Array = new Int32Array(PORTS_MAX)
   readonly #sourceLo: Int32Array = new Int32Array(PORTS_MAX)
@@ -62,28 +63,38 @@ export class Guards {
     if (rules === null) return
     burst.readHeaders(GUARD_LENGTH)
     const { headers, length, count } = burst
+    const { words } = headers
     const first = headers.at(0) >> 2
-    const asked = lookPlainly(rules, headers.words, first, length, count, this.#reasons)
-    if (asked > 0) this.#check(rules, burst, port)
+    let asked = 0
+    let k = endOfPlain(rules, words, first, length, 0, count)
+    for (; k < count; k = endOfPlain(rules, words, first, length, k + 1, count)) {
+      this.#asked[asked++] = k
+    }
+    if (asked > 0) this.#check(rules, burst, port, asked)
     if (isForeign) this.#keep(burst, port)
   }
 
-  /** Those that are not plainly fine, by all of their headers. @hot */
-  #check(rules: GuardRules, burst: Burst, port: number): void {
+  /** Those that are not plain, by all of their headers. @hot */
+  #check(rules: GuardRules, burst: Burst, port: number, asked: number): void {
     const { headers, count } = burst
-    const reasons = this.#reasons
-    const isAll = rules.checks !== GUARD_MAC
-    for (let k = 0; isAll && k < count; k++) {
-      if (reasons[k] === UNKNOWN) headers.want(k, HEADERS_MAX)
+    const its = this.#asked
+    if (rules.checks !== GUARD_MAC) {
+      for (let at = 0; at < asked; at++) headers.want(its[at], HEADERS_MAX)
+      headers.read()
     }
-    headers.read()
-    let kept = 0
-    for (let k = 0; k < count; k++) {
-      const reason = reasons[k] === UNKNOWN ? checkOf(rules, burst, k) : PASSES
-      if (reason === PASSES) {
-        if (kept !== k) burst.take(burst, k, kept)
-        kept++
-      } else this.#drop(burst, k, port, reason)
+    let kept = its[0]
+    let at = 0
+    for (let k = kept; k < count; k++) {
+      if (at < asked && its[at] === k) {
+        at++
+        const reason = checkOf(rules, burst, k)
+        if (reason !== PASSES) {
+          this.#drop(burst, k, port, reason)
+          continue
+        }
+      }
+      if (kept !== k) burst.take(burst, k, kept)
+      kept++
     }
     burst.count = kept
   }
