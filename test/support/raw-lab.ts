@@ -42,6 +42,14 @@ export function addHosts(lab: Lab, count: number): { uplink: string; hosts: stri
   return { uplink, hosts }
 }
 
+/** How many want all frames of the switch's two ends. */
+export function promiscuity(uplink: string): string[] {
+  return [0, 1].map((k) => {
+    const shown = sh('ip', '-n', uplink, '-d', 'link', 'show', uplinkName(k))
+    return / promiscuity (\d+)/.exec(shown)![1]
+  })
+}
+
 /** Addresses 10.0.0.1, fd00::1 and so on. */
 export function addAddresses(lab: Lab, hosts: readonly string[], first = 1): void {
   for (const [k, host] of hosts.entries()) {

@@ -11,7 +11,7 @@ import { passOn } from '../../support/hand-over.ts'
 import { Lab, tapSpec } from '../../support/lab.ts'
 import { introduce, NumberedFlow } from '../../support/numbered-flow.ts'
 import { sh, until } from '../../support/processes.ts'
-import { addHosts, addPair, rawSpec } from '../../support/raw-lab.ts'
+import { addHosts, addPair, promiscuity, rawSpec } from '../../support/raw-lab.ts'
 import { Supervisor } from '../../support/supervisor.ts'
 import type { End } from '../../support/transfer.ts'
 import { cli, isAlive, tapQueuesOf } from '../../support/upgrades.ts'
@@ -170,14 +170,10 @@ test.for([[''], ['queues=3'], ['vnet_hdr=off']] as const)(
       await NumberedFlow.start(lab, a, b, 5400, RAW_RATE_FPS),
       await NumberedFlow.start(lab, b, a, 5401, RAW_RATE_FPS),
     ]
-    const promiscuity = (): string[] =>
-      ['u0', 'u1'].map(
-        (name) => / promiscuity (\d+)/.exec(sh('ip', '-n', uplink, '-d', 'link', 'show', name))![1],
-      )
     for (let round = 0; round < 3; round++) {
       await Promise.all(flows.map((flow) => flow.more(50)))
       await supervisor.kill()
-      expect(promiscuity()).toEqual(['1', '1'])
+      expect(promiscuity(uplink)).toEqual(['1', '1'])
     }
     await Promise.all(flows.map((flow) => flow.more(50)))
     expect(supervisor.log.match(/goes on with kept descriptors/g)).toHaveLength(6)
@@ -190,10 +186,10 @@ test.for([[''], ['queues=3'], ['vnet_hdr=off']] as const)(
     }
     await execute(supervisor.control, 'netdev_del', { id: 'p1' })
     await until('it is removed', () => !supervisor.store.has('raw-socket-p1'))
-    expect(promiscuity()).toEqual(['1', '0'])
+    expect(promiscuity(uplink)).toEqual(['1', '0'])
     expect(await supervisor.stop()).toBe(0)
     expect(named(supervisor)).toEqual({})
-    expect(promiscuity()).toEqual(['0', '0'])
+    expect(promiscuity(uplink)).toEqual(['0', '0'])
   },
 )
 

@@ -8,7 +8,7 @@ import { FrontEnd } from '../../support/front-end.ts'
 import { Lab } from '../../support/lab.ts'
 import { introduce, NumberedFlow } from '../../support/numbered-flow.ts'
 import { sh, until } from '../../support/processes.ts'
-import { addPair } from '../../support/raw-lab.ts'
+import { addHosts, addPair, promiscuity } from '../../support/raw-lab.ts'
 import { RealSystemd } from '../../support/real-systemd.ts'
 import type { End } from '../../support/transfer.ts'
 
@@ -160,6 +160,47 @@ test('killed, it is started again with the descriptors that systemd has kept', a
   await machine.sh('systemctl', 'stop', UNIT)
   expect(await stored(machine)).toBe('0')
   for (const end of ends) expect(() => ifindex(end)).toThrow('does not exist')
+})
+
+/** What a machine that starts a daemon leaves lying meanwhile. */
+const RING = 'ring-kb: 65536'
+const RAW_RATE_FPS = 200
+/** A burst, which the killed one had read and not given back. */
+const TWICE_MAX = 256
+
+test('killed, it goes on with the rings of its raw sockets, which systemd has kept', async () => {
+  await using lab = new Lab()
+  const { uplink, hosts } = addHosts(lab, 2)
+  await using machine = await RealSystemd.boot(lab, uplink)
+  const ports = [0, 1].map((k) => port(`r${k}`, `type: raw-socket, ifname: u${k}, ${RING}`))
+  machine.write(CONFIG, `ports:\n${ports.join('')}`)
+  await machine.sh('systemctl', 'start', UNIT)
+  const [a, b] = hosts.map((netns, k) => ({ netns, address: `10.0.0.${k + 1}` }))
+  for (const { netns, address } of [a, b]) lab.address(netns, address)
+  introduce(lab, a, b)
+  const flows = [
+    await NumberedFlow.start(lab, a, b, 5400, RAW_RATE_FPS),
+    await NumberedFlow.start(lab, b, a, 5401, RAW_RATE_FPS),
+  ]
+  const kills = 3
+  for (let round = 0; round < kills; round++) {
+    await Promise.all(flows.map((flow) => flow.more(50)))
+    expect(await stored(machine)).toBe('2')
+    await kill(machine)
+    expect(promiscuity(uplink)).toEqual(['1', '1'])
+  }
+  await Promise.all(flows.map((flow) => flow.more(50)))
+  for (const flow of flows) {
+    const { sent, frames, duplicates } = await flow.end()
+    console.log(`systemd: raw sockets: lost ${frames}, twice ${duplicates} of ${sent} frames`)
+    expect(frames).toBeLessThan(LOST_MAX)
+    expect(duplicates).toBeLessThan(kills * TWICE_MAX)
+  }
+  const log = await machine.log(UNIT)
+  expect(log.match(/raw-socket r\d: goes on with kept descriptors/g)).toHaveLength(2 * kills)
+  await machine.sh('systemctl', 'stop', UNIT)
+  expect(await stored(machine)).toBe('0')
+  expect(promiscuity(uplink)).toEqual(['0', '0'])
 })
 
 test('an upgrade makes another process the service, which systemd watches and stops as well', async () => {
