@@ -8,6 +8,7 @@ import { shim } from '../native/shim.ts'
 import type { Members } from '../schema/value.ts'
 import { formatJson } from '../sockets/json-parser.ts'
 import type { JsonItem } from '../sockets/json-stream.ts'
+import type { SocketKeeper } from '../sockets/kept.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { isAnswered } from '../sockets/listen.ts'
 import { ListeningSocket } from '../sockets/listening-socket.ts'
@@ -96,12 +97,15 @@ export class ControlServer {
     version: ServerVersion,
     isIncoming: boolean = false,
     failed: (error: Error) => void = () => undefined,
+    keeper?: SocketKeeper,
   ) {
     this.#wantedPath = path
     this.#commands = commands
     this.#version = version
     const first = isIncoming && isAnswered(path) ? `${path}.incoming` : path
-    this.#socket = new ListeningSocket(first, BACKLOG, 'the control socket', listenErrors(first))
+    this.#socket = new ListeningSocket(first, BACKLOG, 'the control socket', listenErrors(first), {
+      keeper,
+    })
     try {
       this.#sockets = SocketThread.acquire()
     } catch (error) {
@@ -197,6 +201,8 @@ export class ControlServer {
 
   /** Clients that another process has hear nothing more of this one; the others go on. */
   handedOver(): void {
+    // The other one has a socket of its own, by the same path.
+    this.#socket.keepNoMore()
     for (const { id } of this.#moving) this.#sockets.leave(id)
     this.#moving.clear()
     for (const listener of this.#listeners) this.#sockets.resume(listener, true)

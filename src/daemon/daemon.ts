@@ -18,6 +18,7 @@ import { LimitedLog } from '../switch/log-limit.ts'
 import { createSwitch } from '../switch/switch.ts'
 import type { Log, LogLevel } from '../text.ts'
 import { counted, explain } from '../text.ts'
+import { socketKeeper } from '../port/keeper.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { DescriptorStore } from './descriptor-store.ts'
 import { Migration } from './migration.ts'
@@ -142,9 +143,9 @@ export class Daemon {
       })
       const { controlPath, version } = options
       const told = withLog(commands, options.log)
-      this.#server = new ControlServer(controlPath, told, version, isIncoming, (error) =>
-        this.#failed(error),
-      )
+      const kept = socketKeeper(store, (line, level) => options.log(`control: ${line}`, level))
+      const failed = (error: Error): void => this.#failed(error)
+      this.#server = new ControlServer(controlPath, told, version, isIncoming, failed, kept)
     } catch (error) {
       void this.switch.close()
       throw error

@@ -2,7 +2,7 @@
  * Descriptors of ports in the service manager's store: should the daemon be killed, the next one gets them
  * at its start, so that a TAP is never without an owner, and its frames wait.
  *
- *     FDSTORE=1 FDNAME=KIND-ID + descriptors   the port has come: tap-vm1, raw-socket-up
+ *     FDSTORE=1 FDNAME=KIND-ID + descriptors   the port has come: tap-vm1, raw-socket-up; a socket: socket-1b-742
  *     FDSTOREREMOVE=1 FDNAME=KIND-ID           it has gone
  *     LISTEN_FDS=n LISTEN_FDNAMES=a:b:...      at the start: from 3 on, in any order
  *

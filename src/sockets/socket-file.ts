@@ -2,10 +2,15 @@
  * The file of a listening socket, by which it is known whose of ours it is. It goes with the socket, and with the process however that ends
  * (but for SIGKILL), if it is still ours. So do directories that were made for it and are empty.
  */
+import type { Stats } from 'node:fs'
 import { existsSync, lstatSync, mkdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { atExit } from '../native/worker-exit.ts'
 import { inDirectoryOf } from './directory-lock.ts'
+
+/** Of a file: on which device, and which one there. */
+export const numberOf = ({ dev, ino }: Pick<Stats, 'dev' | 'ino'>): string =>
+  `${dev.toString(16)}-${ino}`
 
 const files = new Set<SocketFile>()
 
@@ -36,6 +41,11 @@ export class SocketFile {
     this.device = dev
     files.add(this)
     this.#made = made
+  }
+
+  /** Its number, which no other file has as long as the socket is there. */
+  get number(): string {
+    return numberOf({ dev: this.device, ino: this.inode })
   }
 
   get path(): string {

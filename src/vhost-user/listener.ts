@@ -7,6 +7,7 @@ import { ProtocolError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 import type { ListenErrors } from '../sockets/listen.ts'
 import { SOCK_STREAM } from '../sockets/listen.ts'
+import type { SocketKeeper } from '../sockets/kept.ts'
 import type { CameSocket } from '../sockets/listening-socket.ts'
 import { ListeningSocket } from '../sockets/listening-socket.ts'
 import type { MessageItem } from '../sockets/message-stream.ts'
@@ -40,6 +41,7 @@ export interface ListenerOptions {
   /** For a connection that came; throws when there is nothing left for it. */
   readonly makeSession: () => VhostUserSession
   readonly log: Log
+  readonly keeper: SocketKeeper | undefined
   /** No front-end can come any more. */
   readonly failed: (reason: string) => void
 }
@@ -112,9 +114,12 @@ export class VhostUserListener {
   constructor(options: ListenerOptions, came?: CameListener) {
     this.#options = options
     if (options.isServer) {
-      const { id, path } = options
+      const { id, path, keeper } = options
       const errors = listenErrors(path)
-      this.#socket = new ListeningSocket(path, BACKLOG, `port "${id}"`, errors, came?.socket)
+      this.#socket = new ListeningSocket(path, BACKLOG, `port "${id}"`, errors, {
+        came: came?.socket,
+        keeper,
+      })
     }
     this.#came = came?.connections ?? []
   }
@@ -127,7 +132,7 @@ export class VhostUserListener {
 
   /** Whether its file goes with this process, or may be another's. */
   set ownsFile(isOurs: boolean) {
-    if (isOurs) this.#socket?.file.own()
+    if (isOurs) this.#socket?.own()
     else this.#socket?.file.disown()
   }
 

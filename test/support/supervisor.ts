@@ -17,6 +17,8 @@ const LOOK_MS = 5
 /** `sh` becomes the daemon: only then is it known which process the descriptors are for. */
 const START = 'LISTEN_PID=$$ exec "$@"'
 
+const isSocket = (name: string): boolean => name.startsWith('socket-')
+
 export interface Told {
   readonly pid: number
   readonly fields: Readonly<Record<string, string>>
@@ -25,9 +27,9 @@ export interface Told {
 
 export class Supervisor implements AsyncDisposable {
   readonly control: string
-  /** Messages that concern the store. */
+  /** Messages that concern what the store has of ports' devices. */
   readonly told: Omit<Told, 'pid'>[] = []
-  /** By name; ours. */
+  /** By name; ours. Listening sockets have names by their files. */
   readonly store: Map<string, number[]> = new Map()
   /** Of the daemon that is the service. */
   pid = 0
@@ -40,6 +42,7 @@ export class Supervisor implements AsyncDisposable {
   readonly #timer: NodeJS.Timeout
   #isReady = false
   #isEnding = false
+  #isHeldUp = false
 
   private constructor(lab: Lab, hasStore: boolean, args: readonly string[]) {
     this.#lab = lab
@@ -56,6 +59,17 @@ export class Supervisor implements AsyncDisposable {
     supervisor.#startDaemon()
     await supervisor.ready()
     return supervisor
+  }
+
+  /** How many descriptors there are of each name, but for sockets. */
+  get devices(): Record<string, number> {
+    const entries = [...this.store].filter(([name]) => !isSocket(name))
+    return Object.fromEntries(entries.map(([name, fds]) => [name, fds.length]))
+  }
+
+  /** Names of listening sockets. */
+  get sockets(): string[] {
+    return [...this.store.keys()].filter(isSocket).toSorted()
   }
 
   get log(): string {
@@ -89,7 +103,8 @@ export class Supervisor implements AsyncDisposable {
 
   #look(): void {
     this.#hear()
-    if (this.started.length === 0 || this.#isEnding || isAlive(this.pid)) return
+    const mayStart = this.started.length > 0 && !this.#isEnding && !this.#isHeldUp
+    if (!mayStart || isAlive(this.pid)) return
     // What it said last is heard before.
     this.#hear()
     this.#startDaemon()
@@ -114,7 +129,7 @@ export class Supervisor implements AsyncDisposable {
   #heard(fields: Readonly<Record<string, string>>, fds: number[]): void {
     const { FDSTORE, FDSTOREREMOVE, FDNAME, MAINPID, READY } = fields
     if (FDSTORE !== undefined || FDSTOREREMOVE !== undefined) {
-      this.told.push({ fields, fds: fds.length })
+      if (!isSocket(FDNAME)) this.told.push({ fields, fds: fds.length })
     }
     if (FDSTOREREMOVE === '1') this.#drop(FDNAME)
     if (FDSTORE === '1') for (const fd of fds) this.put(FDNAME, fd)
@@ -133,11 +148,17 @@ export class Supervisor implements AsyncDisposable {
     if (this.#address !== '') await until('it has told so', () => this.#isReady)
   }
 
-  /** Kills it; resolves with the milliseconds until the next one is ready. */
-  async kill(): Promise<number> {
+  /** Kills it; resolves with the milliseconds until the next one is ready. `meanwhile`: there is none. */
+  async kill(meanwhile?: () => unknown): Promise<number> {
     const { length } = this.started
     const start = performance.now()
+    this.#isHeldUp = meanwhile !== undefined
     process.kill(this.pid, 'SIGKILL')
+    if (meanwhile !== undefined) {
+      await until('it has ended', () => !isAlive(this.pid))
+      await meanwhile()
+      this.#isHeldUp = false
+    }
     await until('the next one is started', () => this.started.length > length)
     await this.ready()
     return performance.now() - start

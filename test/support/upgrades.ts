@@ -30,6 +30,16 @@ export async function cli(
   return { code, stdout: child.stdout, stderr: child.stderr }
 }
 
+/** One command of the daemon at that path. */
+export async function execute<T>(control: string, command: string, args: object = {}): Promise<T> {
+  const client = await ControlClient.connect(control)
+  try {
+    return (await client.execute(command, { ...args })) as T
+  } finally {
+    client.close()
+  }
+}
+
 /** All but the first are nobody's children. */
 export class Line implements AsyncDisposable {
   readonly control: string
@@ -58,13 +68,8 @@ export class Line implements AsyncDisposable {
     return upgraded
   }
 
-  async execute<T>(command: string, args: Record<string, unknown> = {}): Promise<T> {
-    const client = await ControlClient.connect(this.control)
-    try {
-      return (await client.execute(command, args)) as T
-    } finally {
-      client.close()
-    }
+  execute<T>(command: string, args: Record<string, unknown> = {}): Promise<T> {
+    return execute(this.control, command, args)
   }
 
   /** Only one of them is left. */

@@ -11,6 +11,7 @@ import {
 import { ConfigError } from '../../errors.ts'
 import { shim } from '../../native/shim.ts'
 import type { VhostUserOptions } from '../options.ts'
+import type { Log } from '../../text.ts'
 import { explain } from '../../text.ts'
 import type { AckedState } from '../../vhost-user/acked-store.ts'
 import { AckedStore, offeredFeatures } from '../../vhost-user/acked-store.ts'
@@ -24,6 +25,7 @@ import { rarpFrame } from '../../wire/rarp.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import type { DescriptorShare } from '../descriptor-budget.ts'
 import { frontEndFds } from '../descriptor-budget.ts'
+import { socketKeeper } from '../keeper.ts'
 import type { PortCall as VirtioCall, PortDescription } from '../messages.ts'
 import type { SessionState } from '../../vhost-user/session-state.ts'
 import type { HandedState, JsonValue } from '../handed.ts'
@@ -91,9 +93,8 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
     this.#options = options
     this.#context = context
     this.queues = options.queues ?? 1
-    this.#store = new AckedStore(context.stateDirectory, options.id, (message, level) =>
-      context.log(`vhost-user ${options.id}: ${message}`, level),
-    )
+    const log: Log = (message, level) => context.log(`vhost-user ${options.id}: ${message}`, level)
+    this.#store = new AckedStore(context.stateDirectory, options.id, log)
     this.#acked = came?.acked ?? this.#store.load()
     // An acked feature that cannot be offered again is told now, not when the guest comes.
     this.#offered()
@@ -114,7 +115,8 @@ export class VhostUserControlPort implements ControlPort, DeviceHost {
         isServer: options.server ?? true,
         makeSession: () => this.#makeSession(),
         waitMs: () => this.pace.waitMs(),
-        log: (message, level) => context.log(`vhost-user ${options.id}: ${message}`, level),
+        log,
+        keeper: socketKeeper(context.keeper, log),
         failed: context.failed,
       },
       came === undefined ? undefined : { socket: came.socket, connections: this.#goOnWith(came) },

@@ -5,7 +5,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { ControlClient } from '../../../src/control/client.ts'
 import { shim } from '../../../src/native/shim.ts'
 import { passOn } from '../../support/hand-over.ts'
 import { Lab, tapSpec } from '../../support/lab.ts'
@@ -14,7 +13,7 @@ import { sh, until } from '../../support/processes.ts'
 import { addHosts, addPair, promiscuity, rawSpec } from '../../support/raw-lab.ts'
 import { Supervisor } from '../../support/supervisor.ts'
 import type { End } from '../../support/transfer.ts'
-import { cli, isAlive, tapQueuesOf } from '../../support/upgrades.ts'
+import { cli, execute, isAlive, tapQueuesOf } from '../../support/upgrades.ts'
 
 const RATE_FPS = 500
 /** Frames that a queue of a TAP holds: no test of that shall be one of how fast this machine starts a daemon. */
@@ -23,15 +22,6 @@ const TXQUEUELEN = '50000'
 const LOST_MAX = 100
 
 const ifindex = ({ netns }: End): string => sh('ip', '-n', netns, '-o', 'link', 'show', 'x0')
-
-async function execute<T>(control: string, command: string, args: object = {}): Promise<T> {
-  const client = await ControlClient.connect(control)
-  try {
-    return (await client.execute(command, { ...args })) as T
-  } finally {
-    client.close()
-  }
-}
 
 /** Two ends at TAPs, and options for them. None is persistent. */
 function ends(lab: Lab, options = ''): { ends: End[]; args: string[] } {
@@ -48,9 +38,6 @@ function setUp(lab: Lab, all: readonly End[]): void {
   introduce(lab, ...all)
 }
 
-const named = (supervisor: Supervisor): Record<string, number> =>
-  Object.fromEntries([...supervisor.store].map(([name, fds]) => [name, fds.length]))
-
 test.for([[''], ['queues=3']] as const)(
   'H9: TAPs that nobody made persistent outlive the daemon, and frames wait in them (%s)',
   async ([options]) => {
@@ -58,7 +45,7 @@ test.for([[''], ['queues=3']] as const)(
     const { ends: both, args } = ends(lab, options)
     await using supervisor = await Supervisor.start(lab, true, ...args)
     const queues = options === '' ? 1 : 3
-    expect(named(supervisor)).toEqual({ 'tap-p0': queues, 'tap-p1': queues })
+    expect(supervisor.devices).toEqual({ 'tap-p0': queues, 'tap-p1': queues })
     setUp(lab, both)
     const before = both.map(ifindex)
     const [a, b] = both
@@ -88,7 +75,7 @@ test.for([[''], ['queues=3']] as const)(
     await until('it is removed', () => !supervisor.store.has('tap-p1'))
     expect(() => ifindex(b)).toThrow('does not exist')
     expect(await supervisor.stop()).toBe(0)
-    expect(named(supervisor)).toEqual({})
+    expect(supervisor.devices).toEqual({})
     expect(() => ifindex(a)).toThrow('does not exist')
   },
 )
@@ -108,7 +95,7 @@ test('after a hand-over they are the successor’s; what it opens is stored once
   expect(answer.stderr).toBe('')
   await until('another one is the service', () => supervisor.pid !== first && !isAlive(first))
   await until('it has stored them', () => supervisor.told.length >= 6)
-  await until('nothing is lost', () => Object.keys(named(supervisor)).length === 2)
+  await until('nothing is lost', () => Object.keys(supervisor.devices).length === 2)
   const more = { type: 'tap', id: 'more', ifname: 'x1', netns: a.netns }
   await execute(supervisor.control, 'netdev_add', more)
   await until('it is stored', () => supervisor.store.has('tap-more'))
@@ -140,8 +127,8 @@ test('H9: others than the config’s are closed and named, and opened by name', 
   )
   expect(supervisor.log).toContain('no port has taken name="tap-gone" of="/dev/net/tun"')
   expect(supervisor.log).toContain('no port has taken name="other" of="/dev/null"')
-  await until('they are removed', () => Object.keys(named(supervisor)).length === 2)
-  expect(named(supervisor)).toEqual({ 'tap-p0': 1, 'tap-p1': 1 })
+  await until('they are removed', () => Object.keys(supervisor.devices).length === 2)
+  expect(supervisor.devices).toEqual({ 'tap-p0': 1, 'tap-p1': 1 })
   expect(ifindex(a)).toBe(before[0])
   expect(ifindex(b)).not.toBe(before[1])
   expect(tapQueuesOf(supervisor.pid)).toBe(2)
@@ -162,7 +149,7 @@ test.for([[''], ['queues=3'], ['vnet_hdr=off']] as const)(
     const args = hosts.flatMap((_, k) => ['--port', rawSpec(k, uplink, more)])
     await using supervisor = await Supervisor.start(lab, true, ...args)
     const queues = options === 'queues=3' ? 3 : 1
-    expect(named(supervisor)).toEqual({ 'raw-socket-p0': queues, 'raw-socket-p1': queues })
+    expect(supervisor.devices).toEqual({ 'raw-socket-p0': queues, 'raw-socket-p1': queues })
     const [a, b] = hosts.map((netns, k) => ({ netns, address: `10.0.0.${k + 1}` }))
     for (const { netns, address } of [a, b]) lab.address(netns, address)
     introduce(lab, a, b)
@@ -188,7 +175,7 @@ test.for([[''], ['queues=3'], ['vnet_hdr=off']] as const)(
     await until('it is removed', () => !supervisor.store.has('raw-socket-p1'))
     expect(promiscuity(uplink)).toEqual(['1', '0'])
     expect(await supervisor.stop()).toBe(0)
-    expect(named(supervisor)).toEqual({})
+    expect(supervisor.devices).toEqual({})
     expect(promiscuity(uplink)).toEqual(['0', '0'])
   },
 )
@@ -240,7 +227,7 @@ test('H9: raw sockets of another interface, header or ring are closed and opened
   said('r3', 'is bound to interface')
   const want = { 'raw-socket-r0': 1, 'raw-socket-r1': 1, 'raw-socket-r2': 2, 'raw-socket-r3': 1 }
   await until('the store has the new ones', () => supervisor.told.length >= 12)
-  expect(named(supervisor)).toEqual(want)
+  expect(supervisor.devices).toEqual(want)
 })
 
 test('a device that was deleted meanwhile is made again', async () => {
@@ -256,5 +243,5 @@ test('a device that was deleted meanwhile is made again', async () => {
   lab.address(b.netns, b.address)
   sh('ip', '-n', a.netns, 'neigh', 'flush', 'nud', 'permanent')
   expect(lab.ping(a.netns, b.address)).toBe(3)
-  expect(named(supervisor)).toEqual({ 'tap-p0': 1, 'tap-p1': 1 })
+  expect(supervisor.devices).toEqual({ 'tap-p0': 1, 'tap-p1': 1 })
 })

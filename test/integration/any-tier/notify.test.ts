@@ -1,8 +1,9 @@
 /** What a service manager is told: the daemon beside a socket as systemd has it. */
 import { spawn } from 'node:child_process'
-import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { numberOf } from '../../../src/sockets/socket-file.ts'
 import { CLI, compiledTool, Lab, NODES, ROOT, tapSpec } from '../../support/lab.ts'
 import type { Background } from '../../support/processes.ts'
 import { until } from '../../support/processes.ts'
@@ -59,18 +60,20 @@ test.each(NODES)('an abstract socket is told of the whole life, on %s', async (n
   writeFileSync(file, `ports:\n  - { id: r, type: pcap, record: ${join(lab.directory, 'r')} }\n`)
   const before = process.hrtime.bigint() / 1000n
   daemon.process.child.kill('SIGHUP')
-  await until('it was reloaded', () => told.messages().length >= 5)
+  await until('it was reloaded', () => told.messages().length >= 6)
   writeFileSync(file, 'nonsense: 1\n')
   daemon.process.child.kill('SIGHUP')
-  await until('it was not reloaded', () => told.messages().length >= 7)
+  await until('it was not reloaded', () => told.messages().length >= 8)
   await daemon.execute('stop')
-  await until('the status tells', () => told.messages().length >= 8)
+  await until('the status tells', () => told.messages().length >= 9)
+  const socket = `socket-${numberOf(statSync(daemon.control))}`
   expect(await daemon.process.stop()).toBe(0)
 
   const messages = told.messages()
   expect(messages.map(({ pid: sender }) => sender)).toEqual(messages.map(() => pid))
   expect(messages.map(({ fields }) => fields)).toEqual([
     { STATUS: 'opening ports' },
+    { FDSTORE: '1', FDPOLL: '0', FDNAME: socket },
     { FDSTORE: '1', FDPOLL: '0', FDNAME: 'tap-p0' },
     { READY: '1', MAINPID: `${pid}`, STATUS: expect.stringMatching(/^1 port, running, io \S+$/) },
     {
@@ -84,8 +87,9 @@ test.each(NODES)('an abstract socket is told of the whole life, on %s', async (n
     { STATUS: expect.stringMatching(/^2 ports, paused, /) },
     { STOPPING: '1', STATUS: 'closing ports' },
     { FDSTOREREMOVE: '1', FDNAME: 'tap-p0' },
+    { FDSTOREREMOVE: '1', FDNAME: socket },
   ])
-  const [at, later] = [3, 5].map((n) => BigInt(messages[n].fields['MONOTONIC_USEC']))
+  const [at, later] = [4, 6].map((n) => BigInt(messages[n].fields['MONOTONIC_USEC']))
   expect(at).toBeGreaterThanOrEqual(before)
   expect(later).toBeGreaterThan(at)
   expect(later).toBeLessThanOrEqual(process.hrtime.bigint() / 1000n)

@@ -4,6 +4,7 @@
  */
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { expect, test } from 'vitest'
+import { ControlClient } from '../../../src/control/client.ts'
 import { FrontEnd } from '../../support/front-end.ts'
 import { Lab } from '../../support/lab.ts'
 import { introduce, NumberedFlow } from '../../support/numbered-flow.ts'
@@ -11,6 +12,7 @@ import { sh, until } from '../../support/processes.ts'
 import { addHosts, addPair, promiscuity } from '../../support/raw-lab.ts'
 import { RealSystemd } from '../../support/real-systemd.ts'
 import type { End } from '../../support/transfer.ts'
+import { isAlive } from '../../support/upgrades.ts'
 
 const UNIT = 'framepump.service'
 const CONFIG = '/etc/framepump/framepump.yaml'
@@ -144,7 +146,7 @@ test('killed, it is started again with the descriptors that systemd has kept', a
   const restarts: number[] = []
   for (let round = 0; round < 3; round++) {
     await Promise.all(flows.map((flow) => flow.more(100)))
-    expect(await stored(machine)).toBe('2')
+    expect(await stored(machine)).toBe('3')
     restarts.push(await kill(machine))
   }
   await Promise.all(flows.map((flow) => flow.more(100)))
@@ -160,6 +162,37 @@ test('killed, it is started again with the descriptors that systemd has kept', a
   await machine.sh('systemctl', 'stop', UNIT)
   expect(await stored(machine)).toBe('0')
   for (const end of ends) expect(() => ifindex(end)).toThrow('does not exist')
+})
+
+test('who connects while it is killed and not started yet is answered', async () => {
+  await using lab = new Lab()
+  const sock = '/run/framepump/g.sock'
+  const { machine } = await configure(lab, port('g', `type: vhost-user, path: ${sock}`))
+  await using _ = machine
+  await machine.sh('systemctl', 'start', UNIT)
+  const [control, guest] = ['/run/framepump/control.sock', sock].map((at) => machine.path(at))
+  const before = [control, guest].map((path) => statSync(path).ino)
+  for (let round = 0; round < 3; round++) {
+    const pid = machine.outside(await mainPid(machine))
+    expect(await stored(machine)).toBe('4')
+    process.kill(pid, 'SIGKILL')
+    await until('it has ended', () => !isAlive(pid))
+    const frontEnd = FrontEnd.connect(guest)
+    const client = await ControlClient.connect(control)
+    try {
+      expect(await client.execute('query-status')).toMatchObject({ running: true })
+      await frontEnd.start()
+    } finally {
+      client.close()
+      frontEnd.close()
+    }
+  }
+  expect([control, guest].map((path) => statSync(path).ino)).toEqual(before)
+  const log = await machine.log(UNIT)
+  expect(log.match(/: goes on with the kept socket path=/g)).toHaveLength(6)
+  await machine.sh('systemctl', 'stop', UNIT)
+  expect(await stored(machine)).toBe('0')
+  expect(existsSync(machine.path('/run/framepump'))).toBe(false)
 })
 
 /** What a machine that starts a daemon leaves lying meanwhile. */
@@ -185,7 +218,7 @@ test('killed, it goes on with the rings of its raw sockets, which systemd has ke
   const kills = 3
   for (let round = 0; round < kills; round++) {
     await Promise.all(flows.map((flow) => flow.more(50)))
-    expect(await stored(machine)).toBe('2')
+    expect(await stored(machine)).toBe('3')
     await kill(machine)
     expect(promiscuity(uplink)).toEqual(['1', '1'])
   }
@@ -225,7 +258,10 @@ test('an upgrade makes another process the service, which systemd watches and st
     await until('its status is told', async () =>
       (await machine.show(UNIT, 'StatusText'))['StatusText'].startsWith('2 ports, running'),
     )
-    await until('it has stored its TAPs', async () => (await stored(machine)) === '2')
+    await until(
+      'it has stored its TAPs and its socket',
+      async () => (await stored(machine)) === '3',
+    )
   }
   await upgrade()
   await upgrade()
@@ -300,7 +336,7 @@ test('the template makes several, each with a socket and a store of its own', as
     const shown = await machine.sh('framepump', 'show', 'ports', '--json', '--control', control)
     expect(JSON.parse(shown)).toMatchObject([{ ifname: `${name}0` }])
     const state = await machine.show(`framepump@${name}`, 'NFileDescriptorStore', 'ActiveState')
-    expect(state).toEqual({ NFileDescriptorStore: '1', ActiveState: 'active' })
+    expect(state).toEqual({ NFileDescriptorStore: '2', ActiveState: 'active' })
   }
   await machine.sh('systemctl', 'stop', 'framepump@one')
   expect(sh('ip', '-n', netns, '-o', 'link', 'show')).toMatch(/two0/)

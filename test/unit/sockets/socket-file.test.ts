@@ -133,7 +133,7 @@ test('a directory that somebody keeps locked holds nobody up', () => {
 test('a file of another process is removed by whoever owns it, and by nobody in between', () => {
   const first = listening(path)
   const came = { fd: first.fd, made: undefined }
-  const fresh = (): ListeningSocket => new ListeningSocket(path, 1, 'a test', errors, came)
+  const fresh = (): ListeningSocket => new ListeningSocket(path, 1, 'a test', errors, { came })
   fresh().file.remove()
   expect(existsSync(path)).toBe(true)
   const second = fresh()
