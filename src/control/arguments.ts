@@ -50,6 +50,10 @@ function checkValue(name: string, value: unknown, wanted: Value): void {
     for (const [at, one] of (value as unknown[]).entries()) {
       checkValue(`${name}[${at}]`, one, wanted.of)
     }
+  } else if (wanted.kind === 'integer') {
+    const [least, most] = wanted.range!
+    if (Number.isInteger(value) && Number(value) >= least && Number(value) <= most) return
+    throw refused(`Parameter '${name}' expects an integer in the range of ${least} to ${most}`)
   } else if (wanted.kind === 'choice' && !wanted.values!.includes(value as string)) {
     const last = wanted.values!.at(-1)!
     const first = wanted.values!.slice(0, -1).join(', ')

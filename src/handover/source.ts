@@ -123,6 +123,9 @@ export async function runSource(
     let rehearsing = inTime(REHEARSALS_MS)
     const late = new AbortController()
     const limit = AbortSignal.any([late.signal, cancel])
+    const tooLate = refused(
+      `the target has not taken over within the downtime-limit (${downtimeLimitMs} ms)`,
+    )
     const handed = await effects.handOver({
       previewed,
       rehearse: isRehearsing ? (now) => rehearse(channel, now, rehearsing) : undefined,
@@ -133,12 +136,8 @@ export async function runSource(
         await channel.sendAll([controlRecord(await effects.silence())], rehearsing)
       },
       pausing: () => {
-        channel.hurry(HURRY_MS)
-        abortAfter(
-          late,
-          downtimeLimitMs,
-          `the target has not taken over within the downtime-limit (${downtimeLimitMs} ms)`,
-        )
+        channel.hurry(Math.min(HURRY_MS, downtimeLimitMs))
+        abortAfter(late, downtimeLimitMs, tooLate)
         before.us = effects.nowUs()
       },
     })
@@ -146,6 +145,8 @@ export async function runSource(
     await channel.sendAll(stateRecords(handed), limit)
     expect(await channel.receive(limit), 'ready')
     limit.throwIfAborted()
+    // While the answer was waited for in the call, no timer has fired.
+    if (effects.nowUs() - before.us > downtimeLimitMs * 1000) throw tooLate
     // From here on there is no way back.
     if (!channel.sendNow('commit', {})) throw new ChannelClosed('commit could not be written')
   } catch (error) {
@@ -236,12 +237,12 @@ export function expect(record: HandOverRecord, section: Section): HandOverRecord
 /** Aborted with an error after that time, or with `cancel`. */
 function within(ms: number, message: string, cancel: AbortSignal): AbortSignal {
   const late = new AbortController()
-  abortAfter(late, ms, message)
+  abortAfter(late, ms, refused(message))
   return AbortSignal.any([late.signal, cancel])
 }
 
-function abortAfter(late: AbortController, ms: number, message: string): void {
-  setTimeout(() => late.abort(refused(message)), ms).unref()
+function abortAfter(late: AbortController, ms: number, error: Error): void {
+  setTimeout(() => late.abort(error), ms).unref()
 }
 
 function asTold(error: unknown): unknown {

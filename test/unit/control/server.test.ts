@@ -91,6 +91,7 @@ const COMMANDS: ReadonlyMap<string, ServedCommand> = new Map([
           text: { kind: 'string', required: true, description: 'A text.' },
           up: { kind: 'boolean', description: 'A boolean.' },
           count: { kind: 'number', description: 'A number.' },
+          share: { kind: 'integer', range: [1, 9], description: 'A whole number.' },
           names: { kind: 'list', of: { kind: 'string' }, description: 'Texts.' },
           way: { kind: 'choice', values: ['in', 'out', 'both'], description: 'One of them.' },
         },
@@ -273,6 +274,10 @@ describe('a request', () => {
     [{ text: null }, `Invalid parameter type for 'text', expected: string`],
     [{ text: '', up: 'on' }, `Invalid parameter type for 'up', expected: boolean`],
     [{ text: '', count: '1' }, `Invalid parameter type for 'count', expected: number`],
+    ...[0, 10, 1.5].map((share): [object, string] => [
+      { text: '', share },
+      `Parameter 'share' expects an integer in the range of 1 to 9`,
+    ]),
     [{ text: '', names: 'a' }, `Invalid parameter type for 'names', expected: array`],
     [{ text: '', names: ['a', 1] }, `Invalid parameter type for 'names[1]', expected: string`],
     [{ text: '', way: 1 }, `Invalid parameter type for 'way', expected: string`],

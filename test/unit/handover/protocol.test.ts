@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import type { HelloOfSource, HelloOfTarget } from '../../../src/handover/hello.ts'
 import type { Fault } from './world.ts'
-import { World } from './world.ts'
+import { LIMIT_MS, World } from './world.ts'
 
 const MESSAGES = [
   'hello',
@@ -105,6 +105,22 @@ test('a target that cannot take over says why, and the source goes on', async ()
     'take back',
     'answer',
   ])
+})
+
+test('a target that was ready too late is turned away, though no timer has fired meanwhile', async () => {
+  const world = new World()
+  const takeOver = (): Promise<void> => {
+    world.nowUs += LIMIT_MS * 1000 + 1
+    return Promise.resolve()
+  }
+  const [source, target] = await Promise.all([
+    settled(world.source()),
+    settled(world.target({}, { takeOver })),
+  ])
+  const why = `the target has not taken over within the downtime-limit (${LIMIT_MS} ms)`
+  expect([source, target]).toEqual([why, `the other side gave up: ${why}`])
+  expect(world.readers()).toEqual(['source'])
+  expect(world.said).not.toContain('commit')
 })
 
 test('a target that cannot rehearse says why, and the source never pauses', async () => {

@@ -59,6 +59,8 @@ export class World {
   /** Descriptors that came to the target, and are not let go of. */
   readonly held = new Set<number>()
   readonly fault: Fault | undefined
+  /** The clock that both have. */
+  nowUs = 1000
   readonly #to: Record<Side, Half> = { source: new Half(), target: new Half() }
   readonly #stalled: Partial<Record<Side, Promise<void>>> = {}
   readonly #death: Promise<void>
@@ -206,7 +208,7 @@ export class World {
       },
       status: () => undefined,
       kernelDropped: () => Promise.resolve(7),
-      nowUs: () => 1000,
+      nowUs: () => this.nowUs,
     }
   }
 
