@@ -40,8 +40,7 @@ export interface RunOptions {
 }
 
 export async function run(options: RunOptions): Promise<number> {
-  const { incoming } = options
-  if (incoming !== undefined && incoming !== 'defer') pathOfUri(incoming, '--incoming')
+  checkIncoming(options)
   // First of all: what is opened from here on could get its number.
   const waitFd = options.waitFd === undefined ? undefined : WaitFd.take(options.waitFd)
   const { config: file } = options
@@ -136,6 +135,18 @@ async function runDaemon(
   if (reason === true) endWithin(CLOSE_MS, 'closing')
   await daemon.close()
   return reason === false ? EXIT_FAILED : 0
+}
+
+/** Throws ConfigError. */
+function checkIncoming({ incoming, backendTransfer, exclude }: RunOptions): void {
+  if (incoming === undefined) {
+    const given = backendTransfer !== undefined ? '--backend-transfer' : '--exclude'
+    if (backendTransfer === undefined && exclude.length === 0) return
+    throw new ConfigError('BAD_OPTION', `${given} is of use with --incoming only`, {
+      hint: 'of a source it is set by migrate-set-parameters',
+    })
+  }
+  if (incoming !== 'defer') pathOfUri(incoming, '--incoming')
 }
 
 function incomingOf(

@@ -16,6 +16,8 @@ export interface Start {
   /** Where the successor listens. */
   readonly path: string
   readonly exclude: readonly string[]
+  /** An older daemon says nothing: descriptors pass. */
+  readonly backendTransfer?: boolean
   /** Of the daemon. */
   readonly pid: number
   readonly uid: number

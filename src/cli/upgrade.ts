@@ -58,6 +58,7 @@ function describe(upgraded: Upgraded): string {
 }
 
 async function startAndMigrate(client: ControlClient, start: Start): Promise<Upgraded> {
+  const before = (await client.execute('query-migrate-parameters')) as Record<string, unknown>
   const successor = startSuccessor(start)
   try {
     const result = await migrate(client, start, successor)
@@ -67,17 +68,21 @@ async function startAndMigrate(client: ControlClient, start: Start): Promise<Upg
     return { ...result, 'not-inherited': successor.lacks }
   } catch (error) {
     successor.end()
+    // They were for this time, and the daemon may be gone.
+    const { 'backend-transfer': transfer, exclude } = before
+    const parameters = { 'backend-transfer': transfer, exclude }
+    await client.execute('migrate-set-parameters', parameters).catch(() => undefined)
     throw error
   }
 }
 
 async function migrate(
   client: ControlClient,
-  { path, exclude }: Start,
+  { path, exclude, backendTransfer = true }: Start,
   { ended }: Started,
 ): Promise<Upgraded> {
   await untilThere(path, ended)
-  await client.execute('migrate-set-parameters', { 'backend-transfer': true, exclude })
+  await client.execute('migrate-set-parameters', { 'backend-transfer': backendTransfer, exclude })
   const over = migrationOver(client)
   await client.execute('migrate', { uri: `unix:${path}` })
   const status = await over

@@ -215,6 +215,7 @@ export class Migration implements MigrationControl {
       ports,
       outline,
       desired: running.topology,
+      downtimeLimitMs,
     }
     const effects: SourceEffects = {
       preview: () => sw.previewHandOver(left),
@@ -315,6 +316,12 @@ export class Migration implements MigrationControl {
     }
   }
 
+  /** Of the source, unless this one was told another. */
+  #inherit(downtimeLimitMs: number = DEFAULT_PARAMETERS.downtimeLimitMs): void {
+    const isTold = this.parameters.downtimeLimitMs !== DEFAULT_PARAMETERS.downtimeLimitMs
+    if (!isTold) this.parameters = { ...this.parameters, downtimeLimitMs }
+  }
+
   /** Until it has ended; of several the last. */
   #keepSource(process: number): void {
     if (this.#source >= 0) shim.close(this.#source)
@@ -331,12 +338,16 @@ export class Migration implements MigrationControl {
 
   #targetEffects(): TargetEffects {
     const { switch: sw, running, log, addPort, clients } = this.#context
-    let desired: Topology = { ports: [], links: [] }
+    let source: HelloOfSource | undefined
+    const adopt = ({ desired: topology, downtimeLimitMs }: HelloOfSource): void => {
+      running.adopt(topology as Topology)
+      this.#inherit(downtimeLimitMs)
+    }
     let isPaused = false
     let came: Handed['control'] | undefined
     return {
       prepare: (hello, preview) => {
-        desired = hello.desired as Topology
+        source = hello
         return sw.prepareTakeOver(hello.outline, preview.switch)
       },
       rehearse: (handed) => sw.rehearseTakeOver(handed),
@@ -351,7 +362,7 @@ export class Migration implements MigrationControl {
       },
       start: async (reading) => {
         await (isPaused ? sw.pause().then(() => reading(nowUs())) : sw.resume(reading))
-        running.adopt(desired)
+        adopt(source!)
         // Frames pass, and nobody else passes them: without its clients it goes on as well.
         this.#clientsHere = clients
           .takeOver(came as HandedClients)
@@ -359,7 +370,8 @@ export class Migration implements MigrationControl {
             log(`hand-over: clients are lost error="${reasonOf(error)}"`, 'warning'),
           )
       },
-      openByName: async ({ ports, outline, desired: wanted }) => {
+      openByName: async (hello) => {
+        const { ports, outline } = hello
         log(
           `hand-over: the source is dead: ${counted(ports.length, 'port')} opened by name`,
           'warning',
@@ -368,10 +380,10 @@ export class Migration implements MigrationControl {
         const places = new Map(sw.ports().map(({ id, peer }) => [id, peer]))
         for (const port of ports) if (!places.has(port.id)) await addPort(port)
         for (const [a, b] of outline.links) if (places.get(a) !== b) await sw.addLink(a, b)
-        const topology = wanted as Topology
+        const topology = hello.desired as Topology
         for (const mirror of topology.mirrors ?? []) await sw.addMirror(mirror, true)
         await sw.fdb.add(topology.fdb ?? [])
-        running.adopt(topology)
+        adopt(hello)
         await sw.migrateIncoming()
         await sw.release()
         await sw.resume()

@@ -1,5 +1,6 @@
 /** The process that replaces this one: how it is started, whoever does it. */
 import { StateError } from '../errors.ts'
+import type { MigrationParameters } from '../handover/progress.ts'
 import type { ProcessPlace, Started } from './start-process.ts'
 import { startChild, startOrphan } from './start-process.ts'
 
@@ -28,6 +29,28 @@ export function planSuccessor(
   const excluded = exclude.length === 0 ? [] : ['--exclude', exclude.join(',')]
   const own = [...withoutOwn(args), '--incoming', uri, ...excluded]
   return { program, arguments: [...process.execArgv, script, ...own, ...more], environment }
+}
+
+/**
+ * What options of the successor say of the hand-over itself, on which both sides have to agree; `before`: what
+ * holds without them. Of several the last one counts.
+ */
+export function transferOf(
+  options: readonly string[],
+  before: Pick<MigrationParameters, 'backendTransfer' | 'exclude'>,
+): Pick<MigrationParameters, 'backendTransfer' | 'exclude'> {
+  const transfer = valueOf(options, '--backend-transfer')
+  const exclude = valueOf(options, '--exclude')
+  return {
+    backendTransfer: transfer === undefined ? before.backendTransfer : transfer !== 'off',
+    exclude: exclude === undefined ? before.exclude : exclude.split(','),
+  }
+}
+
+function valueOf(options: readonly string[], name: string): string | undefined {
+  const at = options.findLastIndex((one) => one === name || one.startsWith(`${name}=`))
+  if (at < 0) return undefined
+  return options[at] === name ? options[at + 1] : options[at].slice(name.length + 1)
 }
 
 function withoutOwn(args: readonly string[]): string[] {

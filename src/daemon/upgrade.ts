@@ -11,7 +11,7 @@ import type { Log } from '../text.ts'
 import type { Migration } from './migration.ts'
 import type { Notify } from './notify.ts'
 import type { Privileges } from './privileges.ts'
-import { planSuccessor, Successor } from './successor.ts'
+import { planSuccessor, Successor, transferOf } from './successor.ts'
 
 /** For a successor that loads and prepares itself; nothing waits for it. */
 const START_MS = 60_000
@@ -43,14 +43,14 @@ export async function upgrade(
     )
   }
   const path = `${controlPath}.upgrade`
-  const { exclude } = migration.parameters
+  const transfer = transferOf(options, { ...migration.parameters, backendTransfer: true })
   const environment = { ...notify?.environment, ...inherited(INHERITED) }
-  const plan = planSuccessor(process.argv, `unix:${path}`, exclude, options, environment)
-  if (!privileges.areWhole) return { start: { ...plan, path, exclude, ...whoIs() } }
+  const plan = planSuccessor(process.argv, `unix:${path}`, transfer.exclude, options, environment)
+  if (!privileges.areWhole) return { start: { ...plan, path, ...transfer, ...whoIs() } }
   const successor = new Successor({ ...plan, program: process.execPath })
   const comes = AbortSignal.any([successor.ended, AbortSignal.timeout(START_MS)])
   try {
-    const parameters = { ...migration.parameters, backendTransfer: true }
+    const parameters = { ...migration.parameters, ...transfer }
     const connect = (cancel: AbortSignal): ReturnType<typeof connectTo> =>
       connectTo(path, release, log, AbortSignal.any([comes, cancel]))
     const result = await migration.handOver(connect, parameters)

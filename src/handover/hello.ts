@@ -29,6 +29,8 @@ export interface HelloOfSource extends HelloOfBoth {
   readonly outline: HandOverOutline
   /** What a successor needs that has to do without the source: the daemon's. */
   readonly desired: unknown
+  /** What the successor shall have, too, unless it was told otherwise. Absent: of one that does not tell. */
+  readonly downtimeLimitMs?: number
 }
 
 export interface HelloOfTarget extends HelloOfBoth {
@@ -40,6 +42,9 @@ export const refused = (message: string, port?: string, hint?: string): StateErr
   error.port = port
   return error
 }
+
+const AGREE_HINT =
+  'say the same by migrate-set-parameters at the source, and by options at the target'
 
 /** Of a record `hello`; throws when it is none of this protocol. */
 export function readHello(data: unknown, release: string): HelloOfBoth {
@@ -66,6 +71,8 @@ export function compareHellos(source: HelloOfSource, target: HelloOfTarget): voi
     const word = (is: boolean): string => (is ? 'on' : 'off')
     throw refused(
       `backend-transfer is ${word(source.backendTransfer)} at the source and ${word(target.backendTransfer)} at the target`,
+      undefined,
+      AGREE_HINT,
     )
   }
   for (const [have, lack, where] of [
@@ -73,7 +80,7 @@ export function compareHellos(source: HelloOfSource, target: HelloOfTarget): voi
     [target, source, 'the target'],
   ] as const) {
     const id = have.exclude.find((one) => !lack.exclude.includes(one))
-    if (id !== undefined) throw refused(`port "${id}" is excluded by ${where} only`, id)
+    if (id !== undefined) throw refused(`port "${id}" is excluded by ${where} only`, id, AGREE_HINT)
   }
   const unknown = source.features.filter((name) => !target.features.includes(name))
   if (unknown.length > 0) {

@@ -157,6 +157,11 @@ test('what cannot be done before the signal is refused, what has no meaning does
   expect(wrong.stderr).toMatch(
     /^framepump: --incoming tcp:1: descriptors pass by a UNIX socket only/,
   )
+  for (const option of ['--exclude=a', '--backend-transfer=off']) {
+    const lone = await cli('run', option, '--control', lab.controlPath())
+    expect(lone).toMatchObject({ code: 2 })
+    expect(lone.stderr).toMatch(/^framepump: --[a-z-]+ is of use with --incoming only/)
+  }
 })
 
 test('E5: why a port is not postponed is shown and logged', async () => {

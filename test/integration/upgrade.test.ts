@@ -297,6 +297,25 @@ test('H13: clients of the control socket go on with the successor, in the midst 
   shim.close(given)
 })
 
+test.for([['on'], ['off']] as const)(
+  'H1: --exclude after -- holds for both sides, and what was set goes on, privileges %s',
+  async ([privileges]) => {
+    await using lab = new Lab()
+    const { daemon, ends } = await pair(lab, '--privileges', privileges)
+    await using line = new Line(daemon)
+    await daemon.execute('netdev_add', { type: 'virtio-net', id: 'v', driver: 'echo' })
+    await expect(line.upgrade('--exclude', 'p0')).rejects.toThrow('port "p0": cannot be left out')
+    // It was for that time.
+    expect(await line.execute('query-migrate-parameters')).toMatchObject({ exclude: [] })
+    await line.upgrade('--exclude=v')
+    expect(await line.execute('query-migrate-parameters')).toMatchObject({
+      exclude: ['v'],
+      'downtime-limit': 10_000,
+    })
+    expect(lab.ping(ends[0].netns, ends[1].address)).toBe(3)
+  },
+)
+
 test('options after -- come on top: a port more; those of a port that runs are refused by name', async () => {
   await using lab = new Lab()
   const { daemon, ends } = await pair(lab)

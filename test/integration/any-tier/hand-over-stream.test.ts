@@ -2,7 +2,7 @@
  * H16: what this release says in a hand-over is of the same make as what was recorded of it. Whoever changes
  * that gives the section, or the state of the kind of port, another version, reads both, and records anew:
  *
- *     FRAMEPUMP_RECORD_STREAM=1 npx vitest run --config config/vitest.config.ts --project any-tier hand-over-stream
+ *     FRAMEPUMP_RECORD_STREAM=1 npx vitest run --config config/vitest.config.ts --project integration hand-over-stream
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
