@@ -90,6 +90,7 @@ export class CaptureSession implements Capture {
   readonly #names: string[] = []
   #hasBegun = false
   #isOver = false
+  #why: string | undefined
   #detached: Promise<void> | undefined
 
   /** `user`: who captures, as people say. `came`: another process has begun it, and `options` are void. */
@@ -308,7 +309,9 @@ export class CaptureSession implements Capture {
     this.#names.length = id
   }
 
-  async stop(): Promise<CaptureSummary> {
+  /** `why`: nobody has asked for it. */
+  async stop(why?: string): Promise<CaptureSummary> {
+    this.#why ??= why
     await this.#release()
     this.#stop(STOP_COMPLETE)
     return this.done
@@ -333,7 +336,7 @@ export class CaptureSession implements Capture {
     this.#destination.released()
     this.#window.unmap()
     // To the writer a failed stream is a reader that went; the stream knows why.
-    const reason = streamError ?? error
+    const reason = streamError ?? error ?? this.#why
     return {
       frames: this.#counts[COUNT_FRAMES],
       dropped: this.#counts[COUNT_DROPPED],

@@ -179,7 +179,9 @@ export class ControlServer {
         listener,
       )) {
         const session = this.#sessions.get(connection)
-        if (session === undefined || session.stays || session.count > 0 || half.length > 0) continue
+        if (session === undefined || half.length > 0) continue
+        // What ends with a client, as a capture into its descriptor, ends here, and it is told so.
+        if (session.stays || session.count > 0 || session.onClose.size > 0) continue
         const given = [...session.fds.byName]
         this.#moving.add(session)
         fds.push(fd, ...given.map(([, one]) => one))

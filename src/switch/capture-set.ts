@@ -17,6 +17,7 @@ const CAPTURES_MAX = 16
 const VERSION = 1
 /** What was recorded may take so long to be written before it is handed over. */
 const WRITE_MS = 50
+const HANDED_OVER = 'the switch was handed over: start it again'
 
 export class CaptureSet {
   readonly #engine: EngineClient
@@ -106,7 +107,7 @@ export class CaptureSet {
   async leave(): Promise<void> {
     await Promise.all(
       [...this.#sessions.values()].map((capture) =>
-        this.#handed.has(capture) ? capture.leave() : capture.stop(),
+        this.#handed.has(capture) ? capture.leave() : capture.stop(HANDED_OVER),
       ),
     )
   }

@@ -6,6 +6,7 @@ import { readPcap } from '../../src/wire/pcap.ts'
 import { CLI, frameHex, Lab } from '../support/lab.ts'
 import type { Background } from '../support/processes.ts'
 import { sh, until } from '../support/processes.ts'
+import { Line } from '../support/upgrades.ts'
 
 const BROADCAST = 'ff:ff:ff:ff:ff:ff'
 const SOURCE = '02:00:00:00:00:01'
@@ -225,6 +226,22 @@ test('a daemon that ends takes its captures along, and the command says so', asy
   await daemon.process.stop('SIGKILL')
   expect(await capture.exited).toBe(1)
   expect(capture.stderr).toContain('the daemon ended during the capture [CAPTURE_LOST]')
+})
+
+test('a daemon that is replaced ends captures of the command with all their frames, and it says so', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await lab.star(2)
+  await using line = new Line(daemon)
+  const file = join(lab.directory, 'replaced.pcapng')
+  const capture = await startCapture(lab, daemon.control, '-w', file)
+  const sent = variedFrames(50)
+  await lab.send(netns[0], sent)
+  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames'] >= 50)
+  await line.upgrade()
+  expect(await capture.exited).toBe(1)
+  expect(capture.stderr).toContain('the switch was handed over: start it again')
+  const filter = 'eth.type == 0x88b5 && frame.interface_name == "p0"'
+  expect(tsharkFrames(lab, file, filter)).toEqual(sent)
 })
 
 test('captures at once, and ports of one, are limited', async () => {
