@@ -29,7 +29,7 @@ import { counted } from '../text.ts'
 import { DEFAULT_PARAMETERS } from '../handover/progress.ts'
 import type { MigrationControl, MigrationInfo, MigrationParameters } from '../handover/progress.ts'
 import type { PortOptions } from '../port/options.ts'
-import type { RunningConfig } from './running-config.ts'
+import type { HandedTopology, RunningConfig } from './running-config.ts'
 
 /** Somebody may look at a source that has done its part: an hour. */
 const SOURCE_LOOK_MS = 100
@@ -340,7 +340,7 @@ export class Migration implements MigrationControl {
     const { switch: sw, running, log, addPort, clients } = this.#context
     let source: HelloOfSource | undefined
     const adopt = ({ desired: topology, downtimeLimitMs }: HelloOfSource): void => {
-      running.adopt(topology as Topology)
+      running.adopt(topology as HandedTopology)
       this.#inherit(downtimeLimitMs)
     }
     let isPaused = false

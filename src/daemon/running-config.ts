@@ -63,9 +63,26 @@ export interface Reloaded {
   readonly 'needs-restart': string[]
 }
 
+/** What of the config was taken away by hand, by names and keys: it comes back with a reload. */
+interface Removed {
+  readonly ports: readonly string[]
+  readonly mirrors: readonly string[]
+  readonly fdb: readonly string[]
+}
+
+/** What a successor goes on with. `removed`: what its config may name, and shall not bring back. */
+export interface HandedTopology extends Topology {
+  /** Absent: of one that does not tell. */
+  readonly removed?: Removed
+}
+
+const NOTHING_REMOVED: Removed = { ports: [], mirrors: [], fdb: [] }
+
 export class RunningConfig {
   readonly #context: RunningConfigContext
   #config: Config
+  /** At predecessors. */
+  #removed: Removed = NOTHING_REMOVED
   /** The end of the queue of starts, reloads and links by hand. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -92,6 +109,7 @@ export class RunningConfig {
         log(`config: ${key} changed: takes effect at the next start`, 'warning')
       const plan = this.#plan(wanted)
       await this.#apply(plan, wanted)
+      this.#removed = NOTHING_REMOVED
       log(`config: reloaded actions=${plan.length}`)
       return { actions: plan.map(describeAction), 'needs-restart': restart }
     })
@@ -105,13 +123,26 @@ export class RunningConfig {
     })
   }
 
-  /** What runs of what the config named. */
-  get topology(): Topology {
-    return this.#running()
+  /** What runs of what the config named, and what of it does not any more. */
+  get topology(): HandedTopology {
+    const { ports, mirrors, fdb } = this.#removed
+    const { switch: sw } = this.#context
+    const rest = (names: readonly string[], running: readonly string[]): string[] =>
+      [...new Set(names)].filter((name) => !running.includes(name))
+    const removed = {
+      ports: rest([...ports, ...this.#config.ports.map(({ id }) => id)], [...this.#ids()]),
+      mirrors: rest(
+        [...mirrors, ...(this.#config.mirrors ?? []).map(({ name }) => name)],
+        sw.mirrors().map(({ options }) => options.name),
+      ),
+      fdb: rest([...fdb, ...(this.#config.fdb ?? []).map(entryKey)], sw.fdb.list().map(entryKey)),
+    }
+    return { ...this.#running(), removed }
   }
 
   /** That runs now, taken over from another process: of its config, and not ports added by hand. */
-  adopt({ ports, links, mirrors = [], fdb = [] }: Topology): void {
+  adopt({ ports, links, mirrors = [], fdb = [], removed = NOTHING_REMOVED }: HandedTopology): void {
+    this.#removed = removed
     const isOther = ({ id }: PortOptions): boolean => ports.every((port) => port.id !== id)
     const own = this.#config.ports.filter(isOther)
     this.#config = {
@@ -129,18 +160,30 @@ export class RunningConfig {
       const ids = this.#ids()
       const { ports, links, mirrors = [], fdb = [] } = this.#config
       const names = new Set(this.#context.switch.mirrors().map(({ options }) => options.name))
+      const removed = this.#removed
       const isThere = ({ id }: PortOptions): boolean => ids.has(id)
+      const isGone = (id: string): boolean => removed.ports.includes(id)
       const isNamed = ({ id }: PortOptions): boolean => ports.some((port) => port.id === id)
       const own = config.ports.filter((port) => isThere(port) && !isNamed(port))
       this.#config = { ...this.#config, ports: [...ports, ...own] }
-      const isKnown = ([a, b]: readonly [string, string]): boolean => ids.has(a) && ids.has(b)
-      const entries = new Set(fdb.map(entryKey))
+      const isKnown = ([a, b]: readonly [string, string]): boolean =>
+        (ids.has(a) && ids.has(b)) || isGone(a) || isGone(b)
+      const entries = new Set([...fdb.map(entryKey), ...removed.fdb])
+      const named = new Set([...names, ...removed.mirrors])
       const wanted = {
         ...this.#config,
-        ports: [...this.#config.ports, ...config.ports.filter((port) => !isThere(port))],
+        ports: [
+          ...this.#config.ports,
+          ...config.ports.filter((port) => !isThere(port) && !isGone(port.id)),
+        ],
         links: [...links, ...config.links.filter((link) => !isKnown(link))],
-        mirrors: [...mirrors, ...(config.mirrors ?? []).filter(({ name }) => !names.has(name))],
-        fdb: [...fdb, ...(config.fdb ?? []).filter((entry) => !entries.has(entryKey(entry)))],
+        mirrors: [...mirrors, ...(config.mirrors ?? []).filter(({ name }) => !named.has(name))],
+        fdb: [
+          ...fdb,
+          ...(config.fdb ?? []).filter(
+            (entry) => !entries.has(entryKey(entry)) && !isGone(entry.port),
+          ),
+        ],
       }
       const compiled = await withPrograms(wanted)
       await this.#apply(this.#plan(compiled), compiled)

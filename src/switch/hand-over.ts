@@ -55,7 +55,11 @@ function check({ options: { id, type }, open }: PortEntry, isExcluded: boolean):
     const why = open.whyNotOpenedAgain?.()
     if (why !== undefined) throw handOverError(id, `cannot be left out: ${why}`)
   } else if (open.handOver === undefined || open.handedOver === undefined) {
-    throw handOverError(id, `a ${type} port cannot be handed over`, `leave it out (framepump upgrade -- --exclude ${id}), or remove it`)
+    throw handOverError(
+      id,
+      `a ${type} port cannot be handed over`,
+      `leave it out (framepump upgrade -- --exclude ${id}), or remove it`,
+    )
   } else {
     const why = open.whyNotHandedOver?.()
     if (why !== undefined) throw handOverError(id, `cannot be handed over: ${why}`)

@@ -345,49 +345,6 @@ test('options after -- come on top: a port more; those of a port that runs are r
   expect(reload.actions).toEqual([])
 })
 
-test('H13: static entries of the config go on, by hand, too, and a reload knows which are its own', async () => {
-  await using lab = new Lab()
-  const config = join(lab.directory, 'switch.yaml')
-  const [mine, other, byHand] = ['02:00:00:00:00:01', '02:00:00:00:00:02', '02:00:00:00:00:03']
-  const namespaces = [lab.netns(), lab.netns()]
-  const write = (fdb: readonly object[]): void => {
-    const ports = namespaces.map((netns, k) => ({
-      id: `p${k}`,
-      type: 'tap',
-      ifname: 'x0',
-      netns,
-    }))
-    writeFileSync(config, JSON.stringify({ ports, fdb }))
-  }
-  write([{ mac: mine, port: 'p0' }])
-  const daemon = await lab.daemon('--config', config)
-  await using line = new Line(daemon)
-  await daemon.execute('fdb-add', { mac: byHand, port: 'p1' })
-  const statics = async (): Promise<string[]> => {
-    const table =
-      await line.execute<{ mac: string; port: string; static?: boolean }[]>('query-mac-table')
-    return table.filter((one) => one.static).map(({ mac, port }) => `${mac} ${port}`)
-  }
-  for (let time = 0; time < 2; time++) {
-    await line.upgrade()
-    await line.areOthersGone()
-    expect((await statics()).toSorted()).toEqual([`${mine} p0`, `${byHand} p1`])
-    expect(await line.execute('config-reload')).toEqual({ actions: [], 'needs-restart': [] })
-  }
-  // Read by the successor, beside what it took over.
-  write([
-    { mac: mine, port: 'p0' },
-    { mac: other, port: 'p1' },
-  ])
-  await line.upgrade()
-  await line.areOthersGone()
-  await until('the new one is there', async () => (await statics()).length === 3)
-  write([{ mac: other, port: 'p1' }])
-  const { actions } = await line.execute<{ actions: string[] }>('config-reload')
-  expect(actions).toEqual([`fdb-del ${mine}`])
-  expect((await statics()).toSorted()).toEqual([`${other} p1`, `${byHand} p1`])
-})
-
 test('by hand, as with QEMU: parameters, states and events on both sides, and what is paused stays so', async () => {
   await using lab = new Lab()
   const { daemon, ends } = await pair(lab)
