@@ -16,6 +16,8 @@ export const ROOT: string = fileURLToPath(new URL('../..', import.meta.url))
 export const CLI: string = join(ROOT, 'dist/cli/main.js')
 /** Beside an emulated guest on two cores even the start of a daemon takes its time. */
 const READY_MS = 60_000
+/** Answers that all are waited for come when the machine has time for it. */
+const PATIENCE_S = 20
 /** The tier that this run of the suite tests; the command line's own choice when not set. */
 export const IO: string = process.env['FRAMEPUMP_TEST_IO'] ?? 'auto'
 export const IFNAME = 'x0'
@@ -180,13 +182,13 @@ export class Lab implements AsyncDisposable {
     return this.exec(netns, 'cat', `/sys/class/net/${ifname}/address`).trim()
   }
 
-  /** Pings; returns how many of `pings` were answered. */
+  /** Pings; returns how many of `pings` were answered. One alone mostly asks whether there is an answer yet. */
   ping(netns: string, address: string, pings = 3): number {
     const output = this.exec(
       netns,
       'sh',
       '-c',
-      `ping -n -q -c ${pings} -i 0.05 -W 2 ${address} || true`,
+      `ping -n -q -c ${pings} -i 0.05 -W ${pings === 1 ? 2 : PATIENCE_S} ${address} || true`,
     )
     return Number(/(\d+) received/.exec(output)?.[1] ?? 0)
   }
