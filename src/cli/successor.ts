@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { IMPLIED_USER } from '../config/privileges.ts'
 import { Successor } from '../daemon/successor.ts'
+import { FramepumpError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
 
 /** What a daemon that may start nothing says of it. */
@@ -34,6 +35,9 @@ export interface Started {
   end(): void
 }
 
+/** Of systemd, for a service. */
+const UNIT = /\.service(\/|$)/
+
 /** By their names in /proc: what they are, and the option of nsenter(1) that enters one. */
 const NAMESPACES = {
   net: ['network namespace', '--net'],
@@ -41,6 +45,7 @@ const NAMESPACES = {
   cgroup: ['view of cgroups', '--cgroup'],
 } as const
 
+/** Throws FramepumpError HAND_OVER when it could not be what the daemon is. */
 export function startSuccessor(start: Start): Started {
   const { program, pid, environment } = start
   const lacks = ['session', 'environment', 'limits']
@@ -63,12 +68,34 @@ export function startSuccessor(start: Start): Started {
   const [first, ...rest] = [...entering, program, ...args]
   const successor = new Successor({ program: first, arguments: rest, environment: env }, place)
   for (const stream of streams) shim.close(stream)
-  if (!joinCgroup(pid, successor.pid)) lacks.push('cgroup')
-  // Of a service the manager is; it is told nothing of the end of somebody else's child.
   const isService = environment['NOTIFY_SOCKET'] !== undefined
+  if (!joinCgroup(pid, successor.pid)) {
+    lacks.push('cgroup')
+    if (isService && UNIT.test(cgroupOf(pid) ?? '')) {
+      successor.end()
+      throw outsideService()
+    }
+  }
+  // Of a service the manager is; it is told nothing of the end of somebody else's child.
   if (isService && parentOf(pid) !== parentOf(successor.pid)) lacks.push('parent')
   const { ended } = successor
-  return { ended, lacks, leave: () => successor.leave(), end: () => successor.end() }
+  return {
+    ended,
+    lacks,
+    leave: () => successor.leave(),
+    end: () => successor.end(),
+  }
+}
+
+/** systemd would not believe that it is the service, which ended with the daemon: with its directory and sockets. */
+function outsideService(): FramepumpError {
+  return new FramepumpError(
+    'HAND_OVER',
+    "the successor cannot be brought into the service's cgroup, and systemd would end the service",
+    {
+      hint: "do it as root, or by the daemon's manager: systemd-run --user --pipe --wait framepump upgrade",
+    },
+  )
 }
 
 /**
