@@ -1,6 +1,6 @@
 /** How the two ends of a hand-over find each other: `unix:PATH`, on which the target listens. */
 import { setTimeout } from 'node:timers/promises'
-import { EAGAIN, ECONNREFUSED, ENOENT } from '../abi/errno.ts'
+import { EACCES, EAGAIN, ECONNREFUSED, ENOENT } from '../abi/errno.ts'
 import { strerror } from '../abi/strerror.ts'
 import { ConfigError, StateError, SysError } from '../errors.ts'
 import { shim } from '../native/shim.ts'
@@ -57,7 +57,10 @@ export async function connectTo(
           syscall: 'connect',
           errno: -result,
           path,
-          hint: 'start the target with --incoming, or give it migrate-incoming, first',
+          hint:
+            result === -EACCES
+              ? 'let both run as the same user'
+              : 'start the target with --incoming, or give it migrate-incoming, first',
         },
       )
     }

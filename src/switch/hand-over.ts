@@ -27,6 +27,8 @@ import { describe, divide, quietPort, saidOf } from './said-ports.ts'
 import type { Undo } from './undo.ts'
 import { doAll } from './undo.ts'
 
+const INCLUDED_HINT = 'hand it over: set backend-transfer=on, and do not exclude it'
+
 const nothing = { version: 0, state: null, fds: [] }
 
 /** Throws StateError HAND_OVER, naming the port. */
@@ -53,7 +55,7 @@ function check({ options: { id, type }, open }: PortEntry, isExcluded: boolean):
   if (open.postponed !== undefined) throw handOverError(id, 'it is not open yet')
   if (isExcluded) {
     const why = open.whyNotOpenedAgain?.()
-    if (why !== undefined) throw handOverError(id, `cannot be left out: ${why}`)
+    if (why !== undefined) throw handOverError(id, `cannot be left out: ${why}`, INCLUDED_HINT)
   } else if (open.handOver === undefined || open.handedOver === undefined) {
     throw handOverError(
       id,
@@ -226,6 +228,14 @@ export function placeFor(
 function checkRunState(runState: RunState): asserts runState is 'running' | 'paused' {
   if (runState === 'running' || runState === 'paused') return
   throw new StateError('HAND_OVER', `a switch that is ${runState} cannot be handed over`)
+}
+
+/** Why a switch that is over takes no changes. */
+export function switchClosed(runState: 'shutdown' | 'postmigrate'): StateError {
+  const isClosed = runState === 'shutdown'
+  const hint = isClosed ? undefined : 'ask again: another process has it now'
+  const what = isClosed ? 'is closed' : 'was handed over'
+  return new StateError('SWITCH_CLOSED', `the switch ${what}`, { hint })
 }
 
 /** What was said by a preview. */

@@ -41,7 +41,7 @@ import { changeOptions } from './changing.ts'
 import { EngineClient } from '../engine/client.ts'
 import { collect, Groups } from './groups.ts'
 import type { HandedSwitch, HandOverOptions, HandOverOutline } from './handed.ts'
-import { HandingOver } from './hand-over.ts'
+import { HandingOver, switchClosed } from './hand-over.ts'
 import { hold, release } from './holding.ts'
 import { LimitedLog } from './log-limit.ts'
 import { LinkWatcher } from './link-watcher.ts'
@@ -460,8 +460,7 @@ class UserspaceSwitch implements Switch {
       await (isClosing ? this.#handing.settle() : this.#handing.over)
       const { runState } = this
       if (!isClosing && (runState === 'shutdown' || runState === 'postmigrate')) {
-        const what = runState === 'shutdown' ? 'is closed' : 'was handed over'
-        throw new StateError('SWITCH_CLOSED', `the switch ${what}`)
+        throw switchClosed(runState)
       }
       return allOrNothing(action, this.#log)
     })

@@ -413,6 +413,7 @@ test('H1: what is left out is opened by its name: all with backend-transfer off,
   const answer = await cli('upgrade', '--control', first.control)
   expect(answer.code).toBe(1)
   expect(answer.stderr).toContain('port "t": cannot be left out: its TAP is not persistent')
+  expect(answer.stderr).toContain('(hand it over: set backend-transfer=on')
 })
 
 const isRunning = (daemon: Daemon): Promise<void> =>
