@@ -303,7 +303,7 @@ test.for([['on'], ['off']] as const)(
     await using lab = new Lab()
     const { daemon, ends } = await pair(lab, '--privileges', privileges)
     await using line = new Line(daemon)
-    await daemon.execute('netdev_add', { type: 'virtio-net', id: 'v', driver: 'echo' })
+    await daemon.execute('netdev_add', { type: 'virtio-net', id: 'v', driver: 'sink' })
     await expect(line.upgrade('--exclude', 'p0')).rejects.toThrow('port "p0": cannot be left out')
     // It was for that time.
     expect(await line.execute('query-migrate-parameters')).toMatchObject({ exclude: [] })
@@ -365,7 +365,7 @@ test('by hand, as with QEMU: parameters, states and events on both sides, and wh
   expect(await daemon.execute('query-migrate')).toMatchObject({
     status: 'failed',
     'error-desc':
-      'the other side gave up: backend-transfer is on at the source and off at the target',
+      'the other side gave up: backend-transfer is on at the source and off at the target (say the same by migrate-set-parameters at the source, and by options at the target)',
   })
   expect(await target.process.exited).toBe(1)
   events.source.length = 0
