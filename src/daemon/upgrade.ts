@@ -3,6 +3,7 @@
  * session, cgroup, limits and namespaces stay; one that has given up starting programs says how somebody
  * else does it.
  */
+import { resolve } from 'node:path'
 import { IMPLIED_USER } from '../config/privileges.ts'
 import { describeResult } from '../control/commands/migration.ts'
 import { StateError } from '../errors.ts'
@@ -42,7 +43,8 @@ export async function upgrade(
       },
     )
   }
-  const path = `${controlPath}.upgrade`
+  // Whoever starts the successor may be in another directory.
+  const path = resolve(`${controlPath}.upgrade`)
   const transfer = transferOf(options, { ...migration.parameters, backendTransfer: true })
   const environment = { ...notify?.environment, ...inherited(INHERITED) }
   const plan = planSuccessor(process.argv, `unix:${path}`, transfer.exclude, options, environment)
