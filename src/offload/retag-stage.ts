@@ -62,4 +62,9 @@ class CopyRules implements TagRules {
   tagOut(from: number, to: number, outer: number): number {
     return this.#vlans.tagOutOfCopy(this.vlan, from, to, outer)
   }
+
+  /** @hot */
+  tagInPlace(to: number, outer: number): number {
+    return this.#vlans.tagInPlace(to, outer)
+  }
 }

@@ -138,7 +138,7 @@ export class Tagger {
       const piece = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length[k]
       if (piece < shortest) shortest = piece
     }
-    if (changed !== 0) this.#showInner(burst, list, first, end)
+    if (changed !== 0) this.#showInner(port, burst, list, first, end)
     const canAll = !burst.hasOffloads || this.#canMoveAll(burst, list, first, end)
     this.#hasChanges = changed !== 0 || !canAll
     this.#isPlain = shortest >= LOOKED_AT && canAll
@@ -152,16 +152,20 @@ export class Tagger {
   }
 
   /** What frames whose tag goes have in its place. @hot */
-  #showInner(burst: Burst, list: Int32Array, first: number, end: number): void {
+  #showInner(port: number, burst: Burst, list: Int32Array, first: number, end: number): void {
     const { word, moved } = this.#heads
-    const { inners } = burst
+    const { heads, inners } = burst
     let isRead = false
     for (let at = first; at < end; at++) {
       const k = list[at]
       if (moved[k] >= 0) continue
       if (!isRead) burst.readInners()
       isRead = true
-      word[k] = inners[k * HEAD_WORDS]
+      const inner = inners[k * HEAD_WORDS]
+      const kept =
+        tagIn(inner) === 0 ? this.#rules.tagInPlace(port, tagIn(heads[k * HEAD_WORDS + 3])) : 0
+      word[k] = kept === 0 ? inner : kept
+      if (kept !== 0) moved[k] = 0
     }
   }
 

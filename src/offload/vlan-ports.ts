@@ -41,6 +41,8 @@ export interface TagRules {
   isTunnel(port: number): boolean
   /** See `VlanPorts`. @hot */
   tagOut(from: number, to: number, outer: number): number
+  /** The tag in the place of the outer one that goes, of a frame without another tag inside; 0: none. @hot */
+  tagInPlace(to: number, outer: number): number
 }
 
 export class VlanPorts implements TagRules {
@@ -142,9 +144,7 @@ export class VlanPorts implements TagRules {
   tagOut(from: number, to: number, outer: number): number {
     const inMode = this.#mode[from]
     if (inMode === MODE_TUNNEL) {
-      const pushed = this.#tunnelTag[from]
-      const out = this.#leave(to, pushed, true)
-      return out === 0 ? AS_IT_CAME : out
+      return this.#pushedOut(to, this.#tunnelTag[from], outer)
     }
     let tag = outer
     if (vidOf(outer) === 0 && inMode >= MODE_ACCESS) {
@@ -159,12 +159,18 @@ export class VlanPorts implements TagRules {
   /** The same of a copy that is given to the VLAN `vid`, whatever VLAN the frame is of. @hot */
   tagOutOfCopy(vid: number, from: number, to: number, outer: number): number {
     if (this.#mode[from] === MODE_TUNNEL) {
-      const pushed = this.#leave(to, withVid(this.#tunnelTag[from], vid), true)
-      return pushed === 0 ? AS_IT_CAME : pushed
+      return this.#pushedOut(to, withVid(this.#tunnelTag[from], vid), outer)
     }
     const tag = outer === 0 ? makeTag(TPID_8100, 0, vid) : withVid(outer, vid)
     const out = this.#leave(to, tag, outer !== 0)
     return out === outer ? AS_IT_CAME : out
+  }
+
+  /** What stands in front of the customer's frame, which has this outer tag, where a tunnel pushed that one. @hot */
+  #pushedOut(to: number, pushed: number, outer: number): number {
+    const isBare = outer === 0 && this.#mode[to] === MODE_TUNNEL
+    const out = isBare ? this.tagInPlace(to, pushed) : this.#leave(to, pushed, true)
+    return out === 0 ? AS_IT_CAME : out
   }
 
   /** The tag of a frame on the switch becomes this one at the port; `isKept`: it came with a tag. @hot */
@@ -172,17 +178,27 @@ export class VlanPorts implements TagRules {
     const mode = this.#mode[port]
     const vid = vidOf(tag)
     if (mode === MODE_TRANSPARENT || mode === MODE_NATIVE_TAGGED) return tag
+    // What is inside is a customer's, whose tags stay: see tagInPlace.
     if (mode === MODE_TUNNEL) return 0
     if (
       mode === MODE_TRUNK ? vid !== 0 : mode === MODE_NATIVE_UNTAGGED && vid !== this.#tag[port]
     ) {
       return tag
     }
-    const priorityTags = this.#priorityTags[port]
-    if (!isKept) return 0
-    if (pcpOf(tag) === 0 && priorityTags !== PRIORITY_ALWAYS) return 0
-    // A trunk leaves a priority as it came, whatever it shall do with tags.
-    if (priorityTags === PRIORITY_NEVER && mode !== MODE_TRUNK) return 0
+    if (!isKept || !this.#keepsPriority(port, tag)) return 0
     return vid === 0 ? tag : makeTag(TPID_8100, tag, 0)
+  }
+
+  /** @hot */
+  tagInPlace(to: number, outer: number): number {
+    return this.#keepsPriority(to, outer) ? makeTag(TPID_8100, outer, 0) : 0
+  }
+
+  /** Where this tag would go, one of VID 0 stays. @hot */
+  #keepsPriority(port: number, tag: number): boolean {
+    const priorityTags = this.#priorityTags[port]
+    if (pcpOf(tag) === 0 && priorityTags !== PRIORITY_ALWAYS) return false
+    // A trunk leaves a priority as it came, whatever it shall do with tags.
+    return priorityTags !== PRIORITY_NEVER || this.#mode[port] === MODE_TRUNK
   }
 }

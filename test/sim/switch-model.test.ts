@@ -88,7 +88,8 @@ function leave(
   }
   if (mode === 'access') return vlan === tag && inner === 0 ? untagged() : undefined
   if (mode === 'dot1q-tunnel') {
-    return vlan === tag && listed(cvlans, inner) ? rest : undefined
+    if (vlan !== tag || !listed(cvlans, inner)) return undefined
+    return outerOf(rest) === undefined ? untagged() : rest
   }
   if (mode === 'trunk') {
     if (!listed(trunks, vlan)) return undefined

@@ -148,6 +148,32 @@ test('V5: where a tag goes one of VID 0 can stay, for a priority or in any case'
   expect([2, 3].map((port) => sim.receive(port))).toEqual([[plain], [plain]])
 })
 
+test("V5: so can that of a tunnel's outer tag, where the customer's frame has none inside", () => {
+  const tunnel = { 'vlan-mode': 'dot1q-tunnel', tag: 10 } as const
+  using sim = vlanSim(
+    { trunks: ['10'] },
+    tunnel,
+    { ...tunnel, 'priority-tags': 'if-nonzero' },
+    { ...tunnel, 'priority-tags': 'always' },
+  )
+  const sent = (port: number, one: Uint8Array): Uint8Array[][] => {
+    sim.send(port, one)
+    return [1, 2, 3].map((to) => sim.receive(to))
+  }
+  const priority = (pcp: number): Uint8Array => tagged(plain, { vid: 0, pcp })
+  expect(sent(0, tagged(plain, { tpid: S_TAG, vid: 10, pcp: 5 }))).toEqual([
+    [plain],
+    [priority(5)],
+    [priority(5)],
+  ])
+  expect(sent(0, tagged(plain, 10))).toEqual([[plain], [plain], [priority(0)]])
+  // The priority of the tunnel is not the customer's.
+  for (const inside of [tagged(plain, 7), tagged(plain, { vid: 0, pcp: 3 })]) {
+    expect(sent(0, tagged(inside, { vid: 10, pcp: 5 }))).toEqual([[inside], [inside], [inside]])
+  }
+  expect(sent(1, plain)).toEqual([[], [plain], [priority(0)]])
+})
+
 test('V6: the outer tag is the one behind the addresses, with TPID 0x8100 or 0x88a8', () => {
   using sim = vlanSim({ trunks: [10] }, {})
   const outer = tagged(plain, { vid: 10, tpid: S_TAG }, 99)
