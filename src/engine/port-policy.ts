@@ -147,7 +147,7 @@ export class PortPolicies {
   clear(port: number): void {
     this.flags[port] = 0
     this.vlans.clear(port)
-    this.storm.set(port, null)
+    this.storm.clear(port)
     this.guards.set(port, null)
     this.snooping.routers.setMode(port, ROUTERS_AUTO)
     this.snooping.setIsolated(port, false)

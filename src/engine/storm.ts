@@ -33,6 +33,8 @@ export class StormControl {
   readonly #isTold: Uint8Array = new Uint8Array(PORTS_MAX * CLASSES)
   /** Ports that have a rate. */
   readonly #ports: number[] = []
+  /** Storms that are over because their rates are: told with the next look. */
+  readonly #over: StormChange[] = []
   readonly #time: Float64Array
 
   /** `time`: the engine clock's, microseconds first. */
@@ -49,6 +51,10 @@ export class StormControl {
       const rate = rates === null ? 0 : rates[kind]
       // A bucket whose rate stays is as full as it was.
       if (rate !== 0 && rate === this.#rate[cell]) continue
+      if (this.#isTold[cell] !== 0) {
+        const dropped = this.#total[cell] + this.#dropped[cell]
+        this.#over.push({ port, kind, isStorm: false, dropped })
+      }
       this.#rate[cell] = rate
       this.#tokens[cell] = burstOf(rate)
       this.#atUs[cell] = 0
@@ -56,6 +62,13 @@ export class StormControl {
       this.#total[cell] = 0
       this.#isTold[cell] = 0
     }
+  }
+
+  /** The port is gone: of what was there nothing is told any more. */
+  clear(port: number): void {
+    this.set(port, null)
+    const others = this.#over.filter((change) => change.port !== port)
+    this.#over.splice(0, this.#over.length, ...others)
   }
 
   /** How many of the frames first..end - 1 of the burst are flooded. @hot */
@@ -84,8 +97,8 @@ export class StormControl {
 
   /** What began or ended since the last call, about a second ago. */
   look(): readonly StormChange[] {
-    if (this.#ports.length === 0) return NO_CHANGES
-    const changes: StormChange[] = []
+    if (this.#ports.length + this.#over.length === 0) return NO_CHANGES
+    const changes = this.#over.splice(0)
     for (const port of this.#ports) {
       for (let kind = 0; kind < CLASSES; kind++) this.#lookAt(port, kind, changes)
     }

@@ -68,3 +68,27 @@ test('P5: over a long time no more segments pass than the rate says, and plain f
   const plain = stormOf(1000)
   expect(plain.admit(...Array.from({ length: 200 }, () => 1))).toBe(100)
 })
+
+test('P5: a storm is over when its limit is another one, or none; of a port that is gone nothing is told', () => {
+  const storm = new StormControl(Float64Array.of(1e6, 0))
+  const broadcast = { port: 3, kind: STORM_BROADCAST }
+  const begin = (rate: number): void => {
+    storm.set(3, [rate, 0, 0])
+    storm.admit(3, STORM_BROADCAST, burstOf(...Array<number>(60).fill(1)), 0, 60)
+    expect(storm.look()).toEqual([{ ...broadcast, isStorm: true, dropped: 28 }])
+  }
+  begin(100)
+  storm.admit(3, STORM_BROADCAST, burstOf(1, 1), 0, 2)
+  storm.set(3, [200, 0, 0])
+  expect(storm.look()).toEqual([{ ...broadcast, isStorm: false, dropped: 30 }])
+  begin(100)
+  storm.set(3, null)
+  expect([storm.look(), storm.look()]).toEqual([
+    [{ ...broadcast, isStorm: false, dropped: 28 }],
+    [],
+  ])
+  begin(100)
+  storm.set(3, null)
+  storm.clear(3)
+  expect(storm.look()).toEqual([])
+})
