@@ -120,7 +120,7 @@ export class Forwarder {
     this.mirrors.set(mirrors)
     for (let index = 0; index < PORTS_MAX; index++) {
       const isOutput = this.mirrors.isOutput(index)
-      if (isOutput) this.#forget(index)
+      if (isOutput) this.forget(index)
       this.#places.setOutput(index, isOutput)
     }
     this.#places.listMembers()
@@ -155,14 +155,14 @@ export class Forwarder {
     this.#places.remove(index)
     this.#egresses[index] = null
     this.#merges[index] = 0
-    this.#forget(index)
+    this.forget(index)
     this.macTable.forgetStatic(index)
     this.macTable.setPort(index, NO_LIMIT, false)
     this.#policies.clear(index)
   }
 
   /** What was learnt there is so no more. */
-  #forget(index: number): void {
+  forget(index: number): void {
     this.macTable.forgetPort(index)
     this.#policies.snooping.forgetPort(index)
   }
@@ -173,7 +173,7 @@ export class Forwarder {
 
   setLink(index: number, isUp: boolean): void {
     this.#places.setLink(index, isUp)
-    if (!isUp) this.#forget(index)
+    if (!isUp) this.forget(index)
   }
 
   /** Ports that a flood reaches. */
@@ -202,8 +202,8 @@ export class Forwarder {
   wire(a: number, b: number): void {
     this.#places.wire(a, b)
     for (const index of [a, b]) this.port(index)?.setWired?.(true)
-    this.#forget(a)
-    this.#forget(b)
+    this.forget(a)
+    this.forget(b)
   }
 
   /** Both ports of a link return to the switch. */

@@ -240,6 +240,8 @@ export type EngineRequest =
   | { op: 'remove-macs'; port: number; macs: readonly StaticMac[] }
   /** What was learnt, at a port and in a VLAN; -1: any. */
   | { op: 'flush-macs'; port: number; vlan: number }
+  /** All that was learnt at a port, multicast groups as well: whoever was there is gone. */
+  | { op: 'forget'; port: number }
   | { op: 'remove-port'; port: number }
   /** Frames from and for these ports wait. */
   | { op: 'hold'; ports: readonly number[] }

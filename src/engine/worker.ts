@@ -151,6 +151,8 @@ function handle(request: EngineRequest): unknown {
       return undefined
     case 'flush-macs':
       return engine.forwarder.macTable.flush(request.port, request.vlan)
+    case 'forget':
+      return engine.forwarder.forget(request.port)
     case 'set-merging':
       return engine.forwarder.setMerging(request.port, request.isMerging)
     case 'call':

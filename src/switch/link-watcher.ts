@@ -194,7 +194,7 @@ export class LinkWatcher {
     if (state === 'up') entry.wasUp = true
     if (wentDown) {
       this.#engine
-        .request({ op: 'flush-macs', port: entry.index, vlan: -1 })
+        .request({ op: 'forget', port: entry.index })
         .catch((error) => this.#log(explain(error), 'error'))
     }
     if (isSame || isNew || isQuiet) return

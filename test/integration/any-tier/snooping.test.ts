@@ -136,6 +136,23 @@ test('P8: the same by MLD, and neighbours find one another', async () => {
   expect(await reached(lab, netns, GROUP6)).toEqual([0, 0])
 })
 
+test('F6, P8: of an interface that goes down members and queriers are forgotten', async () => {
+  await using lab = new Lab()
+  const { daemon, netns } = await network(lab)
+  join4(netns[1], 3)
+  await until('it is a member', async () => (await membersOf(daemon, GROUP)).includes('p1'))
+  sh('ip', '-n', netns[1], 'link', 'set', IFNAME, 'down')
+  await until('it is none any more', async () => (await membersOf(daemon, GROUP)).length === 0)
+  sh('ip', '-n', netns[1], 'link', 'set', IFNAME, 'up')
+  await until('it says again what it wants', async () =>
+    (await membersOf(daemon, GROUP)).includes('p1'),
+  )
+  sh('ip', '-n', netns[HOSTS], 'link', 'set', IFNAME, 'down')
+  await until('there is no querier', async () =>
+    (await groups(daemon)).every(({ port }) => port !== `p${HOSTS}`),
+  )
+})
+
 test('P8: what is known is shown, handed over, flushed, and forgotten where it is turned off', async () => {
   await using lab = new Lab()
   const netns = [0, 1, 2].map(() => lab.netns())
