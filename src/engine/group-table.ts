@@ -300,12 +300,11 @@ export class GroupTable {
     return [left, ...known, Math.max(0, cells[at + QUERIER_HEARD] - now)]
   }
 
-  /** Takes a row that was told by `page`, elsewhere. Control plane. */
-  restore(row: GroupRow, now: number): void {
+  /** Takes a row that was told by `page`, elsewhere. False: there is no room for it. Control plane. */
+  restore(row: GroupRow, now: number): boolean {
     const [domain, word0, word1, word2, word3, port, left, ...querier] = row
-    if (!this.add(domain, word0, word1, word2, word3, port, now + left) || querier.length === 0) {
-      return
-    }
+    if (!this.add(domain, word0, word1, word2, word3, port, now + left)) return false
+    if (querier.length === 0) return true
     const { cells } = this
     const at = this.findDomain(domain)
     const [querierLeft, ...known] = querier
@@ -313,6 +312,7 @@ export class GroupTable {
     cells[at + QUERIER_PORT] = port
     cells[at + QUERIER_HEARD] = now + known.pop()!
     cells.set(known, at + QUERIER_WORD0)
+    return true
   }
 
   /** Frees a cell and shifts back those behind it that would no longer be found. @hot */

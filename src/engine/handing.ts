@@ -14,9 +14,10 @@ export interface HandingEngine {
 }
 
 /** Addresses are asked for part by part. */
-export function handOver({ own, forwarder }: HandingEngine): HandedEngine {
+export function handOver({ own, forwarder, snooping }: HandingEngine): HandedEngine {
   const { moves, full, changes } = forwarder.macTable
-  return { macMoves: moves, macFull: full, macChanges: changes, own: own.all }
+  const { havingAll } = snooping
+  return { macMoves: moves, macFull: full, macChanges: changes, havingAll, own: own.all }
 }
 
 /** `macs` null: it has the addresses by a preview. */
@@ -30,6 +31,7 @@ export function takeOver(
   const { macTable } = forwarder
   if (macs !== null) takeAddresses(macTable, macs, clock)
   for (const row of groups) snooping.restore(row)
+  for (const [port, left] of handed.havingAll) snooping.restoreAll(port, left)
   macTable.moves = handed.macMoves
   macTable.full = handed.macFull
   for (const { port, frame } of handed.own) own.add(port, frame)

@@ -79,8 +79,9 @@ export interface GroupRows {
   readonly next: number
 }
 export type GroupRow = readonly number[]
-/** Where in a row the port is. */
+/** Where in a row the port is, and what is left. */
 export const PORT_OF_ROW = 5
+export const LEFT_OF_ROW = 6
 
 /** What an engine has beside its ports and addresses. */
 export interface HandedEngine {
@@ -88,6 +89,8 @@ export interface HandedEngine {
   readonly macFull: number
   /** As in MacRows; of no use to who takes over. */
   readonly macChanges?: number
+  /** Ports that are given all multicast, as there was no room for what they want: tenths of a second, still. */
+  readonly havingAll: readonly (readonly [port: number, left: number])[]
   readonly own: readonly OwnFrame[]
 }
 

@@ -69,6 +69,13 @@ export class RouterPorts {
     return listed
   }
 
+  /** Ports that are given everything as there was no room, and for how long still. */
+  havingAll(now: number): (readonly [port: number, left: number])[] {
+    const ports = [...this.#havingAll.subarray(0, this.#havingAllCount)]
+    const left = ports.map((port) => [port, this.#hasAllUntil[port] - now] as const)
+    return left.filter((one) => one[1] > 0)
+  }
+
   /** Ports that have had everything long enough; about once a second. */
   look(now: number): void {
     let kept = 0

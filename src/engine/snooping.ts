@@ -46,6 +46,7 @@ import {
   ROBUSTNESS,
 } from './group-table.ts'
 import type { GroupRow, GroupRows, SnoopingSettings } from './messages.ts'
+import { LEFT_OF_ROW, PORT_OF_ROW } from './messages.ts'
 import { RouterPorts } from './router-ports.ts'
 import { WholeFrame } from './whole-frame.ts'
 
@@ -445,7 +446,18 @@ export class Snooping {
 
   /** Takes a row that was told by `page`, elsewhere. */
   restore(row: GroupRow): void {
-    this.#table?.restore(row, this.#now)
+    const isTaken = this.#table?.restore(row, this.#now) ?? true
+    if (!isTaken) this.restoreAll(row[PORT_OF_ROW], row[LEFT_OF_ROW])
+  }
+
+  /** Ports that are given everything, and for how long still. */
+  get havingAll(): (readonly [port: number, left: number])[] {
+    return this.routers.havingAll(this.#now)
+  }
+
+  /** Such a port of another engine. */
+  restoreAll(port: number, left: number): void {
+    if (this.isOn) this.routers.giveAll(port, this.#now + left)
   }
 
   close(): void {

@@ -167,7 +167,7 @@ async function handOver(
     if (one.status === 'rejected') throw one.reason
     return one.value
   })
-  const { own, macChanges: changes } = told as HandedEngine
+  const { own, macChanges: changes, havingAll } = told as HandedEngine
   const { places, ...crossing } = divide(entries, handed, quiet, engine.counters)
   const counters = engine.switchCounters()
   const all = {
@@ -178,6 +178,9 @@ async function handOver(
     sequences: await mirrors.sequences(),
     macs: isRehearsed || changes === macChanges ? null : (await readMacs(parts, places)).macs,
     groups: groups.map((row) => row.with(PORT_OF_ROW, places.get(row[PORT_OF_ROW])!)),
+    ...(havingAll.length === 0
+      ? {}
+      : { havingAll: havingAll.map(([port, left]) => [places.get(port)!, left] as const) }),
     counters,
     captures: isRehearsed ? [] : await captures.handOver(),
     ownFrames: own.map(({ port, frame }): [number, string] => [

@@ -75,6 +75,8 @@ export interface HandedSwitch {
    * nothing is known.
    */
   readonly groups?: readonly (readonly number[])[]
+  /** Place of a port that is given all multicast, as there was no room for its groups, and tenths of a second, still. */
+  readonly havingAll?: readonly (readonly [number, number])[]
   readonly counters: SwitchCounters
   readonly captures: readonly HandedCapture[]
   /** Of the daemon's own that wait for the end of a pause: place of the port in `ports`, bytes in base64. */

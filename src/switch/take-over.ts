@@ -300,9 +300,11 @@ function noteStatics(
 
 /** Addresses, and what else the engine has, by numbers of ports. */
 function engineState(
-  { ports: handed, previewed = [], counters, ownFrames, macs, groups = [] }: HandedSwitch,
+  handedSwitch: HandedSwitch,
   ports: PortTable,
 ): { engine: HandedEngine; macs: MacRows['rows'] | null; groups: GroupRows['rows'] } {
+  const { ports: handed, previewed = [], counters, ownFrames, macs } = handedSwitch
+  const { groups = [], havingAll = [] } = handedSwitch
   const index = [...handed, ...previewed].map(({ id }) => ports.entry(id).index)
   const own = ownFrames.map(([place, bytes]) => ({
     port: index[place],
@@ -311,7 +313,12 @@ function engineState(
   const rows = macs === null ? null : Int32Array.from(macs)
   for (let at = 2; rows !== null && at < rows.length; at += MAC_ROW) rows[at] = index[rows[at]]
   return {
-    engine: { macMoves: counters.mac_moves, macFull: counters.mac_table_full, own },
+    engine: {
+      macMoves: counters.mac_moves,
+      macFull: counters.mac_table_full,
+      havingAll: havingAll.map(([place, left]) => [index[place], left] as const),
+      own,
+    },
     macs: rows,
     groups: groups.map((row) => row.with(PORT_OF_ROW, index[row[PORT_OF_ROW]])),
   }

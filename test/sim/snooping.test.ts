@@ -1,6 +1,7 @@
 /** IGMP and MLD snooping on the whole switch. RFC 4541; requirement P8. */
 import { describe, expect, test } from 'vitest'
 import type { SwitchingOptions } from '../../src/port/switching-options.ts'
+import { handOver, takeOver } from '../../src/engine/handing.ts'
 import type { SnoopingSettings } from '../../src/engine/messages.ts'
 import { groupEntries } from '../../src/switch/groups.ts'
 import {
@@ -414,6 +415,29 @@ describe('P8: limits', () => {
     reached(sim, 3, igmpQuery())
     sim.wait(11)
     expect(reached(sim, 0, toGroup(groupOf(10)))).toEqual([3])
+  })
+
+  test('that goes on in another engine, also where there is less room', () => {
+    using sim = simOf(4, { igmp: true, maxGroupsPerPort: 10 })
+    query(sim, 3)
+    join(sim, 1, 0, 11)
+    join(sim, 2, 1000, 8)
+    const handed = handOver(sim.engine)
+    expect(handed.havingAll).toEqual([[1, 2501]])
+    const { rows } = sim.engine.snooping.page(0, true)
+    const goOn = (maxGroupsPerPort: number): Sim => {
+      const next = simOf(4, { igmp: true, maxGroupsPerPort })
+      takeOver(next.engine, handed, null, rows, next.clock)
+      return next
+    }
+    using next = goOn(10)
+    expect(reached(next, 0, toGroup(groupOf(10)))).toEqual([1, 3])
+    expect(reached(next, 0, toGroup(groupOf(1000)))).toEqual([1, 2, 3])
+    next.wait(261)
+    next.clock.read()
+    expect(next.engine.snooping.havingAll).toEqual([])
+    using less = goOn(5)
+    expect(reached(less, 0, toGroup(groupOf(77)))).toEqual([1, 2, 3])
   })
 
   test('when the table is full nobody misses what he wants, and nobody loses what he has', () => {
