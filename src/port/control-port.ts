@@ -130,6 +130,8 @@ export interface ControlPort {
   keep?(engine: EngineAccess): Promise<void>
   /** In the place of `close`: another process has it, so what it is made of is let go of and not changed. */
   handedOver?(): Promise<void>
+  /** It is left out of a hand-over, and closed next: what one that is made anew by its options goes on with. */
+  left?(): JsonValue
   /** Why another process could not open it after this one has closed it; absent or undefined: it could. */
   whyNotOpenedAgain?(): string | undefined
   /** The engine has let go of it. */
@@ -169,6 +171,8 @@ export interface ControlPortContext {
   readonly takesOver?: boolean
   /** Its owner leaves a persistent device behind: it is not made anew. */
   readonly isLeft?: boolean
+  /** Of a port that was left out of a hand-over and is made anew: what the one before has said by `left`. */
+  readonly left?: JsonValue
   /** Told which queue is opened or set up next. */
   readonly reached?: (queue: number) => void
 }

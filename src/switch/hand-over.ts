@@ -10,6 +10,7 @@ import { StateError } from '../errors.ts'
 import type { HandedEngine } from '../engine/messages.ts'
 import { MAC_ROW, PORT_OF_ROW } from '../engine/messages.ts'
 import type { ControlPort } from '../port/control-port.ts'
+import type { JsonValue } from '../port/handed.ts'
 import { handOverError } from '../port/handed.ts'
 import type { PortOptions } from '../port/options.ts'
 import { openPort } from '../port/kinds.control.ts'
@@ -211,20 +212,24 @@ async function leaveOut(entry: PortEntry, opener: PortOpener, undo: Undo): Promi
   // What undoing this does is not undone.
   undo(() => (entry.open === open ? undefined : opener.openPostponed(entry, () => undefined)))
   await open.stop?.()
-  entry.open = placeFor(entry.options, open)
+  const state = open.left?.() ?? null
+  entry.open = placeFor(entry.options, open, state)
   await opener.replaceInEngine(entry)
   await open.close()
-  return { ...nothing, isExcluded: true }
+  return { ...nothing, state, isExcluded: true }
 }
 
-/** The place of a port that is to be opened by its options, later or elsewhere. */
+/** The place of a port that is to be opened by its options, later or elsewhere; `left`: what it has said then. */
 export function placeFor(
   options: PortOptions,
   { queues, txOffloads }: Pick<ControlPort, 'queues' | 'txOffloads'>,
+  left: JsonValue = null,
 ): PostponedControlPort {
   const facts = 'path' in options ? { path: options.path } : {}
   const form = { info: 'left out of the hand-over', queues, txOffloads, facts }
-  return new PostponedControlPort(options, form, openPort)
+  return new PostponedControlPort(options, form, (now, context) =>
+    openPort(now, left === null ? context : { ...context, left }),
+  )
 }
 
 /** The run states in which a switch can be handed over. */

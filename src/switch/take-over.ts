@@ -373,8 +373,14 @@ function restore(entry: PortEntry, port: HandedPort, counters: Float64Array): vo
 /** It is to be opened by its options. */
 async function leaveOpen(port: HandedPort, parts: SwitchParts, undo: Undo): Promise<void> {
   const queues = 'queues' in port.options ? (port.options.queues ?? 1) : 1
-  const open = placeFor(port.options, { queues, txOffloads: 0 })
-  const entry = waitingFor(port, parts) ?? (await add(port, open, parts, undo))
+  const waiting = waitingFor(port, parts)
+  const open = placeFor(port.options, waiting?.open ?? { queues, txOffloads: 0 }, port.state)
+  if (waiting !== undefined) {
+    const { open: before } = waiting
+    undo(() => (waiting.open = before))
+    waiting.open = open
+  }
+  const entry = waiting ?? (await add(port, open, parts, undo))
   restore(entry, { ...port, failure: null }, parts.engine.counters)
 }
 

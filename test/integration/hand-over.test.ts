@@ -392,6 +392,23 @@ test('H1: what is left out is closed here, opened there, and opened again when i
   expect(next.port('p0').counters.rx_frames).toBeGreaterThanOrEqual(9)
 })
 
+test('H1: a device with a driver of ours that is left out is made anew with its address', async () => {
+  const sw = make()
+  await sw.addPort({ type: 'virtio-net', id: 'v', driver: 'generate' })
+  const addresses = async (one: Switch): Promise<string[]> => {
+    const before = one.port('v').counters.rx_frames
+    await until('it sends', () => one.port('v').counters.rx_frames > before)
+    return (await one.macTable()).map(({ mac }) => mac)
+  }
+  const [mac] = await addresses(sw)
+  await sw.handOver(['v'])
+  await sw.takeBack()
+  expect(await addresses(sw)).toEqual([mac])
+  const next = make(true)
+  await moveSwitch(sw, next, ['v'])
+  expect(await addresses(next)).toEqual([mac])
+})
+
 test('changes wait until it is known whose the switch is; one that was handed over takes none', async () => {
   await using lab = new Lab()
   const [sw] = await star(lab, 1)

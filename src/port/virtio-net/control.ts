@@ -32,11 +32,13 @@ import { has, refusedFeatures, TUNNEL_MASK, txOffloads } from '../../virtio/devi
 import { memoryLength, MEMORY_ADDRESS } from '../../virtio/driver/net-layout.ts'
 import { NET_FRAME_LENGTH_MAX, NetDriver, ringSetup } from '../../virtio/driver/net-driver.ts'
 import type { SavedState } from '../../virtio/device/saved-state.ts'
-import { ETHER_HEADER_LENGTH } from '../../wire/ethernet.ts'
+import { ETHER_HEADER_LENGTH, parseMac } from '../../wire/ethernet.ts'
 import { OFFLOADS_ALL } from '../../wire/vnet-hdr.ts'
 import type { VirtioNetConfig, VirtioNetFrame, VirtioNetPort } from '../api.ts'
 import { ControlPath } from './control-path.ts'
 import { DriverThread } from './driver-thread.ts'
+import type { JsonValue } from '../handed.ts'
+import { HandedReader, handOverError } from '../handed.ts'
 import type { PortDescription } from '../messages.ts'
 import { DEVICE_FEATURES } from '../virtio/guest-features.ts'
 import type { EngineAccess, ControlPort, ControlPortContext, PortFacts } from '../control-port.ts'
@@ -80,13 +82,11 @@ export class VirtioNetControlPort implements ControlPort, VirtioNetPort {
     this.#options = options
     this.#context = context
     this.queues = options.queues ?? 1
-    const mac = randomBytes(6)
-    // Locally administered, no group.
-    mac[0] = (mac[0] & 0xfc) | 0x02
+    const mac = context.left === undefined ? randomMac() : macOf(options.id, context.left)
     const multiQueue = this.queues > 1 ? MULTI_QUEUE : 0n
     const mtu = options.mtu === undefined ? MTU_MASK : 0n
     const offered = (IN_PROCESS_FEATURES | multiQueue) & ~mtu
-    this.#state = new DeviceState({ offered, maxPairs: this.queues, mac: new Uint8Array(mac) })
+    this.#state = new DeviceState({ offered, maxPairs: this.queues, mac })
     // A memfd, so that it could be given to somebody else as well.
     const length = memoryLength(2 * this.queues + 1)
     this.#window = Window.mapMemfd('framepump-virtio-net', length)
@@ -288,6 +288,11 @@ export class VirtioNetControlPort implements ControlPort, VirtioNetPort {
     return this.#state.saveState()
   }
 
+  /** Its driver comes to the rest by itself. */
+  left(): JsonValue {
+    return { mac: this.saveState().mac }
+  }
+
   async loadState(saved: unknown): Promise<void> {
     this.#assertNoThread()
     this.#probePeer()
@@ -380,4 +385,21 @@ export class VirtioNetControlPort implements ControlPort, VirtioNetPort {
 
 function cannotLoad(reason: string): SysError {
   return new SysError('VIRTIO_NET', `the state cannot be loaded: ${reason}`, { errno: EINVAL })
+}
+
+function randomMac(): Uint8Array {
+  const mac = new Uint8Array(randomBytes(6))
+  // Locally administered, no group.
+  mac[0] = (mac[0] & 0xfc) | 0x02
+  return mac
+}
+
+/** That of the device in whose place this one comes. */
+function macOf(id: string, left: JsonValue): Uint8Array {
+  const address = parseMac(new HandedReader(id, left).string('mac'))
+  if (address === undefined) throw handOverError(id, '"mac" of its state is no address')
+  const mac = new DataView(new ArrayBuffer(6))
+  mac.setInt32(0, address[0], true)
+  mac.setInt16(4, address[1], true)
+  return new Uint8Array(mac.buffer)
 }
