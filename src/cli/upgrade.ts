@@ -8,7 +8,7 @@ import { ControlClient } from '../control/client.ts'
 import { FramepumpError } from '../errors.ts'
 import { counted } from '../text.ts'
 import { defaultControlPath } from './common.ts'
-import type { Start, Started } from './successor.ts'
+import type { Start } from './successor.ts'
 import { startSuccessor } from './successor.ts'
 
 /** For a successor that loads and prepares itself. */
@@ -60,8 +60,17 @@ function describe(upgraded: Upgraded): string {
 async function startAndMigrate(client: ControlClient, start: Start): Promise<Upgraded> {
   const before = (await client.execute('query-migrate-parameters')) as Record<string, unknown>
   const successor = startSuccessor(start)
+  const interrupted = new AbortController()
+  // Whoever gives up on it leaves one of the two, and not both. The second time it is the end.
+  const interrupt = (): void => {
+    interrupted.abort(new FramepumpError('HAND_OVER', 'it was interrupted'))
+    client.execute('migrate_cancel').catch(() => undefined)
+  }
+  process.once('SIGINT', interrupt)
+  process.once('SIGTERM', interrupt)
   try {
-    const result = await migrate(client, start, successor)
+    const givenUp = AbortSignal.any([successor.ended, interrupted.signal])
+    const result = await migrate(client, start, givenUp)
     // It has nothing any more, and may be quicker than its answer.
     await client.execute('quit').catch(() => undefined)
     successor.leave()
@@ -79,11 +88,12 @@ async function startAndMigrate(client: ControlClient, start: Start): Promise<Upg
 async function migrate(
   client: ControlClient,
   { path, exclude, backendTransfer = true }: Start,
-  { ended }: Started,
+  givenUp: AbortSignal,
 ): Promise<Upgraded> {
-  await untilThere(path, ended)
+  await untilThere(path, givenUp)
   await client.execute('migrate-set-parameters', { 'backend-transfer': backendTransfer, exclude })
   const over = migrationOver(client)
+  givenUp.throwIfAborted()
   await client.execute('migrate', { uri: `unix:${path}` })
   const status = await over
   const { pid, release, ports, ...info } = (await client.execute('query-migrate')) as Upgraded & {
@@ -96,11 +106,11 @@ async function migrate(
   return { pid, release, 'pause-us': pauseUs, 'frames-lost': framesLost, ports }
 }
 
-/** The successor listens there. Throws what `ended` was aborted with, when it ends first. */
-async function untilThere(path: string, ended: AbortSignal): Promise<void> {
+/** The successor listens there. Throws what `givenUp` was aborted with, when that comes first. */
+async function untilThere(path: string, givenUp: AbortSignal): Promise<void> {
   const end = performance.now() + START_MS
   while (!existsSync(path)) {
-    ended.throwIfAborted()
+    givenUp.throwIfAborted()
     if (performance.now() > end) {
       throw new FramepumpError('HAND_OVER', `the successor does not listen at ${path}`, {
         hint: 'its log says why',

@@ -1,9 +1,9 @@
 /** What a config says of a daemon that is replaced: what runs of it goes on, and what is new joins it. */
-import { writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { Lab } from '../support/lab.ts'
-import { until } from '../support/processes.ts'
+import { CLI, Lab } from '../support/lab.ts'
+import { sh, until } from '../support/processes.ts'
 import { Line } from '../support/upgrades.ts'
 
 test('H13: static entries of the config go on, by hand, too, and a reload knows which are its own', async () => {
@@ -82,3 +82,36 @@ test('H13: what was taken away by hand stays away, and comes back with a reload'
   const back = ['add gone', `fdb-add ${taken}`, 'link gone,wired', 'mirror m']
   expect(actions.toSorted()).toEqual(back)
 })
+
+test('an upgrade that is interrupted leaves the daemon as it was, and no successor', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  // It waits for somebody who writes into its config.
+  const fifo = join(lab.directory, 'config.fifo')
+  sh('mkfifo', fifo)
+  const args = ['upgrade', '--control', daemon.control, '--', '--config', fifo]
+  const upgrade = lab.background(process.execPath, [CLI, ...args])
+  const successors = (): string[] =>
+    readdirSync('/proc').filter((pid) => commandLineOf(pid).endsWith(`--config\0${fifo}\0`))
+  const isThere = (): boolean =>
+    successors().some((pid) => commandLineOf(pid).includes('--incoming'))
+  try {
+    await until('the successor has been started', isThere)
+    upgrade.child.kill('SIGINT')
+    expect(await upgrade.exited).toBe(1)
+    expect(upgrade.stderr).toContain('framepump: it was interrupted')
+    await until('the successor has ended', () => successors().length === 0)
+  } finally {
+    for (const pid of successors()) process.kill(Number(pid), 'SIGKILL')
+  }
+  expect(await daemon.execute('query-status')).toMatchObject({ running: true })
+  expect(await daemon.execute('query-migrate-parameters')).toMatchObject({ local: false })
+})
+
+function commandLineOf(pid: string): string {
+  try {
+    return readFileSync(join('/proc', pid, 'cmdline'), 'utf8')
+  } catch {
+    return ''
+  }
+}
