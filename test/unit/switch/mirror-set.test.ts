@@ -32,11 +32,13 @@ function setUp(...ids: string[]) {
   }
   for (const id of ids) addPort(id)
   const mirrors = new MirrorSet(engine as unknown as EngineClient, ports)
-  const add = (options: Partial<Optional<MirrorOptions>>): Promise<void> =>
-    allOrNothing(
-      (undo) => mirrors.add({ name: 'm', outputPort: 'mon', ...options } as MirrorOptions, undo),
+  const add = (options: Partial<Optional<MirrorOptions>>, mayLack = false): Promise<void> => {
+    const all = { name: 'm', outputPort: 'mon', ...options } as MirrorOptions
+    return allOrNothing(
+      (undo) => mirrors.add(all, undo, mayLack),
       () => undefined,
     )
+  }
   return { told, ports, addPort, mirrors, add, fail: () => (isFailing = true) }
 }
 
@@ -143,4 +145,17 @@ test('there are 31 at most', async () => {
   const { add } = setUp('a', 'mon')
   for (let n = 0; n < 31; n++) await add({ name: `m${n}`, selectAll: true })
   await expect(add({ selectAll: true })).rejects.toThrow('a switch has at most 31 mirrors')
+})
+
+test('M1: one that was there before may lack ports, and has them when they come', async () => {
+  const { told, addPort, mirrors, add } = setUp('a')
+  const options = { selectSrcPort: ['a', 'b'] }
+  await expect(add(options)).rejects.toMatchObject({ code: 'PORT_NOT_FOUND' })
+  await add(options, true)
+  expect(mirrors.infos()).toMatchObject([{ missing: ['b', 'mon'] }])
+  expect(told.at(-1)).toMatchObject([{ sources: [0], output: -1 }])
+  addPort('mon')
+  addPort('b')
+  await mirrors.portsChanged()
+  expect(told.at(-1)).toMatchObject([{ sources: [0, 2], output: 1 }])
 })
