@@ -59,7 +59,6 @@ function describe(upgraded: Upgraded): string {
 
 async function startAndMigrate(client: ControlClient, start: Start): Promise<Upgraded> {
   const before = (await client.execute('query-migrate-parameters')) as Record<string, unknown>
-  const successor = startSuccessor(start)
   const interrupted = new AbortController()
   // Whoever gives up on it leaves one of the two, and not both. The second time it is the end.
   const interrupt = (): void => {
@@ -68,6 +67,7 @@ async function startAndMigrate(client: ControlClient, start: Start): Promise<Upg
   }
   process.once('SIGINT', interrupt)
   process.once('SIGTERM', interrupt)
+  const successor = startSuccessor(start)
   try {
     const givenUp = AbortSignal.any([successor.ended, interrupted.signal])
     const result = await migrate(client, start, givenUp)
