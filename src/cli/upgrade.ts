@@ -2,7 +2,7 @@
  * framepump upgrade: replaces a running daemon. The daemon starts its successor itself, when it still may
  * start programs; else this command does, as much in the daemon's place as it can.
  */
-import { existsSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { ControlClient } from '../control/client.ts'
 import { FramepumpError } from '../errors.ts'
@@ -67,10 +67,11 @@ async function startAndMigrate(client: ControlClient, start: Start): Promise<Upg
   }
   process.once('SIGINT', interrupt)
   process.once('SIGTERM', interrupt)
+  const left = markOf(start.path)
   const successor = startSuccessor(start)
   try {
     const givenUp = AbortSignal.any([successor.ended, interrupted.signal])
-    const result = await migrate(client, start, givenUp)
+    const result = await migrate(client, start, left, givenUp)
     // It has nothing any more, and may be quicker than its answer.
     await client.execute('quit').catch(() => undefined)
     successor.leave()
@@ -88,9 +89,10 @@ async function startAndMigrate(client: ControlClient, start: Start): Promise<Upg
 async function migrate(
   client: ControlClient,
   { path, exclude, backendTransfer = true }: Start,
+  left: string | undefined,
   givenUp: AbortSignal,
 ): Promise<Upgraded> {
-  await untilThere(path, givenUp)
+  await untilThere(path, left, givenUp)
   await client.execute('migrate-set-parameters', { 'backend-transfer': backendTransfer, exclude })
   const over = migrationOver(client)
   givenUp.throwIfAborted()
@@ -106,10 +108,24 @@ async function migrate(
   return { pid, release, 'pause-us': pauseUs, 'frames-lost': framesLost, ports }
 }
 
-/** The successor listens there. Throws what `givenUp` was aborted with, when that comes first. */
-async function untilThere(path: string, givenUp: AbortSignal): Promise<void> {
+/** What tells the file of a socket from one that comes in its place; undefined: there is none. */
+function markOf(path: string): string | undefined {
+  const found = statSync(path, { bigint: true, throwIfNoEntry: false })
+  return found === undefined ? undefined : `${found.ino} ${found.ctimeNs}`
+}
+
+/**
+ * The successor listens there; `left`: somebody has left that file there before. Throws what `givenUp` was aborted
+ * with, when that comes first.
+ */
+async function untilThere(
+  path: string,
+  left: string | undefined,
+  givenUp: AbortSignal,
+): Promise<void> {
   const end = performance.now() + START_MS
-  while (!existsSync(path)) {
+  const isThere = (mark: string | undefined): boolean => mark !== undefined && mark !== left
+  while (!isThere(markOf(path))) {
     givenUp.throwIfAborted()
     if (performance.now() > end) {
       throw new FramepumpError('HAND_OVER', `the successor does not listen at ${path}`, {

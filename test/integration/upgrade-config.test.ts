@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { shim } from '../../src/native/shim.ts'
 import { CLI, Lab } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
 import { Line } from '../support/upgrades.ts'
@@ -110,6 +111,18 @@ test('an upgrade that is interrupted leaves one daemon, which runs', async () =>
     for (const pid of daemons()) process.kill(Number(pid), 'SIGTERM')
     await until('all have ended', () => daemons().length === 0)
   }
+})
+
+test('a socket that an earlier successor has left behind is not taken for the one of this', async () => {
+  await using lab = new Lab()
+  const daemon = await lab.daemon()
+  await using line = new Line(daemon)
+  const fd = shim.socketUnix(1)
+  shim.bindUnix(fd, `${daemon.control}.upgrade`)
+  shim.close(fd)
+  const { pid } = await line.upgrade()
+  await line.areOthersGone()
+  expect(line.last).toBe(pid)
 })
 
 function commandLineOf(pid: string): string {
