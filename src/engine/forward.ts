@@ -286,6 +286,7 @@ export class Forwarder {
           continue
         }
       }
+      burst.isOneRun = end - first === count
       if ((flags & HAS_VLANS) !== 0) {
         vlan = this.#policies.vlans.enter(inPort, tag)
         if (vlan < 0) {

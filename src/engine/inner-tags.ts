@@ -25,6 +25,11 @@ export function keepWithInnerTag(
 ): number {
   const { heads, inners, length } = burst
   const isTunnel = vlans.isTunnel(from)
+  if (burst.isOneRun) {
+    // What comes by a tunnel has another tag before its own.
+    const outer = tagIn(heads[list[first] * HEAD_WORDS + 3])
+    if (outer === 0 || isTunnel) return vlans.carriesInner(to, vidOf(outer)) ? count : 0
+  }
   // The verdict on a VID is that on the next one, if it is the same: mostly there is none.
   let last = 0
   let isTaken = vlans.carriesInner(to, 0)
@@ -33,16 +38,14 @@ export function keepWithInnerTag(
   for (let at = first; at < first + count; at++) {
     const k = list[at]
     const outer = tagIn(heads[k * HEAD_WORDS + 3])
-    let inner = 0
-    if (outer !== 0) {
-      // What comes by a tunnel has another tag before its own.
-      if (isTunnel) inner = vidOf(outer)
-      else if (length[k] >= TAGS_END) {
-        if (!isRead) burst.readInners()
-        isRead = true
-        inner = vidOf(tagIn(inners[k * HEAD_WORDS]))
-      }
+    let tag = 0
+    if (isTunnel) tag = outer
+    else if (outer !== 0 && length[k] >= TAGS_END) {
+      if (!isRead) burst.readInners()
+      isRead = true
+      tag = tagIn(inners[k * HEAD_WORDS])
     }
+    const inner = vidOf(tag)
     if (inner !== last) {
       last = inner
       isTaken = vlans.carriesInner(to, inner)

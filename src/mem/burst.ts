@@ -64,6 +64,8 @@ export class Burst {
   ownLength = 0
   /** So much was read of each of the frames that are in it. */
   #isOwn = false
+  /** All of its frames have the same addresses and tag, as most bursts have; whoever finds out says so. */
+  isOneRun = false
   /** Descriptors that were read for it, those of unusable chains as well; 0: there was no chain. */
   descriptors = 0
   readonly #columns: Window = Window.map(INNERS_AT + HEADS_LENGTH)
@@ -123,6 +125,7 @@ export class Burst {
     this.furtherTotal = 0
     this.#hasInners = false
     this.#isOwn = false
+    this.isOneRun = false
     this.headers.forget()
   }
 

@@ -110,15 +110,32 @@ export class Tagger {
 
   /** How each of them begins. @hot */
   #decide(port: number, burst: Burst, list: Int32Array, first: number, count: number): void {
+    const { length, furtherCount, firstLength } = burst
+    const hasFurther = burst.furtherTotal !== 0
+    const end = first + count
+    const hasChanges = burst.isOneRun
+      ? this.#decideAll(port, burst, list[first])
+      : this.#decideEach(port, burst, list, first, end)
+    let shortest = LOOKED_AT
+    for (let at = first; at < end; at++) {
+      const k = list[at]
+      const piece = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length[k]
+      if (piece < shortest) shortest = piece
+    }
+    const canAll = !burst.hasOffloads || this.#canMoveAll(burst, list, first, end)
+    this.#hasChanges = hasChanges || !canAll
+    this.#isPlain = shortest >= LOOKED_AT && canAll
+  }
+
+  /** Returns whether any leaves otherwise than it came. @hot */
+  #decideEach(port: number, burst: Burst, list: Int32Array, first: number, end: number): boolean {
     const rules = this.#rules
     const from = this.#from
-    const { heads, length, furtherCount, firstLength } = burst
-    const hasFurther = burst.furtherTotal !== 0
+    const { heads } = burst
     const { word, moved } = this.#heads
-    const end = first + count
     let changed = 0
-    let shortest = LOOKED_AT
-    // Mostly all of them came with the same: as long as that is so, they leave so as well.
+    let least = 0
+    // Mostly those that follow one another came with the same: as long as that is so, they leave so as well.
     let last = ~heads[list[first] * HEAD_WORDS + 3]
     let left = 0
     let by = 0
@@ -132,16 +149,48 @@ export class Tagger {
         left = out === AS_IT_CAME ? came : out
         by = this.#movedBy(outer, out)
         changed |= (left ^ came) | by
+        if (by < least) least = by
       }
       word[k] = left
       moved[k] = by
-      const piece = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length[k]
-      if (piece < shortest) shortest = piece
     }
-    if (changed !== 0) this.#showInner(port, burst, list, first, end)
-    const canAll = !burst.hasOffloads || this.#canMoveAll(burst, list, first, end)
-    this.#hasChanges = changed !== 0 || !canAll
-    this.#isPlain = shortest >= LOOKED_AT && canAll
+    if (least < 0) {
+      burst.readInners()
+      for (let at = first; at < end; at++) {
+        const k = list[at]
+        if (moved[k] < 0) this.#showInner(burst, k, this.#tagInPlace(port, burst, k))
+      }
+    }
+    return changed !== 0
+  }
+
+  /** The same of all frames of a burst that have the same tag, as frame `one` has it. @hot */
+  #decideAll(port: number, burst: Burst, one: number): boolean {
+    const { heads, inners, count } = burst
+    const { word, moved } = this.#heads
+    const outer = tagIn(heads[one * HEAD_WORDS + 3])
+    const out = this.#rules.tagOut(this.#from, port, outer)
+    const by = this.#movedBy(outer, out)
+    if (by < 0) {
+      burst.readInners()
+      const inPlace = this.#tagInPlace(port, burst, one)
+      for (let k = 0; k < count; k++) {
+        word[k] = inners[k * HEAD_WORDS]
+        moved[k] = by
+      }
+      for (let k = 0; inPlace !== 0 && k < count; k++) this.#showInner(burst, k, inPlace)
+    } else if (out === AS_IT_CAME) {
+      for (let k = 0; k < count; k++) {
+        word[k] = heads[k * HEAD_WORDS + 3]
+        moved[k] = 0
+      }
+    } else {
+      for (let k = 0; k < count; k++) {
+        word[k] = out
+        moved[k] = by
+      }
+    }
+    return out !== AS_IT_CAME
   }
 
   /** So many bytes more than it came with a frame has that leaves with `out`. @hot */
@@ -151,22 +200,18 @@ export class Tagger {
     return outer === 0 || this.#isTunnel ? VLAN_TAG_LENGTH : 0
   }
 
-  /** What frames whose tag goes have in its place. @hot */
-  #showInner(port: number, burst: Burst, list: Int32Array, first: number, end: number): void {
+  /** @hot */
+  #tagInPlace(port: number, burst: Burst, k: number): number {
+    return this.#rules.tagInPlace(port, tagIn(burst.heads[k * HEAD_WORDS + 3]))
+  }
+
+  /** What a frame whose tag goes has in its place: what is inside, or `inPlace`, if that is no tag. @hot */
+  #showInner(burst: Burst, k: number, inPlace: number): void {
     const { word, moved } = this.#heads
-    const { heads, inners } = burst
-    let isRead = false
-    for (let at = first; at < end; at++) {
-      const k = list[at]
-      if (moved[k] >= 0) continue
-      if (!isRead) burst.readInners()
-      isRead = true
-      const inner = inners[k * HEAD_WORDS]
-      const kept =
-        tagIn(inner) === 0 ? this.#rules.tagInPlace(port, tagIn(heads[k * HEAD_WORDS + 3])) : 0
-      word[k] = kept === 0 ? inner : kept
-      if (kept !== 0) moved[k] = 0
-    }
+    const inner = burst.inners[k * HEAD_WORDS]
+    const isKept = inPlace !== 0 && tagIn(inner) === 0
+    word[k] = isKept ? inPlace : inner
+    if (isKept) moved[k] = 0
   }
 
   /** @hot */

@@ -1,5 +1,6 @@
 /** Frames in, what a port is given out: the stages of an egress without a switch around them. */
 import type { Burst } from '../../src/mem/burst.ts'
+import { endOfRun } from '../../src/engine/runs.ts'
 import { Burst as NewBurst, HEAD_WORDS, SEGMENTS_MAX } from '../../src/mem/burst.ts'
 import { CopyProgram } from '../../src/mem/copy-program.ts'
 import { Window } from '../../src/mem/window.ts'
@@ -10,6 +11,7 @@ import { Tagger, TagStage } from '../../src/offload/tag-stage.ts'
 import type { VlanPorts } from '../../src/offload/vlan-ports.ts'
 import type { CounterName } from '../../src/stats/counters.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../../src/stats/counters.ts'
+import { tagIn } from '../../src/wire/vlan.ts'
 import { offloadNeeds } from '../../src/wire/vnet-hdr.ts'
 import { NOBODY_WATCHES } from './policies.ts'
 
@@ -100,7 +102,10 @@ export class OffloadBench {
     spoils: boolean = false,
   ): void {
     this.#fill(frames)
-    const { offset, firstLength } = this.#burst
+    const { heads, offset, firstLength } = this.#burst
+    // As the forwarder says it.
+    const mask = tagIn(heads[HEAD_WORDS - 1]) === 0 ? 0xffff : -1
+    this.#burst.isOneRun = endOfRun(heads, 0, frames.length, mask) === frames.length
     const memory = new Uint8Array(this.#memory.buffer)
     if (spoils) {
       frames.forEach((_, k) => {
