@@ -132,6 +132,6 @@ test('M4: a reload changes the VLAN; mirror-add says what is wrong', async () =>
   await expect(add({})).rejects.toThrow(
     'it has one output: give output-port, output-vlan or erspan',
   )
-  await expect(add({ 'output-vlan': 4095 })).rejects.toThrow('must be 1 to 4094')
+  await expect(add({ 'output-vlan': 4095 })).rejects.toThrow('in the range of 1 to 4094')
   await add({ 'output-vlan': 901 })
 })
