@@ -28,8 +28,8 @@ export function formatRows(rows: readonly Row[], widths: readonly number[]): str
   return rows
     .map((row) =>
       row
-        .map((text, column) => printable(text).padEnd(widths[column] + GAP))
-        .join('')
+        .map((text, column) => printable(text).padEnd(widths[column]))
+        .join(' '.repeat(GAP))
         .trimEnd(),
     )
     .join('\n')

@@ -206,6 +206,7 @@ export class Migration implements MigrationControl {
     const left = backendTransfer ? exclude : sw.ports().map(({ id }) => id)
     const outline = await this.#outline(channel, left)
     const ports = outline.ports.map((port) => port.options)
+    const down = sw.ports().flatMap(({ id, link }) => (link ? [] : [id]))
     const hello: HelloOfSource = {
       protocol: PROTOCOL,
       release,
@@ -215,6 +216,8 @@ export class Migration implements MigrationControl {
       ports,
       outline,
       desired: running.topology,
+      ...(sw.runState === 'paused' ? { isPaused: true as const } : {}),
+      ...(down.length === 0 ? {} : { down }),
       downtimeLimitMs,
     }
     const effects: SourceEffects = {
@@ -371,7 +374,7 @@ export class Migration implements MigrationControl {
           )
       },
       openByName: async (hello) => {
-        const { ports, outline } = hello
+        const { ports, outline, down = [] } = hello
         log(
           `hand-over: the source is dead: ${counted(ports.length, 'port')} opened by name`,
           'warning',
@@ -379,6 +382,7 @@ export class Migration implements MigrationControl {
         await sw.dropPreview()
         const places = new Map(sw.ports().map(({ id, peer }) => [id, peer]))
         for (const port of ports) if (!places.has(port.id)) await addPort(port)
+        for (const id of down) await sw.setLink(id, false)
         for (const [a, b] of outline.links) if (places.get(a) !== b) await sw.addLink(a, b)
         const topology = hello.desired as Topology
         for (const mirror of topology.mirrors ?? []) await sw.addMirror(mirror, true)
@@ -386,7 +390,7 @@ export class Migration implements MigrationControl {
         adopt(hello)
         await sw.migrateIncoming()
         await sw.release()
-        await sw.resume()
+        await (hello.isPaused === true ? sw.pause() : sw.resume())
       },
       checkProcess,
       closeProcess: (process) => this.#keepSource(process),

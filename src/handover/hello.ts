@@ -29,6 +29,10 @@ export interface HelloOfSource extends HelloOfBoth {
   readonly outline: HandOverOutline
   /** What a successor needs that has to do without the source: the daemon's. */
   readonly desired: unknown
+  /** It passes no frames; absent: it does. */
+  readonly isPaused?: true
+  /** Ports that are down by set_link; absent: none. */
+  readonly down?: readonly string[]
   /** What the successor shall have, too, unless it was told otherwise. Absent: of one that does not tell. */
   readonly downtimeLimitMs?: number
 }

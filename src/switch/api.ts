@@ -371,7 +371,10 @@ export interface Switch extends AsyncDisposable {
   counters(): SwitchCounters
   /** As they are now, also when the engine sleeps. */
   currentCounters(): Promise<SwitchCounters>
-  /** Stops reading; everything already read is delivered; frames then wait in the kernel. */
+  /**
+   * Stops reading; everything already read is delivered; frames then wait in the kernel. After migrateIncoming() it
+   * ends `inmigrate` as well; before that it does nothing.
+   */
   pause(): Promise<void>
   /**
    * Goes on; ends `inmigrate`, for which migrateIncoming() must have been called: what has been

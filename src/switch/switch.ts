@@ -333,7 +333,7 @@ class UserspaceSwitch implements Switch {
 
   pause(): Promise<void> {
     return this.#change(async (undo) => {
-      if (this.runState === 'inmigrate' && this.#taking.hasTaken) await this.#taking.keep(true)
+      if (this.runState === 'inmigrate' && this.#isSignalled) await this.#taking.keepPaused(undo)
       else if (this.runState !== 'running') return
       this.#engine.isHurried = false
       undo(() => this.#engine.request({ op: 'resume' }))

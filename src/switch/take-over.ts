@@ -38,7 +38,6 @@ export class TakingOver {
   readonly #opener: PortOpener
   /** Places of ports that are to come. */
   #places: PortEntry[] = []
-  #hasTaken = false
   #preview: HandedSwitch | undefined
   /** Ports that are held by a preview, and not gone on with yet. */
   readonly #held = new Map<string, HeldPort>()
@@ -50,11 +49,6 @@ export class TakingOver {
   constructor(parts: SwitchParts, opener: PortOpener) {
     this.#parts = parts
     this.#opener = opener
-  }
-
-  /** It has all of another one. */
-  get hasTaken(): boolean {
-    return this.#hasTaken
   }
 
   /**
@@ -131,7 +125,6 @@ export class TakingOver {
     const { engine, agreement } = this.#parts
     undo(() => (engine.isHurried = false))
     undo(() => agreement.resume())
-    undo(() => (this.#hasTaken = false))
     await this.#takeAll(handed, false, undo)
   }
 
@@ -165,7 +158,6 @@ export class TakingOver {
     await mirrors.takeOver(handed, undo)
     if (isRehearsed) return
     await this.#opener.openAllPostponed(undo)
-    this.#hasTaken = true
     for (const capture of handed.captures) {
       await captures.takeOver(capture, ports.all, () => void left.delete(capture), undo)
     }
@@ -263,8 +255,15 @@ export class TakingOver {
     }
   }
 
-  /** What was taken over is ours from now on: everything can be changed again. No frames are to pass: `isPaused`. */
-  async keep(isPaused = false): Promise<void> {
+  /** The same as `keep`, and no frames are to pass yet. */
+  async keepPaused(undo: Undo): Promise<void> {
+    await this.#opener.openAllPostponed(undo)
+    await this.keep()
+    this.watch()
+  }
+
+  /** What was taken over is ours from now on: everything can be changed again. */
+  async keep(): Promise<void> {
     const { ports, agreement, access, captures } = this.#parts
     captures.keep()
     const taken = ports.all.filter(({ isAnothers }) => isAnothers)
@@ -276,7 +275,6 @@ export class TakingOver {
       }),
     )
     agreement.resume()
-    if (isPaused) this.watch()
   }
 }
 

@@ -55,14 +55,20 @@ describe('a target', () => {
     until('it runs', async () => (await statusOf(target)).running)
 
   /** As a source that has a TAP in that namespace, or nothing. */
-  async function hello(peer: Peer, netns: string | undefined, pidfd: number): Promise<void> {
+  async function hello(
+    peer: Peer,
+    netns: string | undefined,
+    pidfd: number,
+    more: object = {},
+  ): Promise<void> {
     const tap = { type: 'tap', id: 'a', ifname: 'x0', netns, persist: true }
     const ports = netns === undefined ? [] : [tap]
     const facts = { queues: 1, txOffloads: 0, rxOffloads: 0, vnetHdrLength: 12, isExcluded: false }
     const outlined = ports.map((options) => ({ id: 'a', options, ...facts }))
     const outline = { ports: outlined, links: [], endingCaptures: [] }
     const fdb = ports.map(({ id }) => ({ mac: STATIC, port: id }))
-    peer.send('hello', { ...HELLO, ports, outline, desired: { ports, links: [], fdb } }, [pidfd])
+    const desired = { ports, links: [], fdb }
+    peer.send('hello', { ...HELLO, ports, outline, desired, ...more }, [pidfd])
     await peer.receiveUpTo('hello')
   }
 
@@ -123,6 +129,26 @@ describe('a target', () => {
     expect(await target.execute('query-migrate')).toMatchObject({ status: 'completed' })
     const table = await target.execute<{ mac: string }[]>('query-mac-table')
     expect(table.map(({ mac }) => mac)).toEqual(isHeld ? [] : [STATIC])
+  })
+
+  test('H11: its source is killed while it is paused, and a port of it down: so they stay', async () => {
+    await using lab = new Lab()
+    const netns = lab.netns()
+    makeTap(netns, 1)
+    const { target, path } = await makeTarget(lab)
+    using stand = new Stand()
+    using peer = Peer.connect(path)
+    await hello(peer, netns, stand.pidfd, { isPaused: true, down: ['a'] })
+    await goOnTo(peer, 'prepare')
+    peer.close()
+    stand.kill()
+    await until('it goes on', async () => (await statusOf(target)).status === 'paused')
+    const ports = await target.execute<object[]>('query-ports')
+    expect(ports).toMatchObject([{ id: 'a', state: 'down', link: false }])
+    expect(await target.execute('query-migrate')).toMatchObject({ status: 'completed' })
+    await target.execute('set_link', { name: 'a', up: true })
+    await target.execute('cont')
+    await runs(target)
   })
 
   test.for(points.slice(0, -1))(
