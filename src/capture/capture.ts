@@ -70,6 +70,8 @@ export interface CameCapture {
   readonly state: CaptureState
   /** The session's with success. */
   readonly fd: number
+  /** Memory of its ring that is there already, the session's; absent: it is made. */
+  readonly ring?: Window | undefined
 }
 
 export class CaptureSession implements Capture {
@@ -105,12 +107,13 @@ export class CaptureSession implements Capture {
     const format = options.format ?? formatOf(options)
     this.id = id
     this.ports = options.ports === undefined ? null : new Set(options.ports)
-    const { window, handle } = createCaptureRing({
+    const form = {
       format,
       direction: options.direction ?? 'in',
       snapLength: options.snapLength ?? SNAP_LENGTH_MAX,
       countLimit: options.count ?? 0,
-    })
+    } as const
+    const { window, handle } = createCaptureRing(form, came?.ring)
     try {
       this.#destination =
         came === undefined

@@ -54,8 +54,13 @@ export class Recorder {
   lostBytes = 0
   #head: number
 
-  constructor(handle: CaptureRingHandle, ports: number) {
-    this.#window = Window.view(handle.window)
+  /** `window`: a view of the ring's that this thread has already. */
+  constructor(
+    handle: CaptureRingHandle,
+    ports: number,
+    window: Window = Window.view(handle.window),
+  ) {
+    this.#window = window
     this.#view = new DataView(this.#window.buffer)
     this.#mask = handle.length - 1
     this.#length = handle.length

@@ -49,10 +49,16 @@ export interface CaptureRingHandle {
   readonly countLimit: number
 }
 
+/** The memory of a ring. So much of it makes V8 collect garbage, which takes milliseconds. */
+export function mapRing(): Window {
+  return Window.mapMemfd('framepump-capture', RING_LENGTH, { mirrored: true })
+}
+
+/** `window`: memory that is there already; the ring's with success. */
 export function createCaptureRing(
   options: Pick<CaptureRingHandle, 'format' | 'direction' | 'snapLength' | 'countLimit'>,
+  window: Window = mapRing(),
 ): { readonly window: Window; readonly handle: CaptureRingHandle } {
-  const window = Window.mapMemfd('framepump-capture', RING_LENGTH, { mirrored: true })
   const handle: CaptureRingHandle = {
     window: window.id,
     length: RING_LENGTH,

@@ -277,6 +277,8 @@ export type EngineRequest =
   | { op: 'group-table'; cell: number }
   /** Members and routers of a port and in a VLAN; -1: any. */
   | { op: 'flush-groups'; port: number; vlan: number }
+  /** The memory of a ring that a capture is to have, which is not its yet; or is to have no more. */
+  | { op: 'view-ring' | 'forget-ring'; window: number }
   | { op: 'add-capture'; capture: number; ring: CaptureRingHandle; interfaces: CaptureInterface[] }
   | { op: 'add-interface'; capture: number; interface: CaptureInterface }
   | { op: 'remove-capture'; capture: number }

@@ -13,6 +13,7 @@ import type { EnginePort, PortSurroundings } from '../port/contract.ts'
 import { PORTS_MAX } from '../port/contract.ts'
 import { makePort } from '../port/kinds.engine.ts'
 import { KernelClock } from '../mem/clock.ts'
+import { Window } from '../mem/window.ts'
 import type {
   EngineMessage,
   EngineReply,
@@ -38,6 +39,8 @@ const shared = new Int32Array(data.shared)
 const clock = new KernelClock()
 const signals = new EventSignals(data.aioContext)
 const recorders = new Map<number, Recorder>()
+/** Memory of rings that captures are to have. */
+const rings = new Map<number, Window>()
 
 function makeTier(eventFd: number, usesAio: boolean, events: TierEvents): IoTier {
   return data.io === 'read-write'
@@ -185,8 +188,15 @@ function handle(request: EngineRequest): unknown {
       return engine.snooping.page(request.cell, engine.isPaused)
     case 'flush-groups':
       return engine.snooping.flush(request.port, request.vlan)
+    case 'view-ring':
+      return rings.set(request.window, Window.view(request.window)).size
+    case 'forget-ring':
+      rings.get(request.window)?.detach()
+      return rings.delete(request.window)
     case 'add-capture': {
-      const recorder = new Recorder(request.ring, PORTS_MAX)
+      const { window } = request.ring
+      const recorder = new Recorder(request.ring, PORTS_MAX, rings.get(window))
+      rings.delete(window)
       for (const { port, id, block } of request.interfaces) recorder.addInterface(port, id, block)
       recorders.set(request.capture, recorder)
       return engine.addRecorder(recorder)

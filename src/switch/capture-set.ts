@@ -1,7 +1,9 @@
 /** The captures of a switch: which ports each of them is of, and the engine's end of them. */
 import type { EventEmitter } from 'node:events'
 import { CaptureSession } from '../capture/capture.ts'
+import { mapRing } from '../capture/ring.ts'
 import { StateError } from '../errors.ts'
+import type { Window } from '../mem/window.ts'
 import { HandedReader } from '../port/handed.ts'
 import { readCapture, writeCapture } from '../port/handed-capture.ts'
 import type { Capture, CaptureInfo, CaptureOptions, SwitchEvents } from './api.ts'
@@ -27,6 +29,8 @@ export class CaptureSet {
   readonly #handed = new Set<CaptureSession>()
   /** Those that came, and have not begun here. */
   readonly #came = new Set<CaptureSession>()
+  /** Memory of rings for those that are to come; the engine has it in view. */
+  readonly #spare: Window[] = []
   #nextId = 1
 
   constructor(engine: EngineClient, events: EventEmitter<SwitchEvents>) {
@@ -96,6 +100,24 @@ export class CaptureSet {
     return (await Promise.all(handing)).flat()
   }
 
+  /** So many are to come. What takes long is done while frames pass. */
+  async prepare(count: number, undo: Undo): Promise<void> {
+    undo(() => this.dropSpare())
+    while (this.#spare.length < Math.min(count, CAPTURES_MAX)) {
+      const window = mapRing()
+      this.#spare.push(window)
+      await this.#engine.request({ op: 'view-ring', window: window.id })
+    }
+  }
+
+  /** They do not come. */
+  async dropSpare(): Promise<void> {
+    for (const window of this.#spare.splice(0)) {
+      await this.#engine.request({ op: 'forget-ring', window: window.id }).catch(() => undefined)
+      window.unmap()
+    }
+  }
+
   /** They go on here. */
   keep(): void {
     this.#handed.clear()
@@ -123,7 +145,8 @@ export class CaptureSet {
       const text = `capture ${id}: its state has version ${version}, and this release reads ${VERSION}`
       throw new StateError('HAND_OVER', text)
     }
-    const came = { state: readCapture(new HandedReader(`capture ${id}`, state)), fd: fds[0] }
+    const read = readCapture(new HandedReader(`capture ${id}`, state))
+    const came = { state: read, fd: fds[0], ring: this.#spare.pop() }
     const capture = CaptureSession.of(came, id, () => this.#detach(id))
     taken()
     undo(() => {
@@ -160,6 +183,7 @@ export class CaptureSet {
 
   /** Those that came and have not begun are another process's still. */
   async stop(): Promise<void> {
+    await this.dropSpare()
     await Promise.all(
       [...this.#sessions.values()].map((capture) =>
         this.#came.delete(capture) ? capture.leave() : capture.stop(),

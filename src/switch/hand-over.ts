@@ -38,6 +38,8 @@ function outline(
   excluded: readonly string[],
 ): HandOverOutline {
   for (const id of excluded) ports.entry(id)
+  const { ending } = captures
+  const going = captures.infos.length - ending.length
   return {
     ports: ports.all.map((entry) => {
       const { options, open } = entry
@@ -48,7 +50,8 @@ function outline(
       return { id, options, queues, txOffloads, rxOffloads, vnetHdrLength, isExcluded }
     }),
     links: listLinks(ports.all),
-    endingCaptures: captures.ending,
+    endingCaptures: ending,
+    ...(going === 0 ? {} : { captures: going }),
   }
 }
 

@@ -104,6 +104,8 @@ export interface HandOverOutline {
   readonly links: readonly (readonly [string, string])[]
   /** Numbers of captures that end when the switch is handed over: into given descriptors and streams. */
   readonly endingCaptures: readonly number[]
+  /** How many go on: their rings are made before. Absent: none, or of one that does not tell. */
+  readonly captures?: number
 }
 
 export interface OutlinedPort {

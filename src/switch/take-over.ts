@@ -63,6 +63,7 @@ export class TakingOver {
     const left = new Set(preview?.ports)
     undo(() => closeAll(left))
     await this.#makePlaces(outline, undo)
+    await this.#parts.captures.prepare(outline.captures ?? 0, undo)
     if (preview === undefined) return []
     undo(() => this.dropPreviewed())
     await this.#parts.agreement.suspend()
@@ -111,6 +112,7 @@ export class TakingOver {
   /** Ports that were taken over by their preview are to come, or to be opened, again. */
   async dropPreviewed(): Promise<void> {
     for (const id of this.#held.keys()) await this.#drop(id)
+    await this.#parts.captures.dropSpare()
     this.#parts.agreement.resume()
   }
 
@@ -266,6 +268,7 @@ export class TakingOver {
   async keep(): Promise<void> {
     const { ports, agreement, access, captures } = this.#parts
     captures.keep()
+    await captures.dropSpare()
     const taken = ports.all.filter(({ isAnothers }) => isAnothers)
     await Promise.all(
       taken.map(async (entry) => {

@@ -211,3 +211,24 @@ test('what another process gives up on is as it was: the files go on where they 
     ).toBeGreaterThan(0)
   }
 })
+
+test('H4: the memory of a capture is there before frames wait, and goes when it does not come', async () => {
+  const rings = (): number =>
+    readFileSync('/proc/self/maps', 'utf8').split('memfd:framepump-capture').length - 1
+  await sw.addPort({ type: 'pcap', id: 'w', record: join(directory, 'w.pcapng') })
+  const before = rings()
+  await sw.startCapture({ to: { path: join(directory, 'file.pcapng') } })
+  const own = rings() - before
+  expect(own).toBeGreaterThan(0)
+  const outline = await sw.outlineHandOver()
+  expect(outline.captures).toBe(1)
+  for (const giveUp of ['dropPreview', 'close'] as const) {
+    const next = make(true)
+    await next.prepareTakeOver(outline)
+    expect(rings()).toBe(before + 2 * own)
+    await next[giveUp]()
+    expect(rings()).toBe(before + own)
+  }
+  await move()
+  expect(rings()).toBe(before + own)
+})
