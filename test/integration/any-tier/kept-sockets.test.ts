@@ -31,6 +31,18 @@ async function expectServed(path: string): Promise<void> {
   }
 }
 
+/** Kills it; a client that comes meanwhile is answered by the next one. Resolves with a front-end that came as well. */
+async function killed(supervisor: Supervisor, path: string): Promise<FrontEnd> {
+  let answer: Promise<unknown> | undefined
+  let waiting: FrontEnd | undefined
+  await supervisor.kill(() => {
+    answer = isRunning(supervisor.control)
+    waiting = FrontEnd.connect(path)
+  })
+  expect(await answer).toMatchObject({ running: true })
+  return waiting!
+}
+
 test('clients and front-ends that come while there is no daemon are served by the next one', async () => {
   await using lab = new Lab()
   const path = join(lab.directory, 'made/guest.sock')
@@ -39,21 +51,15 @@ test('clients and front-ends that come while there is no daemon are served by th
   const before = namesOf(control, path)
   expect(supervisor.sockets).toEqual(before)
   for (let round = 0; round < 3; round++) {
-    let answer: Promise<unknown> | undefined
-    let waiting: FrontEnd | undefined
-    await supervisor.kill(() => {
-      answer = isRunning(control)
-      waiting = FrontEnd.connect(path)
-    })
-    expect(await answer).toMatchObject({ running: true })
+    const waiting = await killed(supervisor, path)
     try {
-      await waiting!.start()
+      await waiting.start()
       await until('it is connected', async () => {
         const [{ state }] = await execute<{ state: string }[]>(control, 'query-ports')
         return state === 'connected'
       })
     } finally {
-      waiting!.close()
+      waiting.close()
     }
   }
   expect(supervisor.log.match(/vhost-user g: goes on with the kept socket path=/g)).toHaveLength(3)
@@ -155,15 +161,9 @@ test('after upgrades the sockets that are stored are the successor’s', async (
     await until('it has stored them', () => want.join() === supervisor.sockets.join())
   }
   const kept = supervisor.sockets
-  let answer: Promise<unknown> | undefined
-  let waiting: FrontEnd | undefined
-  await supervisor.kill(() => {
-    answer = isRunning(control)
-    waiting = FrontEnd.connect(path)
-  })
-  expect(await answer).toMatchObject({ running: true })
-  await waiting!.start()
-  waiting!.close()
+  const waiting = await killed(supervisor, path)
+  await waiting.start()
+  waiting.close()
   expect([supervisor.sockets, namesOf(control, path)]).toEqual([kept, kept])
   expect(await supervisor.stop()).toBe(0)
   expect([supervisor.sockets, existsSync(path), existsSync(control)]).toEqual([[], false, false])
