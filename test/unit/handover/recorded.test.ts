@@ -87,4 +87,9 @@ test('what is of another make is named', () => {
     '.b.c is not said any more',
     '.d[0].f is new',
   ])
+  const counters = { rx_frames: 1, rx_of_old: 1 }
+  expect(differences(counters, { tx_drop_full: 1, rx_of_new: 1 })).toEqual([
+    '.rx_of_old is not said any more',
+    '.rx_of_new is new',
+  ])
 })
