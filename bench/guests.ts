@@ -11,7 +11,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ovs, OVS_DPDK } from './ovs.ts'
 import { Testpmd } from './testpmd.ts'
-import { CLI, end, sleep, VLAN } from './topology.ts'
+import { CLI, end, sleep, STARTING_LOOKS_MAX, VLAN } from './topology.ts'
 
 export type GuestPeer = 'framepump' | 'testpmd' | 'ovs-dpdk'
 
@@ -63,7 +63,7 @@ export async function startFramepump(
   let told = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => (told += text))
   for (let tries = 0; !told.includes('ready'); tries++) {
-    if (tries > 500 || child.exitCode !== null) throw new Error(`framepump: ${told}`)
+    if (tries > STARTING_LOOKS_MAX || child.exitCode !== null) throw new Error(`framepump: ${told}`)
     await sleep(20)
   }
   return child

@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { LoadOptions } from './load.ts'
 import type { TapPeer } from './topology.ts'
-import { addNetns, BIN, CLI, end, ROOT, sh, sleep } from './topology.ts'
+import { addNetns, BIN, CLI, end, reach, ROOT, sh, sleep } from './topology.ts'
 
 const LOAD: string = fileURLToPath(new URL('./load.js', import.meta.url))
 const SHIM: string = join(ROOT, 'native-shim/build/Release/framepump.node')
@@ -22,7 +22,7 @@ const GUESTS = 4
 /** Behind each guest. */
 const ADDRESSES = 250
 const FRAMES_PER_SECOND = 100_000
-const PATIENCE_MS = 20_000
+const PATIENCE_MS = 60_000
 
 export interface HandOvers {
   /** From the last frame that one reads to the first of the next, in microseconds. */
@@ -65,7 +65,10 @@ export class HandOverBed {
     const command = [CLI, 'run', '--io', io, '--control', this.#control, '--privileges', 'off']
     const specs = ports.flatMap((spec) => ['--port', spec])
     this.#pid = spawn(process.execPath, [...command, ...specs], { stdio: 'ignore' }).pid!
-    sh(process.execPath, CLI, 'wait', '--control', this.#control)
+    sh(process.execPath, CLI, 'wait', '--timeout', '60', '--control', this.#control)
+    // A long pause is a result, and no failure.
+    const limit = ['migrate-set-parameters', 'downtime-limit=10000']
+    sh(process.execPath, CLI, 'ctl', ...limit, '--control', this.#control)
     for (const [side, netns] of this.#netns.entries()) {
       sh('ip', '-n', netns, 'addr', 'add', `10.0.0.${side + 1}/24`, 'dev', 'x0')
     }
@@ -84,7 +87,7 @@ export class HandOverBed {
       stdio: [...stdio],
     })
     await this.#until(() => this.#ctl('query-mac-table').length >= GUESTS * ADDRESSES)
-    this.#exec(0, 'ping', '-c', '2', '-i', '0.1', '-W', '2', '10.0.0.2')
+    reach(this.#netns[0], '10.0.0.2')
   }
 
   async #run(times: number): Promise<HandOvers> {

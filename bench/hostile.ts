@@ -48,7 +48,7 @@ const VIRTQ_DESC_F_NEXT = 1
 const VIRTQ_DESC_F_WRITE = 2
 const VIRTQ_DESC_F_INDIRECT = 4
 const VIRTQ_AVAIL_F_NO_INTERRUPT = 1
-const CONNECT_TRIES = 1000
+const CONNECT_TRIES = 6000
 const RING = 256
 /** A queue's descriptors, avail and used ring, 4 KiB each, behind what all queues share. */
 const QUEUE_STRIDE = 0x3000

@@ -19,7 +19,7 @@ import { median, Report, sorted } from './report.ts'
 import type { Row, Scale } from './rows.ts'
 import { inTurn } from './rows.ts'
 import type { AutoPeer, MixedPeer, TapPeer } from './topology.ts'
-import { Bed, compile, end, ROOT, sleep, TAP_PEERS } from './topology.ts'
+import { Bed, compile, end, ROOT, sleep, STARTING_LOOKS_MAX, TAP_PEERS } from './topology.ts'
 
 const FULL: Scale = {
   rounds: 5,
@@ -342,7 +342,7 @@ async function captureRow(
       const capture = isReference ? undefined : bed.startCapture(choice)
       capture?.stderr!.setEncoding('utf8').on('data', (text: string) => (told += text))
       for (let tries = 0; capture !== undefined && !told.includes('capturing'); tries++) {
-        if (tries > 500) throw new Error(`capture: ${told}`)
+        if (tries > STARTING_LOOKS_MAX) throw new Error(`capture: ${told}`)
         await sleep(20)
       }
       report.add(row, peer, 'Gbit/s', await bed.tcp(scale.seconds))

@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { addNetns, end, sh, sleep, tcp } from './topology.ts'
+import { addNetns, end, reach, sh, sleep, STARTING_LOOKS_MAX, tcp } from './topology.ts'
 
 export const OVS_DPDK = '/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk'
 const OVS = '/usr/lib/openvswitch-switch/ovs-vswitchd'
@@ -48,8 +48,8 @@ export class Ovs {
         this.vsctl('--no-wait', 'init')
         break
       } catch (error) {
-        if (tries > 100) throw error
-        await sleep(50)
+        if (tries > STARTING_LOOKS_MAX) throw error
+        await sleep(20)
       }
     }
     for (const item of config) {
@@ -106,7 +106,7 @@ export async function ovsMixedTcp(isToPlain: boolean, seconds: number): Promise<
       sh('ip', '-n', name, 'addr', 'add', `10.0.0.${k + 1}/24`, 'dev', 'x0')
       sh('ip', '-n', name, 'link', 'set', 'x0', 'up')
     })
-    sh('ip', 'netns', 'exec', ends[0], 'ping', '-c', '3', '-i', '0.2', '-W', '2', '10.0.0.2')
+    reach(ends[0], '10.0.0.2')
     return (await tcp([ends[0], ends[1]], seconds)) ?? 0
   } finally {
     await ovs?.close()

@@ -10,7 +10,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ovs, OVS_DPDK } from './ovs.ts'
 import { Testpmd } from './testpmd.ts'
-import { addNetns, BIN, CLI, end, Ends, sh, sleep, tcp } from './topology.ts'
+import { addNetns, BIN, CLI, end, Ends, sh, sleep, STARTING_LOOKS_MAX, tcp } from './topology.ts'
 
 /** `framepump-warm`: at `pace: warm`. */
 export type RawPeer = 'framepump' | 'framepump-warm' | 'testpmd' | 'ovs' | 'c-reference'
@@ -75,7 +75,8 @@ export class RawBed extends Ends {
       stream.setEncoding('utf8').on('data', (text: string) => (this.#output += text))
     }
     for (let tries = 0; !this.#output.includes('ready'); tries++) {
-      if (tries > 500 || child.exitCode !== null) throw new Error(`switch: ${this.#output}`)
+      if (tries > STARTING_LOOKS_MAX || child.exitCode !== null)
+        throw new Error(`switch: ${this.#output}`)
       await sleep(20)
     }
   }

@@ -1,7 +1,7 @@
 /** testpmd, DPDK's program that forwards, as a peer and as the guests of one. */
 import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
-import { end, sleep } from './topology.ts'
+import { end, sleep, STARTING_LOOKS_MAX } from './topology.ts'
 
 const RINGS = ['--txd=1024', '--rxd=1024', '--total-num-mbufs=16384', '--nb-cores=1']
 
@@ -40,10 +40,10 @@ export class Testpmd {
         this.output = ''
         return match
       }
-      if (tries > 1500 || this.child.exitCode !== null) {
+      if (tries > STARTING_LOOKS_MAX || this.child.exitCode !== null) {
         throw new Error(`testpmd: ${this.#errors}${this.output}`)
       }
-      await sleep(10)
+      await sleep(20)
     }
   }
 

@@ -29,6 +29,18 @@ export function sh(program: string, ...args: string[]): string {
   return result.stdout
 }
 
+/** Looks at a program that starts, 20 ms after each other: on a busy machine it takes its time. */
+export const STARTING_LOOKS_MAX = 3000
+const REACH_TRIES_MAX = 10
+
+/** Somebody answers, who may have to be asked for his address more than once. */
+export function reach(netns: string, address: string): void {
+  const ping = ['netns', 'exec', netns, 'ping', '-c', '2', '-i', '0.1', '-w', '4', address]
+  for (let tries = 1; spawnSync('ip', ping).status !== 0; tries++) {
+    if (tries === REACH_TRIES_MAX) throw new Error(`${address} does not answer in ${netns}`)
+  }
+}
+
 /** What is compiled for it, by place in the checkout. */
 const C_PROGRAMS = [
   'bench/c/tap-reference',
@@ -95,7 +107,7 @@ export abstract class Ends {
       sh('ip', '-n', name, 'link', 'set', 'x0', 'up')
       if (device !== 'x0') sh('ip', '-n', name, 'link', 'set', device, 'up')
     })
-    this.exec(0, 'ping', '-c', '2', '-i', '0.1', '-W', '2', '10.0.0.2')
+    reach(this.netns[0], '10.0.0.2')
   }
 
   /** The interface of VLAN 10, which is x0 itself when this kernel has no others. */
@@ -215,7 +227,8 @@ export class Bed extends Ends {
 
   async #until(condition: () => boolean): Promise<void> {
     for (let tries = 0; !condition(); tries++) {
-      if (tries > 500 || this.#switch.exitCode !== null) throw new Error(`switch: ${this.#output}`)
+      if (tries > STARTING_LOOKS_MAX || this.#switch.exitCode !== null)
+        throw new Error(`switch: ${this.#output}`)
       await sleep(20)
     }
   }
@@ -318,7 +331,7 @@ export async function tcp(
     if (sh('ip', 'netns', 'exec', to, 'ss', '-Hltn', 'sport = :5201').includes('5201')) break
     await sleep(20)
   }
-  const client = ['iperf3', '-c', '10.0.0.2', '-J', '--connect-timeout', '3000']
+  const client = ['iperf3', '-c', '10.0.0.2', '-J', '--connect-timeout', '10000']
   const duration = ['-t', String(seconds), '-O', '1']
   const { stdout } = spawnSync('ip', ['netns', 'exec', from, ...client, ...duration], {
     encoding: 'utf8',
