@@ -140,6 +140,8 @@ test('standard output can be piped, and a reader that goes ends that capture alo
     'it is gone',
     async () => (await daemon.execute<unknown[]>('query-captures')).length === 1,
   )
+  // It may end after the first of them.
+  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames'] >= 300)
   expect(await kept.stop('SIGINT')).toBe(0)
   const filter = 'eth.type == 0x88b5 && frame.interface_name == "p0"'
   expect(tsharkFrames(lab, file, filter)).toEqual(sent)

@@ -75,12 +75,14 @@ test('H4, H5, H11, H16: taken back and handed over again and again, frames of tw
   expect(there).toEqual(numbers(0, count))
   expect(back).toEqual(numbers(0, count))
   expect(moves).toBeGreaterThan(5)
-  const total = sw.ports().map(({ counters }) => counters)
   // What was counted goes on to be: all frames of the whole time, whoever has forwarded them.
-  for (const { rx_frames, tx_frames } of total) {
-    expect(rx_frames).toBeGreaterThanOrEqual(count)
-    expect(tx_frames).toBe(rx_frames)
-  }
+  for (const { counters } of sw.ports()) expect(counters.rx_frames).toBeGreaterThanOrEqual(count)
+  // Hosts may be asking for each other once more.
+  await until('all that have come have left', async () => {
+    await sw.currentCounters()
+    const [a, b] = ['p0', 'p1'].map((id) => sw.port(id).counters)
+    return a.rx_frames === b.tx_frames && b.rx_frames === a.tx_frames
+  })
   console.log(
     `${moves} moves, pause at most ${Math.max(...pauses).toFixed(1)} ms, median ${pauses.toSorted((a, b) => a - b)[pauses.length >> 1].toFixed(1)} ms`,
   )
@@ -121,6 +123,9 @@ test('M4: mirrors into a VLAN go on, and nothing is learnt in it', async () => {
   const [to, from] = ['02:00:00:00:00:02', '02:00:00:00:00:01']
   await lab.send(netns[0], [frameHex(to, from, 2)])
   await lab.send(netns[1], [frameHex(from, to, 3, 64, '81000064')])
+  await until('both have come', () =>
+    ['p0', 'p1'].every((id) => next.port(id).counters.rx_frames > 0),
+  )
   const frames = await receiver.frames()
   expect(frames).toContain(frameHex(to, from, 2, 64, '81000064'))
   expect(frames).toContain(frameHex(from, to, 3, 64, '81000064'))
@@ -175,6 +180,7 @@ test('H13: links, MAC table with ages, counters, link states and the run state a
   await sw.setLink('p1', true)
   await sw.setLink('p3', false)
   expect(lab.ping(netns[0], '10.0.0.2')).toBe(3)
+  const start = performance.now()
   await sw.pause()
   const before = { ports: sw.ports(), links: sw.links(), macs: await sortedMacs(sw) }
   const counters = await sw.currentCounters()
@@ -188,9 +194,10 @@ test('H13: links, MAC table with ages, counters, link states and the run state a
   expect(macs.map(({ mac, port }) => ({ mac, port }))).toEqual(
     before.macs.map(({ mac, port }) => ({ mac, port })),
   )
+  const passedS = Math.ceil((performance.now() - start) / 1000)
   for (const [k, { ageS }] of macs.entries()) {
     expect(ageS).toBeGreaterThanOrEqual(before.macs[k].ageS)
-    expect(ageS).toBeLessThanOrEqual(before.macs[k].ageS + 10)
+    expect(ageS).toBeLessThanOrEqual(before.macs[k].ageS + passedS + 1)
   }
   const { sleeps: _, ...same } = counters
   expect(await next.currentCounters()).toMatchObject(same)

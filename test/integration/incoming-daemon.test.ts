@@ -188,7 +188,10 @@ test('done when: an owner under traffic ends, and the newcomer goes on with the 
   writeFileSync(file, `control: ${control}\nports:\n${ports.join('')}`)
   const start = async (...args: string[]): Promise<Background> => {
     const daemon = lab.background(process.execPath, [CLI, 'run', '--config', file, ...args])
-    await until('it is ready', () => daemon.stderr.includes('ready') || !daemon.isRunning)
+    await until(
+      'it is ready',
+      () => daemon.stderr.includes('framepump: ready') || !daemon.isRunning,
+    )
     expect(daemon.stderr).toContain('framepump: ready')
     return daemon
   }

@@ -1,6 +1,6 @@
 /** A macvtap interface that exists is opened by its own device node: frames pass it both ways. */
-import { existsSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { existsSync, rmSync } from 'node:fs'
+import { expect, onTestFinished, test } from 'vitest'
 import { Lab } from '../support/lab.ts'
 import { sh } from '../support/processes.ts'
 
@@ -31,6 +31,8 @@ test('a macvtap in a namespace is a port like a TAP, and stays when the port goe
   if (!existsSync(node)) {
     const numbers = lab.exec(host, 'cat', `/sys/class/net/m0/tap${ifindex}/dev`).trim().split(':')
     sh('mknod', node, 'c', ...numbers)
+    // The next interface of that index is another device.
+    onTestFinished(() => rmSync(node))
   }
   const daemon = await lab.daemon(
     '--port',

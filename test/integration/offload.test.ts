@@ -9,6 +9,7 @@ import type { Daemon } from '../support/lab.ts'
 import { compiledTool, IO, Lab, tapSpec } from '../support/lab.ts'
 import { ipFrame, payloadOf, tunnelFrame } from '../support/ip-frames.ts'
 import type { IpFrameOptions, TunnelOptions } from '../support/ip-frames.ts'
+import { LengthWatch } from '../support/length-watch.ts'
 import { sh, until } from '../support/processes.ts'
 import type { End } from '../support/transfer.ts'
 import { transferTcp, transferUdp, transferUdpGso } from '../support/transfer.ts'
@@ -121,6 +122,7 @@ test.each([
     sh('ip', '-n', netns, 'link', 'set', 'vx0', 'up')
     ends.push({ netns, address })
   }
+  const lengths = await LengthWatch.start(lab, daemon, 'p0', 'in')
   const wrong = second === 'off' ? await watchChecksums(lab, b) : undefined
   await transferTcp(lab, ends[0], ends[1], BLOCKS)
   if (wrong !== undefined) expect(await wrong()).toBe('')
@@ -128,7 +130,7 @@ test.each([
   for (const one of stats) expect(one).toMatchObject({ tx_drop_offload: 0, rx_drop_malformed: 0 })
   expect(stats[1]['tx_segmented'] > 0).toBe(second === 'off')
   // The kernel left whole TSO frames to us, in their tunnel.
-  expect(stats[0]['rx_bytes'] / stats[0]['rx_frames']).toBeGreaterThan(2000)
+  expect(await lengths.longest()).toBeGreaterThan(2000)
 })
 
 test('gro=off: segments stay as they are', async () => {
@@ -227,7 +229,9 @@ describe('a GSO frame of a driver', () => {
     lab.exec(kernel, 'ethtool', '-K', veth, 'tso', 'off', 'gso', 'off', 'tx', 'off')
     for (const name of [tap, veth]) ip('link', 'set', name, 'master', 'br0', 'up')
     for (const name of ['far', 'br0']) ip('link', 'set', name, 'up')
-    await until('the bridge forwards', () => /forwarding/.test(sh('bridge', '-n', kernel, 'link')))
+    const isForwarding = (): boolean =>
+      sh('bridge', '-n', kernel, 'link').match(/state forwarding/g)?.length === 2
+    await until('both ports of the bridge forward', isForwarding)
 
     await sw.addPort({ type: 'virtio-net', id: 'device' })
     const device = sw.virtioNetPort('device')
@@ -239,6 +243,9 @@ describe('a GSO frame of a driver', () => {
     ]
     const { bytes, header } = gsoFrame(type, gsoSize, options, around)
     expect(device.send(bytes, { header })).toBe(true)
+    await until('it is segmented', () => sw.port('ours').counters.tx_segmented === 1)
+    // And the turn over: what is for either kernel, it has.
+    await sw.currentCounters()
     const [own, others] = await Promise.all(
       receivers.map(async (receiver) => (await receiver.frames()).filter(isOurs)),
     )

@@ -49,7 +49,7 @@ const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 const hostEnd = (): FarEnd => ({
   send: (frames) => lab.send(netns, frames.map(hex)),
   receive: async (count) => {
-    const receiver = await lab.receive(netns, count, 5000)
+    const receiver = await lab.receive(netns, count)
     return () => receiver.frames()
   },
 })

@@ -39,7 +39,13 @@ function threads(daemon: Daemon): Map<number, string[]> {
   const tasks = `/proc/${daemon.process.child.pid}/task`
   const found = new Map<number, string[]>()
   for (const id of sh('ls', tasks).trim().split('\n')) {
-    const text = readFileSync(join(tasks, id, 'status'), 'utf8')
+    let text: string
+    try {
+      text = readFileSync(join(tasks, id, 'status'), 'utf8')
+    } catch {
+      // It has ended meanwhile.
+      continue
+    }
     const field = (name: string): string =>
       new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(text)?.[1] ?? ''
     const names = ['CapPrm', 'CapEff', 'CapAmb', 'NoNewPrivs', 'Seccomp']

@@ -121,7 +121,7 @@ const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 async function receive(
   port: VirtioNetPort,
   count: number,
-  silenceMs = 5000,
+  silenceMs = 20_000,
 ): Promise<VirtioNetFrame[]> {
   const received: VirtioNetFrame[] = []
   try {
@@ -182,7 +182,7 @@ test('frames of both directions stay whole while the header changes under them',
   const rounds = 40
   const batch = 50
   const sender = lab.start(netns, lab.packetTool, 'send', IFNAME)
-  const receiver = await lab.receive(netns, rounds * batch, 5000)
+  const receiver = await lab.receive(netns, rounds * batch)
   const sent: string[] = []
   for (let round = 0; round < rounds; round++) {
     const numbers = Array.from({ length: batch }, (_, k) => round * batch + k)
@@ -285,7 +285,8 @@ test('traffic goes on while queues come and go: attaching loses nothing, detachi
     await setPairs(port, isDown ? 1 : 4)
     do {
       sender.child.stdin!.write(`${frames.join('\n')}\n`)
-      const received = await receive(port, frames.length, isDown ? 500 : undefined)
+      // Those of this round that come later would be taken for the next one's.
+      const received = await receive(port, frames.length, isDown ? 5000 : undefined)
       const whole = new Set(received.map((one) => hex(one.frame)))
       expect(whole.size).toBe(received.length)
       expect([...whole].filter((one) => !frames.includes(one))).toEqual([])
@@ -373,7 +374,7 @@ test('the queues follow SET_VRING_ENABLE, and all are attached when the guest is
     expect(queueCounts()).toEqual([4, 0])
     const open = readdirSync('/proc/self/fd').length
     if (descriptors < 0) descriptors = open
-    else await until('nothing leaks', () => readdirSync('/proc/self/fd').length === descriptors)
+    else await until('nothing leaks', () => readdirSync('/proc/self/fd').length <= descriptors)
   }
   expect(log.filter((line) => line.includes('queue'))).toEqual([])
 })

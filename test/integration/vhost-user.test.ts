@@ -222,7 +222,7 @@ test('a gone guest leaves no memory mapped and no descriptor open', async () => 
     kill(guest)
     await stateIs('disconnected')
   }
-  await until('descriptors are closed', () => readdirSync('/proc/self/fd').length === fds)
+  await until('descriptors are closed', () => readdirSync('/proc/self/fd').length <= fds)
   await until('the memory is unmapped', () => guestMaps() === maps)
   expect(maps).toBe(0)
 })
@@ -272,7 +272,7 @@ test('a second front-end waits until the first one stops, and takes over', async
   kill(first)
   second.transmit(frame(255, 3, 4))
   expect(await sw.memoryPort('m').next()).toEqual(frame(255, 3, 4))
-  expect(sw.port('g').state).toBe('connected')
+  await stateIs('connected')
 })
 
 test('the front-end that waits does not answer for the broken queue of the one before it', async () => {
@@ -333,7 +333,7 @@ test('every page that is written is in the dirty log, while it is on', async () 
   await until('the page of the buffer is dirty', () =>
     dirty().includes(Math.floor(page(guest.bufferOffset(0, 0)))),
   )
-  expect(dirty()).toContain(page(0x2000))
+  await until('the page of the used ring is dirty', () => dirty().includes(page(0x2000)))
   guest.transmit(frame(255, 1, 4))
   await sw.memoryPort('m').next()
   await until('the used ring is dirty', () => dirty().includes(page(0x6000)))

@@ -9,6 +9,7 @@ import { bootGuest, startGuest } from '../support/qemu.ts'
 import type { Guest, GuestOptions } from '../support/qemu.ts'
 import type { Daemon } from '../support/lab.ts'
 import { CLI, Lab, ROOT, tapSpec } from '../support/lab.ts'
+import { LengthWatch } from '../support/length-watch.ts'
 import { until } from '../support/processes.ts'
 
 const VIRTIO_F_RING_PACKED = 34
@@ -125,7 +126,10 @@ test('two guests with two queue pairs each ping each other and transfer both way
     expect(await download(guests[1], GUESTS[0])).toBe(served[0])
   }
   // The largest ping: fragments.
-  expect(await guests[0].output(`ping -c 2 -s 60000 ${GUESTS[1]}`)).toContain('2 packets received')
+  await until('a ping of fragments is answered', async () => {
+    const { output } = await guests[0].run(`ping -c 2 -s 60000 ${GUESTS[1]}`)
+    return output.includes('2 packets received')
+  })
   await expectNoBadFrames(daemon, 'g0', 'g1')
 })
 
@@ -142,25 +146,23 @@ test.each([
     const guest = await bootGuest(lab, guestOptions(lab, 0))
     const fromHost = await serveHost(lab, netns)
     const fromGuest = await serve(guest)
-    /** Mean length of the frames that a port sent and was given during the transfers. */
-    const transfer = async (on: Guest): Promise<{ rx: number; tx: number }> => {
-      const before = await daemon.stats('g0')
-      expect(await download(on, HOST)).toBe(fromHost)
-      const between = await daemon.stats('g0')
+    /** The longest frames that the guest sent and was given during the transfers. */
+    const transfer = async (): Promise<{ rx: number; tx: number }> => {
+      const [entering, leaving] = [
+        await LengthWatch.start(lab, daemon, 'g0', 'in'),
+        await LengthWatch.start(lab, daemon, 'g0', 'out'),
+      ]
+      expect(await download(guest, HOST)).toBe(fromHost)
       expect(downloadHost(lab, netns, GUESTS[0])).toBe(fromGuest)
-      const after = await daemon.stats('g0')
-      return {
-        tx:
-          (between['tx_bytes'] - before['tx_bytes']) / (between['tx_frames'] - before['tx_frames']),
-        rx: (after['rx_bytes'] - between['rx_bytes']) / (after['rx_frames'] - between['rx_frames']),
-      }
+      return { rx: await entering.longest(), tx: await leaving.longest() }
     }
-    const large = await transfer(guest)
+    const large = await transfer()
     expect(large.tx).toBeGreaterThan(3000)
     expect(large.rx).toBeGreaterThan(3000)
+    for (const id of ['p0', 'g0']) expect(await daemon.stats(id)).toMatchObject({ tx_segmented: 0 })
     // Transmit offloads change at once, and then the kernel behind the TAP verifies the checksums.
     await guest.output('ethtool -K eth0 tso off tx off')
-    expect((await transfer(guest)).rx).toBeLessThan(1515)
+    expect((await transfer()).rx).toBeLessThan(1515)
     await expectNoBadFrames(daemon, 'p0', 'g0')
   },
 )
@@ -189,38 +191,45 @@ test('links and ports go and come, the guest reboots, QEMU is killed and comes b
   const daemon = await lab.daemon('--port', port, '--port', portSpec(lab, 0))
   lab.address(netns, HOST)
   const guest = await bootGuest(lab, guestOptions(lab, 0, { reconnect: true }))
-  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+  const hasNoCarrier = (): Promise<void> =>
+    until('the guest has no carrier', async () => {
+      return (await guest.output('cat /sys/class/net/eth0/carrier')) === '0\n'
+    })
+  /** Once the kernel of the guest has seen that there is a link again, which takes it a while. */
+  const isThere = async (): Promise<void> => {
+    await until('the guest answers', () => lab.ping(netns, GUESTS[0], 1) === 1)
+    expect(lab.ping(netns, GUESTS[0])).toBe(3)
+  }
+  await isThere()
 
   await daemon.execute('set_link', { name: 'g0', up: false })
   expect(await daemon.port('g0')).toMatchObject({ state: 'down', link: false })
   expect(lab.ping(netns, GUESTS[0], 1)).toBe(0)
   await daemon.execute('set_link', { name: 'g0', up: true })
-  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+  await isThere()
 
   await guest.qmp('set_link', { name: 'n0', up: false })
   await isDisconnected(daemon, 'g0')
-  expect(await guest.run('cat /sys/class/net/eth0/carrier')).toMatchObject({ output: '0\n' })
+  await hasNoCarrier()
   await guest.qmp('set_link', { name: 'n0', up: true })
   await isConnected(daemon, 'g0')
-  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+  await isThere()
 
   await daemon.execute('netdev_del', { id: 'g0' })
-  await until('the guest has no carrier', async () => {
-    return (await guest.output('cat /sys/class/net/eth0/carrier')) === '0\n'
-  })
+  await hasNoCarrier()
   await daemon.execute('netdev_add', { type: 'vhost-user', id: 'g0', path: socketOf(lab, 0) })
   await isConnected(daemon, 'g0')
-  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+  await isThere()
 
   await guest.reboot()
-  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+  await isThere()
 
   await guest.kill()
   await isDisconnected(daemon, 'g0')
   expect(await daemon.port('g0')).not.toHaveProperty('error')
   const again = await bootGuest(lab, guestOptions(lab, 0))
   await isConnected(daemon, 'g0')
-  expect(lab.ping(netns, GUESTS[0])).toBe(3)
+  await isThere()
   expect(await again.ping(HOST)).toBe(3)
 })
 
@@ -326,7 +335,7 @@ async function migrate(lab: Lab, cli: string, device: string): Promise<Migration
     120_000,
   )
   expect(await statusOf(source, 'query-migrate')).toBe('completed')
-  expect((await daemon.stats('g0'))['tx_frames'] - before).toBeGreaterThan(10_000)
+  expect((await daemon.stats('g0'))['tx_frames'] - before).toBeGreaterThan(1000)
   await flood.stop('SIGKILL')
 
   const dumps = [join(lab.directory, 'source.ram'), join(lab.directory, 'target.ram')]

@@ -184,7 +184,7 @@ async function said(path: string, ...inputs: (string | Uint8Array)[]): Promise<u
   socket.on('error', () => undefined)
   // QEMU answers nothing any more to a client that says that it has said all.
   for (const input of [...inputs, GOOD]) socket.write(input)
-  const isDone = (): boolean => text.includes('"id": 7') || socket.destroyed
+  const isDone = (): boolean => /"id": 7\b.*\r\n/.test(text) || socket.destroyed
   await until(`${path} answers ${String(inputs)}`, isDone)
   socket.destroy()
   return text.split('\r\n').slice(1, -1).map(normalized)

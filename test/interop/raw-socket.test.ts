@@ -5,6 +5,7 @@ import { expect, test } from 'vitest'
 import { readPcapng } from '../../src/wire/pcapng.ts'
 import { ipFrame, payloadOf } from '../support/ip-frames.ts'
 import { frameHex, Lab } from '../support/lab.ts'
+import { introduce } from '../support/numbered-flow.ts'
 import type { Background } from '../support/processes.ts'
 import { sh, until } from '../support/processes.ts'
 import { rawStar } from '../support/raw-lab.ts'
@@ -75,19 +76,19 @@ test.each(['vnet_hdr=on', 'vnet_hdr=on,queues=4'])(
   async (options) => {
     await using lab = new Lab()
     const { daemon, hosts } = await rawStar(lab, 2, options)
-    for (const [k, host] of hosts.entries()) lab.address(host, `10.0.0.${k + 1}`)
+    const addresses = hosts.map((netns, k) => ({ netns, address: `10.0.0.${k + 1}` }))
+    for (const { netns, address } of addresses) lab.address(netns, address)
+    // Nobody asks for anybody now and then.
+    introduce(lab, ...addresses)
     // What host 0 sends, and what arrives of it at host 1.
     const from = `ether src ${lab.mac(hosts[0])} or ether src ${SOURCE}`
-    expect(lab.ping(hosts[0], '10.0.0.2', 1)).toBe(1)
+    expect(lab.ping(hosts[0], '10.0.0.2', 2)).toBe(2)
     const { rx_frames: before } = await daemon.stats('p0')
     const ends = [await startCapture(lab, hosts[0], from), await startCapture(lab, hosts[1], from)]
     await lab.send(hosts[0], CRAFTED)
-    const end = (k: number): { netns: string; address: string } => ({
-      netns: hosts[k],
-      address: `10.0.0.${k + 1}`,
-    })
-    await transferTcp(lab, end(0), end(1), 4)
-    await transferTcp(lab, end(1), end(0), 4)
+    const [a, b] = addresses
+    await transferTcp(lab, a, b, 4)
+    await transferTcp(lab, b, a, 4)
     expect(lab.ping(hosts[0], '10.0.0.2', 2)).toBe(2)
     const sent = (await daemon.stats('p0'))['rx_frames']
     const count = sent - before

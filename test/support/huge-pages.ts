@@ -3,7 +3,6 @@
  * takes no more than these away again, so that none is left without those that it has not touched yet.
  */
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
 
 const NR_HUGEPAGES = '/proc/sys/vm/nr_hugepages'
 /** Adds `$1` pages; prints how many the kernel had to give. Nobody else changes the number between the two. */
@@ -19,10 +18,6 @@ export class HugePages {
     if (this.#count === count) return
     this.putBack()
     throw new Error(`the machine has ${this.#count} huge pages to give of ${count}`)
-  }
-
-  static get free(): number {
-    return Number(/HugePages_Free: *(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))![1])
   }
 
   putBack(): void {

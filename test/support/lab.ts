@@ -18,6 +18,8 @@ export const CLI: string = join(ROOT, 'dist/cli/main.js')
 const READY_MS = 60_000
 /** Answers that all are waited for come when the machine has time for it. */
 const PATIENCE_S = 20
+/** Likewise frames. */
+const SILENCE_MS = PATIENCE_S * 1000
 /** The tier that this run of the suite tests; the command line's own choice when not set. */
 export const IO: string = process.env['FRAMEPUMP_TEST_IO'] ?? 'auto'
 export const IFNAME = 'x0'
@@ -182,33 +184,45 @@ export class Lab implements AsyncDisposable {
     return this.exec(netns, 'cat', `/sys/class/net/${ifname}/address`).trim()
   }
 
-  /** Pings; returns how many of `pings` were answered. One alone mostly asks whether there is an answer yet. */
+  /**
+   * Pings; returns how many of the first `pings` were answered. For the last one ping waits two round trips only, and
+   * takes what a busy machine makes late for lost, unless it has a deadline: then it goes on until it has as many
+   * answers. One alone mostly asks whether there is an answer yet.
+   */
   ping(netns: string, address: string, pings = 3): number {
-    const output = this.exec(
-      netns,
-      'sh',
-      '-c',
-      `ping -n -q -c ${pings} -i 0.05 -W ${pings === 1 ? 2 : PATIENCE_S} ${address} || true`,
-    )
-    return Number(/(\d+) received/.exec(output)?.[1] ?? 0)
+    const end = pings === 1 ? '-W 2' : `-w ${PATIENCE_S}`
+    const command = `ping -n -c ${pings} -i 0.05 ${end} ${address} || true`
+    let output = this.exec(netns, 'sh', '-c', command)
+    // Whoever is to answer was asked for his address for three seconds: he may not have run.
+    if (pings > 1 && output.includes('Unreachable')) output = this.exec(netns, 'sh', '-c', command)
+    const answered = new Set([...output.matchAll(/icmp_seq=(\d+) ttl/g)].map(([, n]) => Number(n)))
+    return [...answered].filter((number) => number <= pings).length
   }
 
   get packetTool(): string {
     return packetTool()
   }
 
-  /** Receives frames of ethertype 0x88b5 until `frames` or a silence; resolves when listening. */
-  receive(netns: string, frames: number, silenceMs = 1500): Promise<Receiver> {
+  /**
+   * Receives frames of ethertype 0x88b5; resolves when listening. It ends with `frames` of them, or with a silence
+   * after `frames()` was called: give one where there may be fewer.
+   */
+  receive(netns: string, frames: number, silenceMs = SILENCE_MS): Promise<Receiver> {
     return this.#receive(netns, IFNAME, frames, silenceMs)
   }
 
   /** Receives all frames that come in by an interface. */
-  receiveAll(netns: string, ifname: string, frames: number, silenceMs = 3000): Promise<Receiver> {
+  receiveAll(
+    netns: string,
+    ifname: string,
+    frames: number,
+    silenceMs = SILENCE_MS,
+  ): Promise<Receiver> {
     return this.#receive(netns, ifname, frames, silenceMs, 'all')
   }
 
   /** The same, with the VLAN tags that the kernel has taken out of them. */
-  receiveTagged(netns: string, frames: number, silenceMs = 3000): Promise<Receiver> {
+  receiveTagged(netns: string, frames: number, silenceMs = SILENCE_MS): Promise<Receiver> {
     return this.#receive(netns, IFNAME, frames, silenceMs, 'tags')
   }
 
@@ -266,8 +280,9 @@ export class Receiver {
     this.#process = process
   }
 
-  /** The frames (hex) once it has ended. */
+  /** The frames (hex) once it has ended. Before this is called no silence is too long. */
   async frames(): Promise<string[]> {
+    this.#process.child.stdin!.end()
     await this.#process.exited
     return this.#process.stdout.split('\n').filter((line) => line !== '' && line !== 'ready')
   }
@@ -290,6 +305,12 @@ export class Daemon {
 
   execute<T = unknown>(command: string, args: Record<string, unknown> = {}): Promise<T> {
     return this.client.execute(command, args) as Promise<T>
+  }
+
+  /** So many frames have come in by a port, and have gone where they were to. */
+  async came(id: string, frames: number): Promise<void> {
+    const haveCome = async (): Promise<boolean> => (await this.stats(id))['rx_frames'] >= frames
+    await until(`${frames} frames have come by ${id}`, haveCome)
   }
 
   /** Counters of one port. */

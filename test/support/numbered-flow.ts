@@ -8,6 +8,8 @@ import type { End } from './transfer.ts'
 /** The receiver is ended, and does not end by itself. */
 const FRAMES_MAX = '1000000'
 const END_MS = '600000'
+/** After which what has not arrived is lost. */
+const SILENCE_MS = 5000
 
 /** Made up for when it was late: so many a second, whoever else runs. */
 const SENDER = `const [to, port, rate] = process.argv.slice(1); let n = 0, isOver = false;
@@ -109,12 +111,12 @@ export class NumberedFlow {
     await this.#sender.exited
     const sent = Number(this.#sender.stdout)
     // What waits somewhere is on its way.
-    let last = -1
-    await until('no more arrive', async () => {
-      const before = last
-      last = this.arrived
-      await new Promise((resolve) => setTimeout(resolve, 300))
-      return last === before
+    let [last, lastAt] = [-1, 0]
+    await until('no more arrive', () => {
+      const { arrived } = this
+      if (arrived !== last) [last, lastAt] = [arrived, performance.now()]
+      if (arrived >= sent && new Set(this.#seen).size === sent) return true
+      return performance.now() - lastAt > SILENCE_MS
     })
     await this.#receiver.stop()
     const seen = this.#seen

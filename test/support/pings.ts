@@ -40,12 +40,31 @@ export function repliesOf(ping: string): { readonly atMs: number; readonly numbe
   }))
 }
 
-/** Requests that were never answered, and when -O said so: before the next one. */
-export function unansweredOf(ping: string): { readonly atMs: number; readonly number: number }[] {
-  const answered = new Set(repliesOf(ping).map(({ number }) => number))
-  return [...ping.matchAll(/^\[(\d+\.\d+)\] no answer yet for icmp_seq=(\d+)/gm)]
-    .map(([, at, number]) => ({ atMs: Number(at) * 1000, number: Number(number) }))
-    .filter(({ number }) => !answered.has(number))
+/**
+ * Requests that were never answered, and between which two moments each was sent: -O tells of one without an answer
+ * yet before it sends the next one, and of no other.
+ */
+export function unansweredOf(
+  ping: string,
+): { readonly number: number; readonly afterMs: number; readonly beforeMs: number }[] {
+  const answeredAt = new Map(repliesOf(ping).map(({ number, atMs }) => [number, atMs]))
+  const toldAt = new Map(
+    [...ping.matchAll(/^\[(\d+\.\d+)\] no answer yet for icmp_seq=(\d+)/gm)].map(
+      ([, at, number]) => [Number(number), Number(at) * 1000],
+    ),
+  )
+  return [...toldAt]
+    .filter(([number]) => !answeredAt.has(number))
+    .map(([number, beforeMs]) => {
+      const afterMs = toldAt.get(number - 1) ?? answeredAt.get(number - 1) ?? -Infinity
+      return { number, afterMs, beforeMs }
+    })
+}
+
+/** The longest time without a reply, in milliseconds. */
+export function longestSilenceOf(ping: string): number {
+  const times = repliesOf(ping).map(({ atMs }) => atMs)
+  return Math.max(0, ...times.slice(1).map((atMs, k) => atMs - times[k]))
 }
 
 export class SteadyPing {

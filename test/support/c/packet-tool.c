@@ -7,8 +7,9 @@
  *                                      tags: all, with the VLAN tag that the kernel has taken out
  *   packet-tool flood IFNAME COUNT LENGTH DSTMAC   numbered frames, 64 per call, prints the count
  *
- * recv prints "ready" first, then ends after COUNT frames or MS milliseconds without one. A frame that
- * the interface refuses is told on standard error by send, which goes on and fails in the end.
+ * recv prints "ready" first, then ends after COUNT frames or, when its standard input has ended, MS milliseconds
+ * without one. A frame that the interface refuses is told on standard error by send, which goes on and fails in the
+ * end.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,6 +23,7 @@
 #include <sys/socket.h>
 #include <linux/if_ether.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { FRAME_MAX = 70000, ETHERTYPE = 0x88b5, BATCH = 64 };
 
@@ -96,10 +98,16 @@ static int receive(const char *ifname, long count, int patience, int protocol, i
 	setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &with_tags, sizeof with_tags);
 	puts("ready");
 	fflush(stdout);
+	int is_over = 0;
 	while (count > 0) {
-		struct pollfd item = { .fd = fd, .events = POLLIN };
-		if (poll(&item, 1, patience) <= 0)
+		struct pollfd items[] = { { .fd = fd, .events = POLLIN },
+			{ .fd = is_over ? -1 : STDIN_FILENO, .events = POLLIN } };
+		if (poll(items, 2, is_over ? patience : -1) <= 0)
 			break;
+		if (items[1].revents != 0)
+			is_over = 1;
+		if (items[0].revents == 0)
+			continue;
 		struct sockaddr_ll from;
 		struct iovec part = { frame, sizeof frame };
 		char control[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
