@@ -4,7 +4,6 @@
  */
 import { extname } from 'node:path'
 import { ConfigError } from '../errors.ts'
-import type { Window } from '../mem/window.ts'
 import { shim } from '../native/shim.ts'
 import { WorkerThread } from '../native/worker-thread.ts'
 import type {
@@ -19,7 +18,8 @@ import { pcapHeader } from '../wire/pcap.ts'
 import { interfaceDescription, sectionHeader } from '../wire/pcapng.ts'
 import type { Destination } from './destination.ts'
 import { cameFile, openDestination } from './destination.ts'
-import type { CaptureRingHandle } from './ring.ts'
+import { WriterHold } from './hold.ts'
+import type { CaptureRingHandle, RingMemory } from './ring.ts'
 import {
   COUNT_BYTES,
   COUNT_COMPLETE,
@@ -46,7 +46,7 @@ export const SNAP_LENGTH_MAX = 262144
  */
 export type Detach = (error?: string) => Promise<void>
 
-/** What another process needs to go on with a capture in its file: plain JSON. */
+/** What another process needs to go on with a capture where it is written to: plain JSON. */
 export interface CaptureState {
   readonly path: string
   readonly format: CaptureFormat
@@ -63,6 +63,10 @@ export interface CaptureState {
   readonly interfaces: readonly (readonly [string, number, number])[]
   /** Nanoseconds since 1970, in decimal. */
   readonly startNs: string
+  /** It is to end as soon as all is written. Absent: when it is stopped. */
+  readonly isComplete?: boolean
+  /** Where its ring stands, which comes as well; absent: all that was recorded is written. */
+  readonly ring?: { readonly head: number; readonly tail: number }
 }
 
 /** Of another process. */
@@ -70,8 +74,8 @@ export interface CameCapture {
   readonly state: CaptureState
   /** The session's with success. */
   readonly fd: number
-  /** Memory of its ring that is there already, the session's; absent: it is made. */
-  readonly ring?: Window | undefined
+  /** Memory of its ring, the session's; absent: it is made. */
+  readonly ring?: RingMemory | undefined
 }
 
 export class CaptureSession implements Capture {
@@ -81,7 +85,8 @@ export class CaptureSession implements Capture {
   /** Ids of the ports to record; null: all. */
   readonly ports: ReadonlySet<string> | null
 
-  readonly #window: Window
+  readonly #memory: RingMemory
+  readonly #hold: WriterHold
   readonly #counts: Float64Array
   readonly #control: Int32Array
   readonly #detach: Detach
@@ -92,6 +97,7 @@ export class CaptureSession implements Capture {
   readonly #names: string[] = []
   #hasBegun = false
   #isOver = false
+  #isLeft = false
   #why: string | undefined
   #detached: Promise<void> | undefined
 
@@ -113,20 +119,21 @@ export class CaptureSession implements Capture {
       snapLength: options.snapLength ?? SNAP_LENGTH_MAX,
       countLimit: options.count ?? 0,
     } as const
-    const { window, handle } = createCaptureRing(form, came?.ring)
+    const { memory, handle } = createCaptureRing(form, came?.ring)
     try {
       this.#destination =
         came === undefined
           ? openDestination(options.to, user)
           : cameFile(came.fd, came.state.path, user)
     } catch (error) {
-      window.unmap()
+      memory.close()
       throw error
     }
     this.ring = handle
-    this.#window = window
+    this.#memory = memory
     this.#counts = new Float64Array(handle.counts)
     this.#control = new Int32Array(handle.control)
+    this.#hold = new WriterHold(this.#control)
     this.#detach = detach
     this.done = new Promise((resolve) => (this.#ended = resolve))
     this.#startNs =
@@ -136,11 +143,11 @@ export class CaptureSession implements Capture {
       return
     }
     const header = format === 'pcapng' ? sectionHeader('framepump') : pcapHeader(handle.snapLength)
-    new Uint8Array(window.buffer).set(header)
+    new Uint8Array(memory.window.buffer).set(header)
     Atomics.store(this.#control, RING_HEAD, header.length)
   }
 
-  /** Goes on with a capture of another process, in the same file. */
+  /** Goes on with a capture of another process, where that one writes to. */
   static of(came: CameCapture, id: number, detach: Detach, user?: string): CaptureSession {
     const { ports, direction, snapLength, countLimit, format } = came.state
     const options = {
@@ -154,14 +161,18 @@ export class CaptureSession implements Capture {
     return new CaptureSession(id, options, detach, user, came)
   }
 
-  #restore({ frames, dropped, bytes, interfaces, countLimit }: CaptureState): void {
+  #restore(state: CaptureState): void {
+    const { frames, dropped, bytes, interfaces, countLimit, isComplete, ring } = state
     const counts = this.#counts
+    Atomics.store(this.#control, RING_HEAD, ring?.head ?? 0)
+    Atomics.store(this.#control, RING_TAIL, ring?.tail ?? 0)
     counts[COUNT_FRAMES] = frames
     counts[COUNT_DROPPED] = dropped
     counts[COUNT_BYTES] = bytes
     counts[COUNT_INTERFACES] = interfaces.length
     counts[COUNT_DESCRIBED] = interfaces.length
-    if (countLimit !== 0 && frames >= countLimit) counts[COUNT_COMPLETE] = 1
+    if (isComplete === true || (countLimit !== 0 && frames >= countLimit))
+      counts[COUNT_COMPLETE] = 1
     for (const [id, [name, recorded, lost]] of interfaces.entries()) {
       this.#names[id] = name
       counts[COUNT_PER_INTERFACE + 2 * id] = recorded
@@ -169,9 +180,14 @@ export class CaptureSession implements Capture {
     }
   }
 
-  /** It has a file of its own. */
-  get isFile(): boolean {
-    return this.#destination.isFile
+  /** Another process could not go on with it. */
+  get isStream(): boolean {
+    return this.#destination.isStream
+  }
+
+  /** Nothing is written, until it goes on here or is left. */
+  get isHeld(): boolean {
+    return this.#hold.isHeld
   }
 
   /** The number of the interface that a port had last; -1: it had none. */
@@ -180,13 +196,43 @@ export class CaptureSession implements Capture {
   }
 
   /**
+   * Nothing more is written from now on, what is recorded waits in the ring: whether another process can go on
+   * with that. Not one that ends, and not one that is written to right now and takes longer than so many
+   * milliseconds for it.
+   */
+  async hold(waitMs: number): Promise<boolean> {
+    const can = (): boolean => this.#hasBegun && !this.#isOver && this.#detached === undefined
+    if (this.isStream || !can() || !this.#isDescribed) return false
+    if ((await this.#hold.begin(waitMs)) && can()) return true
+    this.goOn()
+    return false
+  }
+
+  /** Of one that is held, and of which nothing is recorded any more. The descriptors stay ours. */
+  handOverHeld(): { state: CaptureState; fd: number; ringFd: number } {
+    const [head, tail] = [RING_HEAD, RING_TAIL].map((word) => Atomics.load(this.#control, word))
+    const state = { ...this.#state(), ring: { head, tail } }
+    return { state, fd: this.#destination.fd, ringFd: this.#memory.fd }
+  }
+
+  /** A descriptor by which another process has its ring. */
+  get ringFd(): number {
+    return this.#memory.fd
+  }
+
+  /** It is written here again. */
+  goOn(): void {
+    this.#hold.end()
+    // Whoever asked for the end meanwhile has it now.
+    if (this.#counts[COUNT_COMPLETE] !== 0) void this.stop()
+  }
+
+  /**
    * What another process needs to go on with it: nothing is recorded any more, and all that was is in the
-   * file. The descriptor stays ours. Null: it ends here, as it has no file of its own, or its file takes
-   * longer than so many milliseconds.
+   * file. The descriptor stays ours. Null: it ends here, as its file takes longer than so many milliseconds.
    */
   async handOver(waitMs: number): Promise<{ state: CaptureState; fd: number } | null> {
-    const { fd, name, isFile } = this.#destination
-    if (!isFile || !this.#hasBegun) return null
+    if (!this.#hasBegun) return null
     const deadline = performance.now() + waitMs
     const control = this.#control
     while (Atomics.load(control, RING_HEAD) !== Atomics.load(control, RING_TAIL)) {
@@ -194,12 +240,20 @@ export class CaptureSession implements Capture {
       Atomics.notify(control, RING_STOP)
       await new Promise((resolve) => setTimeout(resolve, 1))
     }
+    if (this.#isOver || !this.#isDescribed) return null
+    return { state: this.#state(), fd: this.#destination.fd }
+  }
+
+  /** No description of an interface waits for room in the ring. */
+  get #isDescribed(): boolean {
+    return this.#counts[COUNT_DESCRIBED] === this.#counts[COUNT_INTERFACES]
+  }
+
+  #state(): CaptureState {
     const counts = this.#counts
-    const isDescribed = counts[COUNT_DESCRIBED] === counts[COUNT_INTERFACES]
-    if (this.#isOver || !isDescribed) return null
     const { format, direction, snapLength, countLimit } = this.ring
-    const state = {
-      path: name,
+    return {
+      path: this.#destination.name,
       format,
       direction,
       snapLength,
@@ -213,15 +267,17 @@ export class CaptureSession implements Capture {
         return [port, counts[cell], counts[cell + 1]]
       }),
       startNs: String(this.#startNs),
+      ...(counts[COUNT_COMPLETE] === 0 ? {} : { isComplete: true }),
     }
-    return { state, fd }
   }
 
-  /** Another process goes on with its file. */
+  /** Another process goes on with it. */
   async leave(): Promise<void> {
     if (!this.#hasBegun) return this.end()
     await this.#release()
+    this.#isLeft = true
     this.#stop(STOP_LEAVE)
+    this.#hold.end()
     await this.done
   }
 
@@ -286,7 +342,7 @@ export class CaptureSession implements Capture {
     }
     await this.#release()
     this.#destination.abandon()
-    this.#window.unmap()
+    this.#memory.close()
     this.#ended({ frames: 0, dropped: 0, bytes: 0, error: 'it never began' })
   }
 
@@ -314,6 +370,11 @@ export class CaptureSession implements Capture {
 
   /** `why`: nobody has asked for it. */
   async stop(why?: string): Promise<CaptureSummary> {
+    if (this.isHeld || this.#isLeft) {
+      // Whoever goes on with it ends it, be that this process.
+      this.#counts[COUNT_COMPLETE] = 1
+      return this.done
+    }
     this.#why ??= why
     await this.#release()
     this.#stop(STOP_COMPLETE)
@@ -337,7 +398,7 @@ export class CaptureSession implements Capture {
     const streamError = await this.#destination.settle()
     await writer.end()
     this.#destination.released()
-    this.#window.unmap()
+    this.#memory.close()
     // To the writer a failed stream is a reader that went; the stream knows why.
     const reason = streamError ?? error ?? this.#why
     return {

@@ -23,8 +23,8 @@ const STREAM_STUCK_MS = 2000
 export interface Destination {
   readonly fd: number
   readonly name: string
-  /** It was opened by its path. */
-  readonly isFile: boolean
+  /** It lives in this process. */
+  readonly isStream: boolean
   /** It is written from now on: what a file held is gone. The descriptor is the writer's. */
   begin(): void
   /** Instead of `begin`: all is as it was before it was opened. */
@@ -59,10 +59,10 @@ function givenDescriptor(fd: number, isTruncated: boolean, user: string): Destin
     claim.end()
   }
   const begin = isTruncated ? (): void => empty(fd) : nothing
-  return { fd, name, isFile: false, begin, abandon: released, settle: settled, released }
+  return { fd, name, isStream: false, begin, abandon: released, settle: settled, released }
 }
 
-/** A file that another process has written to, and which is gone on with where it ends. */
+/** What another process has written to, and which is gone on with where that one stopped. */
 export function cameFile(fd: number, name: string, user: string): Destination {
   // Where it came from it is in use as well.
   const release = claimFile(fd, name, false, user)
@@ -75,7 +75,7 @@ export function cameFile(fd: number, name: string, user: string): Destination {
     released()
     shim.close(fd)
   }
-  return { fd, name, isFile: true, begin: nothing, abandon, settle: settled, released }
+  return { fd, name, isStream: false, begin: nothing, abandon, settle: settled, released }
 }
 
 function empty(fd: number): void {
@@ -93,7 +93,7 @@ function openFile(path: string, user: string): Destination {
     return {
       fd,
       name: path,
-      isFile: true,
+      isStream: false,
       begin: () => empty(fd),
       abandon: () => {
         release()
@@ -152,7 +152,7 @@ function openStream(stream: Writable): Destination {
   return {
     fd: ours,
     name: 'the stream',
-    isFile: false,
+    isStream: true,
     begin: () => {
       source = new Socket({ fd: theirs, readable: true, writable: false })
       flushed = pipeline(source, stream, { signal: stuck.signal }).then(

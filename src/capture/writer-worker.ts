@@ -11,6 +11,7 @@ import { Window } from '../mem/window.ts'
 import { dropThreadCapabilities } from '../native/capabilities.ts'
 import { shim } from '../native/shim.ts'
 import { interfaceStatistics } from '../wire/pcapng.ts'
+import { beginWriting, endWriting } from './hold.ts'
 import type { CaptureRingHandle } from './ring.ts'
 import {
   COUNT_BYTES,
@@ -55,54 +56,73 @@ const counts = new Float64Array(ring.counts)
 const isRegularFile = fstatSync(fd).isFile()
 const readerClosed = `the reader closed ${name}`
 
-/** Writes some of a window's bytes; returns how many, or throws the reason why it is over. */
+/** Since when nothing has been taken after the end; Infinity: there is time. */
+let deadline = Infinity
+let isCompleteTold = false
+
+/** Writes some of a window's bytes; returns how many, 0: none now, or throws the reason why it is over. */
 function write(from: number, offset: number, length: number): number {
-  let deadline = Infinity
-  for (;;) {
-    const done = shim.writeFrom(fd, from, offset, length, isRegularFile ? 0 : 1)
-    if (done >= 0) {
-      counts[COUNT_BYTES] += done
-      return done
-    }
-    if (done === -EPIPE) throw new Error(readerClosed)
-    if (done !== -EAGAIN) {
-      const reason = strerror(-done)
-      throw new Error(`cannot write ${name}: ${reason}`)
-    }
-    // The end may come while we wait here; a reader that still takes something has another turn.
-    if (isStopped() && deadline === Infinity) deadline = Date.now() + STUCK_MS
-    if (Date.now() > deadline) throw new Error(`nobody reads ${name}`)
-    shim.poll(fd, POLLOUT, POLL_MS)
+  const done = shim.writeFrom(fd, from, offset, length, isRegularFile ? 0 : 1)
+  if (done >= 0) {
+    counts[COUNT_BYTES] += done
+    deadline = Infinity
+    return done
   }
+  if (done === -EAGAIN) return 0
+  if (done === -EPIPE) throw new Error(readerClosed)
+  const reason = strerror(-done)
+  throw new Error(`cannot write ${name}: ${reason}`)
+}
+
+function waitForRoom(): void {
+  // The end may come while we wait here; a reader that still takes something has another turn.
+  if (isStopped() && deadline === Infinity) deadline = Date.now() + STUCK_MS
+  if (Date.now() > deadline) throw new Error(`nobody reads ${name}`)
+  shim.poll(fd, POLLOUT, POLL_MS)
 }
 
 function isStopped(): boolean {
   return Atomics.load(control, RING_STOP) !== 0
 }
 
+type Step = 'written' | 'full' | 'empty' | 'over'
+
+/** Writes some of the ring, unless that is another process's from now on. */
+function writeSome(): Step {
+  // Whoever sets stop has detached the engine before: nothing comes after an empty ring.
+  const stop = Atomics.load(control, RING_STOP)
+  if (stop === STOP_LEAVE) return 'over'
+  const tail = Atomics.load(control, RING_TAIL)
+  const waiting = (Atomics.load(control, RING_HEAD) - tail) >>> 0
+  if (waiting > 0) {
+    const length = Math.min(waiting, WRITE_LENGTH_MAX)
+    const done = write(ring.window, tail & (ring.length - 1), length)
+    Atomics.store(control, RING_TAIL, (tail + done) | 0)
+    return done > 0 ? 'written' : 'full'
+  }
+  if (stop !== 0) return 'over'
+  // Without a frame to write, a pipe that lost its reader tells nobody by itself.
+  if ((shim.poll(fd, 0, 0) & (POLLERR | POLLHUP)) !== 0) throw new Error(readerClosed)
+  return 'empty'
+}
+
 function drain(): void {
-  let tail = Atomics.load(control, RING_TAIL)
-  let isCompleteTold = false
   for (;;) {
-    // Whoever sets stop has detached the engine before: nothing comes after an empty ring.
-    const wasStopped = isStopped()
-    const waiting = (Atomics.load(control, RING_HEAD) - tail) >>> 0
-    if (waiting > 0) {
-      const length = Math.min(waiting, WRITE_LENGTH_MAX)
-      const done = write(ring.window, tail & (ring.length - 1), length)
-      tail = (tail + done) | 0
-      Atomics.store(control, RING_TAIL, tail)
-    } else if (wasStopped) {
-      return
-    } else {
-      if (counts[COUNT_COMPLETE] !== 0 && !isCompleteTold) {
-        isCompleteTold = true
-        post({ type: 'complete' })
-      }
-      // Without a frame to write, a pipe that lost its reader tells nobody by itself.
-      if ((shim.poll(fd, 0, 0) & (POLLERR | POLLHUP)) !== 0) throw new Error(readerClosed)
-      Atomics.wait(control, RING_STOP, 0, IDLE_MS)
+    beginWriting(control)
+    let step: Step
+    try {
+      step = writeSome()
+    } finally {
+      endWriting(control)
     }
+    if (step === 'over') return
+    if (step === 'full') waitForRoom()
+    if (step !== 'empty') continue
+    if (counts[COUNT_COMPLETE] !== 0 && !isCompleteTold) {
+      isCompleteTold = true
+      post({ type: 'complete' })
+    }
+    Atomics.wait(control, RING_STOP, 0, IDLE_MS)
   }
 }
 
@@ -117,7 +137,9 @@ function writeStatistics(): void {
       const block = interfaceStatistics(id, startNs, endNs, counts[cell], counts[cell + 1])
       bytes.set(block)
       for (let at = 0; at < block.length;) {
-        at += write(scratch.id, at, block.length - at)
+        const done = write(scratch.id, at, block.length - at)
+        at += done
+        if (done === 0) waitForRoom()
       }
     }
   } finally {
@@ -136,6 +158,8 @@ try {
 } catch (thrown) {
   error = (thrown as Error).message
 }
+// For good: nobody else is given a descriptor that we are about to close.
+beginWriting(control)
 window.detach()
 shim.close(fd)
 post({ type: 'done', bytes: counts[COUNT_BYTES], ...(error === undefined ? {} : { error }) })

@@ -47,6 +47,8 @@ interface HandedClient {
   readonly output: string
   /** Names of descriptors (getfd). */
   readonly given: readonly string[]
+  /** Numbers of captures that end with it. Absent: there are none. */
+  readonly captures?: readonly number[]
 }
 
 export interface HandedClients {
@@ -57,8 +59,8 @@ export interface HandedClients {
 interface CameSession {
   readonly isNegotiated: boolean
   readonly given: readonly (readonly [string, number])[]
-  /** It is told that the client is here. */
-  opened(): void
+  /** The client is here. */
+  opened(session: Session): void
 }
 
 /** A command with what it acts on. */
@@ -168,9 +170,12 @@ export class ControlServer {
   /**
    * Clients are not read any more, until `takeBack` or `handedOver`: all that another process needs to go on
    * with those that wait for nothing. The descriptors stay this one's: the socket's, then for each client its
-   * own and those that it has given.
+   * own and those that it has given. `captures`: those that can go on there; the ones that end with a client that
+   * stays cannot either, and are told.
    */
-  async handOver(): Promise<HandedClients> {
+  async handOver(
+    captures: readonly number[],
+  ): Promise<{ handed: HandedClients; ending: readonly number[] }> {
     await Promise.all(this.#listeners.map((listener) => this.#sockets.suspend(listener)))
     const fds = [this.#socket.fd]
     const clients: HandedClient[] = []
@@ -180,8 +185,10 @@ export class ControlServer {
       )) {
         const session = this.#sessions.get(connection)
         if (session === undefined || half.length > 0) continue
-        // What ends with a client, as a capture into its descriptor, ends here, and it is told so.
-        if (session.stays || session.count > 0 || session.onClose.size > 0) continue
+        const own = [...session.captures.keys()]
+        // What ends with a client ends where it is, and it is told so.
+        const mustStay = own.some((id) => !captures.includes(id))
+        if (session.stays || session.count > 0 || mustStay) continue
         const given = [...session.fds.byName]
         this.#moving.add(session)
         fds.push(fd, ...given.map(([, one]) => one))
@@ -190,10 +197,13 @@ export class ControlServer {
           bytes: Buffer.from(bytes).toString('base64'),
           output: Buffer.from(output).toString('base64'),
           given: given.map(([name]) => name),
+          ...(own.length === 0 ? {} : { captures: own }),
         })
       }
     }
-    return { data: { clients }, fds }
+    const staying = [...this.#sessions.values()].filter((session) => !this.#moving.has(session))
+    const ending = staying.flatMap((session) => [...session.captures.keys()])
+    return { handed: { data: { clients }, fds }, ending }
   }
 
   takeBack(): void {
@@ -205,24 +215,33 @@ export class ControlServer {
   handedOver(): void {
     // The other one has a socket of its own, by the same path.
     this.#socket.keepNoMore()
-    for (const { id } of this.#moving) this.#sockets.leave(id)
+    for (const { id, captures } of this.#moving) {
+      captures.clear()
+      this.#sockets.leave(id)
+    }
     this.#moving.clear()
     for (const listener of this.#listeners) this.#sockets.resume(listener, true)
   }
 
-  /** Clients of a predecessor, as `handOver` told of them; the descriptors are this server's. Resolves when they are here. */
-  async takeOver({ data: { clients }, fds }: HandedClients): Promise<void> {
+  /**
+   * Clients of a predecessor, as `handOver` told of them; the descriptors are this server's. Resolves when they are
+   * here. `bind` has a capture end with a session.
+   */
+  async takeOver(
+    { data: { clients }, fds }: HandedClients,
+    bind: (session: Session, capture: number) => void,
+  ): Promise<void> {
     const left = [...fds]
     this.#inheritedFd = left.shift()!
     // The socket has no name any more, but there may be some who wait at it.
     this.#inherited = this.#sockets.listen(this.#inheritedFd, 'json', this.#handlers)
-    const here = clients.map(({ isNegotiated, bytes, output, given }) => {
+    const here = clients.map(({ isNegotiated, bytes, output, given, captures = [] }) => {
       const fd = left.shift()!
       const owned = left.splice(0, given.length)
-      const opened = new Promise<void>((resolve) => {
+      const opened = new Promise<Session>((resolve) => {
         const named = given.map((name, k) => [name, owned[k]] as const)
         this.#came.push({ isNegotiated, given: named, opened: resolve })
-      })
+      }).then((session) => captures.forEach((capture) => bind(session, capture)))
       const state = {
         bytes: new Uint8Array(Buffer.from(bytes, 'base64')),
         output: new Uint8Array(Buffer.from(output, 'base64')),
@@ -250,7 +269,7 @@ export class ControlServer {
       id: connection,
       fds: new GivenFds(),
       received: [],
-      onClose: new Set(),
+      captures: new Map(),
       isNegotiated: came?.isNegotiated ?? false,
       stays: false,
       isCut: false,
@@ -261,7 +280,7 @@ export class ControlServer {
     this.#sessions.set(connection, session)
     for (const [name, fd] of came?.given ?? []) session.fds.add(name, fd)
     // It has been greeted.
-    if (came !== undefined) return came.opened()
+    if (came !== undefined) return came.opened(session)
     const version = { qemu: this.#version, package: 'framepump' }
     this.#send(connection, { QMP: { version, capabilities: [] } })
   }
@@ -292,8 +311,8 @@ export class ControlServer {
 
   #endSession(session: SessionState): void {
     session.fds.close()
-    for (const callback of session.onClose) callback()
-    session.onClose.clear()
+    for (const end of session.captures.values()) end()
+    session.captures.clear()
   }
 
   async #execute(session: SessionState, item: JsonItem, fds: number[]): Promise<void> {

@@ -7,8 +7,8 @@ export interface Session {
   readonly fds: GivenFds
   /** Descriptors that came with the command that runs now; what it leaves is closed. */
   received: number[]
-  /** Called when the session ends. */
-  readonly onClose: Set<() => void>
+  /** By their numbers, how captures are ended that end with the session. */
+  readonly captures: Map<number, () => void>
   /** It has said `qmp_capabilities`: commands are carried out, and events told. */
   isNegotiated: boolean
   /** It has asked for the hand-over, and stays with this process to hear of it. */

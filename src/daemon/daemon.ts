@@ -5,6 +5,7 @@
 import type { Config } from '../config/load.ts'
 import { withPrograms } from '../config/mirrors.ts'
 import { makeCommands } from '../control/commands.ts'
+import { endWith } from '../control/commands/captures.ts'
 import { EventPace } from '../control/event-pace.ts'
 import type { EventData } from '../control/events.ts'
 import type { ServedCommand } from '../control/server.ts'
@@ -100,13 +101,16 @@ export class Daemon {
       log: options.log,
       addPort: (port) => this.#addPort(port, undefined, { keepsUnusable: true, isHeld: true }),
       clients: {
-        handOver: () => this.#server.handOver(),
+        handOver: (captures) => this.#server.handOver(captures),
         takeBack: () => this.#server.takeBack(),
         handedOver: () => this.#server.handedOver(),
         takeOver: (clients) => {
           // Before the source is told that we run: its own file goes with it.
           this.#takePath()
-          return this.#server.takeOver(clients)
+          return this.#server.takeOver(clients, (session, id) => {
+            const isThere = this.switch.captures().some((capture) => capture.id === id)
+            if (isThere) endWith(session, this.switch.capture(id))
+          })
         },
       },
       told: ({ status }) => this.#server.sendEvent('MIGRATION', { status }),
@@ -359,7 +363,9 @@ export class Daemon {
       this.#server.sendEvent('LOOP_DETECTED', loop)
     })
     events.on('capture-ended', (id: number, summary: CaptureSummary) => {
-      this.#server.sendEvent('CAPTURE_ENDED', { id, ...summary })
+      const tell = (): void => this.#server.sendEvent('CAPTURE_ENDED', { id, ...summary })
+      // Its client may still have to come.
+      void this.#migration.clientsHere.then(tell)
     })
     events.on('engine-failed', (error: Error) => this.#failed(error))
   }

@@ -15,7 +15,7 @@ import { checkProcess, hasProcessEnded, openOwnProcess } from '../handover/proce
 import { closeUnclaimed } from '../handover/socket-channel.ts'
 import type { SourceEffects } from '../handover/source.ts'
 import type { Handed } from '../handover/state.ts'
-import type { HandedClients } from '../control/server.ts'
+import type { ControlServer, HandedClients } from '../control/server.ts'
 import { runSource } from '../handover/source.ts'
 import type { TargetEffects } from '../handover/target.ts'
 import { NotGreeted, runTarget } from '../handover/target.ts'
@@ -44,7 +44,7 @@ export interface MigrationContext {
   readonly log: Log
   /** Those of the control socket. */
   readonly clients: {
-    handOver(): Promise<HandedClients>
+    handOver: ControlServer['handOver']
     takeBack(): void
     handedOver(): void
     takeOver(clients: HandedClients): Promise<void>
@@ -83,8 +83,8 @@ export class Migration implements MigrationControl {
   #cancel: AbortController | undefined
   /** At the target, the source's process; -1: none. */
   #source = -1
-  /** Those of the source's control socket. */
-  #clientsHere: Promise<void> = Promise.resolve()
+  /** Those of the source's control socket are clients of this one's; at once when none are to come. */
+  clientsHere: Promise<void> = Promise.resolve()
   /** The source's part, until it is over. */
   #handing: Promise<unknown> = Promise.resolve()
 
@@ -222,9 +222,10 @@ export class Migration implements MigrationControl {
     }
     const effects: SourceEffects = {
       preview: () => sw.previewHandOver(left),
-      silence: () => {
+      silence: async (captures) => {
         paused(true)
-        return clients.handOver()
+        const { handed, ending } = await clients.handOver(captures)
+        return { control: handed, ending }
       },
       answer: () => {
         clients.takeBack()
@@ -306,7 +307,7 @@ export class Migration implements MigrationControl {
           this.#context.log(`hand-over: not begun error="${error.message}"`, 'warning')
         }
       }
-      await this.#clientsHere
+      await this.clientsHere
       this.#end({ status: 'completed' })
       await tookOver(this.#sourceEnded())
     } catch (error) {
@@ -348,6 +349,7 @@ export class Migration implements MigrationControl {
     }
     let isPaused = false
     let came: Handed['control'] | undefined
+    let clientsCame: () => void = () => undefined
     return {
       prepare: (hello, preview) => {
         source = hello
@@ -356,6 +358,7 @@ export class Migration implements MigrationControl {
       rehearse: (handed) => sw.rehearseTakeOver(handed),
       takeOver: async (handed) => {
         came = handed.control
+        this.clientsHere = new Promise((resolve) => (clientsCame = resolve))
         isPaused = handed.switch.runState === 'paused'
         await sw.takeOver(handed.switch)
       },
@@ -367,11 +370,12 @@ export class Migration implements MigrationControl {
         await (isPaused ? sw.pause().then(() => reading(nowUs())) : sw.resume(reading))
         adopt(source!)
         // Frames pass, and nobody else passes them: without its clients it goes on as well.
-        this.#clientsHere = clients
+        void clients
           .takeOver(came as HandedClients)
           .catch((error) =>
             log(`hand-over: clients are lost error="${reasonOf(error)}"`, 'warning'),
           )
+          .then(clientsCame)
       },
       openByName: async (hello) => {
         const { ports, outline, down = [] } = hello
@@ -417,6 +421,7 @@ function featuresOf(sw: Switch): SwitchFeature[] {
       sw.mirrors().filter(({ options }) => options.filterProgram !== undefined).length,
     ],
     ['capture', sw.captures().length],
+    ['capture.ring', sw.captures().length],
   ]
   return used.flatMap(([name, count]) => (count > 0 ? [name] : []))
 }

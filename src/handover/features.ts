@@ -6,9 +6,15 @@ import { OPTION_TABLE } from '../port/kinds.control.ts'
 import type { PortOptions } from '../port/options.ts'
 
 /** Besides ports. */
-export type SwitchFeature = 'link' | 'mirror' | 'mirror.filter' | 'capture'
+export type SwitchFeature = 'link' | 'mirror' | 'mirror.filter' | 'capture' | 'capture.ring'
 
-const SWITCH_FEATURES: readonly SwitchFeature[] = ['link', 'mirror', 'mirror.filter', 'capture']
+const SWITCH_FEATURES: readonly SwitchFeature[] = [
+  'link',
+  'mirror',
+  'mirror.filter',
+  'capture',
+  'capture.ring',
+]
 
 /** All that this release can go on with: `mirror`, `tap`, `tap.queues`. */
 export function knownFeatures(): string[] {

@@ -40,8 +40,13 @@ export type SourceStatus = 'setup' | 'active' | 'device'
 export interface SourceEffects {
   /** What of the switch can be told while it goes on; the descriptors stay its own. */
   preview(): Promise<HandedSwitch>
-  /** Clients are not answered any more, until `answer` or `handedOver`; the descriptors stay its own. */
-  silence(): Promise<HandedControl>
+  /**
+   * Clients are not answered any more, until `answer` or `handedOver`; the descriptors stay its own. Of these
+   * captures, which can go on with the target, `ending` are those that shall not.
+   */
+  silence(
+    captures: readonly number[],
+  ): Promise<{ control: HandedControl; ending: readonly number[] }>
   /** After `silence`, also when that has thrown. */
   answer(): void
   /**
@@ -65,8 +70,8 @@ export interface HandingOver {
   readonly previewed: readonly string[] | undefined
   /** What is told is to be gone through with the target some times before; undefined: it does not do that. */
   readonly rehearse: ((handed: HandedSwitch) => Promise<void>) | undefined
-  /** Called before the last of these. */
-  readonly silencing: () => Promise<void>
+  /** Called before the last of these, as HandOverOptions has it. */
+  readonly silencing: (captures: readonly number[]) => Promise<readonly number[]>
   /** Called as it stops. */
   readonly pausing: () => void
 }
@@ -129,11 +134,13 @@ export async function runSource(
     const handed = await effects.handOver({
       previewed,
       rehearse: isRehearsing ? (now) => rehearse(channel, now, rehearsing) : undefined,
-      silencing: async () => {
+      silencing: async (captures) => {
         effects.status('device')
         rehearsing = inTime(SILENCE_MS)
         isSilent = true
-        await channel.sendAll([controlRecord(await effects.silence())], rehearsing)
+        const { control, ending } = await effects.silence(captures)
+        await channel.sendAll([controlRecord(control)], rehearsing)
+        return ending
       },
       pausing: () => {
         channel.hurry(Math.min(HURRY_MS, downtimeLimitMs))

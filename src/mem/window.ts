@@ -78,14 +78,21 @@ export class Window {
     }
   }
 
-  /** Maps a new memfd of `length` bytes, all zero. */
-  static mapMemfd(name: string, length: number, options: { mirrored?: boolean } = {}): Window {
+  /** A new memfd of `length` bytes, all zero; the caller closes it. */
+  static createMemfd(name: string, length: number): number {
     const fd = shim.memfdCreate(name, MFD_CLOEXEC)
     if (fd < 0) throw outOfMemory('memfd_create', fd)
+    const sized = shim.ftruncate(fd, length)
+    if (sized >= 0) return fd
+    shim.close(fd)
+    throw outOfMemory('ftruncate', sized)
+  }
+
+  /** Maps a new memfd. */
+  static mapMemfd(name: string, length: number): Window {
+    const fd = Window.createMemfd(name, length)
     try {
-      const sized = shim.ftruncate(fd, length)
-      if (sized < 0) throw outOfMemory('ftruncate', sized)
-      return Window.map(length, { fd, ...options })
+      return Window.map(length, { fd })
     } finally {
       shim.close(fd)
     }

@@ -26,8 +26,15 @@ export function readCapture(state: HandedReader): CaptureState {
         one.number('dropped'),
       ]),
     startNs: String(BigInt(state.string('startNs'))),
+    ...(state.has('isComplete') ? { isComplete: state.boolean('isComplete') } : {}),
+    ...(state.has('ring') ? { ring: ringOf(state.object('ring')) } : {}),
   }
 }
+
+const ringOf = (ring: HandedReader): NonNullable<CaptureState['ring']> => ({
+  head: ring.number('head') | 0,
+  tail: ring.number('tail') | 0,
+})
 
 function directionOf(text: string): CaptureState['direction'] {
   return text === 'in' || text === 'out' ? text : 'both'

@@ -1,9 +1,9 @@
 /** The captures of a switch: which ports each of them is of, and the engine's end of them. */
 import type { EventEmitter } from 'node:events'
 import { CaptureSession } from '../capture/capture.ts'
-import { mapRing } from '../capture/ring.ts'
+import { RingMemory } from '../capture/ring.ts'
 import { StateError } from '../errors.ts'
-import type { Window } from '../mem/window.ts'
+import { shim } from '../native/shim.ts'
 import { HandedReader } from '../port/handed.ts'
 import { readCapture, writeCapture } from '../port/handed-capture.ts'
 import type { Capture, CaptureInfo, CaptureOptions, SwitchEvents } from './api.ts'
@@ -15,22 +15,23 @@ import type { Undo } from './undo.ts'
 
 /** Captures at the same time: each has a ring and a thread. */
 const CAPTURES_MAX = 16
-/** Of the state of one. */
-const VERSION = 1
-/** What was recorded may take so long to be written before it is handed over. */
-const WRITE_MS = 50
+/** Of the state of one, and the one before, which came without its ring. */
+const VERSION = 2
+const VERSION_WRITTEN = 1
+/** What is written to a disk right now may take so long. */
+const HOLD_MS = 200
 const HANDED_OVER = 'the switch was handed over: start it again'
 
 export class CaptureSet {
   readonly #engine: EngineClient
   readonly #events: EventEmitter<SwitchEvents>
   readonly #sessions = new Map<number, CaptureSession>()
-  /** Those that another process has, or is about to. */
+  /** Those that another process has, or is about to: nothing of them is written. */
   readonly #handed = new Set<CaptureSession>()
   /** Those that came, and have not begun here. */
   readonly #came = new Set<CaptureSession>()
-  /** Memory of rings for those that are to come; the engine has it in view. */
-  readonly #spare: Window[] = []
+  /** Rings of those that are to come; the engine has them in view. */
+  readonly #spare = new Map<number, RingMemory>()
   #nextId = 1
 
   constructor(engine: EngineClient, events: EventEmitter<SwitchEvents>) {
@@ -86,40 +87,73 @@ export class CaptureSet {
 
   /** Numbers of those that another process could not go on with. */
   get ending(): number[] {
-    return [...this.#sessions].filter(([, { isFile }]) => !isFile).map(([id]) => id)
+    return [...this.#sessions].filter(([, { isStream }]) => isStream).map(([id]) => id)
   }
 
-  /** The engine is paused. Those whose files take too long to be written end here, with all their frames. */
-  async handOver(): Promise<HandedCapture[]> {
-    const handing = [...this.#sessions].map(async ([id, session]) => {
-      const handed = await session.handOver(WRITE_MS)
-      if (handed === null) return []
-      this.#handed.add(session)
-      return [{ id, version: VERSION, state: writeCapture(handed.state), fds: [handed.fd] }]
+  /** Their rings, for whoever may go on with them. */
+  preview(): HandedCapture[] {
+    return [...this.#sessions]
+      .filter(([, { isStream }]) => !isStream)
+      .map(([id, { ringFd }]) => ({ id, version: VERSION, state: null, fds: [ringFd] }))
+  }
+
+  /**
+   * Nothing of them is written from now on, until `keep`, `endHere` or `leave`; frames still pass, and wait in
+   * the rings. Returns those of which that holds: others end here, with all their frames.
+   */
+  async hold(): Promise<number[]> {
+    const holding = [...this.#sessions.values()].map(async (session) => {
+      if (await session.hold(HOLD_MS)) this.#handed.add(session)
     })
-    return (await Promise.all(handing)).flat()
+    await Promise.all(holding)
+    return [...this.#handed].map(({ id }) => id)
   }
 
-  /** So many are to come. What takes long is done while frames pass. */
-  async prepare(count: number, undo: Undo): Promise<void> {
+  /** Nobody is to go on with these. */
+  endHere(ids: readonly number[]): void {
+    for (const session of this.#handed) {
+      if (!ids.includes(session.id)) continue
+      this.#handed.delete(session)
+      session.goOn()
+    }
+  }
+
+  /** The engine is paused: those that are held. */
+  handOver(): HandedCapture[] {
+    return [...this.#handed].map((session) => {
+      const { state, fd, ringFd } = session.handOverHeld()
+      return { id: session.id, version: VERSION, state: writeCapture(state), fds: [fd, ringFd] }
+    })
+  }
+
+  /** These are to come: what takes long is done while frames pass. `taken`: its descriptor is the ring's. */
+  async prepare(
+    previewed: readonly HandedCapture[],
+    taken: (one: HandedCapture) => void,
+    undo: Undo,
+  ): Promise<void> {
     undo(() => this.dropSpare())
-    while (this.#spare.length < Math.min(count, CAPTURES_MAX)) {
-      const window = mapRing()
-      this.#spare.push(window)
-      await this.#engine.request({ op: 'view-ring', window: window.id })
+    for (const one of previewed) {
+      taken(one)
+      const memory = RingMemory.of(one.fds[0])
+      this.#spare.set(one.id, memory)
+      await this.#engine.request({ op: 'view-ring', window: memory.window.id })
     }
   }
 
   /** They do not come. */
   async dropSpare(): Promise<void> {
-    for (const window of this.#spare.splice(0)) {
-      await this.#engine.request({ op: 'forget-ring', window: window.id }).catch(() => undefined)
-      window.unmap()
+    for (const [id, memory] of this.#spare) {
+      this.#spare.delete(id)
+      const { id: window } = memory.window
+      await this.#engine.request({ op: 'forget-ring', window }).catch(() => undefined)
+      memory.close()
     }
   }
 
   /** They go on here. */
   keep(): void {
+    for (const session of this.#handed) session.goOn()
     this.#handed.clear()
     for (const capture of this.#came) this.#begin(capture)
     this.#came.clear()
@@ -134,21 +168,15 @@ export class CaptureSet {
     )
   }
 
-  /** Goes on with one of another process, from `keep` on. The descriptor is the capture's with success. */
+  /** Goes on with one of another process, from `keep` on. `taken`: its descriptors are the capture's. */
   async takeOver(
-    { id, version, state, fds }: HandedCapture,
+    handed: HandedCapture,
     ports: readonly PortEntry[],
     taken: () => void,
     undo: Undo,
   ): Promise<void> {
-    if (version !== VERSION || fds.length !== 1) {
-      const text = `capture ${id}: its state has version ${version}, and this release reads ${VERSION}`
-      throw new StateError('HAND_OVER', text)
-    }
-    const read = readCapture(new HandedReader(`capture ${id}`, state))
-    const came = { state: read, fd: fds[0], ring: this.#spare.pop() }
-    const capture = CaptureSession.of(came, id, () => this.#detach(id))
-    taken()
+    const { id } = handed
+    const capture = this.#make(handed, taken)
     undo(() => {
       this.#came.delete(capture)
       return capture.leave()
@@ -161,6 +189,34 @@ export class CaptureSet {
       return number < 0 ? [] : [{ port, id: number, block: null }]
     })
     await this.#engine.request({ op: 'add-capture', capture: id, ring: capture.ring, interfaces })
+  }
+
+  #make({ id, version, state, fds }: HandedCapture, taken: () => void): CaptureSession {
+    const count = version === VERSION ? 2 : 1
+    if (![VERSION, VERSION_WRITTEN].includes(version) || fds.length !== count) {
+      const text = `capture ${id}: its state has version ${version}, and this release reads ${VERSION}`
+      throw new StateError('HAND_OVER', text)
+    }
+    const read = readCapture(new HandedReader(`capture ${id}`, state))
+    taken()
+    const [fd, ringFd] = fds
+    try {
+      const came = { state: read, fd, ring: this.#ringOf(id, ringFd) }
+      return CaptureSession.of(came, id, () => this.#detach(id))
+    } catch (error) {
+      shim.close(fd)
+      throw error
+    }
+  }
+
+  /** `fd`: by which it came, which is its own; undefined: it did not. */
+  #ringOf(id: number, fd: number | undefined): RingMemory | undefined {
+    if (fd === undefined) return undefined
+    const spare = this.#spare.get(id)
+    if (spare === undefined) return RingMemory.of(fd)
+    this.#spare.delete(id)
+    shim.close(fd)
+    return spare
   }
 
   /** A port is new: captures of all ports have it, too. They lose it with the engine's port. */

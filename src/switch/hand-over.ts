@@ -38,8 +38,6 @@ function outline(
   excluded: readonly string[],
 ): HandOverOutline {
   for (const id of excluded) ports.entry(id)
-  const { ending } = captures
-  const going = captures.infos.length - ending.length
   return {
     ports: ports.all.map((entry) => {
       const { options, open } = entry
@@ -50,8 +48,7 @@ function outline(
       return { id, options, queues, txOffloads, rxOffloads, vnetHdrLength, isExcluded }
     }),
     links: listLinks(ports.all),
-    endingCaptures: ending,
-    ...(going === 0 ? {} : { captures: going }),
+    endingCaptures: captures.ending,
   }
 }
 
@@ -80,7 +77,7 @@ async function preview(
   parts: SwitchParts,
   excluded: readonly string[],
 ): Promise<{ handed: Omit<HandedSwitch, 'runState'>; previewed: Previewed }> {
-  const { engine, ports } = parts
+  const { engine, ports, captures } = parts
   outline(parts, excluded)
   const entries = ports.all.filter(
     ({ open, options }) => open.preview !== undefined && !excluded.includes(options.id),
@@ -99,8 +96,9 @@ async function preview(
   const described = await Promise.all(engine.together(() => entries.map(tell)))
   const places = new Map(described.map(({ id }, place) => [ports.entry(id).index, place]))
   const { macs, isWhole, changes } = await readMacs(parts, places)
-  const none = { mirrors: [], links: [], captures: [], ownFrames: [] }
-  const handed = { ports: described, macs, counters: engine.switchCounters(), ...none }
+  const none = { mirrors: [], links: [], ownFrames: [] }
+  const counters = engine.switchCounters()
+  const handed = { ports: described, macs, counters, captures: captures.preview(), ...none }
   return { handed, previewed: { ports: said, macChanges: isWhole ? changes : undefined } }
 }
 
@@ -151,7 +149,6 @@ async function handOver(
 ): Promise<Omit<HandedSwitch, 'runState'>> {
   const { engine, ports, captures, mirrors, access } = parts
   const entries = isRehearsed ? [...quiet.keys()] : ports.all
-  if (!isRehearsed) undo(() => captures.keep())
   // All at once: the engine does them one after the other, once it is paused.
   const handing = entries.map((entry) =>
     excluded.includes(entry.options.id)
@@ -186,7 +183,7 @@ async function handOver(
       ? {}
       : { havingAll: havingAll.map(([port, left]) => [places.get(port)!, left] as const) }),
     counters,
-    captures: isRehearsed ? [] : await captures.handOver(),
+    captures: isRehearsed ? [] : captures.handOver(),
     ownFrames: own.map(({ port, frame }): [number, string] => [
       places.get(port)!,
       Buffer.from(frame).toString('base64'),
@@ -321,7 +318,7 @@ export class HandingOver {
     { previewed, rehearse, silencing, pausing }: HandOverOptions,
     undo: Undo,
   ): Promise<HandedSwitch> {
-    const { agreement, engine, ports, access } = this.#parts
+    const { agreement, engine, ports, captures, access } = this.#parts
     const { runState } = this.#run
     checkRunState(runState)
     outline(this.#parts, excluded)
@@ -371,7 +368,10 @@ export class HandingOver {
     try {
       await rehearsed(REHEARSALS, REHEARSING_MS)
       await settle()
-      await silencing?.()
+      note(() => captures.keep())
+      // While frames still pass: no writer is waited for later, however slow it is.
+      const held = await captures.hold()
+      captures.endHere((await silencing?.(held)) ?? [])
       const quiet = await hush()
       await rehearsed(LAST_REHEARSALS, LAST_REHEARSING_MS, quiet)
       const [handed] = await engine.together(() => {

@@ -47,7 +47,7 @@ export interface PreviewedPort extends Pick<HandedPort, 'id' | 'position'> {
   readonly counters: HandedPort['counters']
 }
 
-/** A capture into a file of its own, which goes on there. */
+/** A capture, which goes on where it is written to. Of a preview its ring alone. */
 export interface HandedCapture extends HandedState {
   readonly id: number
 }
@@ -92,8 +92,11 @@ export interface HandOverOptions {
    * do (`rehearseTakeOver`), and is ready again when this resolves. Its code has run then, and is faster.
    */
   readonly rehearse?: ((handed: HandedSwitch) => Promise<unknown>) | undefined
-  /** Called before the last of these, a moment before frames wait: who answers others can be silent from then on. */
-  readonly silencing?: () => Promise<unknown>
+  /**
+   * Called before the last of these, a moment before frames wait, with the captures that can go on: who answers
+   * others can be silent from then on. Resolves with those that shall end here all the same.
+   */
+  readonly silencing?: (captures: readonly number[]) => Promise<readonly number[]>
   /** Called when frames begin to wait. */
   readonly pausing?: () => void
 }
@@ -102,10 +105,8 @@ export interface HandOverOptions {
 export interface HandOverOutline {
   readonly ports: readonly OutlinedPort[]
   readonly links: readonly (readonly [string, string])[]
-  /** Numbers of captures that end when the switch is handed over: into given descriptors and streams. */
+  /** Numbers of captures that end when the switch is handed over: into streams. */
   readonly endingCaptures: readonly number[]
-  /** How many go on: their rings are made before. Absent: none, or of one that does not tell. */
-  readonly captures?: number
 }
 
 export interface OutlinedPort {

@@ -60,17 +60,18 @@ export class TakingOver {
     preview: HandedSwitch | undefined,
     undo: Undo,
   ): Promise<string[]> {
-    const left = new Set(preview?.ports)
+    const { ports = [], captures = [] } = preview ?? {}
+    const left = new Set<HandedState>([...ports, ...captures])
     undo(() => closeAll(left))
     await this.#makePlaces(outline, undo)
-    await this.#parts.captures.prepare(outline.captures ?? 0, undo)
+    await this.#parts.captures.prepare(captures, (one) => void left.delete(one), undo)
     if (preview === undefined) return []
     undo(() => this.dropPreviewed())
     await this.#parts.agreement.suspend()
-    for (const port of preview.ports) await this.#takePreview(port, left)
+    for (const port of ports) await this.#takePreview(port, left)
     this.#preview = preview
-    const { engine, ports } = this.#parts
-    await engine.request({ op: 'take-over', ...engineState(preview, ports) })
+    const { engine, ports: table } = this.#parts
+    await engine.request({ op: 'take-over', ...engineState(preview, table) })
     return [...this.#held.keys()]
   }
 

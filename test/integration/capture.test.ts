@@ -1,5 +1,5 @@
 /** Captures, read back by tshark and compared frame by frame with what was sent. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { readPcap } from '../../src/wire/pcap.ts'
@@ -230,20 +230,79 @@ test('a daemon that ends takes its captures along, and the command says so', asy
   expect(capture.stderr).toContain('the daemon ended during the capture [CAPTURE_LOST]')
 })
 
-test('a daemon that is replaced ends captures of the command with all their frames, and it says so', async () => {
+/** A pipe of the command whose reader does nothing until it is told to: then it writes all down. */
+function stalledReader(lab: Lab, control: string, file: string): Background {
+  const command = `"${process.execPath}" "${CLI}" capture --control "${control}" -i p0 -w - | (read go <&3; cat >"${file}")`
+  return lab.background('bash', ['-c', `exec 3<&0; ${command}`])
+}
+
+test('H13: a daemon that is replaced goes on with captures of the command: into files, pipes, and with limits', async () => {
   await using lab = new Lab()
   const { daemon, netns } = await lab.star(2)
   await using line = new Line(daemon)
-  const file = join(lab.directory, 'replaced.pcapng')
-  const capture = await startCapture(lab, daemon.control, '-w', file)
-  const sent = variedFrames(50)
-  await lab.send(netns[0], sent)
-  await until('they are forwarded', async () => (await daemon.stats('p1'))['tx_frames'] >= 50)
-  await line.upgrade()
-  expect(await capture.exited).toBe(1)
-  expect(capture.stderr).toContain('the switch was handed over: start it again')
+  const file = (name: string): string => join(lab.directory, name)
+  const captured = async (count: number): Promise<boolean> =>
+    (await line.execute<{ id: number; frames: number }[]>('query-captures')).every(
+      ({ frames }) => frames >= count,
+    )
+  const whole = await startCapture(lab, daemon.control, '-w', file('whole.pcapng'))
+  const some = await startCapture(lab, daemon.control, '-w', file('some.pcap'), '-c', '170')
+  const killed = await startCapture(lab, daemon.control, '-w', file('killed.pcapng'))
+  const piped = stalledReader(lab, daemon.control, file('piped.pcapng'))
+  const running = async (): Promise<number> =>
+    (await line.execute<unknown[]>('query-captures')).length
+  await until('all run', async () => (await running()) === 4)
+  const sent: string[] = []
+  const more = async (): Promise<void> => {
+    // More than a pipe holds.
+    const frames = variedFrames(100)
+    sent.push(...frames)
+    await lab.send(netns[0], frames)
+    await until('they are captured', () => captured(Math.min(sent.length, 170)))
+  }
+  await more()
+  for (let round = 0; round < 2; round++) {
+    const { 'frames-lost': lost } = await line.upgrade()
+    expect(lost).toBe(0)
+    await line.areOthersGone()
+    await more()
+    if (round > 0) continue
+    // It has ended by itself, and one with its client.
+    expect(await some.exited).toBe(0)
+    expect(some.stderr).toContain('170 frames captured, 0 dropped')
+    await killed.stop('SIGKILL')
+    await until('it has ended', async () => (await running()) === 2)
+  }
+  expect(await whole.stop('SIGINT')).toBe(0)
+  expect(whole.stderr).toContain(' 0 dropped')
+  piped.child.stdin!.end('go\n')
+  const [{ id }] = await line.execute<{ id: number }[]>('query-captures')
+  await line.execute('capture-stop', { id })
+  expect(await piped.exited).toBe(0)
   const filter = 'eth.type == 0x88b5 && frame.interface_name == "p0"'
-  expect(tsharkFrames(lab, file, filter)).toEqual(sent)
+  expect(tsharkFrames(lab, file('whole.pcapng'), filter)).toEqual(sent)
+  expect(tsharkFrames(lab, file('piped.pcapng'), filter)).toEqual(sent)
+  expect(tsharkFrames(lab, file('killed.pcapng'), filter)).toEqual(sent.slice(0, 200))
+  expect(tsharkFrames(lab, file('some.pcap'), 'frame')).toHaveLength(170)
+}, 60_000)
+
+test('a capture whose client has asked for the hand-over ends where that one stays, and it is told so', async () => {
+  await using lab = new Lab()
+  const { daemon } = await lab.star(1)
+  const fd = openSync(join(lab.directory, 'x.pcapng'), 'w')
+  const ended: unknown[] = []
+  daemon.client.events.on('event', (name, data) => name === 'CAPTURE_ENDED' && ended.push(data))
+  await daemon.client.execute('getfd', { fdname: 'mine' }, fd)
+  closeSync(fd)
+  const { id } = await daemon.execute<{ id: number }>('capture-start', { fd: 'mine' })
+  const uri = `unix:${join(lab.directory, 'next.sock')}`
+  const next = await lab.successor(daemon.control, '--incoming', uri)
+  const parameters = { 'backend-transfer': true, 'downtime-limit': 10_000 }
+  await daemon.execute('migrate-set-parameters', parameters)
+  await daemon.execute('migrate', { uri })
+  await until('it was told', () => ended.length === 1)
+  expect(ended).toMatchObject([{ id, error: 'the switch was handed over: start it again' }])
+  expect(await next.execute('query-captures')).toEqual([])
 })
 
 test('captures at once, and ports of one, are limited', async () => {

@@ -11,6 +11,7 @@ import {
   readPcapng,
   sectionHeader,
 } from '../../src/wire/pcapng.ts'
+import { shim } from '../../src/native/shim.ts'
 import { moveSwitch, numbers, received } from '../support/hand-over.ts'
 import { IO, Lab } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
@@ -55,8 +56,9 @@ interface Found {
 }
 
 /** What a pcapng file has; numbers are of frames of `frame`. */
-function read(path: string): Found {
-  const bytes = new Uint8Array(readFileSync(path))
+const read = (path: string): Found => parse(new Uint8Array(readFileSync(path)))
+
+function parse(bytes: Uint8Array): Found {
   const view = new DataView(bytes.buffer)
   const found: Found = { frames: [], interfaces: [], blocks: [] }
   for (let at = 0; at < bytes.length; at += view.getUint32(at + 4, true)) {
@@ -197,7 +199,7 @@ test('what another process gives up on is as it was: the files go on where they 
   const [capture] = handed.captures
   const next = make(true)
   await expect(
-    next.takeOver({ ...handed, captures: [capture, { ...capture, id: 9, version: 2 }] }),
+    next.takeOver({ ...handed, captures: [capture, { ...capture, id: 9, version: 3 }] }),
   ).rejects.toMatchObject({
     code: 'HAND_OVER',
     message: expect.stringContaining('capture 9') as string,
@@ -224,14 +226,155 @@ test('H4: the memory of a capture is there before frames wait, and goes when it 
   const own = rings() - before
   expect(own).toBeGreaterThan(0)
   const outline = await sw.outlineHandOver()
-  expect(outline.captures).toBe(1)
   for (const giveUp of ['dropPreview', 'close'] as const) {
     const next = make(true)
-    await next.prepareTakeOver(outline)
+    await next.prepareTakeOver(outline, received(await sw.previewHandOver()))
     expect(rings()).toBe(before + 2 * own)
     await next[giveUp]()
     expect(rings()).toBe(before + own)
   }
   await move()
   expect(rings()).toBe(before + own)
+})
+
+const O_NONBLOCK = 0o4000
+const LONG = 1400
+
+/** A client's descriptor, and what is read at the other end of it. */
+class Reader implements Disposable {
+  readonly theirs: number
+  readonly #parts: Buffer[] = []
+  readonly #ours: number
+
+  constructor() {
+    const fds = new Int32Array(2)
+    if (shim.socketPair(1, fds) !== 0) throw new Error('socketPair')
+    shim.setStatusFlags(fds[1], O_NONBLOCK)
+    this.theirs = fds[0]
+    this.#ours = fds[1]
+  }
+
+  /** All that is there now; whether it has ended. */
+  read(): boolean {
+    const bytes = new Uint8Array(1 << 20)
+    const [fds, info] = [new Int32Array(1), new Int32Array(2)]
+    for (;;) {
+      const got = shim.recvMsg(this.#ours, bytes, fds, info, 0)
+      if (got <= 0) return got === 0
+      this.#parts.push(Buffer.from(bytes.slice(0, got)))
+    }
+  }
+
+  get bytes(): Uint8Array {
+    return new Uint8Array(Buffer.concat(this.#parts))
+  }
+
+  [Symbol.dispose](): void {
+    shim.close(this.#ours)
+  }
+}
+
+/** Numbered frames, as fast as they are taken. */
+async function sendFrames(first: number, count: number): Promise<void> {
+  const memory = sw.memoryPort('m')
+  for (const n of numbers(first, count)) {
+    const bytes = frame(255, 1, n, LONG)
+    await until('there is room', () => memory.send(bytes))
+  }
+}
+
+const captured = (count: number): Promise<void> =>
+  until('they are captured', () => sw.captures()[0].frames === count)
+
+test('H5, H13: a capture into a descriptor goes on, with all that a stalled reader has not read', async () => {
+  using reader = new Reader()
+  await sw.addPort({ type: 'memory', id: 'm' })
+  await sw.addPort({ type: 'pcap', id: 'w', record: join(directory, 'w.pcapng') })
+  const { id } = await sw.startCapture({ to: { fd: reader.theirs }, ports: ['m'] })
+  const [before, after] = [2000, 500]
+  await sendFrames(0, before)
+  await captured(before)
+  for (const round of [1, 2, 3]) {
+    await move(['m'])
+    expect(sw.captures()).toMatchObject([
+      { id, to: 'the given descriptor', frames: before + (round - 1) * after },
+    ])
+    await sendFrames(before + (round - 1) * after, after)
+    await captured(before + round * after)
+  }
+  const count = before + 3 * after
+  const ended = sw.capture(id).stop()
+  await until('it has ended', () => reader.read())
+  const { bytes } = reader
+  expect(await ended).toEqual({ frames: count, dropped: 0, bytes: bytes.length })
+  const { frames, blocks } = parse(bytes)
+  expect(frames).toEqual(numbers(0, count))
+  const blocksOf = (type: number): number => blocks.filter((one) => one === type).length
+  // A port that is left out is another one of that name.
+  expect([SECTION_HEADER, INTERFACE_STATISTICS].map(blocksOf)).toEqual([1, blocksOf(INTERFACE)])
+  expect(blocks.at(-1)).toBe(INTERFACE_STATISTICS)
+})
+
+test('a capture that is ended while it is handed over ends with whoever goes on with it', async () => {
+  await sw.addPort({ type: 'memory', id: 'm' })
+  const ended: number[] = []
+  const listen = (one: Switch): unknown => one.events.on('capture-ended', (id) => ended.push(id))
+  listen(sw)
+  for (const isTaken of [false, true]) {
+    using reader = new Reader()
+    const { id } = await sw.startCapture({ to: { fd: reader.theirs } })
+    await sendFrames(0, 3)
+    const silencing = async (captures: readonly number[]): Promise<number[]> => {
+      expect(captures).toEqual([id])
+      void sw.capture(id).stop()
+      return Promise.resolve([])
+    }
+    const outline = await sw.outlineHandOver(['m'])
+    const handed = received(await sw.handOver(['m'], { silencing }))
+    expect(handed.captures).toHaveLength(1)
+    expect(ended).toEqual([])
+    if (isTaken) {
+      const next = make(true)
+      listen(next)
+      await next.prepareTakeOver(outline)
+      await next.takeOver(handed)
+      await next.resume()
+      await sw.handedOver()
+      sw = next
+    } else {
+      for (const { fds } of [...handed.ports, ...handed.captures])
+        fds.forEach((fd) => shim.close(fd))
+      await sw.takeBack()
+    }
+    await until('it was told', () => ended.length === 1)
+    expect(ended.splice(0)).toEqual([id])
+    await until('it is whole', () => reader.read())
+    expect(parse(reader.bytes)).toMatchObject({ frames: [0, 1, 2] })
+    expect(parse(reader.bytes).blocks.at(-1)).toBe(INTERFACE_STATISTICS)
+  }
+})
+
+test('a capture that shall not go on ends here, whole, and is told so', async () => {
+  await sw.addPort({ type: 'memory', id: 'm' })
+  using reader = new Reader()
+  const capture = await sw.startCapture({ to: { fd: reader.theirs } })
+  await sw.startCapture({ to: { path: join(directory, 'file.pcapng') } })
+  await sendFrames(0, 3)
+  await until('they are captured', () => sw.captures().every(({ frames }) => frames === 3))
+  const outline = await sw.outlineHandOver(['m'])
+  const silencing = (): Promise<number[]> => Promise.resolve([capture.id])
+  const handed = received(await sw.handOver(['m'], { silencing }))
+  expect(handed.captures.map(({ id }) => id)).toEqual([capture.id + 1])
+  const next = make(true)
+  await next.prepareTakeOver(outline)
+  await next.takeOver(handed)
+  await next.resume()
+  await sw.handedOver()
+  sw = next
+  expect(await capture.done).toMatchObject({
+    frames: 3,
+    error: 'the switch was handed over: start it again',
+  })
+  await until('it is whole', () => reader.read())
+  expect(parse(reader.bytes)).toMatchObject({ frames: [0, 1, 2] })
 })

@@ -1,7 +1,7 @@
 /** Commands about captures: starting and stopping them, which run. */
 import { StateError } from '../../errors.ts'
 import type { Members, StaticMembers } from '../../schema/value.ts'
-import type { CaptureOptions, CaptureSummary } from '../../switch/api.ts'
+import type { Capture, CaptureOptions, CaptureSummary } from '../../switch/api.ts'
 import type { Command, CommandContext } from '../command.ts'
 import { command } from '../command.ts'
 import type { Session } from '../session.ts'
@@ -93,11 +93,14 @@ async function startCapture(
     if ('fd' in options.to) session.received.push(options.to.fd)
     throw target.explain(error)
   })
-  const stop = (): void => void capture.stop()
-  // A capture into a descriptor of a client ends with the client.
-  if (args.fd !== undefined) session.onClose.add(stop)
-  void capture.done.then(() => session.onClose.delete(stop))
+  if (args.fd !== undefined) endWith(session, capture)
   return { id: capture.id }
+}
+
+/** A capture into a descriptor of a client ends with the client. */
+export function endWith(session: Session, capture: Capture): void {
+  session.captures.set(capture.id, () => void capture.stop())
+  void capture.done.then(() => session.captures.delete(capture.id))
 }
 
 function captureOptions(args: StaticMembers<typeof START>, session: Session): CaptureOptions {

@@ -442,7 +442,7 @@ describe('the ring', () => {
   })
 
   test('of a capture is a power of two that is mapped twice', () => {
-    const { window, handle } = createCaptureRing({
+    const { memory, handle } = createCaptureRing({
       format: 'pcapng',
       direction: 'both',
       snapLength: 128,
@@ -451,12 +451,12 @@ describe('the ring', () => {
     try {
       expect(handle.length).toBe(RING_LENGTH)
       expect(Math.log2(RING_LENGTH) % 1).toBe(0)
-      const bytes = new Uint8Array(window.buffer)
+      const bytes = new Uint8Array(memory.window.buffer)
       expect(bytes).toHaveLength(2 * RING_LENGTH)
       bytes[5] = 7
       expect(bytes[RING_LENGTH + 5]).toBe(7)
     } finally {
-      window.unmap()
+      memory.close()
     }
   })
 })

@@ -118,7 +118,7 @@ beforeEach(() => {
     id: 1,
     fds: new GivenFds(),
     received: [],
-    onClose: new Set(),
+    captures: new Map(),
     isNegotiated: true,
     stays: false,
   }
@@ -443,7 +443,7 @@ describe('captures', () => {
       format: 'pcap',
       to: { path: '/x' },
     })
-    expect(session.onClose.size).toBe(0)
+    expect(session.captures.size).toBe(0)
     expect(await run('query-captures')).toEqual([
       {
         id: 3,
@@ -467,9 +467,9 @@ describe('captures', () => {
     await run('capture-start', { fd: 'x' })
     expect(sw.startCapture).toHaveBeenCalledWith({ to: { fd: 1_000_000, truncate: false } })
     expect(session.fds.byName.size).toBe(0)
-    for (const callback of session.onClose) callback()
+    for (const end of session.captures.values()) end()
     expect(capture.stop).toHaveBeenCalledOnce()
-    await vi.waitFor(() => expect(session.onClose.size).toBe(0))
+    await vi.waitFor(() => expect(session.captures.size).toBe(0))
   })
 
   test('that are refused leave their descriptor to be closed', async () => {

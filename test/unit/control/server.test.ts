@@ -209,14 +209,14 @@ describe('a session', () => {
     expect(closed).toEqual([1_000_005])
   })
 
-  test('that ends closes what it kept, and tells those who wait for it', async () => {
+  test('that ends closes what it kept, and ends its captures', async () => {
     await connected()
     await say({ execute: 'take' }, 1, [1_000_001, 1_000_002])
     // Nobody took the second one.
     expect(closed).toEqual([1_000_002])
     await say({ execute: 'note', arguments: { text: 'a' } })
     const ended = vi.fn<() => void>()
-    session!.onClose.add(ended)
+    session!.captures.set(1, ended)
     await io.handlers!.closed(1, false)
     expect(ended).toHaveBeenCalledOnce()
     expect(closed).toEqual([1_000_002, 1_000_001])

@@ -221,13 +221,13 @@ describe.each([
     test('is left out while a capture runs', () => {
       const { warmUp, engine } = bench
       const format = { format: 'pcapng', direction: 'both', snapLength: 64, countLimit: 0 } as const
-      const { window, handle } = createCaptureRing(format)
+      const { memory, handle } = createCaptureRing(format)
       const recorder = new Recorder(handle, PORTS_MAX)
       engine.addRecorder(recorder)
       warmUp.expect(tap(12))
       expect(warmUp.run()).toBe(0)
       engine.removeRecorder(recorder)
-      window.unmap()
+      memory.close()
     })
   })
 

@@ -187,13 +187,13 @@ export class World {
       },
       silence: async () => {
         await this.#do('source', 'silence')
-        return { data: {}, fds: [102] }
+        return { control: { data: {}, fds: [102] }, ending: [] }
       },
       answer: () => void this.done.push('answer'),
       handOver: async ({ previewed, rehearse, silencing, pausing }) => {
         const rehearsed = { ...HANDED, ports: [], captures: [], macs: null }
         await rehearse?.(rehearsed)
-        await silencing()
+        await silencing([])
         await rehearse?.(rehearsed)
         pausing()
         await this.#do('source', `pause ${(previewed ?? []).join(' ')}`.trim(), () =>

@@ -1,8 +1,8 @@
 /** The engine's end of adding and removing: all or nothing, whatever fails on the way. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import type { RingMemory } from '../../../src/capture/ring.ts'
 import { createCaptureRing } from '../../../src/capture/ring.ts'
 import type { IoTier, TapQueue } from '../../../src/io/tier.ts'
-import type { Window } from '../../../src/mem/window.ts'
 import { WINDOWS_MAX } from '../../../src/mem/window.ts'
 import { shim } from '../../../src/native/shim.ts'
 import { MemoryRing } from '../../../src/port/memory/ring.ts'
@@ -16,7 +16,7 @@ const ENOMEM = 12
 let sim: Sim
 let shares: Map<string, { close(): void }>
 let rings: MemoryRing[]
-let capture: Window | undefined
+let capture: RingMemory | undefined
 let surroundings: PortSurroundings
 
 beforeEach(() => {
@@ -44,7 +44,7 @@ beforeEach(() => {
 afterEach(() => {
   vi.restoreAllMocks()
   for (const ring of rings) ring.window.unmap()
-  capture?.unmap()
+  capture?.close()
   capture = undefined
   for (const shared of shares.values()) shared.close()
   sim[Symbol.dispose]()
@@ -72,7 +72,7 @@ const KINDS: Readonly<Record<string, () => PortDescription>> = {
       snapLength: 100,
       countLimit: 0,
     })
-    capture = made.window
+    capture = made.memory
     return { kind: 'record', ring: made.handle, block: new Uint8Array(0) }
   },
   virtio: () => ({ kind: 'virtio' }),
