@@ -90,6 +90,8 @@ export class ControlClient {
       client.events.once('close', () => reject(unreachable(path, client.#reason)))
     })
     closed.catch(() => undefined)
+    // The time may have been over before anybody listened for that.
+    if (deadline?.aborted === true) giveUp()
     await Promise.race([greeting, closed])
     await client.execute('qmp_capabilities')
     return client

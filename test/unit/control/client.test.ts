@@ -72,6 +72,16 @@ test('one that hangs up', async () => {
   await expect(waiting).rejects.toMatchObject(failing('DAEMON_UNREACHABLE'))
 })
 
+test('one that says nothing, reached when the time was over', async () => {
+  const path = join(directory, 'c.sock')
+  server = createServer((socket) => void socket.on('error', () => undefined))
+  await new Promise<void>((resolve) => server!.listen(path, resolve))
+  await expect(ControlClient.connect(path, AbortSignal.abort())).rejects.toMatchObject({
+    code: 'DAEMON_UNREACHABLE',
+    message: expect.stringContaining('it does not answer') as string,
+  })
+})
+
 test('a queue of connections that is full is waited for', async () => {
   const path = join(directory, 'c.sock')
   // Nobody accepts: the second one finds no place.
