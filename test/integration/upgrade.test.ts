@@ -239,7 +239,7 @@ test('SIGUSR2 replaces a daemon that may start programs; addresses and counters 
       .map(({ mac, port }) => `${mac} ${port}`)
       .toSorted()
   const before = { addresses: await addresses(), stats: await daemon.stats('p0') }
-  await daemon.execute('migrate-set-parameters', { 'downtime-limit': 10_000 })
+  await daemon.execute('migrate-set-parameters', { 'downtime-limit': 60_000 })
   process.kill(line.last, 'SIGUSR2')
   await until('another one listens', () => ![0, line.last].includes(listenerOf(line.control)))
   line.pids.push(listenerOf(line.control))
@@ -329,7 +329,7 @@ test.for([['on'], ['off']] as const)(
     await line.upgrade('--exclude=v')
     expect(await line.execute('query-migrate-parameters')).toMatchObject({
       exclude: ['v'],
-      'downtime-limit': 10_000,
+      'downtime-limit': 60_000,
     })
     expect(lab.ping(ends[0].netns, ends[1].address)).toBe(3)
   },
@@ -377,7 +377,7 @@ test('by hand, as with QEMU: parameters, states and events on both sides, and wh
   expect(target.control).toBe(`${daemon.control}.incoming`)
   const events = { source: eventsOf(daemon.client), target: eventsOf(target.client) }
   // H3: the target has it off.
-  const parameters = { local: true, 'downtime-limit': 10_000 }
+  const parameters = { local: true, 'downtime-limit': 60_000 }
   await daemon.execute('migrate-set-parameters', parameters)
   await daemon.execute('migrate', { uri })
   await until('it has failed', () => events.source.includes('failed'))
@@ -412,7 +412,7 @@ test('H1: what is left out is opened by its name: all with backend-transfer off,
   const first = await lab.daemon(...specs)
   netns.forEach((name, k) => lab.address(name, `10.0.0.${k + 1}`))
   const uri = `unix:${join(lab.directory, 'next.sock')}`
-  const limit = { 'downtime-limit': 10_000 }
+  const limit = { 'downtime-limit': 60_000 }
   const second = await lab.successor(first.control, '--incoming', uri, '--backend-transfer', 'off')
   await first.execute('migrate-set-parameters', limit)
   await first.execute('migrate', { uri })

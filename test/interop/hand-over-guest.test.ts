@@ -112,7 +112,7 @@ async function migrate(lab: Lab, { source, ports }: Rig, isLocal: boolean): Prom
   const own = isLocal ? [] : ports
   const incoming = ['--incoming', uri, '--backend-transfer', transfer, ...own]
   const target = await lab.successor(source.control, ...incoming)
-  await source.execute('migrate-set-parameters', { local: isLocal, 'downtime-limit': 10_000 })
+  await source.execute('migrate-set-parameters', { local: isLocal, 'downtime-limit': 60_000 })
   await source.execute('migrate', { uri })
   for (const daemon of [source, target]) {
     await until('it has completed', async () => {

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { CLI, Daemon, IFNAME, IO, Lab, tapSpec } from './lab.ts'
 import { sh, words } from './processes.ts'
+import { Watch } from './watch.ts'
 
 export const HOST = '192.0.2.1'
 export const ANALYSER = '192.0.2.2'
@@ -53,16 +54,21 @@ export function setUp(netns: string, isUp: boolean): void {
   sh('ip', '-n', netns, 'link', 'set', LINK, isUp ? 'up' : 'down')
 }
 
-/** What the analyser is sent meanwhile by GRE: whole frames in hex, that of e0 included. */
+/**
+ * What the analyser is sent by GRE, up to so many, or until that holds of it: whole frames in hex, that of e0 included.
+ * `timeoutMs`: some of them may never come.
+ */
 export async function seen(
   lab: Lab,
   { analyser }: Hosts,
   action: () => Promise<unknown>,
+  isOver: number | ((frames: readonly string[]) => boolean),
+  timeoutMs?: number,
 ): Promise<string[]> {
-  const receiver = await lab.receiveAll(analyser, LINK, 10_000, 1500)
+  const watch = await Watch.start(lab, analyser, { ifname: LINK, only: isGre })
   await action()
-  const frames = await receiver.frames()
-  return frames.filter((hex) => isGre(hex))
+  if (typeof isOver === 'number') return watch.count(isOver, timeoutMs)
+  return watch.upTo(isOver, timeoutMs)
 }
 
 const isGre = (hex: string): boolean =>

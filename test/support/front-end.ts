@@ -105,12 +105,14 @@ export class FrontEnd {
   }
 
   async reply(): Promise<Reply> {
+    const length = (): number =>
+      this.#received.length < 12 ? 12 : 12 + new DataView(this.#received.buffer).getUint32(8, true)
     let isOpen = true
     await until('the back-end replies', () => {
       isOpen = this.#read()
-      return !isOpen || this.#received.length >= 12
+      return !isOpen || this.#received.length >= length()
     })
-    if (this.#received.length < 12) throw new Error('the back-end hung up')
+    if (this.#received.length < length()) throw new Error('the back-end hung up')
     const header = new DataView(this.#received.buffer)
     const size = header.getUint32(8, true)
     const reply = {

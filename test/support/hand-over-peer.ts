@@ -9,7 +9,7 @@ import { until } from './processes.ts'
 const SOCK_STREAM = 1
 const EAGAIN = 11
 const MSG_CTRUNC = 8
-const WAIT_MS = 10_000
+const WAIT_MS = 40_000
 
 /** A process of which a peer says that it is it, until it is killed. */
 export class Stand implements Disposable {

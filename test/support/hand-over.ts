@@ -67,7 +67,7 @@ export async function exchange(
   meanwhile: () => Promise<void>,
 ): Promise<number[][]> {
   const macs = netns.map((name) => lab.mac(name))
-  const receivers = await Promise.all(netns.map((name) => lab.receive(name, count, 8000)))
+  const receivers = await Promise.all(netns.map((name) => lab.receive(name, count)))
   const sending = netns.map((name, k) =>
     lab.send(
       name,

@@ -161,6 +161,8 @@ export class Lab implements AsyncDisposable {
     await until('the daemon is ready', isOver, READY_MS).catch((error: Error) => {
       throw new Error(`${error.message}, which says: ${process.stderr}`)
     })
+    // What one that has ended said last may be on its way.
+    if (!process.isRunning) await process.exited
     const found = ready.exec(process.stderr)
     if (found === null) throw new Error(`daemon ended: ${process.stderr}`)
     return found[1]

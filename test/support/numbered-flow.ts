@@ -8,8 +8,6 @@ import type { End } from './transfer.ts'
 /** The receiver is ended, and does not end by itself. */
 const FRAMES_MAX = '1000000'
 const END_MS = '600000'
-/** After which what has not arrived is lost. */
-const SILENCE_MS = 5000
 
 /** Made up for when it was late: so many a second, whoever else runs. */
 const SENDER = `const [to, port, rate] = process.argv.slice(1); let n = 0, isOver = false;
@@ -18,14 +16,17 @@ const SENDER = `const [to, port, rate] = process.argv.slice(1); let n = 0, isOve
   const timer = setInterval(() => { const due = (performance.now() - start) * rate / 1000;
     while (n < due) { const data = Buffer.alloc(64); data.writeUInt32LE(n++, 0);
       socket.send(data, +port, to, () => {}) } }, 1);
-  process.stdin.on('end', () => { clearInterval(timer);
-    setTimeout(() => { console.log(n); process.exit() }, 100) }).resume()`
+  process.stdin.on('end', () => { clearInterval(timer); console.log(n);
+    const last = Buffer.alloc(64, 255);
+    setInterval(() => socket.send(last, +port, to, () => {}), 20) }).resume()`
+
+/** In the place of a number: there are no more, and all that were sent before have come or are lost. */
+const LAST = 0xffff_ffff
 
 /** Prints what comes, frame by frame, until it is stopped. */
 export async function listen(lab: Lab, netns: string, ...more: string[]): Promise<Background> {
-  const recv = [lab.packetTool, 'recv', IFNAME, FRAMES_MAX, END_MS, ...more]
-  // As it is stopped by a signal, nothing is to wait in it.
-  const receiver = lab.start(netns, 'stdbuf', '-oL', ...recv)
+  const recv = [lab.packetTool, 'recv', IFNAME, FRAMES_MAX, END_MS, ...more] as const
+  const receiver = lab.start(netns, ...recv)
   await until('the receiver listens', () => receiver.stdout.includes('ready\n'))
   return receiver
 }
@@ -60,6 +61,7 @@ export class NumberedFlow {
   readonly #port: string
   readonly #seen: number[] = []
   #readTo = 0
+  #isOver = false
   readonly #rateFps: number
   readonly #receiver: Background
   readonly #sender: Background
@@ -96,7 +98,9 @@ export class NumberedFlow {
       const hex = stdout.slice(this.#readTo, end)
       this.#readTo = end + 1
       if (hex.slice(PORT_AT, PORT_AT + 4) !== this.#port) continue
-      this.#seen.push(Buffer.from(hex.slice(NUMBER_AT, NUMBER_AT + 8), 'hex').readUInt32LE())
+      const number = Buffer.from(hex.slice(NUMBER_AT, NUMBER_AT + 8), 'hex').readUInt32LE()
+      if (number === LAST) this.#isOver = true
+      else this.#seen.push(number)
     }
   }
 
@@ -108,16 +112,9 @@ export class NumberedFlow {
 
   async end(): Promise<Lost> {
     this.#sender.child.stdin!.end()
-    await this.#sender.exited
+    await until('no more arrive', () => this.arrived >= 0 && this.#isOver)
+    await this.#sender.stop()
     const sent = Number(this.#sender.stdout)
-    // What waits somewhere is on its way.
-    let [last, lastAt] = [-1, 0]
-    await until('no more arrive', () => {
-      const { arrived } = this
-      if (arrived !== last) [last, lastAt] = [arrived, performance.now()]
-      if (arrived >= sent && new Set(this.#seen).size === sent) return true
-      return performance.now() - lastAt > SILENCE_MS
-    })
     await this.#receiver.stop()
     const seen = this.#seen
     const frames = sent - new Set(seen).size

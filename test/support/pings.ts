@@ -83,7 +83,7 @@ export class SteadyPing {
   }
 
   get answered(): number {
-    return this.output.split('icmp_seq=').length - 1
+    return this.output.split(' ttl=').length - 1
   }
 
   async end(): Promise<void> {

@@ -20,11 +20,14 @@ export const words = (line: string): string[] => line.split(' ')
 export async function until(
   what: string,
   condition: () => boolean | Promise<boolean>,
-  timeoutMs = 20_000,
+  timeoutMs = 40_000,
 ): Promise<void> {
-  const deadline = Date.now() + timeoutMs
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`timed out waiting until ${what}`)
+  const deadline = performance.now() + timeoutMs
+  for (;;) {
+    // Before the look: who had no processor for a while looks once more.
+    const isLate = performance.now() > deadline
+    if (await condition()) return
+    if (isLate) throw new Error(`timed out waiting until ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
@@ -58,6 +61,8 @@ export class Background {
     })
     this.child.stdout!.setEncoding('utf8').on('data', (text: string) => (this.stdout += text))
     this.child.stderr!.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))
+    // Who has ended hears nothing any more.
+    this.child.stdin!.on('error', () => undefined)
     this.exited = new Promise((resolve) => {
       this.child.once('close', (code, signal) => resolve(code ?? (signal === null ? -1 : 128)))
       this.child.once('error', () => resolve(-1))

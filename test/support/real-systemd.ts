@@ -23,7 +23,7 @@ import type { Lab } from './lab.ts'
 import { ROOT } from './lab.ts'
 import { Background, until, words } from './processes.ts'
 
-const BOOT_MS = 30_000
+const BOOT_MS = 45_000
 const SCRIPT = join(ROOT, 'test/support/systemd-root.sh')
 /** Commands are not systemd's services, but below its cgroup, as in a session. */
 const SHELL = 'shell'

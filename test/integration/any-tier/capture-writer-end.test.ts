@@ -103,28 +103,40 @@ test('a reader that takes nothing does not hold up the stop', async () => {
   // The writer is stuck before the stop, not after it: there is far more than a socket holds.
   await until('it has begun to write', () => rig.written > 0)
   expect((await rig.session.stop()).error).toBe('nobody reads the given descriptor')
-}, 10_000)
+})
+
+/** Who had no processor for so long may have been taken for one that does not read. */
+const LONGEST_PAUSE_MS = 1500
 
 test('a reader that is slow, but reads, gets everything after the stop', async () => {
-  const { theirs, ours } = pair()
-  const rig = new Rig({ to: { fd: theirs } })
-  for (let n = 0; n < 12; n++) rig.record(BURST)
-  const window = Window.map(1 << 20)
-  let got = 0
-  // Some 1.2 MB a second of 4.8 MB.
-  const timer = setInterval(() => {
-    const length = shim.readInto(ours, window.id, 0, 60_000)
-    if (length > 0) got += length
-  }, 50)
-  cleanups.push(() => {
-    clearInterval(timer)
-    window.unmap()
-    shim.close(ours)
-  })
-  const { error, bytes } = await rig.session.stop()
-  expect(error).toBeUndefined()
-  await until('the rest is read', () => got === bytes)
-}, 20_000)
+  let longestMs = 0
+  do {
+    const { theirs, ours } = pair()
+    const rig = new Rig({ to: { fd: theirs } })
+    for (let n = 0; n < 12; n++) rig.record(BURST)
+    const window = Window.map(1 << 20)
+    let got = 0
+    let lastMs = performance.now()
+    longestMs = 0
+    // Some 1.2 MB a second of 4.8 MB.
+    const timer = setInterval(() => {
+      longestMs = Math.max(longestMs, performance.now() - lastMs)
+      lastMs = performance.now()
+      const length = shim.readInto(ours, window.id, 0, 60_000)
+      if (length > 0) got += length
+    }, 50)
+    cleanups.push(() => {
+      clearInterval(timer)
+      window.unmap()
+      shim.close(ours)
+    })
+    const { error, bytes } = await rig.session.stop()
+    if (error !== undefined && longestMs > LONGEST_PAUSE_MS) continue
+    expect(error).toBeUndefined()
+    await until('the rest is read', () => got === bytes)
+    return
+  } while (longestMs > LONGEST_PAUSE_MS)
+})
 
 test('a stream that takes nothing does not hold up the stop', async () => {
   let isGiven = false
@@ -133,7 +145,7 @@ test('a stream that takes nothing does not hold up the stop', async () => {
   for (let n = 0; n < 8; n++) rig.record(BURST)
   await until('the stream has been given something', () => isGiven)
   expect((await rig.session.stop()).error).toBeDefined()
-}, 10_000)
+})
 
 test('a stream that fails is named with its own error', async () => {
   const stream = new Writable({
@@ -172,7 +184,9 @@ test('a record port on a full disk fails, alone', () => {
     const soon = () => new Promise((resolve) => setTimeout(resolve, 5))
     let sent = 0
     const send = () => sw.memoryPort('m').send(frame) && sent++
-    for (; sw.port('rec').state !== 'failed'; await soon()) send()
+    // It holds 256 frames, and the writer may take its time to begin.
+    const taken = () => { while (sw.memoryPort('other').receive() !== null); }
+    for (; sw.port('rec').state !== 'failed'; await soon(), taken()) send()
     for (let n = 0; n < 10; n++) send()
     const { error } = sw.port('rec')
     if (!error.includes('No space left on device')) throw new Error(error)
@@ -184,7 +198,7 @@ test('a record port on a full disk fails, alone', () => {
     ['-e', `(async () => {${code}})()`],
     {
       encoding: 'utf8',
-      timeout: 20_000,
+      timeout: 50_000,
       env: { ...process.env, DIST: new URL('../../../dist/index.js', import.meta.url).href },
     },
   )

@@ -24,12 +24,12 @@ const COMMANDS: readonly string[] = [
   ]),
   'ctl query-commands --control CONTROL',
   'capture -w - --control CONTROL',
-  `demo --io ${IO} --seconds 30 --capture CAPTURE`,
+  `demo --io ${IO} --seconds 600 --capture CAPTURE`,
 ]
 /** Ways to go: before the first byte, after it, after the first line. */
 const READERS = ['true', 'head -c 1', 'head -1'] as const
-/** Nobody is asked for more than this. */
-const END_MS = 30_000
+/** Less than the demo goes on as long as it has a reader. */
+const END_MS = 50_000
 const PARALLEL = 4
 const CAPTURED = /^framepump: \d+ frames captured, \d+ dropped\n$/
 

@@ -3,13 +3,13 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync, readlinkSync, statSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { connect } from 'node:net'
-import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { ControlClient } from '../../../src/control/client.ts'
 import { shim } from '../../../src/native/shim.ts'
 import type { Daemon } from '../../support/lab.ts'
 import { CLI, Lab } from '../../support/lab.ts'
 import { sh, until } from '../../support/processes.ts'
+import { tunDescriptors } from '../../support/tun.ts'
 
 /** A raw connection: what it gets is collected. */
 async function raw(path: string): Promise<{ socket: Socket; text: () => string }> {
@@ -19,10 +19,6 @@ async function raw(path: string): Promise<{ socket: Socket; text: () => string }
   socket.on('error', () => undefined)
   await until('the greeting is there', () => text.includes('QMP'))
   return { socket, text: () => text }
-}
-
-function openDescriptors(daemon: Daemon): number {
-  return readdirSync(`/proc/${daemon.process.child.pid}/fd`).length
 }
 
 /** How many sockets the daemon has open; other descriptors come and go by Node's own needs. */
@@ -198,21 +194,12 @@ test('events tell of ports, links, stop and cont', async () => {
   ])
 })
 
-/** Numbers of the TAPs that the daemon has open. */
-function tapDescriptors(daemon: Daemon): string[] {
-  const directory = `/proc/${daemon.process.child.pid}/fd`
-  const found = readdirSync(directory).filter(
-    (fd) => readlinkSync(join(directory, fd)) === '/dev/net/tun',
-  )
-  expect(found).toHaveLength(2)
-  return found
-}
-
 test('getfd hands over a TAP that netdev_add uses; what nobody asked for is closed', async () => {
   await using lab = new Lab()
   const netns = [lab.netns(), lab.netns()]
   const daemon = await lab.daemon('--port', `tap,id=b,ifname=x0,netns=${netns[1]}`)
-  const before = openDescriptors(daemon)
+  const taps = (): number[] => tunDescriptors(daemon.process.child.pid!)
+  expect(taps()).toHaveLength(1)
   sh('ip', '-n', netns[0], 'tuntap', 'add', 'x0', 'mode', 'tap', 'vnet_hdr')
   const netnsFd = shim.open(`/run/netns/${netns[0]}`, 0)
   const fd = shim.tunOpen(
@@ -231,11 +218,12 @@ test('getfd hands over a TAP that netdev_add uses; what nobody asked for is clos
   await daemon.client.execute('getfd', { fdname: 'unused' }, fd)
   await daemon.execute('closefd', { fdname: 'unused' })
   await daemon.client.execute('query-status', {}, fd)
-  await until('it is closed', () => openDescriptors(daemon) === before)
+  await until('they are closed', () => taps().length === 1)
   await daemon.client.execute('getfd', { fdname: 'f' }, fd)
   shim.close(fd)
   // By its number a descriptor is only taken from nobody.
-  for (const number of tapDescriptors(daemon)) {
+  expect(taps()).toHaveLength(2)
+  for (const number of taps()) {
     await expect(
       daemon.execute('netdev_add', { type: 'tap', id: 'c', fd: number }),
     ).rejects.toThrow(/^file descriptor \d+ is in use: (port "b"|a client has it as "f")$/)
@@ -274,7 +262,6 @@ test('garbage, half lines, 10 MB without an end and a client that never reads ha
   await until(
     'it is cut off',
     () => deaf.destroyed || deaf.closed || openSockets(daemon) <= before + 3,
-    20_000,
   )
   expect(lab.ping(netns[0], '10.0.0.2', 3)).toBe(3)
   expect(await daemon.execute('query-status')).toMatchObject({ running: true })

@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { installFor } from '../../support/installed.ts'
 import { CLI, IO, Lab } from '../../support/lab.ts'
-import type { Background } from '../../support/processes.ts'
 import { sh } from '../../support/processes.ts'
 
 interface Summary {
@@ -18,18 +17,18 @@ interface Summary {
   readonly capture: { readonly frames: number; readonly dropped: number }
 }
 
-function demo(lab: Lab, file: string, ...more: string[]): Background {
-  const args = ['demo', '--io', IO, '--seconds', '1', '--capture', file, ...more]
-  return lab.background(process.execPath, [CLI, ...args])
+function orders(file: string, ...more: string[]): string[] {
+  return [CLI, 'demo', '--io', IO, '--seconds', '1', '--capture', file, ...more]
 }
-
-const interfaces = (): string => sh('ip', '-br', 'link')
 
 test('forwards pings and a TCP transfer without loss, and leaves a capture of all of it', async () => {
   await using lab = new Lab()
+  // Those of the machine are everybody's.
+  const netns = lab.netns()
+  const interfaces = (): string => sh('ip', '-n', netns, '-br', 'link')
   const before = interfaces()
   const file = join(lab.directory, 'demo.pcapng')
-  const run = demo(lab, file, '--json')
+  const run = lab.start(netns, process.execPath, ...orders(file, '--json'))
   expect({ exit: await run.exited, stderr: run.stderr }).toMatchObject({ exit: 0 })
   const summary = JSON.parse(run.stdout) as Summary
   expect(summary.lostFrames).toBe(0)
@@ -38,7 +37,7 @@ test('forwards pings and a TCP transfer without loss, and leaves a capture of al
   expect(summary.virtio).toMatchObject({ sent: 10, received: 10 })
   expect(summary.uplink).toMatchObject({ sent: 5, received: 5 })
   expect(summary.tcp.receivedBytes).toBe(summary.tcp.sentBytes)
-  expect(summary.tcp.receivedBytes).toBeGreaterThan(1e6)
+  expect(summary.tcp.receivedBytes).toBeGreaterThan(1e5)
   expect(summary.capture.dropped).toBe(0)
 
   const echoes = sh('tshark', '-r', file, '-Y', 'icmp.type == 8', '-T', 'fields', '-e', 'frame.len')
@@ -51,7 +50,7 @@ test('forwards pings and a TCP transfer without loss, and leaves a capture of al
 test('says in plain lines what it does, where there is no terminal', async () => {
   await using lab = new Lab()
   const file = join(lab.directory, 'demo.pcapng')
-  const run = demo(lab, file)
+  const run = lab.background(process.execPath, orders(file))
   expect({ exit: await run.exited, stderr: run.stderr }).toMatchObject({ exit: 0 })
   for (const line of [
     /^switch: started, io (io_uring-multishot|read-write)/m,

@@ -389,7 +389,7 @@ test('what a reload finds goes to the log with hints and codes, all of it', asyn
   writeFileSync(file, 'prots: []\npace: quick\n')
   other.process.child.kill('SIGHUP')
   await expect
-    .poll(() => other.process.stderr, { timeout: 10_000 })
+    .poll(() => other.process.stderr, { timeout: 40_000 })
     .toContain(
       `config: not reloaded error="${file}:1:1: prots: unknown key (did you mean "ports"?) [CONFIG_KEY]; ` +
         `${file}:2:1: pace: must be one of adaptive, busy, interrupt, warm [CONFIG_KEY]"`,

@@ -65,19 +65,25 @@ test('who asks the engine in a hurry has the answer in the call', async () => {
   // However busy the machine is: one of them is answered in that time.
   let times = 0
   while (!(await isSettled(engine.request({ op: 'publish-counters' })))) {
-    expect(++times).toBeLessThan(100)
+    expect(++times).toBeLessThan(600)
   }
 })
 
 test('an engine that has not answered in time is waited for in the event loop', async () => {
-  const engine = makeEngine()
-  engine.isHurried = true
-  const begun = performance.now()
-  // Its thread has yet to load its code.
-  const answer = engine.request({ op: 'mac-table', cell: 0 })
-  expect(performance.now() - begun).toBeGreaterThan(ENGINE_HURRY_MS - 1)
-  expect(await isSettled(answer)).toBe(false)
-  expect(await answer).toMatchObject({ next: -1 })
+  // Its thread has yet to load its code; once in a while it has done so before we were asked for the time.
+  for (let tries = 0; ; tries++) {
+    expect(tries).toBeLessThan(20)
+    const engine = makeEngine()
+    engine.isHurried = true
+    const begun = performance.now()
+    const answer = engine.request({ op: 'mac-table', cell: 0 })
+    const waitedMs = performance.now() - begun
+    const isInTime = await isSettled(answer)
+    expect(await answer).toMatchObject({ next: -1 })
+    if (isInTime) continue
+    expect(waitedMs).toBeGreaterThan(ENGINE_HURRY_MS - 1)
+    return
+  }
 })
 
 function makeChannel(fd: number): InstanceType<typeof SocketChannel> {
@@ -142,9 +148,13 @@ test('who hurries waits in the call, for so long, and then in the event loop', a
   // It is heard all the same.
   other.sendNow('ready', {})
   expect(await record).toMatchObject({ section: 'ready' })
-  // The time is over.
-  const again = timed()
-  expect(again.ms).toBeLessThan(HURRY_MS)
-  other.sendNow('commit', {})
-  expect(await again.record).toMatchObject({ section: 'commit' })
+  // The time is over; a machine that is busy may hold up one of them.
+  const laterMs: number[] = []
+  for (let times = 0; times < 5; times++) {
+    const again = timed()
+    laterMs.push(again.ms)
+    other.sendNow('commit', {})
+    expect(await again.record).toMatchObject({ section: 'commit' })
+  }
+  expect(Math.min(...laterMs)).toBeLessThan(HURRY_MS)
 })

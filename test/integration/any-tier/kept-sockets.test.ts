@@ -154,7 +154,7 @@ test('after upgrades the sockets that are stored are the successor’s', async (
   const { control } = supervisor
   for (let round = 0; round < 2; round++) {
     const before = supervisor.pid
-    await execute(control, 'migrate-set-parameters', { 'downtime-limit': 10_000 })
+    await execute(control, 'migrate-set-parameters', { 'downtime-limit': 60_000 })
     expect((await cli('upgrade', '--control', control)).stderr).toBe('')
     await until('another one is the service', () => supervisor.pid !== before && !isAlive(before))
     const want = namesOf(control, path)

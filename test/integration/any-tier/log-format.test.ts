@@ -110,31 +110,38 @@ test('journald is chosen when standard error is the journal’s socket, by devic
   const directory = mkdtempSync('/tmp/framepump-journal-')
   try {
     const path = join(directory, 'stdout')
+    /** Of the connection that was made last. */
     let text = ''
-    const server = createServer((socket) => socket.on('data', (data) => (text += data.toString())))
+    let isOver = false
+    const server = createServer((socket) => {
+      socket.on('data', (data) => (text += data.toString())).on('close', () => (isOver = true))
+    })
     server.listen(path)
     await once(server, 'listening')
-    const fd = shim.socketUnix(SOCK_STREAM)
-    expect(shim.connectUnix(fd, path)).toBe(0)
-    shim.setStatusFlags(fd, 0)
-    const { dev, ino } = fstatSync(fd, { bigint: true })
-    const start = (stream: string): Promise<unknown> => {
+    const start = async (off: bigint): Promise<string> => {
+      text = ''
+      isOver = false
+      const fd = shim.socketUnix(SOCK_STREAM)
+      expect(shim.connectUnix(fd, path)).toBe(0)
+      shim.setStatusFlags(fd, 0)
+      const { dev, ino } = fstatSync(fd, { bigint: true })
       const child = spawn(process.execPath, [CLI, 'run', '--control', lab.controlPath()], {
         stdio: ['ignore', 'ignore', fd],
-        env: { ...process.env, JOURNAL_STREAM: stream },
+        env: { ...process.env, JOURNAL_STREAM: `${dev}:${ino + off}` },
       })
+      shim.close(fd)
       const ended = once(child, 'exit')
-      void until('it is ready', () => text.includes('ready (control')).then(() => child.kill())
-      return ended
+      await until('it is ready', () => text.includes('ready (control'))
+      child.kill()
+      await ended
+      await until('all is read', () => isOver)
+      return text
     }
-    await start(`${dev}:${ino}`)
-    expect(text.split('\n')[0]).toMatch(/^<6>switch: started io=/)
-    expect(text).toMatch(/^<6>framepump: ready \(control /m)
-    text = ''
+    const told = await start(0n)
+    expect(told.split('\n')[0]).toMatch(/^<6>switch: started io=/)
+    expect(told).toMatch(/^<6>framepump: ready \(control /m)
     // Inherited from a service, but not its standard error any more.
-    await start(`${dev}:${ino + 1n}`)
-    expect(text.split('\n')[0]).toMatch(TEXT)
-    shim.close(fd)
+    expect((await start(1n)).split('\n')[0]).toMatch(TEXT)
     server.close()
   } finally {
     rmSync(directory, { recursive: true })

@@ -102,7 +102,7 @@ test('a log that nobody reads takes no memory, and the daemon ends all the same'
   let text = ''
   await until('what was lost is told', () => {
     text += drain(pipe)
-    return text.includes('log: lost lines=')
+    return /log: lost lines=\d+ .*\n/.test(text)
   })
   const count = Number(/log: lost lines=(\d+)/.exec(text)![1])
   expect(text.length).toBeLessThan(KEPT_MAX)
@@ -114,10 +114,8 @@ test('a log that nobody reads takes no memory, and the daemon ends all the same'
     await client.execute('netdev_add', { type: 'vhost-user', id: `w${n}`, path })
     await client.execute('netdev_del', { id: `w${n}` })
   }
-  const before = Date.now()
   daemon.child.kill('SIGTERM')
   expect(await daemon.exited).toBe(0)
-  expect(Date.now() - before).toBeLessThan(5000)
   client.close()
   closeSync(pipe)
 })

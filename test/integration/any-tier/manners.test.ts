@@ -10,8 +10,11 @@ import { sh, until, words } from '../../support/processes.ts'
 
 const NODE = process.execPath
 const ESC = '\u001b'
-/** "At once", on a machine that does something else as well. */
-const AT_ONCE_MS = 3000
+/** "At once", on a machine that does something else as well: without being told it would take ten minutes. */
+const AT_ONCE_MS = 30_000
+const LONG_S = 600
+/** A moment may be over before the test has noticed it. */
+const TRIES = 5
 
 /** Processes with this word in their command lines. */
 function living(word: string): string[] {
@@ -72,13 +75,13 @@ describe('show', () => {
     const daemon = await lab.daemon()
     const order = [CLI, 'show', 'links', '--watch', '1', '--control', daemon.control]
     const run = lab.background(NODE, order)
-    await until('two tables', () => run.stdout === 'A  B\n\nA  B\n')
+    await until('two tables', () => run.stdout.startsWith('A  B\n\nA  B\n'))
     expect(run.stdout).not.toContain(ESC)
     const time = await ending(run, () => run.child.stdout!.destroy())
     expect(time).toBeLessThan(AT_ONCE_MS)
     expect({ code: await run.exited, stderr: run.stderr }).toEqual({ code: 0, stderr: '' })
     const json = lab.background(NODE, [...order, '--json'])
-    await until('two of them', () => json.stdout === '[]\n\n[]\n')
+    await until('two of them', () => json.stdout.startsWith('[]\n\n[]\n'))
     // A daemon that goes is told.
     await daemon.process.stop()
     expect(await json.exited).toBe(3)
@@ -195,13 +198,19 @@ describe('the demo', () => {
   test.each(moments)('Ctrl-C %s ends it at once, and nothing stays', async (_, mark) => {
     await using lab = new Lab()
     const file = join(lab.directory, 'd.pcapng')
-    const long = mark === 'answered through the switch' ? 1 : 30
-    const run = lab.terminal(`${NODE} ${CLI} ${seconds(long)} --capture ${file}`)
-    await until('the moment has come', () => run.stdout.includes(mark))
-    expect(await ending(run, () => run.child.stdin!.write('\u0003'))).toBeLessThan(AT_ONCE_MS)
-    expect(run.stdout).toContain('framepump: the demo was interrupted')
-    expect(await run.exited).toBe(1)
-    expect(living(file)).toEqual([])
+    const isNearEnd = mark === 'answered through the switch'
+    const command = `${NODE} ${CLI} ${seconds(isNearEnd ? 1 : LONG_S)} --capture ${file}`
+    for (let tries = 1; ; tries++) {
+      const run = lab.terminal(command)
+      await until('the moment has come', () => run.stdout.includes(mark) || !run.isRunning)
+      const endedMs = await ending(run, () => run.child.stdin!.write('\u0003'))
+      if (isNearEnd && tries < TRIES && (await run.exited) === 0) continue
+      expect(endedMs).toBeLessThan(AT_ONCE_MS)
+      expect(run.stdout).toContain('framepump: the demo was interrupted')
+      expect(await run.exited).toBe(1)
+      break
+    }
+    await until('nothing stays', () => living(file).length === 0)
   })
 
   test.each(['root', 'an ordinary user'])('a terminal that is lost ends it, of %s', async (who) => {
@@ -210,7 +219,7 @@ describe('the demo', () => {
     const cli = isRoot ? CLI : installFor(lab)
     const as = isRoot ? '' : 'setpriv --reuid 65534 --regid 65534 --clear-groups '
     const file = join(lab.directory, 'd.pcapng')
-    const run = lab.terminal(`${as}${NODE} ${cli} ${seconds(30)} --capture ${file}`)
+    const run = lab.terminal(`${as}${NODE} ${cli} ${seconds(LONG_S)} --capture ${file}`)
     await until('it runs', () => run.stdout.includes('RX FRAMES'))
     expect(living(file).length).toBeGreaterThan(0)
     // The terminal goes with who holds its other side.
@@ -221,7 +230,7 @@ describe('the demo', () => {
   test('a reader that goes ends it', async () => {
     await using lab = new Lab()
     const file = join(lab.directory, 'd.pcapng')
-    const child = spawn(NODE, [CLI, ...words(seconds(30)), '--capture', file], {
+    const child = spawn(NODE, [CLI, ...words(seconds(LONG_S)), '--capture', file], {
       stdio: ['ignore', 'pipe', 'ignore'],
     })
     let text = ''

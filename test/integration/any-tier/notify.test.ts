@@ -65,11 +65,21 @@ test.each(NODES)('an abstract socket is told of the whole life, on %s', async (n
   daemon.process.child.kill('SIGHUP')
   await until('it was not reloaded', () => told.messages().length >= 8)
   await daemon.execute('stop')
-  await until('the status tells', () => told.messages().length >= 9)
+  const isTold = (status: string): boolean =>
+    told.messages().some(({ fields }) => fields['STATUS']?.includes(status))
+  await until('the status tells', () => isTold('paused'))
   const socket = `socket-${numberOf(statSync(daemon.control))}`
   expect(await daemon.process.stop()).toBe(0)
+  // What the daemon said last the manager has yet to print.
+  await until('all is told', () => {
+    const [last] = told.messages().slice(-1)
+    return last.fields['FDSTOREREMOVE'] !== undefined && last.fields['FDNAME'] === socket
+  })
 
-  const messages = told.messages()
+  // A second after what has changed, if nothing else has, the status follows once more.
+  const messages = told
+    .messages()
+    .filter(({ fields }) => !/^2 ports, running, io \S+$/.test(fields['STATUS']) || fields['READY'])
   expect(messages.map(({ pid: sender }) => sender)).toEqual(messages.map(() => pid))
   expect(messages.map(({ fields }) => fields)).toEqual([
     { STATUS: 'opening ports' },
@@ -111,7 +121,7 @@ test('a manager whose socket is root’s alone hears a daemon that gave up every
   expect(status).toMatch(/^Seccomp:\t2$/m)
   await until('signs of life', () => has(told, 'WATCHDOG'))
   expect(await daemon.process.stop()).toBe(0)
-  expect(has(told, 'STOPPING')).toBe(true)
+  await until('its end is told', () => has(told, 'STOPPING'))
 })
 
 test('a hand-over makes another process the service: MAINPID', async () => {
@@ -135,7 +145,10 @@ test('a hand-over makes another process the service: MAINPID', async () => {
       .flatMap(({ pid: by, fields }) =>
         by === sender && fields['FDNAME'] === undefined ? [fields] : [],
       )
-  await until('the successor is ready, and the one before gone', () => from(successor).length === 3)
+  await until(
+    'the successor is ready, and the one before gone',
+    () => from(successor).length >= 3 && from(pid).length >= 4,
+  )
   expect(from(pid).slice(2)).toEqual([
     { RELOADING: '1', MONOTONIC_USEC: expect.anything(), STATUS: 'handing over' },
     { READY: '1', MAINPID: `${successor}`, STATUS: `handed over to process ${successor}` },
@@ -170,11 +183,17 @@ test('there are signs of life while the engine answers, and none when it does no
   await until('some', () => beats() >= 10)
   writeFileSync(hang, '')
   await until('the engine hangs', () => existsSync(`${hang}.hangs`))
-  const held = beats()
-  await new Promise((resolve) => setTimeout(resolve, 500))
+  // Those of before may be on their way; with an engine that answers there would be ten in that time.
+  let held = -1
+  await until('there are none', async () => {
+    const before = held
+    held = beats()
+    if (held === before) return true
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    return false
+  })
   // The main thread does not: it answers what it can by itself.
   expect(await daemon.execute('query-links')).toEqual([])
-  expect(beats()).toBeLessThanOrEqual(held + 1)
   rmSync(hang)
   const again = beats()
   await until('it lives again', () => beats() >= again + 5)
@@ -239,6 +258,7 @@ test('a start that fails is told with its reason, and scripts are not the servic
     },
   )
   expect(await new Promise((resolve) => child.once('exit', resolve))).toBe(1)
+  await until('it is told', () => has(told, 'STOPPING'))
   const last = told.messages().findLast(({ fields }) => fields['FDNAME'] === undefined)!
   expect(last.fields).toEqual({ STOPPING: '1', STATUS: expect.stringMatching(/^failed: .*"b"/) })
   const environment = readFileSync(seen, 'utf8')

@@ -43,7 +43,7 @@ async function replay(path: string, count: number): Promise<{ frames: Buffer[]; 
   const frames: Buffer[] = []
   const ms: number[] = []
   for (let n = 0; n < count; n++) {
-    frames.push(Buffer.from(await out.next({ signal: AbortSignal.timeout(10_000) })))
+    frames.push(Buffer.from(await out.next({ signal: AbortSignal.timeout(40_000) })))
     ms.push(performance.now())
   }
   await until('all frames are counted', () => sw.port('in').counters.rx_frames >= count)
@@ -164,7 +164,7 @@ describe('read as tshark reads it', () => {
     await sw.addPort({ type: 'pcap', id: 'in', replay: path, pace: 'full' })
     const out = sw.memoryPort('out')
     for (const [n, length] of lengths.entries()) {
-      const got = await out.next({ signal: AbortSignal.timeout(10_000) })
+      const got = await out.next({ signal: AbortSignal.timeout(40_000) })
       expect(Buffer.from(got)).toEqual(Buffer.from(two[n].subarray(0, length)))
     }
   })

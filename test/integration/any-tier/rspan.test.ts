@@ -14,6 +14,7 @@ import type { Daemon } from '../../support/lab.ts'
 import { CLI, frameHex, frameNumber, IFNAME, Lab, ROOT } from '../../support/lab.ts'
 import { sh, until } from '../../support/processes.ts'
 import { transferTcp } from '../../support/transfer.ts'
+import { Watch } from '../../support/watch.ts'
 
 interface Example {
   readonly ports: readonly ({ id: string } & Record<string, unknown>)[]
@@ -54,7 +55,7 @@ async function run(
 test('M4, the example: copies leave by the trunk in VLAN 900, and at the analyser without a tag', async () => {
   await using lab = new Lab()
   const { daemon, netns } = await run(lab)
-  const trunk = await lab.receiveTagged(netns.uplink, 40, 1500)
+  const trunk = await Watch.start(lab, netns.uplink, { mode: 'tags' })
   const analyser = await lab.receive(netns.mon, 3)
   await lab.send(netns.vm1, [frameHex(OTHER, SENDER, 1)])
   // Towards vm1, as it leaves there.
@@ -62,7 +63,7 @@ test('M4, the example: copies leave by the trunk in VLAN 900, and at the analyse
   // In VLAN 900 already: it is not copied, and the analyser has it once.
   await lab.send(netns.uplink, [frameHex(SENDER, OTHER, 3, 64, '81000384')])
   expect((await analyser.frames()).map((hex) => frameNumber(hex))).toEqual([1, 2, 3])
-  const out = await trunk.frames()
+  const out = await trunk.count(3)
   expect(out).toContain(frameHex(OTHER, SENDER, 1, 64, '8100000a'))
   expect(out).toContain(frameHex(OTHER, SENDER, 1, 64, '81000384'))
   expect(out).toContain(frameHex(SENDER, OTHER, 2, 64, '81000384'))
@@ -122,11 +123,11 @@ test('M4: a reload changes the VLAN; mirror-add says what is wrong', async () =>
   writeFileSync(file, stringify(config).replaceAll('900', '901'))
   const { actions } = await daemon.execute<{ actions: string[] }>('config-reload')
   expect(actions).toContain('mirror vm1-rspan')
-  const trunk = await lab.receiveTagged(netns.uplink, 40, 1500)
+  const trunk = await Watch.start(lab, netns.uplink, { mode: 'tags' })
   const analyser = await lab.receive(netns.mon, 1)
   await lab.send(netns.vm1, [frameHex(OTHER, SENDER, 1)])
   expect((await analyser.frames()).map((hex) => frameNumber(hex))).toEqual([1])
-  expect(await trunk.frames()).toContain(frameHex(OTHER, SENDER, 1, 64, '81000385'))
+  expect(await trunk.count(2)).toContain(frameHex(OTHER, SENDER, 1, 64, '81000385'))
   const add = (output: object): Promise<unknown> =>
     daemon.execute('mirror-add', { name: 'm', 'select-all': true, ...output })
   await expect(add({})).rejects.toThrow(

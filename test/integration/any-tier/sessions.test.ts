@@ -61,27 +61,32 @@ test('a front-end that breaks the protocol with its answers unread is gone at on
   await using lab = new Lab()
   const path = join(lab.directory, 'g.sock')
   const daemon = await lab.daemon('--port', `vhost-user,id=g,path=${path}`)
-  const guest = FrontEnd.connect(path)
-  await guest.start()
-  await until('the port is connected', async () => (await daemon.port('g')).state === 'connected')
-  // More than the socket holds: the rest waits in the daemon.
-  for (let n = 0; n < 1000; n++) await press(guest, GET_FEATURES)
-  const waiting = openFds(daemon).length
-  await press(guest, SET_VRING_NUM, u32s(0, 0))
-  // What follows is void: it would make a port without memory.
-  for (let n = 0; n < 10; n++) await press(guest, SET_MEM_TABLE)
-  await until(
-    'the port is disconnected',
-    async () => (await daemon.port('g')).state === 'disconnected',
-    500,
-  )
-  expect(hasHungUp(guest)).toBe(false)
-  await until('the connection is dropped', () => hasHungUp(guest), 3000)
-  expect(openFds(daemon).length).toBeLessThan(waiting)
   const told = (): number => daemon.process.stderr.split('hung up on').length - 1
-  await until('it is told', () => told() > 0)
-  expect(told()).toBe(1)
-  guest.close()
+  /** Whether the port was free while its front-end still had the second that it is given to read. */
+  const isFreeBefore = async (tries: number): Promise<boolean> => {
+    const guest = FrontEnd.connect(path)
+    await guest.start()
+    await until('the port is connected', async () => (await daemon.port('g')).state === 'connected')
+    // More than the socket holds: the rest waits in the daemon.
+    for (let n = 0; n < 1000; n++) await press(guest, GET_FEATURES)
+    const waiting = openFds(daemon).length
+    await press(guest, SET_VRING_NUM, u32s(0, 0))
+    // What follows is void: it would make a port without memory.
+    for (let n = 0; n < 10; n++) await press(guest, SET_MEM_TABLE)
+    await until(
+      'the port is disconnected',
+      async () => (await daemon.port('g')).state === 'disconnected',
+    )
+    const isBefore = !hasHungUp(guest)
+    await until('the connection is dropped', () => hasHungUp(guest))
+    await until('nothing of it is left', () => openFds(daemon).length < waiting)
+    await until('it is told', () => told() >= tries)
+    expect(told()).toBe(tries)
+    guest.close()
+    return isBefore
+  }
+  // On a machine that is busy we may look too late.
+  for (let tries = 1; !(await isFreeBefore(tries)); tries++) expect(tries).toBeLessThan(5)
   const next = FrontEnd.connect(path)
   await next.start()
   await until('the port is connected', async () => (await daemon.port('g')).state === 'connected')
@@ -122,7 +127,10 @@ test('eighty idle connections do not lock the operator out', async () => {
   }
   // Whoever has said something stays.
   expect(await daemon.execute('query-status')).toMatchObject({ running: true })
-  expect(idle.filter(({ closed }) => closed).length).toBeGreaterThanOrEqual(80 - 32)
+  await until(
+    'the others are hung up on',
+    () => idle.filter(({ closed }) => closed).length >= 80 - 32,
+  )
   for (const socket of idle) socket.destroy()
 })
 
@@ -159,14 +167,16 @@ test('without a descriptor peers wait, descriptors that are lost are told, and t
   ).rejects.toThrow('descriptors were lost')
   const waiting = FrontEnd.connect(path)
   waiting.send(GET_FEATURES)
-  const [cpuBefore, msBefore] = [cpuMs(daemon), Date.now()]
   for (let n = 0; n < 5; n++) {
     const client = await ControlClient.connect(daemon.control)
     expect(await client.execute('query-status')).toMatchObject({ running: true })
     client.close()
   }
-  await until('a second has passed', () => Date.now() - msBefore > 1000)
-  expect((cpuMs(daemon) - cpuBefore) / (Date.now() - msBefore)).toBeLessThan(0.3)
+  await until('it waits without taking the processor', async () => {
+    const [cpuBefore, msBefore] = [cpuMs(daemon), performance.now()]
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    return (cpuMs(daemon) - cpuBefore) / (performance.now() - msBefore) < 0.3
+  })
   await expect(
     daemon.execute('netdev_add', { type: 'vhost-user', id: 'h', path: `${path}2` }),
   ).rejects.toThrow('Too many open files')
@@ -204,7 +214,7 @@ test('a front-end with many queues has its share of descriptors, and takes none 
     await press(guest, 12, payload, [eventFd])
   }
   await guest.barrier()
-  expect(openFds(daemon).length - before).toBe(768)
+  await until('it has three of each queue', () => openFds(daemon).length - before === 768)
   // Another one like that would leave nothing for the others.
   const second = FrontEnd.connect(pathOf('g'))
   await second.hungUp()

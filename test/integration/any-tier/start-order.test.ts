@@ -80,6 +80,7 @@ test.each(['command line', 'config file'])(
 test('generators of all kinds reach their links only, however long the rest takes', async () => {
   await using lab = new Lab()
   const gate = new Gate(lab.directory)
+  const netns = lab.netns()
   const [out, third] = [join(lab.directory, 'out.pcapng'), join(lab.directory, 'third.pcapng')]
   const starting = lab.daemon(
     '--port',
@@ -89,7 +90,7 @@ test('generators of all kinds reach their links only, however long the rest take
     '--port',
     `pcap,id=x,record=${third}`,
     '--port',
-    `tap,id=slow,script=${gate.script}`,
+    `tap,id=slow,netns=${netns},script=${gate.script}`,
     '--port',
     `pcap,id=r,record=${out}`,
     '--port',
@@ -124,7 +125,7 @@ test('what a TAP and a guest send before their links are wired waits for them', 
     '--port',
     `pcap,id=x,record=${files[2]}`,
     '--port',
-    `tap,id=slow,script=${gate.script}`,
+    `tap,id=slow,netns=${netns},script=${gate.script}`,
     '--port',
     `pcap,id=r,record=${files[0]}`,
     '--port',
@@ -185,7 +186,7 @@ async function configured(
   const write = (newPorts: readonly string[], newLinks: readonly string[]): void =>
     writeFileSync(
       file,
-      `privileges: { scripts: true }\nports: ${list(newPorts)}\nlinks: ${list(newLinks)}\n`,
+      `privileges: { scripts: true, keep: [net-admin, sys-admin] }\nports: ${list(newPorts)}\nlinks: ${list(newLinks)}\n`,
     )
   write(ports, links)
   return { daemon: await lab.daemon('--config', file), write }
@@ -201,7 +202,7 @@ test('a reload begins what it adds together', async () => {
   const replays = ['a', 'b'].map(
     (id) => `{ id: ${id}, type: pcap, replay: ${replayFile(lab, id)}, pace: full }`,
   )
-  const slow = `{ id: slow, type: tap, script: ${gate.script} }`
+  const slow = `{ id: slow, type: tap, netns: ${lab.netns()}, script: ${gate.script} }`
   write([record(lab, 'x'), ...replays, slow, record(lab, 'r'), record(lab, 'q')], ['[a, r]'])
   const reloading = daemon.execute('config-reload')
   await gate.reached()
@@ -226,7 +227,11 @@ test('a port that a reload wires elsewhere is never on the switch, and loses no 
   await lab.send(netns, fromTap(1))
   await hasSent(daemon, 'r', 1)
   write(
-    [...before, `{ id: slow, type: tap, script: ${gate.script} }`, record(lab, 'q')],
+    [
+      ...before,
+      `{ id: slow, type: tap, netns: ${netns}, script: ${gate.script} }`,
+      record(lab, 'q'),
+    ],
     ['[q, p0]'],
   )
   const reloading = daemon.execute('config-reload')
@@ -254,8 +259,9 @@ test('the peer of a port that a reload makes anew is not on the switch meanwhile
   const gate = new Gate(lab.directory)
   const tap = `{ id: p0, type: tap, ifname: x0, netns: ${netns}, up: true }`
   const others = [tap, record(lab, 'x')]
-  const { daemon, write } = await configured(lab, [...others, '{ id: s, type: tap }'], ['[p0, s]'])
-  write([...others, `{ id: s, type: tap, script: ${gate.script} }`], ['[p0, s]'])
+  const s = `{ id: s, type: tap, netns: ${netns}`
+  const { daemon, write } = await configured(lab, [...others, `${s} }`], ['[p0, s]'])
+  write([...others, `${s}, script: ${gate.script} }`], ['[p0, s]'])
   const reloading = daemon.execute('config-reload')
   await gate.reached()
   await lab.send(netns, fromTap(FRAMES))

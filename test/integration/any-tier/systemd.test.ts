@@ -153,9 +153,9 @@ describe('the daemon under the restrictions of the unit', () => {
       return !capture.isRunning
     })
     expect(await capture.exited).toBe(0)
-    expect(told.stdout).toContain('WATCHDOG=1')
+    await until('it is alive', () => told.stdout.includes('WATCHDOG=1'))
     expect(await daemon.stop()).toBe(0)
-    expect(told.stdout).toContain('STOPPING=1')
+    await until('its end is told', () => told.stdout.includes('STOPPING=1'))
     expect(daemon.stderr).not.toMatch(/because=".*(forbidden|not permitted)/)
   })
 })

@@ -8,8 +8,8 @@
  *   packet-tool flood IFNAME COUNT LENGTH DSTMAC   numbered frames, 64 per call, prints the count
  *
  * recv prints "ready" first, then ends after COUNT frames or, when its standard input has ended, MS milliseconds
- * without one. A frame that the interface refuses is told on standard error by send, which goes on and fails in the
- * end.
+ * without one; what has come is printed before it waits. A frame that the interface refuses is told on standard error
+ * by send, which goes on and fails in the end.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -102,7 +102,12 @@ static int receive(const char *ifname, long count, int patience, int protocol, i
 	while (count > 0) {
 		struct pollfd items[] = { { .fd = fd, .events = POLLIN },
 			{ .fd = is_over ? -1 : STDIN_FILENO, .events = POLLIN } };
-		if (poll(items, 2, is_over ? patience : -1) <= 0)
+		int ready = poll(items, 2, 0);
+		if (ready == 0) {
+			fflush(stdout);
+			ready = poll(items, 2, is_over ? patience : -1);
+		}
+		if (ready <= 0)
 			break;
 		if (items[1].revents != 0)
 			is_over = 1;
