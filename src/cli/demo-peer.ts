@@ -5,6 +5,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import { refuseInspector } from './signals.ts'
 
 void refuseInspector()
@@ -38,8 +39,9 @@ export interface TransferResult {
 
 export type PeerAnswer = { readonly value: unknown } | { readonly error: string }
 
-/** For the last answer: what a machine that stands still for a while holds up is not lost. */
+/** For each answer: what a machine that stands still for a while holds up is not lost. */
 const PATIENCE_S = 20
+const INTERVAL_MS = 100
 const CHUNK = Buffer.alloc(256 * 1024, 'framepump ')
 
 function ip(...args: string[]): void {
@@ -71,21 +73,36 @@ function uplink(ifname: string, address: string): void {
   configure(far, address)
 }
 
+/**
+ * One after another, up to one that is not answered. They are programs of their own: after an answer ping waits for the
+ * next one twice as long as for that, and no longer.
+ */
 async function ping(address: string, count: number): Promise<PingResult> {
-  const options = ['-n', '-q', '-c', String(count), '-i', '0.1', '-W', String(PATIENCE_S)]
-  const child = spawn('ping', [...options, address], {
+  const times: number[] = []
+  while (times.length < count) {
+    const ms = await pingOnce(address)
+    if (ms === null) break
+    times.push(ms)
+    await setTimeout(INTERVAL_MS)
+  }
+  const sum = times.reduce((one, other) => one + other, 0)
+  return {
+    sent: count,
+    received: times.length,
+    rttMs: times.length === 0 ? null : Number((sum / times.length).toFixed(3)),
+  }
+}
+
+/** Milliseconds until the answer; null: there was none. */
+async function pingOnce(address: string): Promise<number | null> {
+  const child = spawn('ping', ['-n', '-q', '-c', '1', '-W', String(PATIENCE_S), address], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let output = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text))
   await new Promise((resolve) => child.once('close', resolve))
-  const counts = /(\d+) packets transmitted, (\d+) received/.exec(output)
-  const times = /= ([\d.]+)\/([\d.]+)\/([\d.]+)/.exec(output)
-  return {
-    sent: Number(counts?.[1] ?? count),
-    received: Number(counts?.[2] ?? 0),
-    rttMs: times === null ? null : Number(times[2]),
-  }
+  const time = /= ([\d.]+)\//.exec(output)
+  return time === null ? null : Number(time[1])
 }
 
 /** Listens; answers at once, and the bytes of the one connection are told as `received`. */
