@@ -15,6 +15,7 @@ enum {
 	BEHIND_HEADER = 1 << 30,
 	BEHIND_HEAD = 1 << 29,
 	BEHIND_TAG = 1 << 28,
+	SAME_HEAD = 1 << 27,
 	VNET_HDR_LENGTH = 12,
 	TAG_LENGTH = 4
 };
@@ -45,6 +46,9 @@ static napi_value copy_rows(napi_env env, napi_callback_info info)
 		return result_int(env, -EFAULT);
 	for (int32_t k = 0; k < count && k < PREFETCH_ROWS; k++)
 		prefetch_row(table + 5 * k);
+	/* The head that was given last. */
+	uint8_t head_bytes[HEAD_LENGTH + TAG_LENGTH] = { 0 };
+	bool was_given = false;
 	for (int32_t k = 0; k < count; k++) {
 		if (k + PREFETCH_ROWS < count)
 			prefetch_row(table + 5 * (k + PREFETCH_ROWS));
@@ -53,17 +57,20 @@ static napi_value copy_rows(napi_env env, napi_callback_info info)
 		int32_t length = row[4];
 		int32_t header = 0;
 		int32_t head = 0;
-		uint8_t head_bytes[HEAD_LENGTH + TAG_LENGTH] = { 0 };
-		if (length >= BEHIND_TAG) {
+		if (length >= SAME_HEAD) {
 			header = length & BEHIND_HEADER ? VNET_HDR_LENGTH : 0;
-			head = length & BEHIND_HEAD ? HEAD_LENGTH : 0;
-			if (head > 0) {
-				if (k + 1 == count)
+			if (length & BEHIND_HEAD) {
+				head = length & BEHIND_TAG ? HEAD_LENGTH + TAG_LENGTH : HEAD_LENGTH;
+				if (!(length & SAME_HEAD)) {
+					if (k + 1 == count)
+						return result_int(env, k);
+					memcpy(head_bytes, table + 5 * (k + 1), sizeof head_bytes);
+					was_given = true;
+				} else if (!was_given) {
 					return result_int(env, k);
-				memcpy(head_bytes, table + 5 * (k + 1), sizeof head_bytes);
-				head += length & BEHIND_TAG ? TAG_LENGTH : 0;
+				}
 			}
-			length &= BEHIND_TAG - 1;
+			length &= SAME_HEAD - 1;
 		}
 		const uint8_t *source = window_range(row[0], row[1], length);
 		uint8_t *destination = window_range_writable(row[2], row[3], header + head + length);
@@ -71,14 +78,17 @@ static napi_value copy_rows(napi_env env, napi_callback_info info)
 			return result_int(env, k);
 		if (header > 0)
 			memcpy(destination, plain_header, VNET_HDR_LENGTH);
-		if (head > 0)
+		uint8_t *behind = destination + header + head;
+		if (head > 0) {
 			memcpy(destination + header, head_bytes, HEAD_LENGTH);
-		if (head > HEAD_LENGTH)
-			memcpy(destination + header + HEAD_LENGTH, head_bytes + HEAD_LENGTH, TAG_LENGTH);
-		memmove(destination + header + head, source, (size_t)length);
-		/* The row behind it was its head. */
-		if (head > 0)
-			k++;
+			if (head > HEAD_LENGTH)
+				memcpy(destination + header + HEAD_LENGTH, head_bytes + HEAD_LENGTH,
+					TAG_LENGTH);
+			/* The row behind it was its head. */
+			if (!(row[4] & SAME_HEAD))
+				k++;
+		}
+		memmove(behind, source, (size_t)length);
 	}
 	return result_int(env, count);
 }
@@ -183,16 +193,21 @@ static napi_value gather_frames(napi_env env, napi_callback_info info)
 		return result_int(env, -EFAULT);
 	for (int32_t k = 0; k < count; k++) {
 		const uint8_t *source = window_range(windows[k], offsets[k], 0);
-		if (source != NULL)
+		if (source != NULL) {
 			__builtin_prefetch(source);
+			__builtin_prefetch(source + SHORT_LENGTH - 1);
+		}
 	}
+	int32_t whole = 0;
 	for (int32_t k = 0; k < count; k++, to += GATHER_STRIDE) {
 		/* Read once: the columns may lie in memory that others write. */
 		int32_t from = *(const volatile int32_t *)&windows[k];
 		int32_t offset = *(const volatile int32_t *)&offsets[k];
 		int32_t length = *(const volatile int32_t *)&lengths[k];
 		bool is_whole = length <= most;
-		if (!is_whole)
+		if (is_whole)
+			whole++;
+		else
 			length = most;
 		/* Most are short, and what is behind them is there as well. */
 		bool is_short = (uint32_t)length <= SHORT_LENGTH;
@@ -202,7 +217,7 @@ static napi_value gather_frames(napi_env env, napi_callback_info info)
 		} else {
 			source = window_range(from, offset, length);
 			if (source == NULL)
-				return result_int(env, k);
+				return result_int(env, -EFAULT);
 			memmove(to, source, (size_t)length);
 		}
 		if (!has_heads)
@@ -218,7 +233,63 @@ static napi_value gather_frames(napi_env env, napi_callback_info info)
 			offsets[k] = destination_offset + k * GATHER_STRIDE;
 		}
 	}
-	return result_int(env, count);
+	return result_int(env, whole);
+}
+
+/* Compilers make of it what vectors the processor has. */
+typedef uint64_t vector __attribute__((vector_size(16)));
+enum { VECTORS = SHORT_LENGTH / sizeof(vector) };
+
+/* Of all bits those that the mask has are the same. */
+static bool is_alike(const uint8_t *row, const vector *first, const vector *mask)
+{
+	vector others = { 0, 0 };
+	for (size_t n = 0; n < VECTORS; n++) {
+		vector bytes;
+		memcpy(&bytes, row + n * sizeof bytes, sizeof bytes);
+		others |= (bytes ^ first[n]) & mask[n];
+	}
+	return (others[0] | others[1]) == 0;
+}
+
+/*
+ * Rows of SHORT_LENGTH bytes, `stride` apart, and a number for each: how many of the first ones have the number of
+ * the first, and are like it as far as a mask of as many bytes says.
+ */
+static napi_value alike_rows(napi_env env, napi_callback_info info)
+{
+	struct call call;
+	call_begin(&call, env, info, 8);
+	int32_t window = arg_int(&call, 0);
+	int32_t offset = arg_int(&call, 1);
+	int32_t stride = arg_int(&call, 2);
+	int32_t count = arg_int(&call, 3);
+	int32_t mask_window = arg_int(&call, 4);
+	int32_t mask_offset = arg_int(&call, 5);
+	int32_t numbers_window = arg_int(&call, 6);
+	int32_t numbers_offset = arg_int(&call, 7);
+	if (!call.ok)
+		return NULL;
+	if (stride < SHORT_LENGTH || stride > GATHER_STRIDE || count < 0 ||
+		count > INT32_MAX / GATHER_STRIDE)
+		return result_int(env, -EINVAL);
+	const uint8_t *mask_bytes = window_range(mask_window, mask_offset, SHORT_LENGTH);
+	int32_t length = count > 0 ? (count - 1) * stride + SHORT_LENGTH : 0;
+	const uint8_t *row = window_range(window, offset, length);
+	const int32_t *numbers = window_table(numbers_window, numbers_offset, count, 1);
+	if (mask_bytes == NULL || row == NULL || numbers == NULL)
+		return result_int(env, -EFAULT);
+	if (count == 0)
+		return result_int(env, 0);
+	vector mask[VECTORS];
+	vector first[VECTORS];
+	memcpy(mask, mask_bytes, sizeof mask);
+	memcpy(first, row, sizeof first);
+	int32_t k = 1;
+	while (k < count && numbers[k] == numbers[0] &&
+		is_alike(row + (size_t)k * (size_t)stride, first, mask))
+		k++;
+	return result_int(env, k);
 }
 
 /* RFC 1071: the sum of 16-bit words in network order, folded, not inverted. */
@@ -312,5 +383,6 @@ void register_bulk(napi_env env, napi_value exports)
 	export_function(env, exports, "copyRows", copy_rows);
 	export_function(env, exports, "gatherHeads", gather_heads);
 	export_function(env, exports, "gatherFrames", gather_frames);
+	export_function(env, exports, "alikeRows", alike_rows);
 	export_function(env, exports, "checksumRows", checksum_rows);
 }

@@ -13,7 +13,7 @@ import { PORTS_MAX } from '../port/contract.ts'
 import { COUNTERS, COUNTERS_STRIDE } from '../stats/counters.ts'
 import { HEADERS_MAX } from '../wire/headers.ts'
 import { BAD_FORM, checkOf, PASSES, REASONS } from './guard-check.ts'
-import { endOfPlain } from './guard-plain.ts'
+import { endOfAlike, endOfPlain } from './guard-plain.ts'
 import { GUARD_MAC, GuardRules } from './guard-rules.ts'
 import type { GuardDrops, GuardPolicy } from './messages.ts'
 
@@ -21,6 +21,9 @@ import type { GuardDrops, GuardPolicy } from './messages.ts'
 const QUIET_LOOKS = 60
 /** Bytes that tell of most frames that they may pass; a short one is kept as a whole. */
 export const GUARD_LENGTH = 64
+
+/** Frames of a burst that make it worth a call to look for those that are alike. */
+const ALIKE_MIN = 16
 
 const NOTHING: readonly GuardDrops[] = []
 
@@ -66,7 +69,8 @@ export class Guards {
     const { words } = headers
     const first = headers.at(0) >> 2
     let asked = 0
-    let k = endOfPlain(rules, words, first, length, 0, count)
+    let k = count < ALIKE_MIN ? 0 : endOfAlike(rules, burst)
+    k = endOfPlain(rules, words, first, length, k, count)
     for (; k < count; k = endOfPlain(rules, words, first, length, k + 1, count)) {
       this.#asked[asked++] = k
     }

@@ -29,6 +29,9 @@ export function keepWithInnerTag(
     // What comes by a tunnel has another tag before its own.
     const outer = tagIn(heads[list[first] * HEAD_WORDS + 3])
     if (outer === 0 || isTunnel) return vlans.carriesInner(to, vidOf(outer)) ? count : 0
+    burst.readInners()
+    // Most have none, and those that are too short for one as well.
+    if (burst.hasOneInner && tagIn(inners[0]) === 0) return vlans.carriesInner(to, 0) ? count : 0
   }
   // The verdict on a VID is that on the next one, if it is the same: mostly there is none.
   let last = 0

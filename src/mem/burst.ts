@@ -11,6 +11,7 @@
  * furtherCount[k] entries of furtherWindow, -Offset and -Length from furtherFirst[k] on.
  */
 import { shim } from '../native/shim.ts'
+import { HEADERS_MAX } from '../wire/headers.ts'
 import { FrameHeaders } from './frame-headers.ts'
 import { Window } from './window.ts'
 
@@ -39,6 +40,9 @@ const WINDOWS_AT: number = HEADS_LENGTH
 const OFFSETS_AT: number = WINDOWS_AT + COLUMN_LENGTH
 const LENGTHS_AT: number = OFFSETS_AT + COLUMN_LENGTH
 const INNERS_AT: number = LENGTHS_AT + COLUMN_LENGTH
+const MASK_AT: number = INNERS_AT + HEADS_LENGTH
+/** Words of a mask for `endOfAlike`. */
+export const MASK_WORDS = 16
 /** What stands in `heads`, and that with the word behind it. */
 const HEAD_LENGTH: number = HEAD_WORDS * 4
 const INNER_END: number = HEAD_LENGTH + 4
@@ -64,11 +68,13 @@ export class Burst {
   ownLength = 0
   /** So much was read of each of the frames that are in it. */
   #isOwn = false
+  /** And none of them has more. */
+  #areWhole = false
   /** All of its frames have the same addresses and tag, as most bursts have; whoever finds out says so. */
   isOneRun = false
   /** Descriptors that were read for it, those of unusable chains as well; 0: there was no chain. */
   descriptors = 0
-  readonly #columns: Window = Window.map(INNERS_AT + HEADS_LENGTH)
+  readonly #columns: Window = Window.map(MASK_AT + 4 * MASK_WORDS)
   /** Window in which frame k lies. */
   readonly window: Int32Array = new Int32Array(this.#columns.buffer, WINDOWS_AT, BURST_SIZE_MAX)
   /** Offset of the first L2 byte in that window. */
@@ -88,7 +94,10 @@ export class Burst {
     INNERS_AT,
     BURST_SIZE_MAX * HEAD_WORDS,
   )
+  readonly #mask: Int32Array = new Int32Array(this.#columns.buffer, MASK_AT, MASK_WORDS)
   #hasInners = false
+  /** They are all the same. */
+  hasOneInner = false
   /** Clear: gso to needs are zero for every frame. Whoever writes anything else sets it. */
   hasOffloads = false
   /** vnet_hdr word 0: flags | gso_type << 8 | hdr_len << 16. */
@@ -174,7 +183,7 @@ export class Burst {
   gatherHeads(): void {
     const { count } = this
     if (this.ownLength > 0 && this.furtherTotal === 0) {
-      this.#gatherFrames(this.ownLength, HEADS_AT)
+      this.#areWhole = this.#gatherFrames(this.ownLength, HEADS_AT) === count
       this.headers.keep(count - 1)
       this.#isOwn = true
       return
@@ -193,16 +202,17 @@ export class Burst {
       const { id } = this.#columns
       const done = shim.gatherHeads(id, WINDOWS_AT, OFFSETS_AT, count, id, INNERS_AT, HEAD_LENGTH)
       if (done !== count) throw new RangeError('place of a frame')
-      return
+    } else {
+      for (let k = 0; k < count; k++) headers.want(k, INNER_END)
+      headers.read()
+      const { words } = headers
+      for (let k = 0; k < count; k++) {
+        inners[k * HEAD_WORDS] = words[(headers.at(k) + HEAD_LENGTH) >> 2]
+      }
     }
-    for (let k = 0; k < count; k++) headers.want(k, INNER_END)
-    headers.read()
-    const { bytes } = headers
-    for (let k = 0; k < count; k++) {
-      const at = headers.at(k) + HEAD_LENGTH
-      inners[k * HEAD_WORDS] =
-        bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
-    }
+    let others = 0
+    for (let at = 0; at < count * HEAD_WORDS; at += HEAD_WORDS) others |= inners[at] ^ inners[0]
+    this.hasOneInner = others === 0
   }
 
   /**
@@ -229,6 +239,8 @@ export class Burst {
   keepAll(): boolean {
     if (!this.#isOwn) return false
     const { count, headers, window, offset, length, firstLength, headLength } = this
+    // Where they lie now was said when they were read.
+    if (this.#areWhole) return true
     const { furtherFirst, furtherCount, furtherWindow, furtherOffset, furtherLength } = this
     const own = headers.windowId
     let further = 0
@@ -302,12 +314,28 @@ export class Burst {
     headers.read()
   }
 
-  /** @hot */
-  #gatherFrames(length: number, headsAt: number): void {
+  /**
+   * Behind the first of the frames, of which there is one at least, that are as long as frame 0 and like it in all bits
+   * that the mask has of their first 64 bytes, of which as many as it has were read.
+   * @hot
+   */
+  endOfAlike(mask: Int32Array): number {
+    for (let n = 0; n < MASK_WORDS; n++) this.#mask[n] = mask[n]
+    const { count, headers } = this
+    const { windowId } = headers
+    const { id } = this.#columns
+    const at = headers.at(0)
+    const end = shim.alikeRows(windowId, at, HEADERS_MAX, count, id, MASK_AT, id, LENGTHS_AT)
+    if (end < 1) throw new RangeError('place of a frame')
+    return end
+  }
+
+  /** Returns how many have no more. @hot */
+  #gatherFrames(length: number, headsAt: number): number {
     const { count, headers } = this
     const to = headers.readAll(length)
     const { id } = this.#columns
-    const done = shim.gatherFrames(
+    const whole = shim.gatherFrames(
       id,
       WINDOWS_AT,
       OFFSETS_AT,
@@ -318,7 +346,8 @@ export class Burst {
       length,
       headsAt,
     )
-    if (done !== count) throw new RangeError('place of a frame')
+    if (whole < 0) throw new RangeError('place of a frame')
+    return whole
   }
 
   /** No frame of the burst has a vnet_hdr that says anything. @hot */

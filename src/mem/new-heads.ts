@@ -20,6 +20,8 @@ export class NewHeads {
   readonly word: Int32Array = new Int32Array(BURST_SIZE_MAX)
   /** 4, 0 or -4. */
   readonly moved: Int32Array = new Int32Array(BURST_SIZE_MAX)
+  /** All of them begin the same, so far as bytes of ours go (`ownLength`). */
+  isOne = false
 }
 
 /** Bytes of ours with which a frame begins. @hot */
@@ -30,4 +32,19 @@ export function ownLength(moved: number): number {
 /** Bytes of the frame as it came for which they stand. @hot */
 export function skippedLength(moved: number): number {
   return moved < 0 ? 20 : 16
+}
+
+/** Into a copy program: the row behind one that has such a beginning, of the frame whose `heads` are at `at`. @hot */
+export function writeHead(
+  table: Int32Array,
+  row: number,
+  heads: Int32Array,
+  at: number,
+  word: number,
+): void {
+  table[row] = heads[at]
+  table[row + 1] = heads[at + 1]
+  table[row + 2] = heads[at + 2]
+  table[row + 3] = word
+  table[row + 4] = heads[at + 3]
 }

@@ -26,6 +26,7 @@ export const COPY_ROW_INTS = 5
 export const COPY_BEHIND_HEADER: number = 1 << 30
 export const COPY_BEHIND_HEAD: number = 1 << 29
 export const COPY_BEHIND_TAG: number = 1 << 28
+export const COPY_SAME_HEAD: number = 1 << 27
 export const CHECKSUM_ROW_INTS = 5
 export const READ_ROW_INTS = 4
 export const WRITE_ROW_INTS = 4
@@ -75,7 +76,8 @@ export interface Shim {
    *  with COPY_BEHIND_HEADER added (it is below that) goes behind 12 bytes, written first at the
    *  destination: a struct virtio_net_hdr_v1 without offloads, num_buffers 1. VIRTIO 1.3 §5.1.6. One with
    *  COPY_BEHIND_HEAD added as well goes behind 16 more bytes: the first four words of the next row, which is
-   *  no copy; with COPY_BEHIND_TAG on top of that behind all five. */
+   *  no copy; with COPY_BEHIND_TAG on top of that behind all five. With COPY_SAME_HEAD as well there is no such
+   *  row: they are those of the last one in this call. */
   copyRows(tableWindow: number, tableOffset: number, rowCount: number): number
   /** Two columns of int32 in a window, one of windows and one of offsets: writes 16 bytes at each of
    *  these places, from `skip` bytes behind it on, into the destination, packed at 16 bytes a place
@@ -94,7 +96,7 @@ export interface Shim {
    *  (0..256) at each of these places, or as many as its length says, into the destination, 256 bytes a
    *  place (which may have other bytes behind them). With a `headsOffset` in the columns' window, not -1, the
    *  first 16 of them go there as well, packed and zero-filled, and the columns say of what was copied whole
-   *  that it is in the destination. Returns the places done; fewer than asked: the one at that index left its
+   *  that it is in the destination. Returns how many were copied whole, or -EFAULT: one of them left its
    *  window. */
   gatherFrames(
     columnWindow: number,
@@ -106,6 +108,19 @@ export interface Shim {
     destinationOffset: number,
     most: number,
     headsOffset: number,
+  ): number
+  /** Of `count` rows of 64 bytes, `stride` bytes (64..256) from one to the next, and a table of an int32 for each:
+   *  how many of the first ones are like the first in all bits that the 64 bytes of the mask have, and in their
+   *  number. */
+  alikeRows(
+    window: number,
+    offset: number,
+    stride: number,
+    count: number,
+    maskWindow: number,
+    maskOffset: number,
+    numbersWindow: number,
+    numbersOffset: number,
   ): number
   /** Rows (window, offset, length, initial, result): result is the folded 16-bit ones' complement
    *  sum (not inverted) in network order of the bytes plus `initial`. RFC 1071. */

@@ -117,10 +117,14 @@ export class Tagger {
       ? this.#decideAll(port, burst, list[first])
       : this.#decideEach(port, burst, list, first, end)
     let shortest = LOOKED_AT
-    for (let at = first; at < end; at++) {
-      const k = list[at]
-      const piece = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length[k]
-      if (piece < shortest) shortest = piece
+    if (!hasFurther && count === burst.count) {
+      for (let k = 0; k < count; k++) if (length[k] < shortest) shortest = length[k]
+    } else {
+      for (let at = first; at < end; at++) {
+        const k = list[at]
+        const piece = hasFurther && furtherCount[k] !== 0 ? firstLength[k] : length[k]
+        if (piece < shortest) shortest = piece
+      }
     }
     const canAll = !burst.hasOffloads || this.#canMoveAll(burst, list, first, end)
     this.#hasChanges = hasChanges || !canAll
@@ -133,6 +137,7 @@ export class Tagger {
     const from = this.#from
     const { heads } = burst
     const { word, moved } = this.#heads
+    this.#heads.isOne = false
     let changed = 0
     let least = 0
     // Mostly those that follow one another came with the same: as long as that is so, they leave so as well.
@@ -171,24 +176,22 @@ export class Tagger {
     const outer = tagIn(heads[one * HEAD_WORDS + 3])
     const out = this.#rules.tagOut(this.#from, port, outer)
     const by = this.#movedBy(outer, out)
+    moved.fill(by, 0, count)
     if (by < 0) {
       burst.readInners()
+      this.#heads.isOne = burst.hasOneInner
+      if (burst.hasOneInner) word.fill(inners[0], 0, count)
+      else takeColumn(inners, 0, word, count)
       const inPlace = this.#tagInPlace(port, burst, one)
-      for (let k = 0; k < count; k++) {
-        word[k] = inners[k * HEAD_WORDS]
-        moved[k] = by
-      }
-      for (let k = 0; inPlace !== 0 && k < count; k++) this.#showInner(burst, k, inPlace)
-    } else if (out === AS_IT_CAME) {
-      for (let k = 0; k < count; k++) {
-        word[k] = heads[k * HEAD_WORDS + 3]
-        moved[k] = 0
+      if (inPlace !== 0) {
+        this.#heads.isOne = false
+        for (let k = 0; k < count; k++) this.#showInner(burst, k, inPlace)
       }
     } else {
-      for (let k = 0; k < count; k++) {
-        word[k] = out
-        moved[k] = by
-      }
+      // What a pushed tag stands before is of ours as well.
+      this.#heads.isOne =
+        takeColumn(heads, HEAD_WORDS - 1, word, count) || (by === 0 && out !== AS_IT_CAME)
+      if (out !== AS_IT_CAME) word.fill(out, 0, count)
     }
     return out !== AS_IT_CAME
   }
@@ -275,6 +278,18 @@ export class Tagger {
   close(): void {
     this.#builder.close()
   }
+}
+
+/** Word `from` of every frame becomes its new one; returns whether that is the same of all. @hot */
+function takeColumn(words: Int32Array, from: number, to: Int32Array, count: number): boolean {
+  const first = words[from]
+  let others = 0
+  for (let k = 0, at = from; k < count; k++, at += HEAD_WORDS) {
+    const word = words[at]
+    to[k] = word
+    others |= word ^ first
+  }
+  return others === 0
 }
 
 /** A tag stage of one egress, in front of what takes its frames next. */

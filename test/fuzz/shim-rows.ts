@@ -10,6 +10,7 @@ import {
   COPY_BEHIND_HEAD,
   COPY_BEHIND_HEADER,
   COPY_BEHIND_TAG,
+  COPY_SAME_HEAD,
   shim,
 } from '../../src/native/shim.ts'
 import type { Features } from './features.ts'
@@ -113,6 +114,8 @@ class RowsRun {
   readonly #in: Operands
   readonly #seen: Features
   readonly #datagrams: Uint8Array[] = []
+  /** Of the copy under way. */
+  #lastHead: Uint8Array | null = null
 
   constructor(operands: Operands, seen: Features) {
     this.#in = operands
@@ -121,7 +124,7 @@ class RowsRun {
 
   run(): void {
     for (let count = 0; count < OPERATIONS_MAX && !this.#in.isAtEnd; count++) {
-      const operation = this.#in.byte() % 8
+      const operation = this.#in.byte() % 9
       const result = this.#operation(operation)
       this.#seen.add(operation, result)
     }
@@ -143,6 +146,8 @@ class RowsRun {
         return this.#write()
       case 6:
         return this.#read()
+      case 7:
+        return this.#alike()
       default: {
         // Some bytes of a window, so that sums have something to add.
         const piece = this.#in.pick(pieces)
@@ -219,14 +224,15 @@ class RowsRun {
       this.#put(offset, 5 * row + 1, this.#offset(from, length))
       this.#put(offset, 5 * row + 2, to)
       this.#put(offset, 5 * row + 3, this.#offset(to, length))
-      const flags = (this.#in.byte() & 7) * COPY_BEHIND_TAG
+      const flags = (this.#in.byte() & 15) * COPY_SAME_HEAD
       this.#put(
         offset,
         5 * row + 4,
-        length > 0 && length < COPY_BEHIND_TAG ? length + flags : length,
+        length > 0 && length < COPY_SAME_HEAD ? length + flags : length,
       )
     }
     let should = -EFAULT
+    this.#lastHead = null
     if (isTable(offset, rows, 5)) {
       for (should = 0; should < rows; should++) {
         const done = this.#copyRow(offset + 20 * should, rows - should)
@@ -239,16 +245,24 @@ class RowsRun {
     return Math.min(is, 9)
   }
 
-  /** Returns how many rows it is: with a head the one behind it as well. */
+  /** Returns how many rows it is: with a head of its own the one behind it as well. */
   #copyRow(row: number, rows: number): number {
     const given = this.#word(row, 4)
-    const flags = given > 0 ? given & (COPY_BEHIND_HEADER | COPY_BEHIND_HEAD | COPY_BEHIND_TAG) : 0
+    const flags =
+      given > 0
+        ? given & (COPY_BEHIND_HEADER | COPY_BEHIND_HEAD | COPY_BEHIND_TAG | COPY_SAME_HEAD)
+        : 0
     const length = given - flags
     const header = (flags & COPY_BEHIND_HEADER) === 0 ? [] : [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
     const hasHead = (flags & COPY_BEHIND_HEAD) !== 0
-    if (hasHead && rows === 1) return 0
+    const isGiven = hasHead && (flags & COPY_SAME_HEAD) === 0
+    if (isGiven) {
+      if (rows === 1) return 0
+      this.#lastHead = tables.should.slice(row + 20, row + 40)
+    }
+    if (hasHead && this.#lastHead === null) return 0
     const headLength = !hasHead ? 0 : (flags & COPY_BEHIND_TAG) === 0 ? 16 : 20
-    const head = tables.should.slice(row + 20, row + 20 + headLength)
+    const head = this.#lastHead?.subarray(0, headLength) ?? []
     const from = range(this.#word(row, 0), this.#word(row, 1), length, false)
     const before = header.length + head.length
     const to = range(this.#word(row, 2), this.#word(row, 3), before + length, true)
@@ -256,7 +270,7 @@ class RowsRun {
     to.set(header)
     to.set(head, header.length)
     to.set(from, before)
-    return hasHead ? 2 : 1
+    return isGiven ? 2 : 1
   }
 
   #gather(): number {
@@ -318,28 +332,65 @@ class RowsRun {
     const hasHeads = heads < 0 || range(tables.id, heads, 16 * count, true) !== null
     const isThere = isTarget && hasHeads && at.every((offset) => isTable(offset, count, 1))
     if (should === -EFAULT && isThere) {
-      for (should = 0; should < count; should++) {
-        const whole = this.#word(at[2], should)
+      should = 0
+      for (let k = 0; k < count; k++) {
+        const whole = this.#word(at[2], k)
         const length = Math.min(whole, most)
-        const window = this.#word(at[0], should)
-        const offset = this.#word(at[1], should)
+        const window = this.#word(at[0], k)
+        const offset = this.#word(at[1], k)
         const from =
           (length >= 0 && length <= 64 ? range(window, offset, 64, false) : null) ??
           range(window, offset, length, false)
-        if (from === null) break
-        const target = range(to, place + 256 * should, 256, true)!
+        if (from === null) {
+          should = -EFAULT
+          break
+        }
+        const target = range(to, place + 256 * k, 256, true)!
         target.set(from)
+        if (whole <= most) should++
         if (heads < 0) continue
         const head = new Uint8Array(16)
         head.set(target.subarray(0, Math.min(length, 16)))
-        range(tables.id, heads + 16 * should, 16, true)!.set(head)
+        range(tables.id, heads + 16 * k, 16, true)!.set(head)
         if (whole > most) continue
-        tables.view.setInt32(at[0] + 4 * should, to, true)
-        tables.view.setInt32(at[1] + 4 * should, place + 256 * should, true)
+        tables.view.setInt32(at[0] + 4 * k, to, true)
+        tables.view.setInt32(at[1] + 4 * k, place + 256 * k, true)
       }
     }
     const is = shim.gatherFrames(tables.id, at[0], at[1], at[2], count, to, place, most, heads)
     checkEqual(is, should, 'frames gathered')
+    return Math.min(is, 9)
+  }
+
+  #alike(): number {
+    const rows = this.#rows()
+    const odd = this.#in.byte()
+    const stride = odd < 200 ? 64 + (odd % 193) : [0, 63, 257, -1][odd % 4]
+    const [window, maskWindow] = [this.#window(), this.#window()]
+    const offset = this.#offset(window, Math.max(rows - 1, 0) * stride + 64)
+    const maskOffset = this.#offset(maskWindow, 64)
+    const numbersAt = this.#tableOffset()
+    let should = -EINVAL
+    if (stride >= 64 && stride <= 256 && rows >= 0 && rows <= 0x7fffffff / 256) {
+      const mask = range(maskWindow, maskOffset, 64, false)
+      const all = range(window, offset, rows > 0 ? (rows - 1) * stride + 64 : 0, false)
+      should = mask === null || all === null || !isTable(numbersAt, rows, 1) ? -EFAULT : 0
+      const isAlike = (row: number): boolean =>
+        this.#word(numbersAt, row) === this.#word(numbersAt, 0) &&
+        mask!.every((bits, at) => ((all![row * stride + at] ^ all![at]) & bits) === 0)
+      if (should === 0) while (should < rows && isAlike(should)) should++
+    }
+    const is = shim.alikeRows(
+      window,
+      offset,
+      stride,
+      rows,
+      maskWindow,
+      maskOffset,
+      tables.id,
+      numbersAt,
+    )
+    checkEqual(is, should, 'rows alike')
     return Math.min(is, 9)
   }
 

@@ -81,12 +81,13 @@ interface Given {
   readonly payload: number
   readonly kind: (typeof KIND)[number]
   readonly cuts: readonly number[]
+  readonly tos: number
 }
 
-function frameOf({ vlans, payload, kind, cuts }: Given, hasOffloads: boolean): OffloadFrame {
+function frameOf({ vlans, payload, kind, cuts, tos }: Given, hasOffloads: boolean): OffloadFrame {
   const isPlain = kind === 'plain' || !hasOffloads
   const checksum = isPlain ? 'full' : 'partial'
-  const one = ipFrame({ vlans, payload: payloadOf(payload), checksum })
+  const one = ipFrame({ vlans, tos, payload: payloadOf(payload), checksum })
   if (isPlain) return { bytes: one.bytes, cuts }
   if (kind === 'tunnelled') {
     const { bytes, end, l4, l3, outerL4, checksumOffset } = tunnelFrame(one, { vlans })
@@ -109,15 +110,28 @@ function frameOf({ vlans, payload, kind, cuts }: Given, hasOffloads: boolean): O
   }
 }
 
+const vlanStacks = fc.constantFrom([], [10], [10, 30], [0], [9])
+
 const given: fc.Arbitrary<Given> = fc.record({
-  vlans: fc.constantFrom([], [10], [10, 30], [0], [9]),
+  vlans: vlanStacks,
   payload: fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ min: 0, max: 3000 })),
   kind: fc.constantFrom(...KIND),
   cuts: fc.oneof(
     { weight: 2, arbitrary: fc.constant([]) },
     { weight: 1, arbitrary: fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 4 }) },
   ),
+  tos: fc.constantFrom(0, 0, 0, 4),
 })
+
+const some = fc.array(given, { minLength: 1, maxLength: 10 })
+/** Half of them are one run, and most of those begin the same. */
+const givenBursts: fc.Arbitrary<readonly Given[]> = fc.oneof(
+  some,
+  fc.tuple(some, vlanStacks, fc.constantFrom(true, true, false)).map(([frames, vlans, isSame]) => {
+    const alike = isSame ? { vlans, tos: 0 } : { vlans }
+    return frames.map((frame) => ({ ...frame, ...alike }))
+  }),
+)
 
 /** What the driver finds in its buffers: chains with their used bytes. */
 class Receiver {
@@ -125,6 +139,8 @@ class Receiver {
   readonly #places: (readonly (readonly [offset: number, length: number])[])[] = []
   /** Lists that came with heads. */
   withHeads = 0
+  /** Those with more than one frame, and one head for all of them. */
+  withOneHead = 0
 
   constructor(kind: (typeof KINDS)[number], offered: readonly (readonly number[])[]) {
     guest.bytes.fill(GUARD, BUFFERS)
@@ -155,6 +171,7 @@ class Receiver {
       writesHeads,
       transmitWithHeads: (burst, list, first, count, _queue, heads: NewHeads) => {
         this.withHeads++
+        if (heads.isOne && count > 1) this.withOneHead++
         sink.heads = heads
         transmit(burst, list, first, count)
         sink.heads = null
@@ -199,14 +216,14 @@ const offered = fc.oneof(
 test.each(KINDS.filter(({ hasEventIdx, tableEntries }) => !hasEventIdx && tableEntries === 0))(
   '$name queues: heads that are written while frames are copied',
   (kind) => {
-    let [short, spoilt] = [0, 0]
+    let [short, spoilt, one] = [0, 0, 0]
     for (const [name, [from, to]] of Object.entries(WAYS)) {
       const all = policies()
       all.set(0, policy(from))
       all.set(1, policy(to))
       fc.assert(
         fc.property(
-          fc.array(given, { minLength: 1, maxLength: 10 }),
+          givenBursts,
           offered,
           fc.constantFrom(10, 12, 12, 12, 20, 24),
           fc.boolean(),
@@ -224,6 +241,7 @@ test.each(KINDS.filter(({ hasEventIdx, tableEntries }) => !hasEventIdx && tableE
               const receiver = new Receiver(kind, buffers)
               bench.giveTagged(made, receiver.taker(writesHeads), all.vlans, spoils)
               if (receiver.withHeads > 0) short++
+              one += receiver.withOneHead
               return receiver.end()
             }
             const built = run(false, false)
@@ -242,5 +260,6 @@ test.each(KINDS.filter(({ hasEventIdx, tableEntries }) => !hasEventIdx && tableE
     }
     expect(short).toBeGreaterThan(100)
     expect(spoilt).toBeGreaterThan(100)
+    expect(one).toBeGreaterThan(50)
   },
 )

@@ -17,7 +17,7 @@ import type { CopyProgram } from '../../mem/copy-program.ts'
 import { COPY_ROWS_MAX } from '../../mem/copy-program.ts'
 import type { GuestMemory } from '../../mem/guest-memory.ts'
 import type { NewHeads } from '../../mem/new-heads.ts'
-import { ownLength, skippedLength } from '../../mem/new-heads.ts'
+import { ownLength, skippedLength, writeHead } from '../../mem/new-heads.ts'
 import { ownAll } from '../../mem/own-all.ts'
 import { Window } from '../../mem/window.ts'
 import {
@@ -25,6 +25,7 @@ import {
   COPY_BEHIND_HEADER,
   COPY_BEHIND_TAG,
   COPY_ROW_INTS,
+  COPY_SAME_HEAD,
 } from '../../native/shim.ts'
 import { isTunnelled, moveChecksum, moveHeaderLength, moveTunnel } from '../../wire/vnet-hdr.ts'
 import { BROKEN_EMPTY, Chain } from '../ring/chain.ts'
@@ -62,8 +63,13 @@ const ROW_INTS: number = COPY_ROW_INTS
 const BEHIND_HEADER: number = COPY_BEHIND_HEADER
 const BEHIND_HEAD: number = COPY_BEHIND_HEAD
 const BEHIND_TAG: number = COPY_BEHIND_TAG
+const SAME_HEAD: number = COPY_SAME_HEAD
 /** Of a head of ours, which has at most so many bytes. */
 const HEAD_STRIDE = 20
+/** Of the frames of a list that all begin the same. */
+const ONE_HEAD_ROWS = 2
+/** Where it is written, and nobody reads it. */
+const UNUSED_HEAD: number = HEADS_AT + HEADERS * HEAD_STRIDE
 /** num_buffers 1, behind csum_offset. */
 const ONE_BUFFER: number = 1 << 16
 
@@ -104,7 +110,7 @@ export class FrameSink {
     this.#targets = new Targets(copies, TARGETS_MAX)
     const made = ownAll((own) => ({
       chain: own(new Chain()),
-      headers: own(Window.map(HEADS_AT + HEADERS * HEAD_STRIDE)),
+      headers: own(Window.map(UNUSED_HEAD + HEAD_STRIDE)),
     }))
     this.#chain = made.chain
     this.#headers = made.headers
@@ -169,12 +175,15 @@ export class FrameSink {
     count: number,
   ): number {
     const chains = queue.takePlain(this.#kind, this.#places, 0, count)
-    const start = this.#copies.reserve(3 * chains)
-    const n =
-      this.heads === null
-        ? this.#addPlain(queue, burst, list, first, chains, start)
-        : this.#addWithHeads(queue, burst, list, first, chains, start, this.heads)
-    if (burst.furtherTotal !== 0) this.#addFurther(burst, list, first, n)
+    if (chains === 0) return 0
+    const start = this.#copies.reserve(3 * chains + ONE_HEAD_ROWS)
+    const { heads } = this
+    const hasOffloads = this.offloads !== 0 && burst.hasOffloads
+    const isPlain = heads === null || (heads.isOne && !hasOffloads)
+    const n = isPlain
+      ? this.#addPlain(queue, burst, list, first, chains, start, heads)
+      : this.#addWithHeads(queue, burst, list, first, chains, start, heads)
+    if (burst.furtherTotal !== 0) this.#addFurther(burst, list, first, n, isPlain ? 1 : 0)
     if (this.log !== null) this.#noteAll(this.log, memory, burst, list, first, n)
     if (n < chains) queue.untake(chains - n)
     this.frames += n
@@ -182,8 +191,8 @@ export class FrameSink {
   }
 
   /**
-   * Their rows, as they came, with a second piece; returns of how many. No call but the put: what does not change is
-   * loaded once.
+   * Their rows, as they came or all with the same head, with a second piece; returns of how many. No call but the put:
+   * what does not change is loaded once.
    * @hot
    */
   #addPlain(
@@ -193,6 +202,7 @@ export class FrameSink {
     first: number,
     chains: number,
     start: number,
+    heads: NewHeads | null,
   ): number {
     const { id } = this.#kind
     const { window: toWindows, offset: toOffsets, length: rooms } = this.#places
@@ -205,15 +215,26 @@ export class FrameSink {
     let row = start
     const headers = this.#headers.id
     const words = this.#headerWords
+    let flags = BEHIND_HEADER
+    let moved = 0
+    let skipped = 0
+    if (heads !== null) {
+      const one = list[first]
+      this.#addHead(burst, one, heads.word[one], row)
+      row += ONE_HEAD_ROWS * ROW_INTS
+      moved = heads.moved[one]
+      skipped = skippedLength(moved)
+      flags |= BEHIND_HEAD | SAME_HEAD | (moved > 0 ? BEHIND_TAG : 0)
+    }
     let bytes = 0
     let n = 0
     for (; n < chains; n++) {
       const k = list[first + n]
-      const length = lengths[k]
+      const length = lengths[k] + moved
       let offset = toOffsets[n]
       if (rooms[n] < HEADER_LENGTH + length) break
       const toWindow = toWindows[n]
-      let flag = BEHIND_HEADER
+      let flag = flags
       if (hasOffloads) {
         const header = this.#header
         this.#header = (header + 1) & (HEADERS - 1)
@@ -231,21 +252,21 @@ export class FrameSink {
         flag = 0
       }
       table[row] = windows[k]
-      table[row + 1] = offsets[k]
+      table[row + 1] = offsets[k] + skipped
       table[row + 2] = toWindow
       table[row + 3] = offset
       if (hasFurther && furtherCount[k] !== 0) {
-        table[row + 4] = firstLength[k] | flag
+        table[row + 4] = (firstLength[k] - skipped) | flag
         if (furtherCount[k] === 1) {
           row += ROW_INTS
           const further = furtherFirst[k]
           table[row] = furtherWindow[further]
           table[row + 1] = furtherOffset[further]
           table[row + 2] = toWindow
-          table[row + 3] = toOffsets[n] + HEADER_LENGTH + firstLength[k]
+          table[row + 3] = toOffsets[n] + HEADER_LENGTH + firstLength[k] + moved
           table[row + 4] = furtherLength[further]
         }
-      } else table[row + 4] = length | flag
+      } else table[row + 4] = (lengths[k] - skipped) | flag
       row += ROW_INTS
       queue.put(id[n], 1, HEADER_LENGTH + length)
       bytes += length
@@ -255,7 +276,18 @@ export class FrameSink {
     return n
   }
 
-  /** The same with these heads. @hot */
+  /** A row that copies nothing, and says what all that follow begin with. @hot */
+  #addHead({ heads }: Burst, k: number, word: number, row: number): void {
+    const { table } = this.#copies
+    table[row] = this.#headers.id
+    table[row + 1] = UNUSED_HEAD
+    table[row + 2] = this.#headers.id
+    table[row + 3] = UNUSED_HEAD
+    table[row + 4] = BEHIND_HEAD
+    writeHead(table, row + ROW_INTS, heads, k * HEAD_WORDS, word)
+  }
+
+  /** The same with heads of their own. @hot */
   #addWithHeads(
     queue: DeviceQueue,
     burst: Burst,
@@ -298,12 +330,7 @@ export class FrameSink {
       table[row + 2] = toWindows[n]
       table[row + 3] = offset
       table[row + 4] = (piece - skipped) | flags
-      const head = k * HEAD_WORDS
-      table[row + ROW_INTS] = heads[head]
-      table[row + ROW_INTS + 1] = heads[head + 1]
-      table[row + ROW_INTS + 2] = heads[head + 2]
-      table[row + ROW_INTS + 3] = word[k]
-      table[row + ROW_INTS + 4] = heads[head + 3]
+      writeHead(table, row + ROW_INTS, heads, k * HEAD_WORDS, word[k])
       row += 2 * ROW_INTS
       queue.put(id[n], 1, HEADER_LENGTH + length)
       bytes += length
@@ -313,10 +340,9 @@ export class FrameSink {
     return n
   }
 
-  /** What those frames have in further segments, and has no row yet. @hot */
-  #addFurther(burst: Burst, list: Int32Array, first: number, count: number): void {
+  /** What those frames have in further segments; those of `done` have their rows. @hot */
+  #addFurther(burst: Burst, list: Int32Array, first: number, count: number, done: number): void {
     const { window, offset } = this.#places
-    const done = this.heads === null ? 1 : 0
     for (let n = 0; n < count; n++) {
       const k = list[first + n]
       if (burst.furtherCount[k] <= done) continue

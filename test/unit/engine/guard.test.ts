@@ -4,7 +4,11 @@ import { describe, expect, test } from 'vitest'
 import * as guard from '../../../src/engine/guard-check.ts'
 import { endOfPlain } from '../../../src/engine/guard-plain.ts'
 import { GuardRules } from '../../../src/engine/guard-rules.ts'
+import { GUARD_LENGTH, Guards } from '../../../src/engine/guards.ts'
 import type { GuardPolicy } from '../../../src/engine/messages.ts'
+import { Burst } from '../../../src/mem/burst.ts'
+import { Window } from '../../../src/mem/window.ts'
+import { COUNTERS_STRIDE } from '../../../src/stats/counters.ts'
 import {
   arp,
   ether,
@@ -500,6 +504,70 @@ describe('P4: what most guests send', () => {
       { numRuns: 8000 },
     )
     expect(plainlyFine - before).toBeGreaterThan(100)
+  })
+
+  test('in bursts in which most are alike: the same as one by one', () => {
+    const memory = Window.map(64 * 256)
+    const burst = new Burst(() => undefined)
+    const guards = new Guards(new Float64Array(COUNTERS_STRIDE))
+    guards.set(0, POLICY)
+    const changed = fc.record({
+      at: fc.nat(63),
+      changes: fc.array(fc.tuple(fc.integer({ min: 0, max: 79 }), fc.nat(255)), {
+        minLength: 1,
+        maxLength: 2,
+      }),
+      length: fc.integer({ min: 14, max: 90 }),
+    })
+    let dropped = 0
+    try {
+      fc.assert(
+        fc.property(
+          fc.constantFrom(...frames),
+          fc.integer({ min: 17, max: 64 }),
+          fc.array(changed, { maxLength: 3 }),
+          fc.boolean(),
+          (frame, count, others, isForeign) => {
+            const made = Array.from({ length: count }, () => new Uint8Array(90))
+            const sent = made.map((bytes) => {
+              bytes.set(frame.subarray(0, 90))
+              return bytes.subarray(0, Math.min(frame.length, 90))
+            })
+            for (const { at, changes, length } of others) {
+              const bytes = made[at % count]
+              for (const [place, value] of changes) bytes[place] = value
+              sent[at % count] = bytes.subarray(0, length)
+            }
+            burst.ownLength = isForeign ? GUARD_LENGTH : 0
+            burst.clear()
+            const whole = new Uint8Array(memory.buffer)
+            for (const [k, bytes] of sent.entries()) {
+              whole.set(bytes, k * 256)
+              burst.window[k] = memory.id
+              burst.offset[k] = k * 256
+              burst.length[k] = bytes.length
+            }
+            burst.count = count
+            burst.gatherHeads()
+            guards.admit(burst, 0, isForeign)
+            const passing = sent.filter((bytes) => check(bytes) === guard.PASSES)
+            dropped += count - passing.length
+            const { headers } = burst
+            for (let k = 0; k < burst.count; k++) headers.want(k, 90)
+            headers.read()
+            const passed = Array.from({ length: burst.count }, (_, k) =>
+              headers.bytes.slice(headers.at(k), headers.at(k) + burst.length[k]),
+            )
+            expect(passed).toEqual(passing)
+          },
+        ),
+        { numRuns: 1000 },
+      )
+      expect(dropped).toBeGreaterThan(100)
+    } finally {
+      burst.close()
+      memory.unmap()
+    }
   })
 
   test('changed in each of its bytes to each value: the same', () => {

@@ -16,10 +16,17 @@ test('an empty burst has room for the most frames in every array', () => {
   const { count, heads, inners, headers, furtherTotal, hasOffloads, ...rest } = new Burst()
   const { furtherWindow, furtherOffset, furtherLength, ...others } = rest
   const { framesMax, bytesMax, descriptorsMax, segmentsMax, ...more } = others
-  const { descriptors, ownLength, isOneRun, ...arrays } = more
+  const { descriptors, ownLength, isOneRun, hasOneInner, ...arrays } = more
   expect([framesMax, bytesMax, descriptorsMax]).toEqual([BURST_SIZE_MAX, NO_LIMIT, NO_LIMIT])
   expect([descriptors, segmentsMax]).toEqual([0, SEGMENTS_MAX])
-  expect([count, furtherTotal, hasOffloads, ownLength, isOneRun]).toEqual([0, 0, false, 0, false])
+  expect([count, furtherTotal, hasOffloads, ownLength, isOneRun, hasOneInner]).toEqual([
+    0,
+    0,
+    false,
+    0,
+    false,
+    false,
+  ])
   expect(headers.bytes).toHaveLength(BURST_SIZE_MAX * HEADERS_MAX)
   for (const array of [furtherWindow, furtherOffset, furtherLength]) {
     expect(array).toBeInstanceOf(Int32Array)

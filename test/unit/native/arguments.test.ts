@@ -24,6 +24,7 @@ const signatures: Record<keyof Shim, readonly Kind[]> = {
   windowPart: [number, number, number],
   windowFaultCounter: [],
   copyRows: [number, number, number],
+  alikeRows: [number, number, number, number, number, number, number, number],
   gatherFrames: [number, number, number, number, number, number, number, number, number],
   gatherHeads: [number, number, number, number, number, number, number],
   checksumRows: [number, number, number],

@@ -6,6 +6,7 @@ import {
   COPY_BEHIND_HEAD,
   COPY_BEHIND_HEADER,
   COPY_BEHIND_TAG,
+  COPY_SAME_HEAD,
   COPY_ROW_INTS,
   shim,
   WINDOW_MIRRORED,
@@ -106,6 +107,42 @@ describe('copyRows', () => {
     // Nothing stands behind the last row.
     expect(shim.copyRows(table.id, 0, 1)).toBe(0)
     expect(touched(destination)).toHaveLength(20)
+  })
+
+  test('copies behind the head that was given last, in this call', () => {
+    const source = pattern(mapWindow(PAGE))
+    const destination = guarded()
+    const table = mapWindow(PAGE)
+    const head = [0x04030201, 0x08070605, 0x0c0b0a09, 0x100f0e0d, 0x14131211]
+    const behind = COPY_BEHIND_HEAD + COPY_SAME_HEAD
+    const rows = [
+      [source.id, 7, destination.id, 1, 4 + COPY_BEHIND_HEAD],
+      head,
+      [source.id, 9, destination.id, 40, 2 + behind + COPY_BEHIND_HEADER],
+      // Without a head before it, it says nothing.
+      [source.id, 3, destination.id, 90, 2 + COPY_SAME_HEAD],
+      [source.id, 5, destination.id, 100, 3 + behind + COPY_BEHIND_TAG],
+    ]
+    table.ints.set(rows.flat())
+    expect(shim.copyRows(table.id, 0, 5)).toBe(5)
+    const bytes = Array.from({ length: 20 }, (_, at) => at + 1)
+    const { bytes: from } = source
+    expect([...destination.bytes.subarray(1, 21)]).toEqual([
+      ...bytes.slice(0, 16),
+      ...from.subarray(7, 11),
+    ])
+    expect([...destination.bytes.subarray(40, 70)]).toEqual([
+      ...PLAIN_HEADER,
+      ...bytes.slice(0, 16),
+      ...from.subarray(9, 11),
+    ])
+    expect([...destination.bytes.subarray(90, 92)]).toEqual([...from.subarray(3, 5)])
+    expect([...destination.bytes.subarray(100, 123)]).toEqual([...bytes, ...from.subarray(5, 8)])
+    expect(touched(destination)).toHaveLength(20 + 30 + 2 + 23)
+    // In another call none was given.
+    destination.bytes.fill(GUARD)
+    expect(shim.copyRows(table.id, 40, 3)).toBe(0)
+    expect(touched(destination)).toHaveLength(0)
   })
 
   test('copies a full burst of rows, more than it prefetches', () => {
@@ -254,7 +291,7 @@ describe('gatherFrames', () => {
     const destination = guarded()
     const table = mapWindow(PAGE)
     table.ints.set([source.id, source.id, source.id, 3, 100, PAGE - 70, 60, 700, 70])
-    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 256, 64, -1)).toBe(3)
+    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 256, 64, -1)).toBe(1)
     const at = (place: number, length: number): number[] => [
       ...destination.bytes.subarray(place, place + length),
     ]
@@ -269,7 +306,7 @@ describe('gatherFrames', () => {
     const destination = guarded()
     const table = mapWindow(PAGE)
     table.ints.set([source.id, source.id, source.id, 3, 100, PAGE - 14, 60, 65, 14])
-    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 256, 64, 64)).toBe(3)
+    expect(shim.gatherFrames(table.id, 0, 12, 24, 3, destination.id, 256, 64, 64)).toBe(2)
     const head = (k: number): number[] => [...table.bytes.subarray(64 + 16 * k, 80 + 16 * k)]
     expect(head(0)).toEqual([...source.bytes.subarray(3, 19)])
     expect(head(1)).toEqual([...source.bytes.subarray(100, 116)])
@@ -296,7 +333,7 @@ describe('gatherFrames', () => {
     ] as const) {
       table.ints.set([source.id, window, 0, offset, 20, length])
       const done = shim.gatherFrames(table.id, 0, 8, 16, 2, destination.id, 0, 256, -1)
-      expect([window, offset, length, done]).toEqual([window, offset, length, 1])
+      expect([window, offset, length, done]).toEqual([window, offset, length, -EFAULT])
     }
     expect(touched(destination)).toHaveLength(64)
     const d = destination.id
@@ -313,6 +350,53 @@ describe('gatherFrames', () => {
       expect([given, shim.gatherFrames(...given)]).toEqual([given, -error])
     }
     expect(touched(destination)).toHaveLength(64)
+  })
+})
+
+describe('alikeRows', () => {
+  test('counts the first rows that have the bits of the mask as the first one has them', () => {
+    const rows = mapWindow(PAGE)
+    const mask = mapWindow(PAGE)
+    mask.bytes.fill(0xff, 100, 164)
+    mask.bytes[100 + 33] = 0xf0
+    const numbers = mapWindow(PAGE)
+    const alike = (count: number): number =>
+      shim.alikeRows(rows.id, 8, 70, count, mask.id, 100, numbers.id, 20)
+    const row = 8 + 5 * 70
+    for (let at = 0; at < 64; at++) {
+      for (let bit = 0; bit < 8; bit++) {
+        const isMasked = at === 33 && bit < 4
+        rows.bytes[row + at] ^= 1 << bit
+        expect([at, bit, alike(9), alike(5)]).toEqual([at, bit, isMasked ? 9 : 5, 5])
+        rows.bytes[row + at] ^= 1 << bit
+      }
+    }
+    // What lies between two of them is none of them.
+    rows.bytes.fill(7, row + 64, row + 70)
+    expect([alike(9), alike(1), alike(0)]).toEqual([9, 1, 0])
+    numbers.ints[5 + 3] = 1
+    numbers.ints[5 + 9] = 1
+    expect([alike(9), alike(3)]).toEqual([3, 3])
+  })
+
+  test('refuses what leaves its window', () => {
+    const [{ id }, mask] = [mapWindow(PAGE), mapWindow(PAGE)]
+    const wrong: readonly (readonly [Parameters<typeof shim.alikeRows>, number])[] = [
+      [[id, 0, 63, 2, mask.id, 0, id, 0], EINVAL],
+      [[id, 0, 257, 2, mask.id, 0, id, 0], EINVAL],
+      [[id, 0, 64, -1, mask.id, 0, id, 0], EINVAL],
+      [[id, 0, 64, INT_MAX, mask.id, 0, id, 0], EINVAL],
+      [[id, PAGE - 127, 64, 2, mask.id, 0, id, 0], EFAULT],
+      [[id, -1, 64, 1, mask.id, 0, id, 0], EFAULT],
+      [[id, 0, 64, 1, mask.id, PAGE - 63, id, 0], EFAULT],
+      [[-1, 0, 64, 1, mask.id, 0, id, 0], EFAULT],
+      [[id, 0, 64, 2, mask.id, 0, id, PAGE - 4], EFAULT],
+      [[id, 0, 64, 1, mask.id, 0, id, 2], EFAULT],
+    ]
+    for (const [given, error] of wrong) {
+      expect([given, shim.alikeRows(...given)]).toEqual([given, -error])
+    }
+    expect(shim.alikeRows(id, PAGE - 128, 64, 2, mask.id, PAGE - 64, id, PAGE - 8)).toBe(2)
   })
 })
 
