@@ -10,6 +10,7 @@ import { Daemon } from '../daemon/daemon.ts'
 import { DescriptorStore, takeListenFds } from '../daemon/descriptor-store.ts'
 import { Notify } from '../daemon/notify.ts'
 import { Privileges } from '../daemon/privileges.ts'
+import { Starter } from '../daemon/starter.ts'
 import { ConfigError, gather, throwGathered } from '../errors.ts'
 import { pathOfUri } from '../handover/meeting.ts'
 import type { PortOptions } from '../port/options.ts'
@@ -43,6 +44,7 @@ export async function run(options: RunOptions): Promise<number> {
   checkIncoming(options)
   // First of all: what is opened from here on could get its number.
   const waitFd = options.waitFd === undefined ? undefined : WaitFd.take(options.waitFd)
+  const starter = Starter.take(process.env)
   const { config: file } = options
   // Reading files takes a third of what is to be loaded; once loaded, it is there for reloads.
   const loader = file === undefined ? undefined : await import('../config/load.ts')
@@ -62,7 +64,7 @@ export async function run(options: RunOptions): Promise<number> {
   // Sockets, stored state and captures are nobody else's business.
   process.umask(0o077)
   try {
-    return await runDaemon(options, config, controlPath, log, read, waitFd)
+    return await runDaemon(options, config, controlPath, log, read, waitFd, starter)
   } catch (error) {
     return reportError(error)
   } finally {
@@ -77,6 +79,7 @@ async function runDaemon(
   log: Log,
   read: () => Config,
   waitFd: WaitFd | undefined,
+  starter: Starter | undefined,
 ): Promise<number> {
   const [major, minor, micro] = packageVersion().split('.').map(Number)
   const signals = new DaemonSignals(log)
@@ -100,6 +103,7 @@ async function runDaemon(
       privileges,
       notify,
       store,
+      starter,
       signal: signals.ending,
       failing: ({ message }) =>
         endWithin(isReady ? FAILED_CLOSE_MS : CLOSE_MS, `closing after "${message}"`),

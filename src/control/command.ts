@@ -30,8 +30,8 @@ export interface ControlTarget {
   explain(error: unknown): unknown
   migrateIncoming(): Promise<unknown>
   readonly migration: MigrationControl
-  /** Replaces this process by a new one, with further options of `run`. */
-  upgrade(options: readonly string[]): Promise<unknown>
+  /** Replaces this process by a new one, with further options of `run`. `ended`: whoever asked for it is gone. */
+  upgrade(options: readonly string[], ended: Promise<void>): Promise<unknown>
   /** Its start is over: everything that the config names is open, as far as it can be. */
   isReady(): boolean
   /** What the daemon may do. */

@@ -31,6 +31,7 @@ const HELD_MAX = 1024
 interface SessionState extends Session {
   /** We ended it: what it said is void. */
   isCut: boolean
+  end(): void
   /** Messages that are not answered. */
   count: number
   last: Promise<void>
@@ -265,11 +266,15 @@ export class ControlServer {
 
   #open(connection: number, token: number | undefined): void {
     const came = token === undefined ? undefined : this.#came[token]
+    let end!: () => void
+    const ended = new Promise<void>((resolve) => (end = resolve))
     const session: SessionState = {
       id: connection,
       fds: new GivenFds(),
       received: [],
       captures: new Map(),
+      ended,
+      end,
       isNegotiated: came?.isNegotiated ?? false,
       stays: false,
       isCut: false,
@@ -313,6 +318,7 @@ export class ControlServer {
     session.fds.close()
     for (const end of session.captures.values()) end()
     session.captures.clear()
+    session.end()
   }
 
   async #execute(session: SessionState, item: JsonItem, fds: number[]): Promise<void> {

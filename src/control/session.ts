@@ -9,6 +9,8 @@ export interface Session {
   received: number[]
   /** By their numbers, how captures are ended that end with the session. */
   readonly captures: Map<number, () => void>
+  /** Resolves when the session has ended. */
+  readonly ended: Promise<void>
   /** It has said `qmp_capabilities`: commands are carried out, and events told. */
   isNegotiated: boolean
   /** It has asked for the hand-over, and stays with this process to hear of it. */

@@ -27,6 +27,7 @@ import type { Notify } from './notify.ts'
 import type { Privileges } from './privileges.ts'
 import type { Reloaded } from './running-config.ts'
 import { RunningConfig } from './running-config.ts'
+import type { Starter } from './starter.ts'
 import { upgrade } from './upgrade.ts'
 
 /** What the log has of a client's word for something. */
@@ -52,6 +53,8 @@ export interface DaemonOptions {
   readonly notify?: Notify | undefined
   /** Its store of descriptors; absent: nothing outlives the process. */
   readonly store?: DescriptorStore
+  /** Of one that takes over, and ends when that one does before it has. */
+  readonly starter?: Starter | undefined
 }
 
 export class Daemon {
@@ -98,6 +101,7 @@ export class Daemon {
       running: this.#running,
       config,
       release: `${major}.${minor}.${micro}`,
+      starter: options.starter,
       log: options.log,
       addPort: (port) => this.#addPort(port, undefined, { keepsUnusable: true, isHeld: true }),
       clients: {
@@ -136,7 +140,7 @@ export class Daemon {
         explain: (error) => options.privileges.explain(error),
         migrateIncoming: () => this.#migrateIncoming(),
         migration: this.#migration,
-        upgrade: (more) => this.upgrade(more),
+        upgrade: (more, ended) => this.upgrade(more, ended),
         privileges: () => options.privileges.status(),
         isReady: () => this.#isReady,
         sendEvent: (event, data) => {
@@ -295,8 +299,14 @@ export class Daemon {
     }
   }
 
-  /** Starts a successor, with further options of `run`, and ends once that one runs. */
-  async upgrade(more: readonly string[] = []): Promise<Record<string, unknown>> {
+  /**
+   * Starts a successor, with further options of `run`, and ends once that one runs. Where somebody else has to start
+   * it, that one says `quit`, unless it has `ended` before.
+   */
+  async upgrade(
+    more: readonly string[] = [],
+    ended?: Promise<void>,
+  ): Promise<Record<string, unknown>> {
     const { privileges, notify, version, log } = this.#options
     const { major, minor, micro } = version
     const release = `${major}.${minor}.${micro}`
@@ -306,11 +316,17 @@ export class Daemon {
       const answer = await upgrade(context, more)
       // Once the answer is said.
       if (!('start' in answer)) setImmediate(() => this.#end(true))
+      else void ended?.then(() => this.#endIfHandedOver())
       return answer
     } catch (error) {
       if (error instanceof HandedAway) this.#endAfter(error)
       throw error
     }
+  }
+
+  async #endIfHandedOver(): Promise<void> {
+    await this.#migration.settled
+    if (this.switch.runState === 'postmigrate') this.#end(true)
   }
 
   /** Applies the difference between the config file and what it said before. */

@@ -30,6 +30,7 @@ import { DEFAULT_PARAMETERS } from '../handover/progress.ts'
 import type { MigrationControl, MigrationInfo, MigrationParameters } from '../handover/progress.ts'
 import type { PortOptions } from '../port/options.ts'
 import type { HandedTopology, RunningConfig } from './running-config.ts'
+import type { Starter } from './starter.ts'
 
 /** Somebody may look at a source that has done its part: an hour. */
 const SOURCE_LOOK_MS = 100
@@ -41,6 +42,8 @@ export interface MigrationContext {
   /** What this process was told to be, by its command line and its file. */
   readonly config: Config
   readonly release: string
+  /** Who has started this process, to take over. */
+  readonly starter: Starter | undefined
   readonly log: Log
   /** Those of the control socket. */
   readonly clients: {
@@ -85,8 +88,8 @@ export class Migration implements MigrationControl {
   #source = -1
   /** Those of the source's control socket are clients of this one's; at once when none are to come. */
   clientsHere: Promise<void> = Promise.resolve()
-  /** The source's part, until it is over. */
-  #handing: Promise<unknown> = Promise.resolve()
+  /** The source's part is over, whatever has become of it. */
+  settled: Promise<unknown> = Promise.resolve()
 
   constructor(context: MigrationContext) {
     this.#context = context
@@ -138,7 +141,7 @@ export class Migration implements MigrationControl {
   /** The process ends: a target that waits for it is told so. */
   async close(): Promise<void> {
     this.cancel()
-    await this.#handing
+    if (this.#context.switch.runState !== 'postmigrate') await this.settled
   }
 
   // --- the source -------------------------------------------------------------------------------
@@ -175,7 +178,13 @@ export class Migration implements MigrationControl {
     }
   }
 
-  async #hand(
+  #hand(channel: Channel, parameters: MigrationParameters, begun: Begun): Promise<HandedOver> {
+    const over = this.#handAll(channel, parameters, begun)
+    this.settled = over.catch(() => undefined)
+    return over
+  }
+
+  async #handAll(
     channel: Channel,
     parameters: MigrationParameters,
     begun: Begun,
@@ -286,20 +295,24 @@ export class Migration implements MigrationControl {
   }
 
   async #meet(meeting: Meeting, ownProcess: number, cancel: AbortSignal): Promise<void> {
-    const { release, config, tookOver, failed } = this.#context
+    const { release, config, starter, tookOver, failed } = this.#context
     const { backendTransfer, exclude } = this.parameters
     const common = { protocol: PROTOCOL, release, backendTransfer, exclude }
     const { pid } = process
     const hello = { ...common, pid, features: knownFeatures(), ports: config.ports }
+    const orGone = starter === undefined ? cancel : AbortSignal.any([cancel, starter.gone])
     this.#say({ status: 'setup' })
     try {
       for (;;) {
-        const channel = await meeting.accept(cancel)
+        const channel = await meeting.accept(orGone)
         const greeted = (peer: string): void => {
           channel.peerRelease = peer
         }
         try {
-          await runTarget(channel, this.#targetEffects(), { hello, ownProcess, greeted })
+          // The end of a source has a meaning of its own.
+          const given = channel.peerPid === starter?.pid ? cancel : orGone
+          const target = { hello, ownProcess, greeted, cancel: given }
+          await runTarget(channel, this.#targetEffects(), target)
           break
         } catch (error) {
           // Whoever that was: the source may still come.
@@ -316,6 +329,7 @@ export class Migration implements MigrationControl {
       failed(error as Error)
       this.#keepSource(-1)
     } finally {
+      starter?.close()
       await meeting.close()
     }
   }

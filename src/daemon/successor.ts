@@ -3,6 +3,7 @@ import { StateError } from '../errors.ts'
 import type { MigrationParameters } from '../handover/progress.ts'
 import type { ProcessPlace, Started } from './start-process.ts'
 import { startChild, startOrphan } from './start-process.ts'
+import { STARTER } from './starter.ts'
 
 /** Options that are for the start of this process only, each with a value. */
 const OWN_OPTIONS = ['--incoming', '--backend-transfer', '--exclude', '--wait-fd']
@@ -80,7 +81,7 @@ export class Successor {
     { program, arguments: args, environment }: SuccessorPlan,
     place: ProcessPlace = HERE,
   ) {
-    const env = { ...process.env, ...environment }
+    const env = { ...process.env, ...environment, [STARTER]: `${process.pid}` }
     const ended = (what: string): void => {
       const hint = 'its log says why'
       this.#abort.abort(new StateError('HAND_OVER', `the successor ${what}`, { hint }))

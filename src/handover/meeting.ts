@@ -73,12 +73,12 @@ export async function connectTo(
 function channelOf(fd: number, release: string, log: Log): SocketChannel {
   const credentials = new Int32Array(3)
   const result = shim.peerCredentials(fd, credentials)
-  const uid = credentials[1]
+  const [pid, uid] = credentials
   if (result < 0 || !isTrusted(uid)) {
     shim.close(fd)
     throw channelError(`the other side runs as user ${uid}, which is neither root nor our own`)
   }
-  return new SocketChannel(fd, release, log)
+  return new SocketChannel(fd, release, log, pid)
 }
 
 const isTrusted = (uid: number): boolean => uid === 0 || uid === process.geteuid!()

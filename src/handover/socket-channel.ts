@@ -21,6 +21,8 @@ const READ_LENGTH_MAX = 1024 * 1024
 
 export class SocketChannel implements Channel {
   readonly fd: number
+  /** Of the process on the other side. */
+  readonly peerPid: number
   readonly #reader: RecordReader
   readonly #log: Log
   readonly #thread: SocketThread
@@ -32,8 +34,9 @@ export class SocketChannel implements Channel {
   #hurriesUntil = 0
 
   /** A connected socket, ours from now on. */
-  constructor(fd: number, release: string, log: Log) {
+  constructor(fd: number, release: string, log: Log, peerPid = 0) {
     this.fd = fd
+    this.peerPid = peerPid
     this.#reader = new RecordReader(release)
     this.#log = log
     this.#thread = SocketThread.acquire()

@@ -70,6 +70,8 @@ export interface TargetOptions {
   readonly ownProcess: number
   /** Told which release the other side is. */
   readonly greeted: (release: string) => void
+  /** Aborted with an error: it gives up, as long as it has not said that it is ready. */
+  readonly cancel: AbortSignal
 }
 
 /** `running`: as handed over; `opened`: by name, as the source was dead. */
@@ -127,18 +129,20 @@ async function takeOver(
   options: TargetOptions,
 ): Promise<TargetResult> {
   const { hello, process } = met
+  const { cancel } = options
   const state = new StateReader()
   let isHeld = false
   try {
     compareHellos(hello, options.hello)
-    await channel.send('hello', options.hello, [options.ownProcess])
-    expect(await channel.receive(), 'prepare')
+    await channel.send('hello', options.hello, [options.ownProcess], cancel)
+    expect(await channel.receive(cancel), 'prepare')
     effects.status('active')
-    const ports = await effects.prepare(hello, await receiveState(channel, state))
+    const ports = await effects.prepare(hello, await receiveState(channel, state, cancel))
     effects.status('device')
-    const handed = await rehearse(channel, effects, state, ports)
+    const handed = await rehearse(channel, effects, state, ports, cancel)
     await effects.takeOver(handed)
     isHeld = true
+    cancel.throwIfAborted()
     sayNow(channel, 'ready', {})
     expect(await channel.receive(), 'commit')
   } catch (error) {
@@ -181,11 +185,12 @@ async function rehearse(
   effects: TargetEffects,
   state: StateReader,
   ports: readonly string[],
+  cancel: AbortSignal,
 ): Promise<Handed> {
   for (let times = 0; times <= REHEARSALS_MAX; times++) {
     sayNow(channel, 'prepared', { ports, rehearses: true })
     channel.hurry(HURRY_MS)
-    const handed = await receiveState(channel, state)
+    const handed = await receiveState(channel, state, cancel)
     if (handed.isRehearsed !== true) return handed
     await effects.rehearse(handed.switch)
   }
@@ -196,9 +201,13 @@ function sayNow(channel: Channel, section: Section, data: unknown): void {
   if (!channel.sendNow(section, data)) throw new ChannelClosed(`${section} could not be written`)
 }
 
-async function receiveState(channel: Channel, state: StateReader): Promise<Handed> {
+async function receiveState(
+  channel: Channel,
+  state: StateReader,
+  cancel: AbortSignal,
+): Promise<Handed> {
   for (;;) {
-    const record = await channel.receive()
+    const record = await channel.receive(cancel)
     if (record.section === 'abort') expect(record, 'end-of-state')
     const handed = state.push(record)
     if (handed !== undefined) return handed

@@ -1,9 +1,9 @@
 /** What a config says of a daemon that is replaced: what runs of it goes on, and what is new joins it. */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { shim } from '../../src/native/shim.ts'
-import { CLI, Lab } from '../support/lab.ts'
+import { Lab } from '../support/lab.ts'
 import { until } from '../support/processes.ts'
 import { Line } from '../support/upgrades.ts'
 
@@ -84,35 +84,6 @@ test('H13: what was taken away by hand stays away, and comes back with a reload'
   expect(actions.toSorted()).toEqual(back)
 })
 
-test('an upgrade that is interrupted leaves one daemon, which runs', async () => {
-  await using lab = new Lab()
-  const daemon = await lab.daemon()
-  const daemons = (): string[] =>
-    readdirSync('/proc').filter((pid) => {
-      const words = commandLineOf(pid).split('\0')
-      return words.includes('run') && words.includes(daemon.control)
-    })
-  const upgrade = lab.background(process.execPath, [CLI, 'upgrade', '--control', daemon.control])
-  try {
-    await until('the successor has been started', () => daemons().length === 2)
-    upgrade.child.kill('SIGINT')
-    // It comes too late for one that is quicker than we look.
-    const isInterrupted = (await upgrade.exited) !== 0
-    if (isInterrupted) expect(upgrade.stderr).toContain('framepump: it was ')
-    await until('one of them has ended', () => daemons().length === 1)
-    expect(daemons().includes(String(daemon.process.child.pid))).toBe(isInterrupted)
-    const names = readdirSync(lab.directory).filter((name) => name.startsWith('control'))
-    expect(names.map((name) => join(lab.directory, name))).toEqual([daemon.control])
-    expect(await daemon.execute('query-status')).toMatchObject({ running: true })
-    expect(await daemon.execute('query-migrate-parameters')).toMatchObject({
-      local: !isInterrupted,
-    })
-  } finally {
-    for (const pid of daemons()) process.kill(Number(pid), 'SIGTERM')
-    await until('all have ended', () => daemons().length === 0)
-  }
-})
-
 test('a socket that an earlier successor has left behind is not taken for the one of this', async () => {
   await using lab = new Lab()
   const daemon = await lab.daemon()
@@ -124,11 +95,3 @@ test('a socket that an earlier successor has left behind is not taken for the on
   await line.areOthersGone()
   expect(line.last).toBe(pid)
 })
-
-function commandLineOf(pid: string): string {
-  try {
-    return readFileSync(join('/proc', pid, 'cmdline'), 'utf8')
-  } catch {
-    return ''
-  }
-}

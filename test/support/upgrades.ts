@@ -84,6 +84,37 @@ export class Line implements AsyncDisposable {
   }
 }
 
+/** All that have this control path, whoever has started them. */
+export class Daemons implements AsyncDisposable {
+  readonly #control: string
+
+  constructor(control: string) {
+    this.#control = control
+  }
+
+  get pids(): number[] {
+    return readdirSync('/proc')
+      .filter((pid) => {
+        const words = commandLineOf(pid).split('\0')
+        return words.includes('run') && words.includes(this.#control)
+      })
+      .map(Number)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const pid of this.pids) process.kill(pid, 'SIGTERM')
+    await until('all have ended', () => this.pids.length === 0)
+  }
+}
+
+function commandLineOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
 /** Who listens on a socket; 0: nobody. */
 export function listenerOf(path: string): number {
   const fd = shim.socketUnix(1)

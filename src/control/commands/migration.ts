@@ -87,7 +87,7 @@ export const MIGRATION_COMMANDS: readonly Command[] = [
       '`{pid, release, downtime, pause-us, frames-lost, ports}`; of a daemon that may start no programs `{start}`: how a client starts the successor, for `migrate`',
     run: ({ options = [] }, { target, session }) => {
       session.stays = true
-      return target.upgrade(options)
+      return target.upgrade(options, session.ended)
     },
   }),
   command({

@@ -119,6 +119,7 @@ beforeEach(() => {
     fds: new GivenFds(),
     received: [],
     captures: new Map(),
+    ended: new Promise(() => undefined),
     isNegotiated: true,
     stays: false,
   }
@@ -247,7 +248,7 @@ describe('the state', () => {
       ports: ['a'],
     })
     expect(await run('upgrade', { options: ['--io', 'auto'] })).toEqual({ pid: 5 })
-    expect(target.upgrade).toHaveBeenCalledExactlyOnceWith(['--io', 'auto'])
+    expect(target.upgrade).toHaveBeenCalledExactlyOnceWith(['--io', 'auto'], session.ended)
   })
 
   test('of a session is negotiated once', async () => {

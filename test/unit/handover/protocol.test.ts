@@ -107,6 +107,30 @@ test('a target that cannot take over says why, and the source goes on', async ()
   ])
 })
 
+test('a target that is given up on says so, until it is ready, and the source goes on', async () => {
+  for (const isReady of [false, true]) {
+    const world = new World()
+    const cancel = new AbortController()
+    const giveUp = (): Promise<void> => Promise.resolve(cancel.abort(new Error('nobody waits')))
+    const more = isReady
+      ? {
+          start: async () =>
+            world
+              .targetEffects()
+              .start(() => undefined)
+              .then(giveUp),
+        }
+      : { takeOver: giveUp }
+    const [source, target] = await Promise.all([
+      settled(world.source()),
+      settled(world.target({}, more, cancel.signal)),
+    ])
+    expect(target).toBe(isReady ? 'done' : 'nobody waits')
+    if (!isReady) expect(source).toBe('the other side gave up: nobody waits')
+    expect(world.readers()).toEqual([isReady ? 'target' : 'source'])
+  }
+})
+
 test('a target that was ready too late is turned away, though no timer has fired meanwhile', async () => {
   const world = new World()
   const takeOver = (): Promise<void> => {

@@ -270,6 +270,7 @@ export class World {
   target(
     hello: Partial<HelloOfTarget> = {},
     more: Partial<TargetEffects> = {},
+    cancel: AbortSignal = new AbortController().signal,
   ): Promise<TargetResult> {
     return runTarget(this.channel('target'), this.targetEffects(more), {
       hello: {
@@ -284,6 +285,7 @@ export class World {
       },
       ownProcess: 91,
       greeted: () => undefined,
+      cancel,
     })
   }
 }
