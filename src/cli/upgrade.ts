@@ -14,6 +14,8 @@ import { startSuccessor } from './successor.ts'
 /** For a successor that loads and prepares itself. */
 const START_MS = 60_000
 const LOOK_MS = 20
+const NO_PARENT =
+  'its manager does not see how it ends: a restart on failure takes an upgrade by the manager (systemd-run)'
 
 export interface UpgradeOptions {
   readonly control?: string
@@ -53,6 +55,7 @@ function describe(upgraded: Upgraded): string {
     `pause: ${upgraded['pause-us']} us`,
     `moved: ${counted(ports.length, 'port')}${ports.length === 0 ? '' : ` (${ports.join(', ')})`}`,
     ...(lacks.length === 0 ? [] : [`not inherited: ${lacks.join(', ')}`]),
+    ...(lacks.includes('parent') ? [NO_PARENT] : []),
   ]
   return `${lines.join('\n')}\n`
 }

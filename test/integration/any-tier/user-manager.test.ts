@@ -141,7 +141,12 @@ test('a successor that systemd would not take for the service is refused, and th
     const { stdout } = await user.run('pgrep', '--full', 'framepump run')
     return stdout.trim() === pid
   })
-  // Root moves it there.
-  await user.machine.sh('framepump', 'upgrade', '--control', CONTROL)
+  // Root moves it there, and cannot make it the manager's child: how it ends is not seen.
+  const said = await user.machine.sh('framepump', 'upgrade', '--control', CONTROL)
+  expect(said).toMatch(/^not inherited: .*parent$/m)
+  expect(said).toContain('its manager does not see how it ends')
   await user.replaced(pid)
+  await user.machine.sh('kill', '-KILL', await user.show('MainPID'))
+  await until('it has ended', async () => (await user.show('ActiveState')) === 'inactive')
+  expect([await user.show('Result'), await user.show('NRestarts')]).toEqual(['success', '0'])
 })
