@@ -57,16 +57,14 @@ function check({ options: { id, type }, open }: PortEntry, isExcluded: boolean):
   if (isExcluded) {
     const why = open.whyNotOpenedAgain?.()
     if (why !== undefined) throw handOverError(id, `cannot be left out: ${why}`, INCLUDED_HINT)
-  } else if (open.handOver === undefined || open.handedOver === undefined) {
-    throw handOverError(
-      id,
-      `a ${type} port cannot be handed over`,
-      `leave it out (framepump upgrade -- --exclude ${id}), or remove it`,
-    )
-  } else {
-    const why = open.whyNotHandedOver?.()
-    if (why !== undefined) throw handOverError(id, `cannot be handed over: ${why}`)
+    return
   }
+  const hint = `leave it out (framepump upgrade -- --exclude ${id}), or remove it`
+  if (open.handOver === undefined || open.handedOver === undefined) {
+    throw handOverError(id, `a ${type} port cannot be handed over`, hint)
+  }
+  const why = open.whyNotHandedOver?.()
+  if (why !== undefined) throw handOverError(id, `cannot be handed over: ${why}`, hint)
 }
 
 /**

@@ -20,6 +20,7 @@ export class RecordControlPort extends DevicelessPort implements ControlPort {
   readonly #capture: CaptureSession
   readonly #id: string
   #letGo: () => void = () => undefined
+  #failure: string | undefined
 
   /** `came`: another process has begun the file. */
   constructor(options: PcapOptions, context: ControlPortContext, came?: CameCapture) {
@@ -32,6 +33,7 @@ export class RecordControlPort extends DevicelessPort implements ControlPort {
     const captured = { to: { path: this.#path }, direction: 'out' } as const
     const detach = (error?: string): Promise<void> => {
       if (error !== undefined) context.failed(error)
+      this.#failure = error
       return removed
     }
     const user = `port "${options.id}"`
@@ -50,6 +52,10 @@ export class RecordControlPort extends DevicelessPort implements ControlPort {
   /** From now on the file is this port's: what it held before is gone. */
   start(): void {
     this.#capture.begin()
+  }
+
+  whyNotHandedOver(): string | undefined {
+    return this.#failure
   }
 
   async handOver(): Promise<HandedState> {
