@@ -262,8 +262,8 @@ test('the example: an analyser sees the first 128 bytes of what vm1 sends and is
     ...netns.slice(0, 2).map((name, k) => ({ netns: name, address: `10.0.0.${k + 1}` })),
   )
   const receiver = await lab.receiveAll(netns[2], IFNAME, 4)
-  const ping = lab.exec(netns[0], 'ping', '-c', '2', '-w', '20', '-s', '400', '10.0.0.2')
-  expect(ping).toContain('2 received')
+  // It fails when there are fewer.
+  lab.exec(netns[0], 'ping', '-c', '2', '-w', '20', '-s', '400', '10.0.0.2')
   const frames = await receiver.frames()
   expect(frames).toHaveLength(4)
   expect(Math.max(...frames.map((hex) => hex.length / 2))).toBe(128)

@@ -282,8 +282,8 @@ test.each([9000, 65535])('frames of mtu %i pass whole', async (mtu) => {
   addAddresses(lab, hosts)
   const size = ['-s', String(Math.min(mtu, 65535) - 28), '-M', 'do']
   const pings = ['-n', '-q', '-c', '3', '-w', '20', '-i', '0.1', ...size]
-  const pinged = lab.exec(hosts[0], 'ping', ...pings, '10.0.0.2')
-  expect(pinged).toContain('3 received')
+  // It fails when there are fewer.
+  lab.exec(hosts[0], 'ping', ...pings, '10.0.0.2')
   for (const id of ['p0', 'p1']) expect(await daemon.stats(id)).toMatchObject(NO_LOSS)
 })
 

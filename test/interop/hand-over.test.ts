@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import type { createSwitch as CreateSwitch, Switch } from '../../src/index.ts'
 import { moveSwitch } from '../support/hand-over.ts'
 import { IO, Lab } from '../support/lab.ts'
-import { wrongOf } from '../support/pings.ts'
+import { repliesOf, wrongOf } from '../support/pings.ts'
 import { until } from '../support/processes.ts'
 import { HugePages } from '../support/huge-pages.ts'
 import { startTestpmd, TESTPMD_PAGES } from '../support/testpmd.ts'
@@ -50,7 +50,7 @@ test.each(['mrg_rxbuf=1', 'packed_vq=1,mrg_rxbuf=1,in_order=1'])(
     await testpmd.command('start')
     expect(lab.ping(netns, '10.0.0.99')).toBe(3)
     // With a deadline it waits for the last one as for the others.
-    const args = ['-n', '-c', String(PINGS), '-i', String(EVERY_S), '-w', '120', '10.0.0.99']
+    const args = ['-n', '-c', String(PINGS), '-i', String(EVERY_S), '-w', '120', '-D', '10.0.0.99']
     const ping = lab.start(netns, 'ping', ...args)
     let moves = 0
     while (ping.isRunning) {
@@ -64,7 +64,7 @@ test.each(['mrg_rxbuf=1', 'packed_vq=1,mrg_rxbuf=1,in_order=1'])(
       }
     }
     await ping.exited
-    expect(ping.stdout).toContain(` ${PINGS} received,`)
+    expect(repliesOf(ping.stdout).length).toBeGreaterThanOrEqual(PINGS)
     expect(wrongOf(ping.stdout)).toEqual([])
     expect(moves).toBeGreaterThan(4)
     expect(sw.port('g')).toMatchObject({ state: 'connected', counters: { tx_drop_full: 0 } })

@@ -26,6 +26,8 @@ const [MAC_LAST, NUMBER_AT] = [5, 14]
 /** Of each upgrade, and of everything before and after them. */
 const [UPGRADE_MS, REST_MS] = [20_000, 400_000]
 const SETTLED_MS = 1000
+const TRIES_MAX = 5
+const CAPTURES = ['all.pcapng', 'out.pcap']
 
 let pages: HugePages
 let autogroup: NoAutogroup
@@ -46,7 +48,12 @@ async function belongings(bed: SoakBed): Promise<unknown> {
   return {
     processes: processesWith('run', bed.file('switch.yaml')).length,
     tapQueues: tapQueuesOf(line.last),
-    descriptors: descriptorsOf(line.last),
+    // A capture may have ended: see expectCaptured.
+    descriptors: Object.fromEntries(
+      Object.entries(descriptorsOf(line.last)).filter(
+        ([name]) => !CAPTURES.some((file) => name === bed.file(file).replaceAll(/\d+/g, '#')),
+      ),
+    ),
     sockets: unixSocketsIn(bed.lab.directory),
     files: readdirSync(bed.lab.directory).toSorted(),
     interfaces: interfacesOf(bed.namespaces),
@@ -120,18 +127,36 @@ function expectFlows(traffic: SoakTraffic, results: Awaited<ReturnType<SoakTraff
   }
 }
 
-/** The files of the captures have each frame once: in, where it entered, and out, where it left. */
+/** A record port is not handed over before all is in its file, for which the thread that writes has 200 ms. */
+async function upgradeInTime(line: Line): ReturnType<Line['upgrade']> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await line.upgrade()
+    } catch (error) {
+      const isLate = (error as Error).message.includes('as fast as it has to be')
+      if (!isLate || tries === TRIES_MAX) throw error
+    }
+  }
+}
+
+/**
+ * The files of the captures have each frame once: in, where it entered, and out, where it left. `isRunning`: to the end;
+ * one of which not all was in its file in 50 ms has ended with a hand-over.
+ */
 function expectCaptured(
   bed: SoakBed,
   traffic: SoakTraffic,
   results: Awaited<ReturnType<SoakTraffic['end']>>,
+  isRunning: (file: string) => boolean,
 ): void {
-  const [all, out] = ['all.pcapng', 'out.pcap'].map((name) => capturedFlows(bed.file(name)))
+  const countOf = (file: string, numbers: readonly number[], sent: number): number =>
+    isRunning(file) ? sent : numbers.length
+  const [all, out] = CAPTURES.map((name) => capturedFlows(bed.file(name)))
   for (const [k, { name, ports }] of traffic.flows.entries()) {
     for (const from of [0, 1]) {
       const { sent } = results.flows[k][from]
       const ways = [...all.get(ports[from])!.values()]
-      const wrong = ways.flatMap((numbers) => unlike(numbers, sent))
+      const wrong = ways.flatMap((numbers) => unlike(numbers, countOf('all.pcapng', numbers, sent)))
       // Behind testpmd they enter once more.
       const entries = k === 1 ? 2 : 1
       const times = ways.length
@@ -141,7 +166,7 @@ function expectCaptured(
   const [first] = traffic.flows
   expect([...out.keys()]).toEqual([first.ports[0]])
   const [numbers] = out.get(first.ports[0])!.values()
-  expect(unlike(numbers, results.flows[0][0].sent)).toEqual([])
+  expect(unlike(numbers, countOf('out.pcap', numbers, results.flows[0][0].sent))).toEqual([])
 }
 
 /** What was replayed is in the file of the other port, up to where the last one ended. */
@@ -184,7 +209,7 @@ test(
     let before: unknown
     for (let time = 0; time < UPGRADES; time++) {
       bed.peer.begin()
-      const { ports, 'pause-us': pauseUs, 'frames-lost': lost } = await line.upgrade()
+      const { ports, 'pause-us': pauseUs, 'frames-lost': lost } = await upgradeInTime(line)
       expect({ count: ports.length, lost }).toEqual({ count: TAPS + 8, lost: 0 })
       pauses.push(pauseUs)
       await bed.peer.complete()
@@ -200,7 +225,7 @@ test(
     expect(learntAt(table, 'p0')).toBe(ADDRESSES)
     const { sent, came } = bed.peer
     expect(came.map((numbers, from) => unlike(numbers, sent[from]))).toEqual([[], []])
-    const captures = await line.execute<{ id: number }[]>('query-captures')
+    const captures = await line.execute<{ id: number; to: string }[]>('query-captures')
     for (const { id } of captures) {
       expect(await line.execute('capture-stop', { id })).toMatchObject({ dropped: 0 })
     }
@@ -213,7 +238,9 @@ test(
     }
     expect(drops).toEqual(dropped)
     expectFlows(traffic, results)
-    expectCaptured(bed, traffic, results)
+    expectCaptured(bed, traffic, results, (file) =>
+      captures.some(({ to }) => to === bed.file(file)),
+    )
     await bed[Symbol.asyncDispose]()
     expectRecorded(bed)
     expectNothingLeft(bed)

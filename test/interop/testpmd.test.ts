@@ -86,11 +86,12 @@ async function expectEcho(lab: Lab, rig: Rig, testpmd: Testpmd): Promise<void> {
   await testpmd.command('set fwd icmpecho')
   await testpmd.command('start')
   for (const length of [18, 1000, 1472]) {
-    // With a deadline ping waits for the last reply, too.
+    // With a deadline ping waits for the last reply, too, and may have sent more until it comes.
     const ping = `ping -n -c 20 -i 0.01 -w 20 -s ${length} -p c3 10.0.0.99`
     const output = lab.exec(rig.netns, ...words(ping))
     const answered = [...output.matchAll(/icmp_seq=(\d+)/g)].map(([, number]) => Number(number))
-    expect(answered.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, k) => k + 1))
+    expect(answered.length).toBeGreaterThanOrEqual(20)
+    expect(answered.toSorted((a, b) => a - b)).toEqual(answered.map((_number, k) => k + 1))
     expect(output).not.toContain('wrong data')
   }
   await testpmd.command('stop')
