@@ -262,7 +262,7 @@ export class Forwarder {
     const table = this.macTable
     const policyFlags = this.#policies.flags
     const flags = policyFlags[inPort]
-    if ((flags & HAS_GUARD) !== 0) this.#admit(burst, inPort)
+    const isOneRun = (flags & HAS_GUARD) !== 0 && this.#admit(burst, inPort)
     if (this.#policies.snooping.isOn) this.#policies.snooping.gather(burst)
     const count = burst.count
     const { mirrors } = this
@@ -275,7 +275,7 @@ export class Forwarder {
     for (let first = 0; first < count; first = end) {
       const at = first * HEAD_WORDS
       const tag = tagIn(heads[at + 3])
-      end = endOfRun(heads, first, count, tag === 0 ? TYPE_MASK : TAG_MASK)
+      end = isOneRun ? count : endOfRun(heads, first, count, tag === 0 ? TYPE_MASK : TAG_MASK)
       let vlan = 0
       if (tag !== 0) {
         end = endOfLongEnough(burst.length, first, end)
@@ -324,13 +324,13 @@ export class Forwarder {
     if (this.given.asksInner) this.given.dropByInnerTags(burst, inPort)
   }
 
-  /** Leaves of the burst what the guard of the port passes, and stays as it was then. @hot */
-  #admit(burst: Burst, inPort: number): void {
+  /** Leaves of the burst what the guard of the port passes, and stays as it was then; see there. @hot */
+  #admit(burst: Burst, inPort: number): boolean {
     if (burst.hasOffloads && (this.#policies.flags[inPort] & READS_ON) !== 0) {
       this.#counters[inPort * COUNTERS_STRIDE + COUNTERS.rx_drop_malformed] +=
         dropMisplacedChecksums(burst)
     }
-    this.#policies.guards.admit(burst, inPort, this.#isForeign(inPort))
+    return this.#policies.guards.admit(burst, inPort, this.#isForeign(inPort))
   }
 
   /** What comes by the port lies in memory that others write to. @hot */

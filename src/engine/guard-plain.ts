@@ -45,10 +45,10 @@ const LOWER = 0xffff
 const IPV4_LOOKED_AT = [IPV4_MASK, LOWER, FRAGMENT_MASK | (0xff << 24), UPPER, LOWER, UPPER, LOWER]
 const IPV6_LOOKED_AT = [IPV6_MASK, UPPER, UPPER | 0xff, -1, -1, -1, LOWER, 0, 0, 0, UPPER, LOWER]
 
-/** All that is looked at of a frame, behind so many tags. */
+/** All that is looked at of a frame, behind so many tags, and whatever makes frames one run. */
 function maskOf(tags: number, packet: readonly number[]): Int32Array {
   const mask = new Int32Array(MASK_WORDS)
-  mask.set([UPPER, -1, TYPE_MASK], 1)
+  mask.fill(-1, 0, 3 + tags)
   mask.set(packet, 3 + tags)
   return mask
 }
@@ -100,7 +100,8 @@ export function endOfPlain(
 
 /**
  * Behind the first of the frames that are plain because frame 0 is and they have the same in all that is looked at:
- * most bursts are of one flow. 0: it is not plain. Of each frame 64 bytes were read, if it has so many.
+ * most bursts are of one flow. All of these have the same addresses and tag. 0: it is not plain. Of each frame 64
+ * bytes were read, if it has so many.
  * @hot
  */
 export function endOfAlike(rules: GuardRules, burst: Burst): number {

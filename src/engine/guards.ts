@@ -58,24 +58,27 @@ export class Guards {
 
   /**
    * Leaves of the burst, which came in by the port, what may pass; that may be nothing. What lies in memory that
-   * somebody else writes to passes as it was looked at (`Burst.keep`).
+   * somebody else writes to passes as it was looked at (`Burst.keep`). True: all of it has been seen to have the same
+   * addresses and tag.
    * @hot
    */
-  admit(burst: Burst, port: number, isForeign: boolean): void {
+  admit(burst: Burst, port: number, isForeign: boolean): boolean {
     const rules = this.#rules[port]
-    if (rules === null) return
+    if (rules === null) return false
     burst.readHeaders(GUARD_LENGTH)
     const { headers, length, count } = burst
     const { words } = headers
     const first = headers.at(0) >> 2
     let asked = 0
     let k = count < ALIKE_MIN ? 0 : endOfAlike(rules, burst)
+    const isOneRun = k === count
     k = endOfPlain(rules, words, first, length, k, count)
     for (; k < count; k = endOfPlain(rules, words, first, length, k + 1, count)) {
       this.#asked[asked++] = k
     }
     if (asked > 0) this.#check(rules, burst, port, asked)
     if (isForeign) this.#keep(burst, port)
+    return isOneRun
   }
 
   /** Those that are not plain, by all of their headers. @hot */
