@@ -32,6 +32,38 @@ static void prefetch_row(const int32_t *row)
 		__builtin_prefetch(destination, 1);
 }
 
+/* The head that was given last in a call. */
+struct last_head {
+	bool was_given;
+	uint8_t bytes[HEAD_LENGTH + TAG_LENGTH];
+};
+
+/* A row behind a head, which the next row may be; NULL: there is none. Returns how many it was; 0: it is wrong. */
+static int32_t copy_behind_head(const volatile int32_t *row, const int32_t *next, struct last_head *last)
+{
+	int32_t flags = row[4];
+	int32_t length = flags & (SAME_HEAD - 1);
+	int32_t header = flags & BEHIND_HEADER ? VNET_HDR_LENGTH : 0;
+	int32_t head = flags & BEHIND_TAG ? HEAD_LENGTH + TAG_LENGTH : HEAD_LENGTH;
+	bool is_given = !(flags & SAME_HEAD);
+	if (is_given && next != NULL) {
+		memcpy(last->bytes, next, sizeof last->bytes);
+		last->was_given = true;
+	}
+	const uint8_t *source = window_range(row[0], row[1], length);
+	uint8_t *to = window_range_writable(row[2], row[3], header + head + length);
+	if (source == NULL || to == NULL || (is_given ? next == NULL : !last->was_given))
+		return 0;
+	if (header > 0)
+		memcpy(to, plain_header, VNET_HDR_LENGTH);
+	to += header;
+	memcpy(to, last->bytes, HEAD_LENGTH);
+	if (head > HEAD_LENGTH)
+		memcpy(to + HEAD_LENGTH, last->bytes + HEAD_LENGTH, TAG_LENGTH);
+	memmove(to + head, source, (size_t)length);
+	return is_given ? 2 : 1;
+}
+
 static napi_value copy_rows(napi_env env, napi_callback_info info)
 {
 	struct call call;
@@ -46,49 +78,30 @@ static napi_value copy_rows(napi_env env, napi_callback_info info)
 		return result_int(env, -EFAULT);
 	for (int32_t k = 0; k < count && k < PREFETCH_ROWS; k++)
 		prefetch_row(table + 5 * k);
-	/* The head that was given last. */
-	uint8_t head_bytes[HEAD_LENGTH + TAG_LENGTH] = { 0 };
-	bool was_given = false;
+	struct last_head last = { .was_given = false };
 	for (int32_t k = 0; k < count; k++) {
 		if (k + PREFETCH_ROWS < count)
 			prefetch_row(table + 5 * (k + PREFETCH_ROWS));
-		int32_t row[5];
-		memcpy(row, table + 5 * k, sizeof row);
+		const volatile int32_t *row = table + 5 * k;
 		int32_t length = row[4];
-		int32_t header = 0;
-		int32_t head = 0;
-		if (length >= SAME_HEAD) {
-			header = length & BEHIND_HEADER ? VNET_HDR_LENGTH : 0;
-			if (length & BEHIND_HEAD) {
-				head = length & BEHIND_TAG ? HEAD_LENGTH + TAG_LENGTH : HEAD_LENGTH;
-				if (!(length & SAME_HEAD)) {
-					if (k + 1 == count)
-						return result_int(env, k);
-					memcpy(head_bytes, table + 5 * (k + 1), sizeof head_bytes);
-					was_given = true;
-				} else if (!was_given) {
-					return result_int(env, k);
-				}
-			}
-			length &= SAME_HEAD - 1;
+		if (length > 0 && length & BEHIND_HEAD) {
+			const int32_t *next = k + 1 < count ? table + 5 * (k + 1) : NULL;
+			int32_t done = copy_behind_head(row, next, &last);
+			if (done == 0)
+				return result_int(env, k);
+			k += done - 1;
+			continue;
 		}
+		int32_t header = length > 0 && length & BEHIND_HEADER ? VNET_HDR_LENGTH : 0;
+		if (header > 0)
+			length -= BEHIND_HEADER;
 		const uint8_t *source = window_range(row[0], row[1], length);
-		uint8_t *destination = window_range_writable(row[2], row[3], header + head + length);
+		uint8_t *destination = window_range_writable(row[2], row[3], header + length);
 		if (source == NULL || destination == NULL)
 			return result_int(env, k);
 		if (header > 0)
 			memcpy(destination, plain_header, VNET_HDR_LENGTH);
-		uint8_t *behind = destination + header + head;
-		if (head > 0) {
-			memcpy(destination + header, head_bytes, HEAD_LENGTH);
-			if (head > HEAD_LENGTH)
-				memcpy(destination + header + HEAD_LENGTH, head_bytes + HEAD_LENGTH,
-					TAG_LENGTH);
-			/* The row behind it was its head. */
-			if (!(row[4] & SAME_HEAD))
-				k++;
-		}
-		memmove(behind, source, (size_t)length);
+		memmove(destination + header, source, (size_t)length);
 	}
 	return result_int(env, count);
 }

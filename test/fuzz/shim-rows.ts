@@ -248,10 +248,8 @@ class RowsRun {
   /** Returns how many rows it is: with a head of its own the one behind it as well. */
   #copyRow(row: number, rows: number): number {
     const given = this.#word(row, 4)
-    const flags =
-      given > 0
-        ? given & (COPY_BEHIND_HEADER | COPY_BEHIND_HEAD | COPY_BEHIND_TAG | COPY_SAME_HEAD)
-        : 0
+    const ofHead = (given & COPY_BEHIND_HEAD) === 0 ? 0 : COPY_BEHIND_TAG | COPY_SAME_HEAD
+    const flags = given > 0 ? given & (COPY_BEHIND_HEADER | COPY_BEHIND_HEAD | ofHead) : 0
     const length = given - flags
     const header = (flags & COPY_BEHIND_HEADER) === 0 ? [] : [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
     const hasHead = (flags & COPY_BEHIND_HEAD) !== 0
