@@ -39,9 +39,9 @@ struct last_head {
 };
 
 /* A row behind a head, which the next row may be; NULL: there is none. Returns how many it was; 0: it is wrong. */
-static int32_t copy_behind_head(const volatile int32_t *row, const int32_t *next, struct last_head *last)
+static int32_t copy_behind_head(const volatile int32_t *row, int32_t flags, const int32_t *next,
+	struct last_head *last)
 {
-	int32_t flags = row[4];
 	int32_t length = flags & (SAME_HEAD - 1);
 	int32_t header = flags & BEHIND_HEADER ? VNET_HDR_LENGTH : 0;
 	int32_t head = flags & BEHIND_TAG ? HEAD_LENGTH + TAG_LENGTH : HEAD_LENGTH;
@@ -86,7 +86,7 @@ static napi_value copy_rows(napi_env env, napi_callback_info info)
 		int32_t length = row[4];
 		if (length > 0 && length & BEHIND_HEAD) {
 			const int32_t *next = k + 1 < count ? table + 5 * (k + 1) : NULL;
-			int32_t done = copy_behind_head(row, next, &last);
+			int32_t done = copy_behind_head(row, length, next, &last);
 			if (done == 0)
 				return result_int(env, k);
 			k += done - 1;

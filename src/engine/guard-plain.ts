@@ -1,7 +1,7 @@
 /**
  * Most of what guests send, looked at by words instead of bytes: TCP and UDP without options, extension headers and
- * fragments, with a tag or without. This is what each frame of a guarded port costs; all others are looked at by
- * guard-check.ts, which passes whatever passes here.
+ * fragments, with a tag or without. This is what each frame of a guarded port costs that is not like the first of its
+ * burst; all others are looked at by guard-check.ts, which passes whatever passes here.
  *
  *     word       3               4             5              6..7      8..9               8..13   13..14
  *     IPv4       type, version   total length  fragment, UDP  source    ports

@@ -33,7 +33,7 @@ export const SEGMENTS_MAX = 16384
 /** Int32 words of `heads` per frame: the first 16 L2 bytes. */
 export const HEAD_WORDS = 4
 
-/** What the shim reads and writes stands in a window: heads, three columns, then inners. */
+/** What the shim reads and writes stands in a window: heads, three columns, inners, a mask. */
 const HEADS_LENGTH: number = BURST_SIZE_MAX * HEAD_WORDS * 4
 const COLUMN_LENGTH: number = BURST_SIZE_MAX * 4
 const WINDOWS_AT: number = HEADS_LENGTH

@@ -12,7 +12,10 @@
  */
 import { BURST_SIZE_MAX } from './burst.ts'
 
-/** Bytes of a frame that are looked at: its addresses, a tag, and what that stands before. */
+/**
+ * Bytes of a frame that are looked at: its addresses, a tag, and what that stands before. Where the tag stays, and
+ * the egress asks what is inside, all of these are ours (offload/tag-stage.ts, which builds such frames).
+ */
 export const LOOKED_AT = 20
 
 export class NewHeads {

@@ -73,11 +73,11 @@ export interface Shim {
   /** Rows (source window, source offset, destination window, destination offset, length).
    *  Returns the rows done; fewer than asked: the row at that index left its windows. Rows run in
    *  order; source and destination of a row may overlap (memmove). Prefetches rows ahead. A length
-   *  with COPY_BEHIND_HEADER added (it is below that) goes behind 12 bytes, written first at the
+   *  with COPY_BEHIND_HEADER added (it is below COPY_BEHIND_HEAD) goes behind 12 bytes, written first at the
    *  destination: a struct virtio_net_hdr_v1 without offloads, num_buffers 1. VIRTIO 1.3 §5.1.6. One with
-   *  COPY_BEHIND_HEAD added as well goes behind 16 more bytes: the first four words of the next row, which is
-   *  no copy; with COPY_BEHIND_TAG on top of that behind all five. With COPY_SAME_HEAD as well there is no such
-   *  row: they are those of the last one in this call. */
+   *  COPY_BEHIND_HEAD added (it is below COPY_SAME_HEAD) goes behind 16 bytes, those of a header before them: the
+   *  first four words of the next row, which is no copy; with COPY_BEHIND_TAG on top of that behind all five.
+   *  With COPY_SAME_HEAD as well there is no such row: they are those of the last one in this call. */
   copyRows(tableWindow: number, tableOffset: number, rowCount: number): number
   /** Two columns of int32 in a window, one of windows and one of offsets: writes 16 bytes at each of
    *  these places, from `skip` bytes behind it on, into the destination, packed at 16 bytes a place

@@ -59,6 +59,11 @@ class CopyRules implements TagRules {
   }
 
   /** @hot */
+  asksInner(port: number): boolean {
+    return this.#vlans.asksInner(port)
+  }
+
+  /** @hot */
   tagOut(from: number, to: number, outer: number): number {
     return this.#vlans.tagOutOfCopy(this.vlan, from, to, outer)
   }

@@ -44,6 +44,8 @@ export class Tagger {
   /** Of the last list: some leave otherwise than they came; all can have heads while they are copied. */
   #hasChanges = false
   #isPlain = false
+  /** What stands behind a tag that stays was looked at as well, and is ours. */
+  #keepsInners = false
 
   /** `flushWrites` completes everything that ports were given. */
   constructor(
@@ -128,7 +130,26 @@ export class Tagger {
     }
     const canAll = !burst.hasOffloads || this.#canMoveAll(burst, list, first, end)
     this.#hasChanges = hasChanges || !canAll
-    this.#isPlain = shortest >= LOOKED_AT && canAll
+    const asksInner = this.#isForeign && !this.#isTunnel && this.#rules.asksInner(port)
+    this.#keepsInners = asksInner && this.#anyTagStays(list, first, end)
+    if (this.#keepsInners) burst.readInners()
+    this.#isPlain = shortest >= LOOKED_AT && canAll && !this.#keepsInners
+  }
+
+  /** @hot */
+  #anyTagStays(list: Int32Array, first: number, end: number): boolean {
+    const { isOne } = this.#heads
+    for (let at = first; at < end; at++) {
+      if (this.#hasTagThatStays(list[at])) return true
+      if (isOne) break
+    }
+    return false
+  }
+
+  /** It has one where it came with one. @hot */
+  #hasTagThatStays(k: number): boolean {
+    const { word, moved } = this.#heads
+    return moved[k] === 0 && tagIn(word[k]) !== 0
   }
 
   /** Returns whether any leaves otherwise than it came. @hot */
@@ -256,12 +277,15 @@ export class Tagger {
     words[at + 1] = burst.heads[head + 1]
     words[at + 2] = burst.heads[head + 2]
     words[at + 3] = word[k]
+    const keepsInner = this.#keepsInners && this.#hasTagThatStays(k)
     if (by > 0) words[at + 4] = burst.heads[head + 3]
+    else if (keepsInner) words[at + 4] = burst.inners[head]
     const length = burst.length[k]
-    const skipped = skippedLength(by)
+    const skipped = keepsInner ? LOOKED_AT : skippedLength(by)
     const rest = length > skipped ? length - skipped : 0
     // Of a frame that ends before that less is ours.
-    const own = rest > 0 ? ownLength(by) : length + by
+    const whole = keepsInner ? LOOKED_AT : ownLength(by)
+    const own = rest > 0 ? whole : length + by
     builder.readFrom(burst, k, length - rest)
     if (!builder.take(rest)) return false
     builder.end(

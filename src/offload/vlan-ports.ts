@@ -39,6 +39,8 @@ const ALL: VlanSet = new VlanSet(null)
 export interface TagRules {
   /** Frames that come in by the port have their own tags inside another one. @hot */
   isTunnel(port: number): boolean
+  /** It makes a difference to the port what tag is inside. @hot */
+  asksInner(port: number): boolean
   /** See `VlanPorts`. @hot */
   tagOut(from: number, to: number, outer: number): number
   /** The tag in the place of the outer one that goes, of a frame without another tag inside; 0: none. @hot */

@@ -228,7 +228,7 @@ class RowsRun {
       this.#put(
         offset,
         5 * row + 4,
-        length > 0 && length < COPY_SAME_HEAD ? length + flags : length,
+        length >= 0 && length < COPY_SAME_HEAD ? length + flags : length,
       )
     }
     let should = -EFAULT

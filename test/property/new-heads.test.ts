@@ -71,6 +71,12 @@ const WAYS: Readonly<Record<string, readonly [SwitchingOptions, SwitchingOptions
   'native to trunk': [native(10), { trunks: ['1-20'] }],
   'native to native': [native(10), native(9)],
   'access to access': [{ tag: 10 }, { tag: 10 }],
+  'trunk to access, priorities stay': [{ trunks: ['10'] }, { tag: 10, 'priority-tags': 'always' }],
+  'access to access, priorities stay': [{ tag: 10 }, { tag: 10, 'priority-tags': 'always' }],
+  'trunk to tunnel, priorities stay': [
+    { trunks: ['10'] },
+    { 'vlan-mode': 'dot1q-tunnel', tag: 10, 'priority-tags': 'always' },
+  ],
   'tunnel to trunk': [{ 'vlan-mode': 'dot1q-tunnel', tag: 10 }, { trunks: ['10'] }],
 }
 
@@ -171,7 +177,8 @@ class Receiver {
       writesHeads,
       transmitWithHeads: (burst, list, first, count, _queue, heads: NewHeads) => {
         this.withHeads++
-        if (heads.isOne && count > 1) this.withOneHead++
+        const isBrief = sink.offloads === 0 && sink.headerLength === 12
+        if (heads.isOne && count > 1 && isBrief) this.withOneHead++
         sink.heads = heads
         transmit(burst, list, first, count)
         sink.heads = null
@@ -229,7 +236,8 @@ test.each(KINDS.filter(({ hasEventIdx, tableEntries }) => !hasEventIdx && tableE
           fc.boolean(),
           fc.boolean(),
           fc.boolean(),
-          (frames, buffers, headerLength, isMergeable, hasOffloads, isLogged) => {
+          fc.boolean(),
+          (frames, buffers, headerLength, isMergeable, hasOffloads, isLogged, isParted) => {
             sink.headerLength = headerLength
             sink.isMergeable = isMergeable
             sink.offloads = hasOffloads ? OFFLOADS_ALL : 0
@@ -237,9 +245,13 @@ test.each(KINDS.filter(({ hasEventIdx, tableEntries }) => !hasEventIdx && tableE
             const made = frames
               .filter(({ kind: its }) => its !== 'tunnelled' || headerLength === 24)
               .map((frame) => frameOf(frame, hasOffloads))
+            const numbers = made.map((_, k) => k)
+            const lists = isParted
+              ? [numbers.filter((k) => k % 2 === 1), numbers.filter((k) => k % 2 === 0)]
+              : [numbers]
             const run = (writesHeads: boolean, spoils: boolean): ReturnType<Receiver['end']> => {
               const receiver = new Receiver(kind, buffers)
-              bench.giveTagged(made, receiver.taker(writesHeads), all.vlans, spoils)
+              bench.giveTagged(made, receiver.taker(writesHeads), all.vlans, spoils, lists)
               if (receiver.withHeads > 0) short++
               one += receiver.withOneHead
               return receiver.end()
@@ -260,6 +272,6 @@ test.each(KINDS.filter(({ hasEventIdx, tableEntries }) => !hasEventIdx && tableE
     }
     expect(short).toBeGreaterThan(100)
     expect(spoilt).toBeGreaterThan(100)
-    expect(one).toBeGreaterThan(50)
+    expect(one).toBeGreaterThan(5)
   },
 )

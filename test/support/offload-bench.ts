@@ -49,6 +49,7 @@ export class OffloadBench {
   readonly #finisher = new Finisher(this.#counters, () => undefined)
   readonly #merger = new Merger(this.#counters, () => undefined)
   readonly #list = Int32Array.from({ length: 256 }, (_, k) => k)
+  readonly #taggers = new Map<VlanPorts, Tagger>()
 
   readonly #port = {
     transmit: (burst: Burst, list: Int32Array, first: number, count: number): void => {
@@ -94,30 +95,41 @@ export class OffloadBench {
     return [...this.given]
   }
 
-  /** Gives them to `next` with their tags; a guest who `spoils` them writes to their first 16 bytes meanwhile. */
+  /**
+   * Gives them to `next` with their tags, in lists of their numbers; a guest who `spoils` them writes to what was
+   * looked at of them meanwhile.
+   */
   giveTagged(
     frames: readonly OffloadFrame[],
     next: FrameTaker,
     vlans: VlanPorts,
     spoils: boolean = false,
+    lists: readonly (readonly number[])[] = [frames.map((_, k) => k)],
   ): void {
     this.#fill(frames)
     const { heads, offset, firstLength } = this.#burst
+    const hasTag = (k: number): boolean => tagIn(heads[k * HEAD_WORDS + 3]) !== 0
+    const looksInside = vlans.asksInner(1) && !vlans.isTunnel(0)
+    if (looksInside && frames.some((_, k) => hasTag(k))) this.#burst.readInners()
     // As the forwarder says it.
     const mask = tagIn(heads[HEAD_WORDS - 1]) === 0 ? 0xffff : -1
     this.#burst.isOneRun = endOfRun(heads, 0, frames.length, mask) === frames.length
     const memory = new Uint8Array(this.#memory.buffer)
     if (spoils) {
       frames.forEach((_, k) => {
-        memory.fill(0x81, offset[k], offset[k] + Math.min(16, firstLength[k]))
+        const looked = looksInside && hasTag(k) ? 20 : 16
+        memory.fill(0x81, offset[k], offset[k] + Math.min(looked, firstLength[k]))
       })
     }
-    const tagger = new Tagger(vlans, this.#counters, NOBODY_WATCHES, () => undefined)
-    try {
-      tagger.beginBurst(0, spoils)
-      new TagStage(tagger, next, 1).transmit(this.#burst, this.#list, 0, frames.length, 0)
-    } finally {
-      tagger.close()
+    // As on a switch: one for all bursts and egresses.
+    const tagger =
+      this.#taggers.get(vlans) ?? new Tagger(vlans, this.#counters, NOBODY_WATCHES, () => undefined)
+    this.#taggers.set(vlans, tagger)
+    tagger.beginBurst(0, spoils)
+    for (const list of lists) {
+      if (list.length === 0) continue
+      const places = Int32Array.from([-1, ...list])
+      new TagStage(tagger, next, 1).transmit(this.#burst, places, 1, list.length, 0)
     }
   }
 
@@ -178,6 +190,7 @@ export class OffloadBench {
   }
 
   close(): void {
+    for (const tagger of this.#taggers.values()) tagger.close()
     this.#finisher.close()
     this.#merger.close()
     this.#burst.close()
