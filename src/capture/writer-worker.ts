@@ -41,7 +41,8 @@ export interface WriterEnd {
   readonly error?: string
 }
 
-const WRITE_LENGTH_MAX = 1 << 20
+/** A hand-over waits for the write that is under way (HOLD_MS): on a slow disk, too. */
+const WRITE_LENGTH_MAX = 1 << 17
 /** How long an empty ring or a full pipe is left alone. */
 const IDLE_MS = 5
 const POLL_MS = 100

@@ -36,10 +36,11 @@ export async function upgrade(
   options: readonly string[],
   { control, json }: UpgradeOptions,
 ): Promise<number> {
-  const client = await ControlClient.connect(control ?? defaultControlPath())
+  const path = control ?? defaultControlPath()
+  const client = await ControlClient.connect(path)
   try {
     const answer = (await client.execute('upgrade', { options })) as Upgraded | { start: Start }
-    const upgraded = 'start' in answer ? await startAndMigrate(client, answer.start) : answer
+    const upgraded = 'start' in answer ? await startAndMigrate(client, path, answer.start) : answer
     process.stdout.write(json ? `${JSON.stringify(upgraded, null, 2)}\n` : describe(upgraded))
     return 0
   } finally {
@@ -60,7 +61,11 @@ function describe(upgraded: Upgraded): string {
   return `${lines.join('\n')}\n`
 }
 
-async function startAndMigrate(client: ControlClient, start: Start): Promise<Upgraded> {
+async function startAndMigrate(
+  client: ControlClient,
+  control: string,
+  start: Start,
+): Promise<Upgraded> {
   const before = (await client.execute('query-migrate-parameters')) as Record<string, unknown>
   const interrupted = new AbortController()
   // Whoever gives up on it leaves one of the two, and not both. The second time it is the end.
@@ -71,15 +76,25 @@ async function startAndMigrate(client: ControlClient, start: Start): Promise<Upg
   process.once('SIGINT', interrupt)
   process.once('SIGTERM', interrupt)
   const left = markOf(start.path)
+  let hasBegun = false
+  let isDaemonGone = false
+  client.events.once('close', () => (isDaemonGone = true))
   const successor = startSuccessor(start)
   try {
     const givenUp = AbortSignal.any([successor.ended, interrupted.signal])
-    const result = await migrate(client, start, left, givenUp)
+    const result = await migrate(client, start, left, givenUp, () => (hasBegun = true))
     // It has nothing any more, and may be quicker than its answer.
     await client.execute('quit').catch(() => undefined)
     successor.leave()
     return { ...result, 'not-inherited': successor.lacks }
   } catch (error) {
+    if (hasBegun && isDaemonGone) {
+      // Whose the switch is the successor decides by itself, and as long as it has not, it watches us.
+      const isTaken = await untilDecided(control, successor.ended)
+      successor.leave()
+      if (isTaken) throw new FramepumpError('HAND_OVER', 'the daemon has ended; its successor runs')
+      throw error
+    }
     successor.end()
     // They were for this time, and the daemon may be gone.
     const { 'backend-transfer': transfer, exclude } = before
@@ -94,11 +109,13 @@ async function migrate(
   { path, exclude, backendTransfer = true }: Start,
   left: string | undefined,
   givenUp: AbortSignal,
+  begun: () => void,
 ): Promise<Upgraded> {
   await untilThere(path, left, givenUp)
   await client.execute('migrate-set-parameters', { 'backend-transfer': backendTransfer, exclude })
   const over = migrationOver(client)
   givenUp.throwIfAborted()
+  begun()
   await client.execute('migrate', { uri: `unix:${path}` })
   const status = await over
   const { pid, release, ports, ...info } = (await client.execute('query-migrate')) as Upgraded & {
@@ -109,6 +126,26 @@ async function migrate(
   }
   const { 'pause-us': pauseUs, 'frames-lost': framesLost } = info
   return { pid, release, 'pause-us': pauseUs, 'frames-lost': framesLost, ports }
+}
+
+/** Of a successor that has lost its source: whether it answers in the place of that one; false: it has ended. */
+async function untilDecided(control: string, ended: AbortSignal): Promise<boolean> {
+  const end = performance.now() + START_MS
+  while (!ended.aborted && performance.now() < end) {
+    if (await answers(control)) return true
+    await setTimeout(LOOK_MS)
+  }
+  return false
+}
+
+async function answers(control: string): Promise<boolean> {
+  try {
+    const client = await ControlClient.connect(control)
+    await client.execute('query-status').finally(() => client.close())
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** What tells the file of a socket from one that comes in its place; undefined: there is none. */

@@ -88,6 +88,8 @@ export class ControlServer {
   readonly #sessions = new Map<number, SessionState>()
   /** Those that another process is about to have. */
   readonly #moving = new Set<SessionState>()
+  /** Whose clients are gone, while their last messages are dealt with. */
+  readonly #closing = new Set<SessionState>()
   #isClosed = false
 
   /**
@@ -202,7 +204,8 @@ export class ControlServer {
         })
       }
     }
-    const staying = [...this.#sessions.values()].filter((session) => !this.#moving.has(session))
+    const all = [...this.#sessions.values(), ...this.#closing]
+    const staying = all.filter((session) => !this.#moving.has(session))
     const ending = staying.flatMap((session) => [...session.captures.keys()])
     return { handed: { data: { clients }, fds }, ending }
   }
@@ -295,7 +298,9 @@ export class ControlServer {
     this.#sessions.delete(connection)
     if (session === undefined) return
     session.isCut = isCut
+    this.#closing.add(session)
     await session.last
+    this.#closing.delete(session)
     this.#endSession(session)
   }
 

@@ -312,11 +312,12 @@ export class Daemon {
     const release = `${major}.${minor}.${micro}`
     const { controlPath } = this.#options
     const context = { migration: this.#migration, privileges, notify, release, controlPath, log }
+    const { parameters: before } = this.#migration
     try {
       const answer = await upgrade(context, more)
       // Once the answer is said.
       if (!('start' in answer)) setImmediate(() => this.#end(true))
-      else void ended?.then(() => this.#endIfHandedOver())
+      else void ended?.then(() => this.#leftBy(before))
       return answer
     } catch (error) {
       if (error instanceof HandedAway) this.#endAfter(error)
@@ -324,9 +325,17 @@ export class Daemon {
     }
   }
 
-  async #endIfHandedOver(): Promise<void> {
-    await this.#migration.settled
-    if (this.switch.runState === 'postmigrate') this.#end(true)
+  /** Whoever should have said `quit`, or else how it was, is gone. */
+  async #leftBy({ backendTransfer, exclude }: MigrationParameters): Promise<void> {
+    const migration = this.#migration
+    await migration.settled
+    if (this.switch.runState !== 'postmigrate') {
+      migration.parameters = { ...migration.parameters, backendTransfer, exclude }
+      return
+    }
+    const { status, error } = migration.info
+    if (status === 'completed') this.#end(true)
+    else this.#endAfter(new StateError('HAND_OVER', error ?? 'whoever took over is gone'))
   }
 
   /** Applies the difference between the config file and what it said before. */

@@ -155,8 +155,18 @@ export class CaptureSet {
   keep(): void {
     for (const session of this.#handed) session.goOn()
     this.#handed.clear()
-    for (const capture of this.#came) this.#begin(capture)
+    for (const capture of this.#came) this.#beginCame(capture)
     this.#came.clear()
+  }
+
+  /** Frames pass, and nobody else passes them: one for which there is no thread ends alone. */
+  #beginCame(capture: CaptureSession): void {
+    try {
+      this.#begin(capture)
+    } catch {
+      void capture.done.then((summary) => this.#events.emit('capture-ended', capture.id, summary))
+      void capture.end()
+    }
   }
 
   /** Another process goes on with those that it could be given; the others are ended. */

@@ -6,6 +6,7 @@
  * Handed over, the engine is paused: all that it had read is delivered, and nothing more is read. No port
  * changes anything outside, nor does any change of the switch run. Who takes it back goes on exactly there.
  */
+import { setTimeout } from 'node:timers/promises'
 import { StateError } from '../errors.ts'
 import type { HandedEngine } from '../engine/messages.ts'
 import { MAC_ROW, PORT_OF_ROW } from '../engine/messages.ts'
@@ -28,6 +29,8 @@ import { describe, divide, quietPort, saidOf } from './said-ports.ts'
 import type { Undo } from './undo.ts'
 import { doAll } from './undo.ts'
 
+/** What is written of captures that end with the hand-over is waited for so long. */
+const LEAVE_MS = 5000
 const INCLUDED_HINT = 'hand it over: set backend-transfer=on, and do not exclude it'
 
 const nothing = { version: 0, state: null, fds: [] }
@@ -59,7 +62,10 @@ function check({ options: { id, type }, open }: PortEntry, isExcluded: boolean):
     if (why !== undefined) throw handOverError(id, `cannot be left out: ${why}`, INCLUDED_HINT)
     return
   }
-  const hint = `leave it out (framepump upgrade -- --exclude ${id}), or remove it`
+  const canBeLeftOut = open.whyNotOpenedAgain?.() === undefined
+  const hint = canBeLeftOut
+    ? `leave it out (framepump upgrade -- --exclude ${id}), or remove it`
+    : 'remove it'
   if (open.handOver === undefined || open.handedOver === undefined) {
     throw handOverError(id, `a ${type} port cannot be handed over`, hint)
   }
@@ -421,7 +427,8 @@ export class HandingOver {
       log,
     )
     this.#finish()
-    await captures.leave()
+    // One whose file hangs ends with the process.
+    await Promise.race([captures.leave(), setTimeout(LEAVE_MS, undefined, { ref: false })])
   }
 
   #letGo(entry: PortEntry): (() => unknown)[] {

@@ -98,3 +98,32 @@ test('H11: a daemon that is killed before its successor has heard of it leaves n
   const next = await lab.successor(daemon.control)
   expect(await next.execute('query-status')).toMatchObject({ running: true })
 })
+
+test.for(['active', 'device', 'completed'] as const)(
+  'H11: the daemon is killed once it is %s: the successor that the command has started runs',
+  async (moment) => {
+    await using lab = new Lab()
+    const specs = ['--port', tapSpec(0, lab.netns()), '--privileges', 'on']
+    const daemon = await lab.daemon(...specs)
+    await using daemons = new Daemons(daemon.control)
+    await daemon.execute('migrate-set-parameters', { 'downtime-limit': 10_000 })
+    const client = await ControlClient.connect(daemon.control)
+    const first = daemon.process.child.pid!
+    const isReached = reached(moment, daemon, daemons, client)
+    const upgrade = lab.background(process.execPath, [CLI, 'upgrade', '--control', daemon.control])
+    await isReached
+    process.kill(first, 'SIGKILL')
+    const code = await upgrade.exited
+    // It may have heard all of it.
+    if (moment !== 'completed' || code !== 0) {
+      expect([code, upgrade.stderr]).toEqual([1, expect.stringContaining('its successor runs')])
+    }
+    await until('it has ended', () => !daemons.pids.includes(first))
+    const { pids } = daemons
+    expect(pids).toHaveLength(1)
+    expect(await execute(daemon.control, 'query-status')).toMatchObject({ running: true })
+    expect(tapQueuesOf(pids[0])).toBe(1)
+    expect(leftIn(lab)).toEqual([daemon.control])
+    client.close()
+  },
+)

@@ -54,6 +54,10 @@ export class RecordControlPort extends DevicelessPort implements ControlPort {
     this.#capture.begin()
   }
 
+  whyNotOpenedAgain(): string {
+    return 'what it has recorded would be gone'
+  }
+
   whyNotHandedOver(): string | undefined {
     return this.#failure
   }

@@ -5,6 +5,7 @@ import { createServer, connect as connectNet } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { POLLIN } from '../../../src/abi/epoll.ts'
+import { ControlClient } from '../../../src/control/client.ts'
 import { knownFeatures } from '../../../src/handover/features.ts'
 import type { Section } from '../../../src/handover/records.ts'
 import { shim } from '../../../src/native/shim.ts'
@@ -491,6 +492,28 @@ describe('a source', () => {
       shim.close(listening)
     },
   )
+
+  test('H11: fails when its target has died after commit and the command that has asked for it is gone', async () => {
+    await using lab = new Lab()
+    const { daemon, path, listening } = await makeSource(lab)
+    using stand = new Stand()
+    const client = await ControlClient.connect(daemon.control)
+    expect(await client.execute('upgrade')).toMatchObject({ start: { path: expect.any(String) } })
+    await client.execute('migrate', { uri: `unix:${path}` })
+    using peer = await Peer.accept(listening)
+    await prepared(peer, stand.pidfd)
+    await peer.receiveUpTo('end-of-state')
+    peer.send('ready', {})
+    await peer.receiveUpTo('commit')
+    peer.close()
+    client.close()
+    // For a supervisor, which starts another one.
+    expect([await daemon.process.exited, daemon.process.stderr]).toEqual([
+      1,
+      expect.stringContaining('the target has everything'),
+    ])
+    shim.close(listening)
+  })
 
   test('H11: never reads again once commit is written, though its target has died', async () => {
     await using lab = new Lab()
