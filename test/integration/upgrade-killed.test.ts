@@ -5,6 +5,7 @@ import { expect, test } from 'vitest'
 import { ControlClient } from '../../src/control/client.ts'
 import type { Daemon } from '../support/lab.ts'
 import { CLI, Lab, tapSpec } from '../support/lab.ts'
+import type { Background } from '../support/processes.ts'
 import { isListening, until } from '../support/processes.ts'
 import { Daemons, execute, tapQueuesOf } from '../support/upgrades.ts'
 
@@ -47,6 +48,27 @@ async function reached(
   })
 }
 
+async function daemonWithTap(lab: Lab, privileges: 'on' | 'off'): Promise<Daemon> {
+  const specs = ['--port', tapSpec(0, lab.netns()), '--privileges', privileges]
+  const daemon = await lab.daemon(...specs)
+  await daemon.execute('migrate-set-parameters', { 'downtime-limit': 10_000 })
+  return daemon
+}
+
+/** Resolves once the command has come so far. */
+async function upgradeUpTo(
+  moment: (typeof MOMENTS)[number],
+  lab: Lab,
+  daemon: Daemon,
+  daemons: Daemons,
+): Promise<{ client: ControlClient; upgrade: Background }> {
+  const client = await ControlClient.connect(daemon.control)
+  const isReached = reached(moment, daemon, daemons, client)
+  const upgrade = lab.background(process.execPath, [CLI, 'upgrade', '--control', daemon.control])
+  await isReached
+  return { client, upgrade }
+}
+
 const leftIn = (lab: Lab): string[] =>
   readdirSync(lab.directory)
     .filter((name) => name.startsWith('control'))
@@ -58,15 +80,10 @@ test.for(
   'H11: the command is killed once it is %s, privileges %s: one daemon is left, which runs',
   async ([moment, privileges]) => {
     await using lab = new Lab()
-    const specs = ['--port', tapSpec(0, lab.netns()), '--privileges', privileges]
-    const daemon = await lab.daemon(...specs)
+    const daemon = await daemonWithTap(lab, privileges)
     await using daemons = new Daemons(daemon.control)
-    await daemon.execute('migrate-set-parameters', { 'downtime-limit': 10_000 })
-    const client = await ControlClient.connect(daemon.control)
     const first = daemon.process.child.pid!
-    const isReached = reached(moment, daemon, daemons, client)
-    const upgrade = lab.background(process.execPath, [CLI, 'upgrade', '--control', daemon.control])
-    await isReached
+    const { client, upgrade } = await upgradeUpTo(moment, lab, daemon, daemons)
     await upgrade.stop('SIGKILL')
     // The daemon goes on with a successor of its own.
     const isOver = (): boolean => {
@@ -103,15 +120,10 @@ test.for(['active', 'device', 'completed'] as const)(
   'H11: the daemon is killed once it is %s: the successor that the command has started runs',
   async (moment) => {
     await using lab = new Lab()
-    const specs = ['--port', tapSpec(0, lab.netns()), '--privileges', 'on']
-    const daemon = await lab.daemon(...specs)
+    const daemon = await daemonWithTap(lab, 'on')
     await using daemons = new Daemons(daemon.control)
-    await daemon.execute('migrate-set-parameters', { 'downtime-limit': 10_000 })
-    const client = await ControlClient.connect(daemon.control)
     const first = daemon.process.child.pid!
-    const isReached = reached(moment, daemon, daemons, client)
-    const upgrade = lab.background(process.execPath, [CLI, 'upgrade', '--control', daemon.control])
-    await isReached
+    const { client, upgrade } = await upgradeUpTo(moment, lab, daemon, daemons)
     process.kill(first, 'SIGKILL')
     const code = await upgrade.exited
     // It may have heard all of it.

@@ -493,6 +493,15 @@ describe('a source', () => {
     },
   )
 
+  /** A target that is given everything. */
+  async function dieAfterCommit(listening: number, pidfd: number): Promise<void> {
+    using peer = await Peer.accept(listening)
+    await prepared(peer, pidfd)
+    await peer.receiveUpTo('end-of-state')
+    peer.send('ready', {})
+    await peer.receiveUpTo('commit')
+  }
+
   test('H11: fails when its target has died after commit and the command that has asked for it is gone', async () => {
     await using lab = new Lab()
     const { daemon, path, listening } = await makeSource(lab)
@@ -500,12 +509,7 @@ describe('a source', () => {
     const client = await ControlClient.connect(daemon.control)
     expect(await client.execute('upgrade')).toMatchObject({ start: { path: expect.any(String) } })
     await client.execute('migrate', { uri: `unix:${path}` })
-    using peer = await Peer.accept(listening)
-    await prepared(peer, stand.pidfd)
-    await peer.receiveUpTo('end-of-state')
-    peer.send('ready', {})
-    await peer.receiveUpTo('commit')
-    peer.close()
+    await dieAfterCommit(listening, stand.pidfd)
     client.close()
     // For a supervisor, which starts another one.
     expect([await daemon.process.exited, daemon.process.stderr]).toEqual([
@@ -520,12 +524,7 @@ describe('a source', () => {
     const { daemon, netns, path, listening, forwards, ended } = await makeSource(lab)
     using stand = new Stand()
     await daemon.execute('migrate', { uri: `unix:${path}` })
-    using peer = await Peer.accept(listening)
-    await prepared(peer, stand.pidfd)
-    await peer.receiveUpTo('end-of-state')
-    peer.send('ready', {})
-    await peer.receiveUpTo('commit')
-    peer.close()
+    await dieAfterCommit(listening, stand.pidfd)
     expect((await ended())['error-desc']).toContain('the target has everything')
     expect(await statusOf(daemon)).toMatchObject({ status: 'postmigrate' })
     expect(forwards()).toBe(false)
